@@ -1,0 +1,62 @@
+"""The words that cross rooms: a batch of images, and its place in the run.
+
+Shapes: n images of this rank, N images of the global batch, C channels, H × W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a batch stands in the run: all that a random draw may depend on.
+
+    Draws are made for the whole global batch and sliced, so an image gets the same numbers
+    whatever the number of ranks, and a resumed run gets those of an uninterrupted one.
+    """
+
+    seed: int
+    epoch: int  # 0-based pass over the data
+    step: int  # 0-based batch within the pass
+    first: int  # position of this rank's first image in the global batch
+    size: int  # N
+
+    def uniform(self, rows: int, columns: int, *, draw: int = 0, stream: int = 0) -> Tensor:
+        """Independent uniform numbers in [0, 1) for ``rows`` images of this rank, float64 on the CPU.
+
+        ``draw`` counts how often the same batch is looked at again; ``stream`` separates
+        independent consumers (one per view). Returns ``[rows, columns]``.
+        """
+        words = (self.seed, self.epoch, self.step, draw, stream)
+        digest = hashlib.blake2b(repr(words).encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        numbers = torch.rand(self.size, columns, generator=generator, dtype=torch.float64)
+        return numbers[self.first : self.first + rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images of one step on one rank."""
+
+    images: Tensor  # u8 [n, C, H, W]
+    labels: Tensor  # int64 [n], -1 where the image has none
+    index: Tensor  # int64 [n], position in the full dataset
+    place: Place
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: Any, non_blocking: bool = False) -> Batch:
+        """The same batch on ``device``; its place stays where it is."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            index=self.index.to(device, non_blocking=non_blocking),
+        )

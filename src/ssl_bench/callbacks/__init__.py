@@ -1,0 +1,1 @@
+"""What watches a method train and never touches its gradient."""

@@ -1,0 +1,1 @@
+"""Images in: what each dataset is, where it lies, and which image comes when."""

@@ -1,0 +1,5 @@
+"""Mistakes a user can mend: one sentence saying what is wrong, where, and what to do."""
+
+
+class UserError(Exception):
+    """Shown as one line without a traceback; the program ends with status 2."""

@@ -1,0 +1,1 @@
+"""Arithmetic on features: protocols with names and versions."""

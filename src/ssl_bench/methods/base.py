@@ -1,0 +1,178 @@
+"""What all methods share: views → embeddings → loss → optimiser step → teacher.
+
+Letters in the method files: n images of this rank, N images of the global batch, V views, F feature width,
+D embedding width, T temperature, K lookahead steps, θ student, ξ teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from ssl_bench import teachers
+from ssl_bench.augment.views import Views
+from ssl_bench.batch import Batch
+from ssl_bench.errors import UserError
+from ssl_bench.optim import SGD
+from ssl_bench.schedules import cosine
+
+
+class Network(nn.Module):
+    """Backbone and projector of one side, student or teacher."""
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projector = projector
+
+    def forward(self, images: Tensor) -> Tensor:
+        embedding: Tensor = self.projector(self.backbone(images))  # [n, D]
+        return embedding
+
+
+class Method(pl.LightningModule):
+    """A method is its ``loss``; one with a teacher also says how the teacher moves.
+
+    Subclasses write ``loss`` and, where needed, ``after_optimizer_step``. ``evaluated`` names the network a paper
+    deploys: ``student`` or ``teacher``. ``passes_per_epoch`` is how many passes over the data one epoch of the
+    schedules takes.
+    """
+
+    evaluated = "student"
+    passes_per_epoch = 1
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        projector: nn.Module,
+        views: Views,
+        optimizer: SGD,
+        concat_views: bool,
+    ) -> None:
+        super().__init__()
+        self.student = Network(backbone, projector).to(memory_format=torch.channels_last)
+        self.teacher: nn.Module | None = None
+        self.predictor: nn.Module | None = None
+        self.views = views
+        self.recipe = optimizer
+        self.concat_views = concat_views
+        self.draw = 0  # which look at the same batch this is
+        self.student_steps = 0  # real optimiser steps: one a gradient scaler skips does not count
+
+    # -- what a method says -------------------------------------------------------------------
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        """The method's loss on one ``[n, D]`` tensor per view, in float32.
+
+        student: predictions (embeddings where there is no predictor), with gradient. target: the teacher's
+        embeddings, without gradient; without a teacher the student's own, with gradient.
+        """
+        raise NotImplementedError
+
+    def after_optimizer_step(self) -> None:
+        """Move what follows the student; called after every real optimiser step."""
+
+    # -- one step -----------------------------------------------------------------------------
+
+    def embed(self, network: nn.Module, views: list[Tensor]) -> list[Tensor]:
+        """Embeddings ``[n, D]`` per view; ``concat_views`` shares batch statistics among views of one size."""
+        if not self.concat_views:
+            return [network(view) for view in views]
+        embeddings: dict[int, Tensor] = {}
+        for size in dict.fromkeys(view.shape[-1] for view in views):
+            members = [v for v, view in enumerate(views) if view.shape[-1] == size]
+            together = network(torch.cat([views[v] for v in members]))
+            embeddings.update(zip(members, together.chunk(len(members)), strict=True))
+        return [embeddings[v] for v in range(len(views))]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Loss of one batch, with the embeddings for those who watch."""
+        with torch.no_grad():
+            views = [v.contiguous(memory_format=torch.channels_last) for v in self.views(batch, draw=self.draw)]
+        embeddings = self.embed(self.student, views)
+        predictions = embeddings if self.predictor is None else [self.predictor(z) for z in embeddings]
+        if self.teacher is None:
+            targets = embeddings
+        else:
+            with torch.no_grad():
+                targets = self.embed(self.teacher, views)
+        with torch.autocast(self.device.type, enabled=False):
+            loss = self.loss([p.float() for p in predictions], [t.float() for t in targets], batch)
+        return {"loss": loss, "embeddings": [z.detach() for z in embeddings]}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step the student, then what follows it, if the step was real."""
+        before = self.student_steps
+        super().optimizer_step(*args, **kwargs)
+        if self.student_steps > before:
+            self.after_optimizer_step()
+
+    def _count_step(self, *_: Any) -> None:
+        self.student_steps += 1
+
+    # -- optimiser and schedules --------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """The shared optimiser over everything that requires a gradient, stepped by a per-step schedule."""
+        total = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = self.recipe.build(self.parameters(), total, max(1, total // self.epochs))
+        optimizer.register_step_post_hook(self._count_step)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def epochs(self) -> int:
+        """E, the number of epochs the schedules count."""
+        return max(1, (self.trainer.max_epochs or 1) // self.passes_per_epoch)
+
+    @property
+    def epoch(self) -> int:
+        """e, the 1-based epoch the schedules count."""
+        return self.current_epoch // self.passes_per_epoch + 1
+
+    @property
+    def progress(self) -> float:
+        """Share of all optimiser steps already taken, in [0, 1]."""
+        return self.global_step / max(1.0, float(self.trainer.estimated_stepping_batches))
+
+    # -- who is looked at ---------------------------------------------------------------------
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Backbones by name, the one the paper deploys first."""
+        found = {"student": self.student.backbone}
+        if self.teacher is not None:
+            found["teacher"] = self.teacher.backbone  # type: ignore[assignment]
+        return {self.evaluated: found.pop(self.evaluated), **found}  # type: ignore[dict-item]
+
+    def get_extra_state(self) -> dict[str, int]:
+        """Counters the next step depends on."""
+        return {"student_steps": self.student_steps}
+
+    def set_extra_state(self, state: Mapping[str, int]) -> None:
+        """Restore the counters."""
+        self.student_steps = state["student_steps"]
+
+    def require_two_views(self) -> None:
+        """UserError unless the recipe makes exactly two views."""
+        if self.views.count != 2:
+            raise UserError(f"{type(self).__name__} compares two views, but the augmentation makes {self.views.count}.")
+
+
+class EMATeacher(Method):
+    """A method whose teacher is a moving average of the student: ξ ← ηξ + (1 − η)θ after every real step."""
+
+    def __init__(self, *, momentum: float, momentum_schedule: str, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.momentum = momentum
+        self.momentum_schedule = momentum_schedule
+        self.teacher = teachers.twin(self.student)
+
+    def after_optimizer_step(self) -> None:
+        momentum = self.momentum
+        if self.momentum_schedule == "cosine":  # Grill et al. 2020, section 3.1
+            momentum = cosine(self.momentum, 1.0, self.progress)
+        teachers.step_towards(self.teacher, self.student, 1 - momentum)

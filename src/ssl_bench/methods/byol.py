@@ -1,0 +1,36 @@
+"""BYOL (Grill et al. 2020, "Bootstrap Your Own Latent").
+
+    ℓ(p, z') = ‖p̂ − ẑ'‖² = 2 − 2⟨p, z'⟩ / (‖p‖ ‖z'‖)                                               (eq. 2)
+    ξ ← ηξ + (1 − η)θ                                                                               (eq. 1)
+
+p: the student's prediction of one view, z': the teacher's embedding of the other; both directions.
+
+Deviations: directions are averaged (``symmetrize: mean``), not summed as in the paper, so that a learning rate means
+the same for every method; the teacher starts as a copy of the student; heads and optimiser are the common protocol's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ssl_bench.batch import Batch
+from ssl_bench.losses import normalized_mse
+from ssl_bench.methods.base import EMATeacher
+
+
+class BYOL(EMATeacher):
+    """Predict the teacher's embedding of the other view; the predictor has no twin."""
+
+    def __init__(self, *, predictor: nn.Module, symmetrize: str, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.require_two_views()
+        self.predictor = predictor
+        self.symmetrize = symmetrize
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        p1, p2 = student  # [n, D]
+        z1, z2 = target  # [n, D]
+        both = normalized_mse(p1, z2) + normalized_mse(p2, z1)
+        return both / 2 if self.symmetrize == "mean" else both

@@ -1,0 +1,123 @@
+"""CLBO (Chen, Ji & Yuan 2022, "Contrastive Learning Based on Bilevel Optimization of Pseudo Siamese Networks").
+
+Lower level, the student θ (eq. 1):     min_θ  L_InfoNCE(θ, ξ) + (λ_e / 2) ‖θ − ξ‖²
+Upper level, the teacher ξ (eqs. 2, 3): ξ ← ξ + τ_e λ_e (θ − ξ) after K student steps
+
+The student's first-order optimality turns the gradient of the lower level's value with respect to ξ into λ(ξ − θ),
+the gradient of a Moreau envelope; eq. 3 is one SGD step of rate τ on it. With K = 1 it is an exponential moving
+average with η = 1 − τλ (eq. 4). λ_e = λe and τ_e = τ/e for epochs e = 1, 2, …, so their product κ = τλ is constant.
+The deployed encoder is the teacher's.
+
+Algorithm 1: for every teacher step, K times { new images, new augmentations, one student step }; then the teacher
+step. The student is not reset to the teacher.
+
+Choices where the paper is silent: the knobs are κ (``teacher_step``) and λ (``proximal``), so κ keeps its meaning
+without a proximal term and τ = κ/λ is a consequence; the teacher starts as a copy; InfoNCE is SimCLR's, with the
+teacher's embeddings as candidates; the proximal gradient goes through the optimiser's momentum like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_bench import teachers
+from ssl_bench.batch import Batch
+from ssl_bench.distributed import gather
+from ssl_bench.errors import UserError
+from ssl_bench.losses import info_nce, nt_xent
+from ssl_bench.methods.base import Method, Network
+
+
+class CLBO(Method):
+    """A pseudo-siamese student and teacher optimised in two levels. Options: ``conf/method/clbo.yaml``."""
+
+    evaluated = "teacher"
+
+    def __init__(
+        self,
+        *,
+        temperature: float,
+        negatives: str,
+        lookahead: int,
+        lookahead_batch: str,
+        epoch_unit: str,
+        restart: bool,
+        proximal: float,
+        teacher_step: float,
+        teacher_rule: str,
+        teacher_schedule: str,
+        teacher_buffers: str,
+        teacher_init: Network | None,
+        **parts: Any,
+    ) -> None:
+        super().__init__(**parts)
+        self.require_two_views()
+        if lookahead < 1:
+            raise UserError(f"method.lookahead={lookahead}: the student takes at least 1 step per teacher step.")
+        self.temperature = temperature
+        self.negatives = negatives
+        self.lookahead = lookahead
+        self.lookahead_batch = lookahead_batch
+        self.restart = restart
+        self.proximal = proximal
+        self.teacher_step = teacher_step
+        self.teacher_rule = teacher_rule
+        self.teacher_schedule = teacher_schedule
+        self.teacher_buffers = teacher_buffers
+        self.teacher = teachers.twin(teacher_init or self.student)
+        self.teacher_steps = 0
+        # A batch that is looked at K times already gives K student steps per pass over the data.
+        fresh = lookahead_batch == "fresh"
+        self.passes_per_epoch = lookahead if epoch_unit == "teacher" and fresh else 1
+
+    def on_fit_start(self) -> None:
+        if self.lookahead_batch != "fresh" and self.lookahead > 1 and self.trainer.accumulate_grad_batches > 1:
+            raise UserError(
+                f"method.lookahead_batch={self.lookahead_batch} runs the same batch {self.lookahead} times, and gradient "
+                "accumulation would pile up the gradients of these runs: use lookahead_batch=fresh or no accumulation."
+            )
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        v1, v2 = student  # [n, D]
+        u1, u2 = gather(target[0]), gather(target[1])  # [N, D]
+        options = {"first": batch.place.first, "temperature": self.temperature}
+        if self.negatives == "both_views":
+            return nt_xent((v1, v2), (u1, u2), **options)
+        return (info_nce(v1, u2, **options) + info_nce(v2, u1, **options)) / 2
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Add λ_e(θ − ξ): after unscaling, before clipping, and so through momentum like any gradient."""
+        if self.proximal:
+            teachers.add_proximal_gradient(self.student, self.teacher, self.proximal * self.epoch)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """K student steps on one batch, or one where every lookahead step sees a batch of its own."""
+        repeats = 1 if self.lookahead_batch == "fresh" else self.lookahead
+        for repeat in range(repeats):
+            self.draw = repeat if self.lookahead_batch == "same_images" else 0
+            super().optimizer_step(*args, **kwargs)
+        self.draw = 0
+
+    def after_optimizer_step(self) -> None:
+        """ξ ← ξ + κ(θ − ξ) after every K-th real student step, counted across epochs."""
+        every = 1 if self.teacher_rule == "ema" else self.lookahead
+        if self.student_steps % every:
+            return
+        rate = self.teacher_step / (self.epoch if self.teacher_schedule == "decay" else 1)
+        teachers.step_towards(self.teacher, self.student, rate)
+        if self.teacher_buffers != "own":
+            teachers.follow_buffers(self.teacher, self.student, 1.0 if self.teacher_buffers == "copy" else rate)
+        if self.restart:
+            teachers.step_towards(self.student, self.teacher, 1.0)
+        self.teacher_steps += 1
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {**super().get_extra_state(), "teacher_steps": self.teacher_steps}
+
+    def set_extra_state(self, state: Mapping[str, int]) -> None:
+        super().set_extra_state(state)
+        self.teacher_steps = state["teacher_steps"]

@@ -1,0 +1,34 @@
+"""SimCLR (Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations").
+
+    ℓ(i, j) = −log exp(sim(zᵢ, zⱼ)/T) / Σ_{k ≠ i} exp(sim(zᵢ, z_k)/T)                               (eq. 1)
+
+averaged over both directions of every positive pair: 2N anchors, each against 2N − 1 candidates.
+
+Deviations: plain SGD and the shared heads instead of LARS and BatchNorm on the output (the common protocol);
+the mean over the 2N anchors where the released code sums the two directions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ssl_bench.batch import Batch
+from ssl_bench.distributed import gather
+from ssl_bench.losses import nt_xent
+from ssl_bench.methods.base import Method
+
+
+class SimCLR(Method):
+    """Every image against every other image of the global batch; no teacher."""
+
+    def __init__(self, *, temperature: float, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.require_two_views()
+        self.temperature = temperature
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        z1, z2 = student  # [n, D]
+        # The gather carries gradient: other ranks' anchors push on this rank's candidates.
+        return nt_xent((z1, z2), (gather(z1), gather(z2)), first=batch.place.first, temperature=self.temperature)

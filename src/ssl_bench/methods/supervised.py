@@ -1,0 +1,27 @@
+"""Supervised training under the same backbone, views and budget: the upper reference of every table.
+
+    L = −log softmax(W h)_y, averaged over views
+
+The projector is the classifier: one linear layer from the feature to the classes. Images without a label are
+skipped.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_bench.batch import Batch
+from ssl_bench.methods.base import Method
+
+
+class Supervised(Method):
+    """Cross-entropy of every view against the image's label."""
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        logits = torch.cat(student)  # [Vn, classes]
+        labels = batch.labels.repeat(len(student))
+        # The sum over labelled rows, so that a batch without a label gives 0 instead of 0/0.
+        total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+        return total / (labels >= 0).sum().clamp(min=1)

@@ -1,0 +1,92 @@
+"""Backbones: torchvision's ResNets with a stem for small images and a width; timm's models by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.resnet import ResNet as TorchvisionResNet
+
+from ssl_bench.errors import UserError
+
+LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+class ResNet(TorchvisionResNet):
+    """torchvision's ResNet (He et al. 2016) without its classifier, under torchvision's state-dict keys.
+
+    stem: ``imagenet`` 7×7 stride 2 and max-pool; ``small`` 3×3 stride 2; ``cifar`` 3×3 stride 1 (both no pool).
+    ``width`` is the first stage's channel count, 64 in the paper. Images ``[N, C, H, W]`` → features ``[N, F]``.
+    """
+
+    def __init__(self, name: str, *, stem: str, width: int, channels: int) -> None:
+        nn.Module.__init__(self)
+        block, layers = LAYERS[name]
+        # What torchvision's constructor would set; it fixes three input channels and a width of 64.
+        self._norm_layer = nn.BatchNorm2d
+        self.groups, self.base_width, self.dilation = 1, width if block is Bottleneck else 64, 1
+        self.inplanes = width
+        kernel, stride = (7, 2) if stem == "imagenet" else (3, 2 if stem == "small" else 1)
+        self.conv1 = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()  # type: ignore[assignment]
+        self.layer1 = self._make_layer(block, width, layers[0])
+        self.layer2 = self._make_layer(block, 2 * width, layers[1], stride=2)
+        self.layer3 = self._make_layer(block, 4 * width, layers[2], stride=2)
+        self.layer4 = self._make_layer(block, 8 * width, layers[3], stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Identity()  # type: ignore[assignment]
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def build_backbone(name: str, *, stem: str, width: int, channels: int) -> tuple[nn.Module, int]:
+    """The network ``[N, C, H, W]`` → ``[N, F]`` and its feature width F.
+
+    ``name`` is one of ``resnet18|34|50`` or ``timm/<model>``, which needs the extra ``timm`` and ignores
+    ``stem`` and ``width``. Raises UserError for a name that is neither.
+    """
+    if name in LAYERS:
+        block, _ = LAYERS[name]
+        return ResNet(name, stem=stem, width=width, channels=channels), 8 * width * block.expansion
+    if name.startswith("timm/"):
+        return _timm(name.removeprefix("timm/"), channels)
+    known = ", ".join(LAYERS)
+    raise UserError(f"backbone.name={name} is unknown: use {known}, or timm/<model> with pip install 'ssl-bench[timm]'.")
+
+
+def _timm(model: str, channels: int) -> tuple[nn.Module, int]:
+    try:
+        import timm
+    except ImportError:
+        raise UserError(f"backbone timm/{model} needs timm: pip install 'ssl-bench[timm]'.") from None
+    if not timm.is_model(model):
+        near = timm.list_models(f"*{model.split('_')[0]}*")[:3]
+        raise UserError(f"timm has no model {model!r}" + (f"; near: {', '.join(near)}." if near else "."))
+    network: Any = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0)
+    return network, int(network.num_features)
+
+
+def recalibrate(network: nn.Module, batches: list[Tensor]) -> None:
+    """Replace BatchNorm's running statistics by the plain average over ``batches`` of images ``[n, C, H, W]``."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    training = network.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    network.train()
+    with torch.no_grad():
+        for images in batches:
+            network(images)
+    network.train(training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

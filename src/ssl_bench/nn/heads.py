@@ -1,0 +1,22 @@
+"""Projectors and predictors: multilayer perceptrons on features."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
+    """Linear layers with BatchNorm and ReLU between them and a plain last one.
+
+    ``layers`` counts the linear layers; 0 gives the identity, whose output has ``inputs`` columns.
+    """
+    modules: list[nn.Module] = []
+    for layer in range(layers):
+        last = layer == layers - 1
+        width = outputs if last else hidden
+        # BatchNorm's own shift makes a bias before it useless.
+        modules.append(nn.Linear(inputs, width, bias=last))
+        if not last:
+            modules += [nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
+        inputs = width
+    return nn.Sequential(*modules)

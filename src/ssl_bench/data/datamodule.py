@@ -1,0 +1,139 @@
+"""The images of a run, for pretraining and for evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property, partial
+from pathlib import Path
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from ssl_bench.data import catalog
+from ssl_bench.data.images import Images
+from ssl_bench.data.loader import BatchLoader
+from ssl_bench.data.orders import permutation, sequential
+from ssl_bench.data.splits import Parts, parts
+
+
+class DataModule(pl.LightningDataModule):
+    """Loaders for pretraining and for each part of the evaluation.
+
+    Args:
+        name: of the dataset, in the catalog.
+        data_dir: where files are looked for, and downloaded to.
+        batch_size: images per training step, over all devices.
+        evaluation_batch_size: the same where no gradient is taken.
+        seed: the run's, for the order of pretraining; the splits do not depend on it.
+        subset: pretrain on so many images, class-balanced; bank and probe lie within them. None: on all.
+        labels: let bank and probe know so many labels, class-balanced. None: all.
+        hold_out_validation: keep the validation images out of pretraining and bank. The probe's training images
+            never hold them, since it chooses on them.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        data_dir: str | Path,
+        batch_size: int,
+        evaluation_batch_size: int,
+        seed: int,
+        subset: int | None,
+        labels: int | None,
+        hold_out_validation: bool,
+    ) -> None:
+        super().__init__()
+        self.dataset = catalog.find(name)
+        self.data_dir = Path(data_dir)
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.seed = seed
+        self.subset = subset
+        self.labels = labels
+        self.hold_out_validation = hold_out_validation
+
+    @cached_property
+    def splits(self) -> dict[str, Images]:
+        """The official splits ``train`` and ``test``, read when first asked for."""
+        return catalog.load(self.dataset.name, self.data_dir)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """What the images of ``train`` are used for."""
+        return parts(
+            self.splits["train"].labels,
+            subset_size=self.subset,
+            label_count=self.labels,
+            hold_out_validation=self.hold_out_validation,
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the content of both splits and over which image is used for what."""
+        sha = hashlib.sha256()
+        for split in ("train", "test"):
+            sha.update(self.splits[split].digest().encode())
+        for index in (self.parts.pretraining, self.parts.bank, self.parts.probe, self.parts.validation):
+            sha.update(f"{len(index)} ".encode())
+            sha.update(index.numpy().data)
+        return sha.hexdigest()
+
+    def prepare_data(self) -> None:
+        """Read, and download if need be, in one process per machine before the others read."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the images and divide them; the second time, nothing is left to do."""
+        _ = self.parts
+
+    def train_dataloader(self) -> BatchLoader:
+        """Pretraining: shuffled anew every epoch, full batches only."""
+        index = self.parts.pretraining
+        return BatchLoader(
+            self.splits["train"],
+            index,
+            partial(permutation, len(index), self.seed),
+            batch_size=self.batch_size,
+            rank=self._rank,
+            world=self._world,
+            seed=self.seed,
+            drop_last=True,
+        )
+
+    def bank(self) -> BatchLoader:
+        """Labelled images among which k-NN looks for neighbours."""
+        return self._evaluation("train", self.parts.bank)
+
+    def probe(self) -> BatchLoader:
+        """Labelled images on which the linear probe trains while it chooses."""
+        return self._evaluation("train", self.parts.probe)
+
+    def validation(self) -> BatchLoader:
+        """Images on which choices are made."""
+        return self._evaluation("train", self.parts.validation)
+
+    def test(self) -> BatchLoader:
+        """Images on which nothing is chosen."""
+        return self._evaluation("test", sequential(len(self.splits["test"])))
+
+    def _evaluation(self, split: str, index: Tensor) -> BatchLoader:
+        """Every image once, in turn, divided among the ranks without padding or repeats."""
+        return BatchLoader(
+            self.splits[split],
+            index,
+            lambda epoch: sequential(len(index)),
+            batch_size=self.evaluation_batch_size,
+            rank=self._rank,
+            world=self._world,
+            seed=self.seed,
+            drop_last=False,
+        )
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def _world(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1

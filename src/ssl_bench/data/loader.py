@@ -1,0 +1,126 @@
+"""Batches of an order, for one rank.
+
+Shapes: N images of the global batch, n of them on this rank, C channels, H × W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from ssl_bench.batch import Batch, Place
+from ssl_bench.data.images import Images
+from ssl_bench.errors import UserError
+
+
+class BatchLoader:
+    """Looks at the images of ``index`` once per epoch, in the order of that epoch.
+
+    The global batch b is entries [b·N, (b+1)·N) of the order; rank r of R takes rows [r·N/R, (r+1)·N/R) of it,
+    so that the ranks together see exactly what one rank alone would. There are no worker processes: gathering
+    u8 images from memory takes far less time than a training step.
+
+    The loader knows its position, and moves it when it hands out a batch: a state saved after batch b goes on
+    with batch b + 1, and one saved after the last batch with the next epoch. A pass that is broken off is over,
+    the next one starts a new epoch; only a loaded state is gone on with in the middle.
+
+    Args:
+        images: the split to take from.
+        index: positions in the split that may be looked at, int64 ``[K]``.
+        order: epoch → positions in ``index``, int64 ``[K]``.
+        batch_size: N.
+        rank: r, from 0.
+        world: R.
+        seed: the run's; it marks the place of each batch.
+        drop_last: leave out the images that do not fill a batch, as training must. Otherwise the last batch is
+            smaller, and its rows fall to the ranks as evenly as they can (to some perhaps none).
+
+    Raises:
+        UserError: with ``drop_last``, the ranks would get batches of different size, or nobody a batch.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        index: Tensor,
+        order: Callable[[int], Tensor],
+        *,
+        batch_size: int,
+        rank: int,
+        world: int,
+        seed: int,
+        drop_last: bool,
+    ) -> None:
+        if drop_last and batch_size % world:
+            raise UserError(
+                f"batch_size={batch_size} counts the images of all {world} devices and cannot be divided equally "
+                f"among them: choose a multiple of {world}."
+            )
+        if drop_last and batch_size > len(index):
+            raise UserError(
+                f"batch_size={batch_size} is larger than the {len(index)} images to train on: "
+                f"choose at most {len(index)}, or more images."
+            )
+        self.images = images
+        self.index = index
+        self.order = order
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world = world
+        self.seed = seed
+        self.drop_last = drop_last
+        self.epoch = 0  # of the next batch
+        self.step = 0
+        self._underway = False  # batches of this epoch have been handed out, and there are more
+
+    def __len__(self) -> int:
+        """Batches per epoch, on every rank."""
+        return len(self.index) // self.batch_size if self.drop_last else -(-len(self.index) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator does nothing before its first batch is asked for: Lightning calls iter() more often than it reads.
+        if self._underway:
+            self.set_epoch(self.epoch + 1)
+        epoch, last = self.epoch, len(self) - 1
+        positions = self.index[self.order(epoch)]
+        for step in range(self.step, len(self)):
+            batch = self._batch(positions, epoch, step)
+            self.epoch, self.step = (epoch, step + 1) if step < last else (epoch + 1, 0)
+            self._underway = step < last
+            yield batch
+
+    def _batch(self, positions: Tensor, epoch: int, step: int) -> Batch:
+        rows = positions[step * self.batch_size : (step + 1) * self.batch_size]
+        size = len(rows)
+        first, end = self.rank * size // self.world, (self.rank + 1) * size // self.world
+        rows = rows[first:end]
+        return Batch(
+            # index_select, because indexing with a tensor takes three to ten times as long
+            images=self.images.images.index_select(0, rows),
+            labels=self.images.labels.index_select(0, rows),
+            index=rows,
+            place=Place(seed=self.seed, epoch=epoch, step=step, first=first, size=size),
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """The position of the next batch; the same on every rank."""
+        return {"epoch": self.epoch, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self.epoch, self.step = state_dict["epoch"], state_dict["step"]
+        self._underway = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin ``epoch``, unless the loader is in it already."""
+        if epoch != self.epoch:
+            self.load_state_dict({"epoch": epoch, "step": 0})
+
+    # Lightning restores a loader's state only within an epoch. From one epoch to the next it calls set_epoch of the
+    # loader's sampler, which also holds where limit_train_batches ends epochs early.
+    batch_sampler = None
+
+    @property
+    def sampler(self) -> BatchLoader:
+        return self

@@ -1,0 +1,100 @@
+"""Class-balanced, reproducible cuts of a labelled split.
+
+Labels are int64 ``[M]``, -1 where an image has none; an image without a label is never held out
+and never chosen. Every cut returns sorted positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssl_bench.data.orders import generator, sequential
+from ssl_bench.errors import UserError
+
+# Part of the benchmark, not of a run: every method, seed and machine sees the same cuts.
+SPLIT_SEED = 0
+VALIDATION_FRACTION = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """What the images of the train split are used for: sorted positions, int64."""
+
+    pretraining: Tensor
+    bank: Tensor  # labelled neighbours of k-NN, within pretraining
+    probe: Tensor  # the linear probe trains here while it chooses, within pretraining without validation
+    validation: Tensor  # choices are made here
+
+
+def parts(labels: Tensor, *, subset_size: int | None, label_count: int | None, hold_out_validation: bool) -> Parts:
+    """The rule by which train is divided.
+
+    Validation is cut first and is the same whatever else is asked for. ``hold_out_validation`` keeps it
+    out of pretraining and bank; otherwise these use all of train, as the published protocols do.
+    ``subset_size`` limits pretraining, and bank and probe with it; ``label_count`` limits bank and probe
+    to so many labelled images. None means no limit.
+
+    Raises:
+        UserError: a limit is below one image per class, or above what there is.
+    """
+    rest, validation = hold_out(labels, VALIDATION_FRACTION, SPLIT_SEED)
+    pretraining = rest if hold_out_validation else sequential(len(labels))
+    if subset_size is not None:
+        pretraining = pretraining[subset(labels[pretraining], subset_size, SPLIT_SEED)]
+    bank = pretraining[labels[pretraining] >= 0]
+    probe = bank[torch.isin(bank, rest)]
+    if label_count is not None:
+        bank, probe = (index[subset(labels[index], label_count, SPLIT_SEED)] for index in (bank, probe))
+    return Parts(pretraining, bank, probe, validation)
+
+
+def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Set aside ``fraction`` (0–1) of every class, rounded, at least one image: ``(rest, held_out)``.
+
+    Raises:
+        UserError: a class is so small that one of the two would have none of it.
+    """
+    sizes = torch.bincount(labels[labels >= 0])
+    shares = (sizes * fraction).round().long().clamp(min=1)
+    small = ((sizes > 0) & (shares >= sizes)).nonzero()[:, 0].tolist()
+    if small:
+        raise UserError(
+            f"Class {small[0]} has {int(sizes[small[0]])} image(s), too few to hold out {fraction:.0%} of them: "
+            "add images of it or remove the class."
+        )
+    held = (labels >= 0) & (_turns(labels, seed) < shares[labels.clamp(min=0)])
+    return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+
+
+def subset(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Choose ``count`` images, as equally many of each class as there are; int64 ``[count]``.
+
+    Of the same labels and seed, a smaller choice lies within every larger one.
+
+    Raises:
+        UserError: fewer than one image per class, or more than there are.
+    """
+    labelled = (labels >= 0).nonzero()[:, 0]
+    classes = int(torch.bincount(labels[labelled]).count_nonzero())
+    if not classes <= count <= len(labelled):
+        raise UserError(
+            f"Cannot choose {count} class-balanced images out of {len(labelled)} labelled ones of {classes} classes: "
+            f"ask for {classes} to {len(labelled)} (subset= or labels=)."
+        )
+    # All first turns, class by class, then all second turns, and so on.
+    place = _turns(labels, seed)[labelled] * (labels.max() + 1) + labels[labelled]
+    return labelled[place.argsort()[:count]].sort().values
+
+
+def _turns(labels: Tensor, seed: int) -> Tensor:
+    """When each image would be drawn among those of its class, in a random order: 0, 1, …; int64 ``[M]``."""
+    shuffled = torch.randperm(len(labels), generator=generator("turns", seed))
+    grouped = shuffled[labels[shuffled].argsort(stable=True)]  # class after class, shuffled within each
+    group = labels[grouped] + 1  # those without a label form a group of their own
+    sizes = torch.bincount(group)
+    turns = torch.empty_like(labels)
+    turns[grouped] = sequential(len(labels)) - (sizes.cumsum(0) - sizes)[group]
+    return turns

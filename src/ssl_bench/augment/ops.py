@@ -1,0 +1,228 @@
+"""Image operations on whole batches, every image with its own parameters.
+
+Each function equals torchvision's float-tensor path (``torchvision.transforms.v2.functional`` on
+[0, 1] images, antialiased) at the same parameters, up to float32 rounding: tests/augment/test_ops.py.
+They are written for the speed of plain eager tensors: on a CPU, products of small matrices and
+min/max/abs are an order of magnitude faster than comparisons, ``where`` and gathers.
+
+Functions are pure: they return new tensors and leave their arguments alone. Parameters may stay on
+the CPU, where they were drawn: choosing rows there never makes an accelerator wait.
+
+Shapes: n images, C channels (1 or 3), H × W pixels, S × S pixels of a view. Images are float in
+[0, 1] unless said otherwise; a ``mask`` is bool ``[n]``, and images outside it come back unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # torchvision's numbering of ColorJitter's operations
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, rounded as torchvision rounds it
+
+
+def resized_crop(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
+    """Cut a box out of each image, resize it (bilinear, antialiased), mirror it where ``flip`` says so.
+
+    A bilinear resize is separable and linear: one small matrix per axis, whose row holds the weights
+    of the source pixels in one target pixel. Cropping zeroes columns of it, mirroring reverses its rows.
+
+    Args:
+        images: u8 or float [n, C, H, W]; u8 counts as multiples of 1/255.
+        boxes: int [n, 4], (top, left, height, width) inside the image, at least 1 × 1.
+        flip: bool [n].
+
+    Returns:
+        Float in [0, 1], ``[n, C, size, size]``.
+    """
+    height, width = images.shape[-2:]
+    top, left, box_height, box_width = boxes.to(images.device).unbind(1)
+    rows = _resize_weights(top, box_height, height, size)  # [n, S, H]
+    columns = _resize_weights(left, box_width, width, size, flip)  # [n, S, W]
+    if images.dtype == torch.uint8:
+        rows /= 255
+    return _transform_axes(images.float(), rows, columns)
+
+
+def _resize_weights(start: Tensor, length: Tensor, source: int, size: int, flip: Tensor | None = None) -> Tensor:
+    """Weights of ``source`` pixels in ``size`` resized ones, ``[n, size, source]``; rows sum to 1.
+
+    A target pixel sees the source through a tent, one source pixel wide or, when shrinking, one
+    target pixel wide. Distances are measured in that unit, so that the tent is 1 - |distance|.
+    """
+    scale = length / size
+    unit = scale.clamp(min=1)[:, None]
+    target = torch.arange(size, device=start.device) + 0.5
+    if flip is not None:
+        target = torch.where(flip.to(start.device)[:, None], size - target, target)
+    center = target * scale[:, None] / unit  # [n, size]
+    position = torch.arange(source, device=start.device) - start[:, None] + 0.5  # [n, source], from the box's edge
+    outside = (position < 0) | (position > length[:, None])
+    position = (position / unit).masked_fill_(outside, torch.inf)
+    weights = (position[:, None] - center[:, :, None]).abs_().neg_().add_(1).clamp_(min=0)
+    return weights.div_(weights.sum(-1, keepdim=True))
+
+
+def _transform_axes(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """``rows @ image @ columns.T`` for each image; [n, C, H, W], [n, S, H], [n, S, W] → [n, C, S, S]."""
+    n, channels, height, width = images.shape
+    wide = torch.bmm(images.reshape(n, channels * height, width), columns.transpose(1, 2))
+    return rows[:, None] @ wide.view(n, channels, height, -1)
+
+
+def horizontal_flip(images: Tensor, mask: Tensor) -> Tensor:
+    """Mirror left and right."""
+    return _edit(images, mask, lambda chosen: chosen.flip(-1))
+
+
+def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
+    """Blend each image with black: ``factors`` [n] ≥ 0, 0 is black, 1 the image."""
+    return _blend(images.new_zeros(()), images, factors)
+
+
+def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
+    """Blend each image with the mean of its grayscale: ``factors`` [n] ≥ 0."""
+    return _blend(_mean(_luma(images)), images, factors)
+
+
+def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
+    """Blend each image with its grayscale: ``factors`` [n] ≥ 0; gray images (C = 1) do not change."""
+    return _blend(_luma(images), images, factors)
+
+
+def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
+    """Turn the hue of each image by ``shifts`` [n] in [-0.5, 0.5] of the colour circle; C = 1 does not change.
+
+    The same function as going through HSV, without its divisions and branches. Let ``high`` and ``low``
+    be the largest and smallest channel and ``chroma`` their difference: a turn keeps all three. On the
+    hexagon of hues (6 sides, red at 0, green at 2, blue at 4), multiplied by chroma throughout:
+
+    - ``p = 2R - G - B`` falls from 2 to 1, -1 and -2 while the hue moves from red by 1, 2 and 3 sides,
+      so the distance from red is ``1.5 - p + clamp(p, -1, 1) / 2``, and G - B tells the direction;
+    - a channel at distance d from its own corner has the value ``low + clamp(2 - d, 0, 1)``.
+    """
+    if images.shape[1] == 1:
+        return images.clone()
+    red, green, blue = images.tensor_split(3, dim=1)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    chroma = high - low
+    p = (2 * red).sub_(green).sub_(blue)
+    distance = torch.clamp(p, -chroma, chroma).mul_(0.5).sub_(p).add_(chroma, alpha=1.5)
+    hue = torch.copysign(distance, green - blue)  # [n, 1, H, W] in [-3, 3] × chroma
+
+    corners = torch.tensor([0.0, 2.0, 4.0])
+    turn = torch.remainder(6 * shifts.cpu()[:, None] - corners + 3, 6) - 3  # from each channel's corner, in [-3, 3)
+    hue = hue + _column(turn, images) * chroma  # [n, 3, H, W] in [-6, 6] × chroma
+    # |3 - |hue|| is 3 - d there, so this is low + 2 - d before clamping.
+    return hue.abs_().sub_(3 * chroma).abs_().add_(low - chroma).clamp_(low, high)
+
+
+def color_jitter(images: Tensor, factors: Tensor, order: Tensor, mask: Tensor) -> Tensor:
+    """The four adjustments, in each image's own order.
+
+    Args:
+        factors: [n, 4], for (brightness, contrast, saturation, hue), as the adjust functions take them.
+        order: int64 [n, 4], each row a permutation of (0, 1, 2, 3).
+    """
+    hue_turn = (order == HUE).int().argmax(1)
+    blends = order[order != HUE].view(-1, 3)
+    blend_factors = torch.where(mask[:, None], factors.gather(1, blends), 1.0)  # a blend by 1 is the image
+    for turn in range(4):
+        images = _edit(images, mask & (hue_turn == turn), adjust_hue, factors[:, HUE])
+        if turn < 3:
+            images = _blend_one_of_three(images, blends[:, turn], blend_factors[:, turn])
+    return images
+
+
+def _blend_one_of_three(images: Tensor, operation: Tensor, factors: Tensor) -> Tensor:
+    """Brightness, contrast or saturation, as ``operation`` [n] says.
+
+    All three are a blend, toward black, the mean gray or the gray: one dense blend of all images is
+    cheaper than picking out three subsets.
+    """
+    luma = _luma(images)
+    saturates = _column(operation == SATURATION, images)
+    contrasts = _column(operation == CONTRAST, images)
+    return _blend((luma * saturates).add_(_mean(luma) * contrasts), images, factors)
+
+
+def grayscale(images: Tensor, mask: Tensor) -> Tensor:
+    """Take the colour away and keep the channels; C = 1 does not change."""
+    return _edit(images, mask, lambda chosen: _luma(chosen).expand_as(chosen))
+
+
+def gaussian_blur(images: Tensor, sigma: Tensor, mask: Tensor, kernel_size: int) -> Tensor:
+    """Blur with a Gaussian of standard deviation ``sigma`` [n] pixels, cut to ``kernel_size`` (odd) and normalised.
+
+    The border is mirrored without repeating the edge pixel, so images are larger than ``kernel_size // 2``.
+    """
+
+    def blur(chosen: Tensor, sigma: Tensor) -> Tensor:
+        height, width = chosen.shape[-2:]
+        offsets = torch.arange(kernel_size) - kernel_size // 2
+        kernel = torch.softmax(-0.5 * (offsets / sigma[:, None]).square(), dim=1).to(chosen)  # [n, K]
+        rows, columns = (kernel @ _mirrored_shifts(offsets, side).to(chosen) for side in (height, width))
+        return _transform_axes(chosen, rows.view(-1, height, height), columns.view(-1, width, width))
+
+    return _edit(images, mask, blur, sigma)
+
+
+def _mirrored_shifts(offsets: Tensor, side: int) -> Tensor:
+    """One side × side matrix per offset, flattened, that moves pixels by it; [K, side²] of 0 and 1."""
+    source = torch.arange(side) + offsets[:, None]  # [K, side]
+    source = (side - 1) - ((side - 1) - source.abs()).abs()
+    return torch.nn.functional.one_hot(source, side).flatten(1)
+
+
+def solarize(images: Tensor, threshold: float, mask: Tensor) -> Tensor:
+    """Invert the values at or above ``threshold``.
+
+    A value within rounding of the threshold may fall on its other side; it then differs from
+    torchvision's by |1 - 2 threshold|.
+    """
+    return _edit(images, mask, lambda chosen: (chosen - (chosen >= threshold).float()).abs_())
+
+
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """``(images - mean) / std`` with one number per channel: mean and std [C, 1, 1]."""
+    return (images - mean).div_(std)
+
+
+def _edit(images: Tensor, mask: Tensor, operation: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
+    """``operation(images, *parameters)`` on the rows in ``mask``; the others stay as they are."""
+    rows = mask.nonzero().flatten()
+    if len(rows) == 0:
+        return images
+    chosen = operation(images.index_select(0, rows.to(images.device)), *(numbers[rows] for numbers in parameters))
+    return images.index_copy(0, rows.to(images.device), chosen)
+
+
+def _blend(other: Tensor, images: Tensor, factors: Tensor) -> Tensor:
+    """``factor · image + (1 - factor) · other``, clamped to [0, 1]."""
+    return torch.lerp(other, images, _column(factors, images)).clamp_(0, 1)
+
+
+def _luma(images: Tensor) -> Tensor:
+    """Grayscale, [n, 1, H, W]."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.tensor_split(3, dim=1)
+    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+
+
+def _mean(luma: Tensor) -> Tensor:
+    """Mean over the pixels, [n, 1, 1, 1]. One axis at a time: the order of summation must not depend on n."""
+    return luma.mean(-1, keepdim=True).mean(-2, keepdim=True)
+
+
+def _column(numbers: Tensor, images: Tensor) -> Tensor:
+    """Per-image numbers [n] or [n, C] shaped to multiply ``images``: [n, 1 or C, 1, 1]."""
+    return numbers.to(images).reshape(len(images), -1, 1, 1)
+
+
+def channel_column(numbers: Sequence[float]) -> Tensor:
+    """Per-channel numbers shaped to multiply images: [C, 1, 1]."""
+    return torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1)

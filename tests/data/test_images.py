@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import torch
+
+from ssl_bench.data.images import Images
+
+
+def random_images(seed: int = 0) -> Images:
+    generator = torch.Generator().manual_seed(seed)
+    return Images(
+        torch.randint(0, 256, (20, 3, 4, 5), generator=generator, dtype=torch.uint8),
+        torch.randint(-1, 10, (20,), generator=generator),
+    )
+
+
+def test_digest_is_the_same_for_the_same_content_however_it_lies_in_memory() -> None:
+    split = random_images()
+    strided = split.images.to(memory_format=torch.channels_last)
+    assert strided.stride() != split.images.stride()
+    assert Images(strided, split.labels.clone()).digest() == split.digest() == random_images().digest()
+
+
+def test_digest_changes_with_one_pixel() -> None:
+    split = random_images()
+    before = split.digest()
+    split.images[13, 2, 3, 4] ^= 1
+    assert split.digest() != before
+
+
+def test_digest_changes_with_one_label() -> None:
+    split = random_images()
+    before = split.digest()
+    split.labels[19] += 1
+    assert split.digest() != before
+
+
+def test_digest_changes_with_the_order_of_the_images() -> None:
+    split = random_images()
+    assert Images(split.images.flip(0), split.labels.flip(0)).digest() != split.digest()
+
+
+@pytest.mark.parametrize("shape", [(20, 3, 5, 4), (20, 1, 12, 5), (20, 60, 1, 1)])
+def test_digest_changes_with_the_shape_of_the_same_bytes(shape: tuple[int, ...]) -> None:
+    split = random_images()
+    assert Images(split.images.view(shape), split.labels).digest() != split.digest()
+
+
+def test_digest_is_sha256_of_type_shape_and_bytes() -> None:
+    split = random_images()
+    content = b"torch.uint8 (20, 3, 4, 5) " + bytes(split.images.flatten().tolist())
+    content += b"torch.int64 (20,) " + b"".join(
+        label.to_bytes(8, "little", signed=True) for label in split.labels.tolist()
+    )
+    assert split.digest() == hashlib.sha256(content).hexdigest()

@@ -5,11 +5,12 @@ Each function equals torchvision's float-tensor path (``torchvision.transforms.v
 They are written for the speed of plain eager tensors: on a CPU, products of small matrices and
 min/max/abs are an order of magnitude faster than comparisons, ``where`` and gathers.
 
-Functions are pure: they return new tensors and leave their arguments alone. Parameters may stay on
-the CPU, where they were drawn: choosing rows there never makes an accelerator wait.
+As in torch, a name that ends in ``_`` writes into its first argument; fresh memory costs more than
+arithmetic. Parameters may stay on the CPU, where they were drawn: choosing rows there never makes an
+accelerator wait.
 
 Shapes: n images, C channels (1 or 3), H × W pixels, S × S pixels of a view. Images are float in
-[0, 1] unless said otherwise; a ``mask`` is bool ``[n]``, and images outside it come back unchanged.
+[0, 1] unless said otherwise; a ``mask`` is bool ``[n]``, and images outside it stay as they are.
 """
 
 from __future__ import annotations
@@ -74,11 +75,11 @@ def _transform_axes(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def horizontal_flip(images: Tensor, mask: Tensor) -> Tensor:
     """Mirror left and right."""
-    return _edit(images, mask, lambda chosen: chosen.flip(-1))
+    return torch.where(mask.to(images.device)[:, None, None, None], images.flip(-1), images)
 
 
 def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
-    """Blend each image with black: ``factors`` [n] ≥ 0, 0 is black, 1 the image."""
+    """Blend each image with black: ``factors`` [n] ≥ 0, where 0 is black and 1 the image."""
     return _blend(images.new_zeros(()), images, factors)
 
 
@@ -120,7 +121,7 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     return hue.abs_().sub_(3 * chroma).abs_().add_(low - chroma).clamp_(low, high)
 
 
-def color_jitter(images: Tensor, factors: Tensor, order: Tensor, mask: Tensor) -> Tensor:
+def color_jitter_(images: Tensor, factors: Tensor, order: Tensor, mask: Tensor) -> Tensor:
     """The four adjustments, in each image's own order.
 
     Args:
@@ -131,33 +132,35 @@ def color_jitter(images: Tensor, factors: Tensor, order: Tensor, mask: Tensor) -
     blends = order[order != HUE].view(-1, 3)
     blend_factors = torch.where(mask[:, None], factors.gather(1, blends), 1.0)  # a blend by 1 is the image
     for turn in range(4):
-        images = _edit(images, mask & (hue_turn == turn), adjust_hue, factors[:, HUE])
+        _edit_(images, mask & (hue_turn == turn), adjust_hue, factors[:, HUE])
         if turn < 3:
-            images = _blend_one_of_three(images, blends[:, turn], blend_factors[:, turn])
+            _adjust_one_of_three_(images, blends[:, turn], blend_factors[:, turn])
     return images
 
 
-def _blend_one_of_three(images: Tensor, operation: Tensor, factors: Tensor) -> Tensor:
+def _adjust_one_of_three_(images: Tensor, operation: Tensor, factors: Tensor) -> Tensor:
     """Brightness, contrast or saturation, as ``operation`` [n] says.
 
-    All three are a blend, toward black, the mean gray or the gray: one dense blend of all images is
-    cheaper than picking out three subsets.
+    All three are a blend, toward black, the mean gray or the gray: one blend of all images is cheaper
+    than picking out three subsets.
     """
     luma = _luma(images)
-    saturates = _column(operation == SATURATION, images)
-    contrasts = _column(operation == CONTRAST, images)
-    return _blend((luma * saturates).add_(_mean(luma) * contrasts), images, factors)
+    other = (luma * _column(operation == SATURATION, images)).add_(
+        _mean(luma) * _column(operation == CONTRAST, images)
+    )
+    return _blend(other, images, factors, out=images)
 
 
-def grayscale(images: Tensor, mask: Tensor) -> Tensor:
-    """Take the colour away and keep the channels; C = 1 does not change."""
-    return _edit(images, mask, lambda chosen: _luma(chosen).expand_as(chosen))
+def grayscale_(images: Tensor, mask: Tensor) -> Tensor:
+    """Take the colour away and keep the channels; gray images (C = 1) do not change."""
+    return _edit_(images, mask, lambda chosen: _luma(chosen).expand_as(chosen))
 
 
-def gaussian_blur(images: Tensor, sigma: Tensor, mask: Tensor, kernel_size: int) -> Tensor:
+def gaussian_blur_(images: Tensor, sigma: Tensor, mask: Tensor, kernel_size: int) -> Tensor:
     """Blur with a Gaussian of standard deviation ``sigma`` [n] pixels, cut to ``kernel_size`` (odd) and normalised.
 
     The border is mirrored without repeating the edge pixel, so images are larger than ``kernel_size // 2``.
+    Each axis is one matrix product per image, as in ``resized_crop``.
     """
 
     def blur(chosen: Tensor, sigma: Tensor) -> Tensor:
@@ -167,7 +170,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, mask: Tensor, kernel_size: int)
         rows, columns = (kernel @ _mirrored_shifts(offsets, side).to(chosen) for side in (height, width))
         return _transform_axes(chosen, rows.view(-1, height, height), columns.view(-1, width, width))
 
-    return _edit(images, mask, blur, sigma)
+    return _edit_(images, mask, blur, sigma)
 
 
 def _mirrored_shifts(offsets: Tensor, side: int) -> Tensor:
@@ -177,32 +180,34 @@ def _mirrored_shifts(offsets: Tensor, side: int) -> Tensor:
     return torch.nn.functional.one_hot(source, side).flatten(1)
 
 
-def solarize(images: Tensor, threshold: float, mask: Tensor) -> Tensor:
+def solarize_(images: Tensor, threshold: float, mask: Tensor) -> Tensor:
     """Invert the values at or above ``threshold``.
 
     A value within rounding of the threshold may fall on its other side; it then differs from
     torchvision's by |1 - 2 threshold|.
     """
-    return _edit(images, mask, lambda chosen: (chosen - (chosen >= threshold).float()).abs_())
+    return _edit_(images, mask, lambda chosen: (chosen - (chosen >= threshold).float()).abs_())
 
 
-def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalize(images: Tensor, mean: Tensor, std: Tensor, out: Tensor | None = None) -> Tensor:
     """``(images - mean) / std`` with one number per channel: mean and std [C, 1, 1]."""
-    return (images - mean).div_(std)
+    return torch.sub(images, mean, out=out).div_(std)
 
 
-def _edit(images: Tensor, mask: Tensor, operation: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
-    """``operation(images, *parameters)`` on the rows in ``mask``; the others stay as they are."""
+def _edit_(images: Tensor, mask: Tensor, operation: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
+    """Put ``operation(images, *parameters)`` into the rows in ``mask``."""
     rows = mask.nonzero().flatten()
     if len(rows) == 0:
         return images
-    chosen = operation(images.index_select(0, rows.to(images.device)), *(numbers[rows] for numbers in parameters))
-    return images.index_copy(0, rows.to(images.device), chosen)
+    chosen = rows.to(images.device)
+    return images.index_copy_(
+        0, chosen, operation(images.index_select(0, chosen), *(numbers[rows] for numbers in parameters))
+    )
 
 
-def _blend(other: Tensor, images: Tensor, factors: Tensor) -> Tensor:
+def _blend(other: Tensor, images: Tensor, factors: Tensor, out: Tensor | None = None) -> Tensor:
     """``factor · image + (1 - factor) · other``, clamped to [0, 1]."""
-    return torch.lerp(other, images, _column(factors, images)).clamp_(0, 1)
+    return torch.lerp(other, images, _column(factors, images), out=out).clamp_(0, 1)
 
 
 def _luma(images: Tensor) -> Tensor:

@@ -222,17 +222,17 @@ class Views(nn.Module):
             for source, chosen, target in zip(
                 images.split(chunk), parameters.split(chunk), view.split(chunk), strict=True
             ):
-                target.copy_(ops.normalize(augment(source, chosen, group), self.mean, self.std))
+                ops.normalize(augment(source, chosen, group), self.mean, self.std, out=target)
         return view
 
 
 def augment(images: Tensor, parameters: ViewParameters, group: ViewGroup) -> Tensor:
     """One view at given parameters: u8 [n, C, H, W] → float in [0, 1] [n, C, S, S]."""
     images = ops.resized_crop(images, parameters.boxes, group.size, parameters.flip)
-    images = ops.color_jitter(images, parameters.factors, parameters.order, parameters.jitter)
-    images = ops.grayscale(images, parameters.grayscale)
-    images = ops.gaussian_blur(images, parameters.sigma, parameters.blur, group.blur_kernel)
-    return ops.solarize(images, group.solarize_threshold, parameters.solarize)
+    ops.color_jitter_(images, parameters.factors, parameters.order, parameters.jitter)
+    ops.grayscale_(images, parameters.grayscale)
+    ops.gaussian_blur_(images, parameters.sigma, parameters.blur, group.blur_kernel)
+    return ops.solarize_(images, group.solarize_threshold, parameters.solarize)
 
 
 class CleanView(nn.Module):

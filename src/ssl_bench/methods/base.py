@@ -165,11 +165,13 @@ class Method(pl.LightningModule):
 class EMATeacher(Method):
     """A method whose teacher is a moving average of the student: ξ ← ηξ + (1 − η)θ after every real step."""
 
-    def __init__(self, *, momentum: float, momentum_schedule: str, **parts: Any) -> None:
+    def __init__(
+        self, *, momentum: float, momentum_schedule: str, teacher_init: Network | None, **parts: Any
+    ) -> None:
         super().__init__(**parts)
         self.momentum = momentum
         self.momentum_schedule = momentum_schedule
-        self.teacher = teachers.twin(self.student)
+        self.teacher = teachers.twin(teacher_init or self.student)
 
     def after_optimizer_step(self) -> None:
         momentum = self.momentum

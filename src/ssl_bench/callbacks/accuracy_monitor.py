@@ -1,0 +1,55 @@
+"""How good are the features by now? The live monitor, and the accuracy curves of student and teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+
+from ssl_bench.evaluation.evaluator import Evaluator
+from ssl_bench.methods.base import Method
+from ssl_bench.results.history import History
+
+
+class AccuracyMonitor(pl.Callback):
+    """Adds ``<split>/<protocol>/<network>`` in percent to the history.
+
+    The monitor scores the deployed network on validation images. The curves score student and teacher on validation
+    and test images; test figures are recorded and nothing is chosen by them.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        history: History,
+        *,
+        monitor: str,
+        monitor_every: int,
+        curves: Sequence[str],
+        curves_every: int,
+    ) -> None:
+        self.evaluator = evaluator
+        self.history = history
+        self.monitor = monitor
+        self.monitor_every = monitor_every
+        self.curves = curves
+        self.curves_every = curves_every
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        assert isinstance(method, Method)
+        epoch = trainer.current_epoch + 1
+        last = epoch == trainer.max_epochs
+        curves = last or epoch % self.curves_every == 0
+        if not curves and epoch % self.monitor_every:
+            return
+        for network, backbone in method.networks().items():
+            if not curves and network != method.evaluated:
+                continue
+            splits = self.evaluator.features(backbone, method.device)
+            for on in ("validation", "test") if curves else ("validation",):
+                names = self.curves if curves else [self.monitor]
+                if on == "validation" and network == method.evaluated:
+                    names = list(dict.fromkeys([self.monitor, *names]))
+                for name, score in self.evaluator.score(splits, names, on).items():
+                    if score.percent is not None:
+                        self.history.add({f"{on}/{name}/{network}": score.percent})

@@ -1,0 +1,134 @@
+"""One checkpoint, always whole: saved between steps, at epoch ends and when somebody asks the run to stop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from ssl_bench.batch import Batch
+from ssl_bench.errors import UserError
+from ssl_bench.results.files import write_whole
+
+
+class Interrupted(UserError):
+    """The run was asked to stop and has saved its state."""
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's way to the disk, made atomic and durable; reads tensors and plain types only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_whole(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        state: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        return state
+
+
+class Checkpointer(pl.Callback):
+    """Stands last, so that a checkpoint holds what all other callbacks know.
+
+    Ctrl-C and SIGTERM are heard as a wish: the step is finished, saved, and the run ends. A second signal ends it at
+    once.
+    """
+
+    def __init__(self, path: Path, *, fingerprint: str, every_seconds: float) -> None:
+        self.path = path
+        self.fingerprint = fingerprint
+        self.every_seconds = every_seconds
+        self.saved_at = time.monotonic()
+        self.asked: signal.Signals | None = None
+        self.finished_epochs = 0
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    # -- signals ------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        # Here and not earlier: Lightning puts its own handlers in place before training starts.
+        for name in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[name] = signal.signal(name, self._ask)
+        self.saved_at = time.monotonic()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked is not None:
+            raise KeyboardInterrupt
+        self.asked = signal.Signals(number)
+
+    def teardown(self, trainer: pl.Trainer, method: pl.LightningModule, stage: str) -> None:
+        for name, handler in self._handlers.items():
+            signal.signal(name, handler)
+        self._handlers = {}
+
+    # -- saving -------------------------------------------------------------------------------
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, method: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        # Gradients that are still being accumulated are in no checkpoint. The epoch's last batch waits for the end of
+        # the epoch, whose figures belong to the same state.
+        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches
+        if not accumulating and not trainer.is_last_batch and self._due():
+            self._save(trainer, method)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        self.finished_epochs = trainer.current_epoch + 1
+        if self._due() or self.finished_epochs == trainer.max_epochs:
+            self._save(trainer, method)
+
+    def _due(self) -> bool:
+        return self.asked is not None or time.monotonic() - self.saved_at >= self.every_seconds
+
+    def _save(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        # Weights that are not finite would replace the last good state.
+        largest = torch.stack(torch._foreach_norm(list(method.parameters()), float("inf"))).max()
+        if not torch.isfinite(largest):
+            raise UserError(
+                f"weights are not finite at epoch {trainer.current_epoch + 1}, step {trainer.global_step}; {self.path} "
+                "keeps the last good state. Try a lower optimizer.lr, trainer.clip=1 or trainer.precision=32-true."
+            )
+        trainer.save_checkpoint(self.path)
+        self.saved_at = time.monotonic()
+        if self.asked is not None and self.finished_epochs != trainer.max_epochs:
+            raise Interrupted(
+                f"stopped by {self.asked.name} at epoch {trainer.current_epoch + 1}, step {trainer.global_step}, and "
+                f"saved to {self.path}; the same command goes on from there."
+            )
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["ssl_bench"] = {"fingerprint": self.fingerprint, "finished_epochs": self.finished_epochs}
+        # Dropout and stochastic depth of some backbones draw from the global generators.
+        checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.finished_epochs = checkpoint["ssl_bench"]["finished_epochs"]
+        torch.set_rng_state(checkpoint["rng"]["cpu"].cpu())
+        if checkpoint["rng"]["cuda"]:
+            torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint["rng"]["cuda"]])
+
+
+def read_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The state to resume from, or None where there is none; UserError for a damaged file or another run's."""
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        owner = state["ssl_bench"]["fingerprint"]
+    except Exception as error:  # torch.load fails in many ways, none of them documented
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is damaged or no checkpoint of ssl_bench ({reason}). Move it away to start over."
+        ) from None
+    if owner != fingerprint:
+        raise UserError(f"{path} belongs to run {owner}, not to {fingerprint}. Move it away to start over.")
+    return state

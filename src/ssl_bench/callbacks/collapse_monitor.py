@@ -1,0 +1,49 @@
+"""Is the representation collapsing? A panel of four figures per epoch, and a warning in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ssl_bench.batch import Batch
+from ssl_bench.evaluation import collapse
+from ssl_bench.results.history import History
+
+
+class CollapseMonitor(pl.Callback):
+    """Measures the student's embeddings of each epoch's last batch, ``[n, D]`` per view."""
+
+    def __init__(self, history: History, warn: Callable[[str], None]) -> None:
+        self.history = history
+        self.warn = warn
+        self.warned: list[str] = []
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, method: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if not trainer.is_last_batch:
+            return
+        views = [z.float() for z in outputs["embeddings"]]
+        panel = {
+            "embedding_std": collapse.embedding_std(views[0]),
+            "rankme": collapse.rankme(views[0]),
+            "uniformity": collapse.uniformity(views[0]),
+        }
+        if len(views) > 1:
+            panel["alignment"] = collapse.alignment(views[0], views[1])
+        self.history.add({f"collapse/{name}": float(value) for name, value in panel.items()})
+        rows, dimension = views[0].shape
+        for sentence in collapse.collapse_warnings(panel, dimension=dimension, rows=rows):
+            if sentence not in self.warned:
+                self.warned.append(sentence)
+                self.warn(f"epoch {trainer.current_epoch + 1}: {sentence}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"warned": list(self.warned)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.warned = list(state["warned"])

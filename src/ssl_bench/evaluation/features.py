@@ -1,0 +1,136 @@
+"""What a network makes of every image, computed once; k-NN and probe read the same features.
+
+Letters: N images, F feature width, C channels, H × W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssl_bench.batch import Batch
+from ssl_bench.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """One row per image, in the order of the loader that showed them."""
+
+    x: Tensor  # float32 [N, F], finite
+    labels: Tensor  # int64 [N], -1 where the image has none
+    index: Tensor  # int64 [N], position in the full dataset
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 2 or not len(self.x) == len(self.labels) == len(self.index):
+            shapes = [tuple(tensor.shape) for tensor in (self.x, self.labels, self.index)]
+            raise ValueError(f"features, labels and index want shapes [N, F], [N] and [N], not {shapes}")
+        broken = int((~self.x.isfinite()).any(1).sum())
+        if broken:
+            raise UserError(
+                f"The features of {broken} of {len(self)} images are infinite or not a number: "
+                "the network has diverged, so train it with a smaller learning rate."
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def rows(self, chosen: Tensor) -> Features:
+        """The rows that ``chosen``, positions or a mask, names."""
+        return Features(self.x[chosen], self.labels[chosen], self.index[chosen])
+
+    def labelled(self) -> Features:
+        """Only the images that have a label."""
+        return self.rows(self.labels >= 0)
+
+    def joined(self, other: Features) -> Features:
+        """These rows, then those of ``other``."""
+        return Features(
+            torch.cat([self.x, other.x]),
+            torch.cat([self.labels, other.labels]),
+            torch.cat([self.index, other.index]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """What the protocols read. Images without a label are left out on the way in, so no protocol can count them."""
+
+    bank: Features  # clean training images for k-NN
+    train: Features  # the probe trains on these
+    validation: Features  # every choice reads these
+    test: Features
+    classes: int
+
+    def __post_init__(self) -> None:
+        for name in ("bank", "train", "validation", "test"):
+            features = getattr(self, name).labelled()
+            if len(features) and int(features.labels.max()) >= self.classes:
+                raise ValueError(f"{name} has label {int(features.labels.max())}, but there are {self.classes} classes")
+            object.__setattr__(self, name, features)
+
+
+def extract(
+    network: nn.Module,
+    clean: nn.Module,
+    loader: Iterable[Batch],
+    *,
+    device: torch.device | str,
+    autocast: torch.dtype | None,
+    channels_last: bool,
+) -> Features:
+    """Features of every image the loader shows, in evaluation mode and without gradient; they stay on ``device``.
+
+    clean: turns u8 images ``[n, C, H, W]`` into the network's normalised input. Both modules are left in the modes
+    they were in, module by module. Raises UserError for an empty loader, for features that are not ``[n, F]`` and
+    for features that are not finite.
+    """
+    device = torch.device(device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x, labels, index = [], [], []
+    with torch.no_grad(), _evaluating(network, clean):
+        for batch in loader:
+            batch = batch.to(device)
+            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+                features = network(clean(batch.images).contiguous(memory_format=layout))  # [n, F]
+            if features.ndim != 2:
+                raise UserError(
+                    f"The network returns features of shape {list(features.shape)} where one row per image is wanted: "
+                    "end it with global pooling or a flatten."
+                )
+            x.append(features.float())
+            labels.append(batch.labels)
+            index.append(batch.index)
+    return _gathered(x, labels, index)
+
+
+def pixels(loader: Iterable[Batch]) -> Features:
+    """The images themselves as features ``[N, C·H·W]`` in 0 … 1: the baseline that every network should beat."""
+    x, labels, index = [], [], []
+    for batch in loader:
+        x.append(batch.images.flatten(1).float() / 255)
+        labels.append(batch.labels)
+        index.append(batch.index)
+    return _gathered(x, labels, index)
+
+
+def _gathered(x: list[Tensor], labels: list[Tensor], index: list[Tensor]) -> Features:
+    if not x:
+        raise UserError("There are no images to evaluate: choose a split or a data limit that leaves at least one.")
+    return Features(torch.cat(x), torch.cat(labels), torch.cat(index))
+
+
+@contextmanager
+def _evaluating(*networks: nn.Module) -> Iterator[None]:
+    # A frozen layer may sit in evaluation mode inside a training network, so each module gets its own mode back.
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,105 @@
+"""A linear probe: softmax regression on frozen, standardised features, several learning rates trained at once.
+
+Letters: N images, F feature width, C classes, L learning rates, B images of a step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.precision import full_float32
+
+
+@dataclass(frozen=True, slots=True)
+class LinearClassifier:
+    """Scores (x − mean) / scale · weight + bias."""
+
+    mean: Tensor  # [F]
+    scale: Tensor  # [F]
+    weight: Tensor  # [F, C]
+    bias: Tensor  # [C]
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Classes ``[N]`` of features ``[N, F]`` as the network gave them; the lowest among equal scores."""
+        with full_float32(x.device):
+            return ((x.float() - self.mean) / self.scale @ self.weight + self.bias).argmax(1)
+
+
+@dataclass(frozen=True, slots=True)
+class FittedProbe:
+    """A classifier and how it was chosen."""
+
+    classifier: LinearClassifier
+    learning_rate: float
+    validation_percent: float  # at that learning rate, trained on train alone
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Classes ``[N]`` of features ``[N, F]``."""
+        return self.classifier.predict(x)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearProbe:
+    """Cross-entropy by SGD with momentum, the learning rate falling to 0 along a cosine; weights start at 0."""
+
+    learning_rates: tuple[float, ...]
+    epochs: int
+    batch_size: int
+    momentum: float
+    weight_decay: float
+    seed: int  # of the order of images; the same seed gives the same classifier
+
+    def fit(self, train: Features, validation: Features, classes: int, *, refit: bool) -> FittedProbe:
+        """Train with every learning rate and keep the best on validation, the first among equals.
+
+        With ``refit`` that learning rate then trains once more, on train and validation together. Raises UserError
+        if either set is empty, ValueError for labels outside 0 … classes − 1.
+        """
+        for name, features in (("train", train), ("validation", validation)):
+            if not len(features):
+                raise UserError(f"The linear probe needs labelled {name} images and has none: choose a larger split.")
+            if not 0 <= int(features.labels.min()) <= int(features.labels.max()) < classes:
+                raise ValueError(f"the linear probe wants {name} labels in 0 … {classes - 1}")
+        classifiers = self._train(train, self.learning_rates, classes)
+        right = [(classifier.predict(validation.x) == validation.labels).sum() for classifier in classifiers]
+        best = int(torch.stack(right).argmax())
+        chosen, learning_rate = classifiers[best], self.learning_rates[best]
+        if refit:
+            (chosen,) = self._train(train.joined(validation), (learning_rate,), classes)
+        return FittedProbe(chosen, learning_rate, 100 * int(right[best]) / len(validation))
+
+    @torch.no_grad()
+    def _train(self, features: Features, rates: tuple[float, ...], classes: int) -> list[LinearClassifier]:
+        """One classifier per learning rate. All see the same batches, so one matrix product serves them all."""
+        mean, scale = _moments(features.x)
+        x = torch.cat([(features.x - mean) / scale, features.x.new_ones(len(features), 1)], dim=1)  # [N, F + 1]
+        rate = x.new_tensor(rates).repeat_interleave(classes)  # [L·C]
+        parameters = x.new_zeros(x.shape[1], len(rate))  # [F + 1, L·C], the biases in the last row
+        velocity = torch.zeros_like(parameters)
+        generator = torch.Generator().manual_seed(self.seed)
+        steps, step = self.epochs * math.ceil(len(x) / self.batch_size), 0
+        with full_float32(x.device):
+            for _ in range(self.epochs):
+                for rows in torch.randperm(len(x), generator=generator).to(x.device).split(self.batch_size):
+                    images, labels = x[rows], features.labels[rows]
+                    # The gradient of the cross-entropy by the scores is softmax − one-hot.
+                    error = (images @ parameters).unflatten(1, (len(rates), classes)).softmax(2)  # [B, L, C]
+                    error[torch.arange(len(rows), device=x.device), :, labels] -= 1
+                    gradient = images.T @ error.flatten(1).div_(len(rows))  # [F + 1, L·C]
+                    velocity.mul_(self.momentum).add_(gradient).add_(parameters, alpha=self.weight_decay)
+                    parameters.addcmul_(velocity, rate, value=-0.5 * (1 + math.cos(math.pi * step / steps)))
+                    step += 1
+        return [LinearClassifier(mean, scale, part[:-1], part[-1]) for part in parameters.split(classes, dim=1)]
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation ``[F]`` of every feature; 1 for a constant one, which then stays near 0."""
+    deviation, mean = torch.std_mean(x, dim=0, correction=0)
+    constant = deviation <= 1e-6 * x.abs().amax(0)  # what rounding alone leaves
+    return mean, deviation.masked_fill(constant, 1)

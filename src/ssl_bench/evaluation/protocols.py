@@ -1,0 +1,182 @@
+"""What is measured, under names and versions that stand beside every number.
+
+Raise a protocol's version whenever its numbers change: records with different versions are not compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation import knn
+from ssl_bench.evaluation.features import Features, Splits
+from ssl_bench.evaluation.linear import LinearProbe
+
+On = Literal["validation", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a protocol says of one network."""
+
+    percent: float | None  # top-1 accuracy, 0 … 100; None where the protocol does not apply, with notes["reason"]
+    predictions: Tensor | None  # int64 [N], in the order of the split; None where there is not one per image
+    notes: dict[str, float | int | str]
+
+
+class Protocol(typing.Protocol):
+    """A way to score features."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
+        """Accuracy on one split; ``budget`` bounds the working memory in bytes and changes no result."""
+
+
+@dataclass(frozen=True, slots=True)
+class NearestNeighbours:
+    """Weighted k-NN over the whole bank, or over all there is where the bank has fewer than k images."""
+
+    name: str
+    version: int
+    k: int
+    temperature: float
+
+    def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
+        bank, queries = splits.bank, _split(splits, on)
+        missing = _missing(bank=bank, **{on: queries})
+        if missing:
+            return _unavailable(missing)
+        k = min(self.k, len(bank))
+        predictions = knn.predict(
+            bank.x,
+            bank.labels,
+            queries.x,
+            k=k,
+            temperature=self.temperature,
+            classes=splits.classes,
+            budget=budget,
+        )
+        return Score(_percent(predictions, queries), predictions, {"k": k, "bank": len(bank)})
+
+
+@dataclass(frozen=True, slots=True)
+class FewLabels:
+    """Nearest neighbour among few labelled images, the mean over class-balanced draws that are the same for every run.
+
+    A draw depends on ``seed`` and on which images of which class the bank holds, not on their order.
+    """
+
+    name: str
+    version: int
+    labels: int
+    draws: int
+    seed: int
+
+    def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
+        bank, queries = splits.bank, _split(splits, on)
+        missing = _missing(bank=bank, **{on: queries})
+        if missing:
+            return _unavailable(missing)
+        if splits.classes > self.labels:
+            return _unavailable(f"{self.labels} labels cannot hold each of {splits.classes} classes")
+        smallest, most = int(bank.labels.bincount(minlength=splits.classes).min()), -(-self.labels // splits.classes)
+        if smallest < most:
+            return _unavailable(
+                f"a balanced draw wants {most} images of every class, but the bank has {smallest} of one"
+            )
+        percents = []
+        for rows in balanced_draws(bank, splits.classes, labels=self.labels, draws=self.draws, seed=self.seed):
+            few = bank.rows(rows)
+            predictions = knn.predict(
+                few.x, few.labels, queries.x, k=1, temperature=1.0, classes=splits.classes, budget=budget
+            )
+            percents.append(_percent(predictions, queries))
+        return Score(statistics.fmean(percents), None, {"draws": self.draws, "std": statistics.pstdev(percents)})
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear probe: trained on train, chosen on validation, refitted on both before it sees the test split."""
+
+    name: str
+    version: int
+    probe: LinearProbe
+
+    def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
+        queries = _split(splits, on)
+        missing = _missing(**{"train": splits.train, "validation": splits.validation, on: queries})
+        if missing:
+            return _unavailable(missing)
+        fitted = self.probe.fit(splits.train, splits.validation, splits.classes, refit=on == "test")
+        predictions = fitted.predict(queries.x)
+        notes = {"learning_rate": fitted.learning_rate, "validation_percent": fitted.validation_percent}
+        return Score(_percent(predictions, queries), predictions, notes)
+
+
+def protocols(names: Sequence[str], probe: LinearProbe) -> list[Protocol]:
+    """The protocols of these names, in this order. Raises UserError for a name that is not one of ours."""
+    # Their numbers stand here and not in a configuration: a protocol that can be tuned compares nothing.
+    known: list[Protocol] = [
+        NearestNeighbours("knn1", version=1, k=1, temperature=0.1),
+        NearestNeighbours("knn200", version=1, k=200, temperature=0.1),
+        FewLabels("knn1_100labels", version=1, labels=100, draws=10, seed=0),
+        Linear("linear", version=1, probe=probe),
+    ]
+    by_name = {protocol.name: protocol for protocol in known}
+    for name in names:
+        if name not in by_name:
+            raise UserError(f"There is no protocol {name!r}: choose among {', '.join(by_name)}.")
+    return [by_name[name] for name in names]
+
+
+def balanced_draws(bank: Features, classes: int, *, labels: int, draws: int, seed: int) -> list[Tensor]:
+    """``draws`` sets of ``labels`` bank rows, each with as many of one class as of another.
+
+    Where ``classes`` does not divide ``labels``, classes drawn anew each time give one more. Depends on ``seed`` and
+    on the dataset positions and labels in the bank, not on the order of its rows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    in_order = bank.index.argsort().cpu()
+    label = bank.labels.cpu()[in_order]
+    members = [in_order[label == c] for c in range(classes)]
+    each, more = divmod(labels, classes)
+    chosen = []
+    for _ in range(draws):
+        count = torch.full((classes,), each)
+        count[torch.randperm(classes, generator=generator)[:more]] += 1
+        rows = [
+            rows[torch.randperm(len(rows), generator=generator)[:wanted]]
+            for rows, wanted in zip(members, count.tolist(), strict=True)
+        ]
+        chosen.append(torch.cat(rows).to(bank.x.device))
+    return chosen
+
+
+def _split(splits: Splits, on: On) -> Features:
+    return splits.test if on == "test" else splits.validation
+
+
+def _missing(**features: Features) -> str | None:
+    """Why a protocol that needs these splits cannot be evaluated, or None if it can."""
+    empty = [name for name, split in features.items() if not len(split)]
+    return f"there are no labelled images in {' and '.join(empty)}" if empty else None
+
+
+def _unavailable(reason: str) -> Score:
+    return Score(None, None, {"reason": reason})
+
+
+def _percent(predictions: Tensor, features: Features) -> float:
+    return 100 * int((predictions == features.labels).sum()) / len(features)

@@ -1,0 +1,40 @@
+"""Pictures of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ssl_bench.results.files import write_whole
+
+PERPLEXITY = 30.0
+
+
+def tsne_picture(path: Path, features: Tensor, labels: Tensor, *, title: str, seed: int, limit: int) -> None:
+    """Draw features ``[N, F]`` in the plane, coloured by label (van der Maaten & Hinton 2008).
+
+    At most ``limit`` images are drawn, for t-SNE's cost grows faster than their number.
+    """
+    from sklearn.manifold import TSNE
+
+    points = np.ascontiguousarray(features[:limit].cpu().numpy())
+    classes = labels[:limit].cpu().numpy()
+    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
+    plane = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(points)
+
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    known = np.unique(classes)
+    drawn = axes.scatter(plane[:, 0], plane[:, 1], c=np.searchsorted(known, classes), cmap="tab10" if len(known) <= 10 else "nipy_spectral", s=9)
+    axes.set_title(title, fontsize=10)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if len(known) <= 20:
+        handles, _ = drawn.legend_elements(num=None)
+        axes.legend(handles, [str(label) for label in known], title="class", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120, metadata={"Software": None}))

@@ -1,0 +1,64 @@
+"""A trained backbone as one file, and back: the official safetensors format with torchvision's parameter names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ssl_bench.augment.views import CleanView
+from ssl_bench.errors import UserError
+from ssl_bench.nn.backbone import build_backbone
+from ssl_bench.results.files import write_whole
+
+
+class Encoder(nn.Module):
+    """Images, float 0–1, ``[N, C, H, W]`` at native size → features ``[N, F]``."""
+
+    def __init__(self, clean: CleanView, backbone: nn.Module) -> None:
+        super().__init__()
+        self.clean = clean
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.backbone(self.clean(images))
+        return features
+
+
+def save_encoder(path: Path, backbone: nn.Module, description: dict[str, Any]) -> None:
+    """Write the weights, with what is needed to build the network again as JSON in the file's header.
+
+    description: ``backbone`` (arguments of build_backbone) and ``clean`` (arguments of CleanView).
+    """
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    header = {"format": "pt", "ssl_bench": json.dumps(description, sort_keys=True)}
+    write_whole(path, lambda temporary: save_file(weights, temporary, metadata=header))
+
+
+def load_encoder(run_or_file: str | Path) -> nn.Module:
+    """The encoder of a run, in eval mode: images float 0–1 ``[N, C, H, W]`` → features ``[N, F]``.
+
+    run_or_file: a run's folder or its ``encoder.safetensors``. The module resizes and normalises as in training.
+    Raises UserError for a file that is missing, damaged or not ours.
+    """
+    path = Path(run_or_file)
+    if path.is_dir():
+        path = path / "encoder.safetensors"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: give a finished run's folder or its encoder.safetensors.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        description = json.loads(header["ssl_bench"])
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is not an encoder saved by ssl_bench, or is damaged ({error}).") from None
+    backbone, _ = build_backbone(**description["backbone"])
+    backbone.load_state_dict(weights)
+    encoder = Encoder(CleanView(**description["clean"]), backbone)
+    return encoder.to(memory_format=torch.channels_last).eval()

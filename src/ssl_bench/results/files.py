@@ -1,0 +1,59 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ssl_bench.errors import UserError
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, make it durable, then put it in place.
+
+    Whatever goes wrong, the file that was at ``path`` before stays as it was. UserError where the disk refuses.
+    """
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")  # the suffix tells writers the format
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        # torch.save reports a full disk as a RuntimeError of its zip writer.
+        if isinstance(error, OSError) or (isinstance(error, RuntimeError) and "write" in str(error)):
+            raise UserError(_refused(path, error)) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _refused(path: Path, error: BaseException) -> str:
+    full = isinstance(error, RuntimeError) or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    reason = "no space left" if full else f"{getattr(error, 'strerror', None) or error}"
+    return (
+        f"{path} could not be saved ({reason}); what was there before is intact. "
+        "Make room or choose another runs_dir, then run the same command again to go on."
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

@@ -1,0 +1,68 @@
+"""What makes two runs the same run: everything that changes its numbers, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# Raised whenever the same configuration gives other numbers than before.
+NUMERICS = 1
+
+# Keys that do not change the numbers: where things lie, who watches, what runs them. A trailing dot means all below.
+LEFT_OUT = (
+    "runs_dir",
+    "data_dir",
+    "logger.",
+    "experiment",
+    "evaluation.memory",
+    "trainer.accelerator",
+    "trainer.checkpoint_seconds",
+    "trainer.progress",
+    "trainer.threads",
+    # Sources of values that stand at the top level and count there.
+    "dataset.epochs",
+    "dataset.subset",
+    "dataset.stem",
+    "scale.batch_size",
+    "scale.width",
+    "scale.projector_hidden",
+    "scale.projector_out",
+    "scale.lr",
+    "scale.warmup",
+    "scale.schedule",
+    "scale.eval_every",
+    "scale.monitor_every",
+)
+
+# Keys added after the first release, with the value under which a run is what it was before they existed.
+NEUTRAL: dict[str, Any] = {}
+
+
+def fingerprint(config: Mapping[str, Any], *, data_digest: str, precision: str) -> str:
+    """Twelve hexadecimal digits naming a run.
+
+    config: resolved; data_digest: of the images and labels read; precision: as resolved for the device.
+    """
+    leaves = dict(_leaves(config))
+    for key, neutral in NEUTRAL.items():
+        if leaves.get(key) == neutral:
+            leaves.pop(key, None)
+    leaves["trainer.precision"] = precision
+    identity = {"config": leaves, "data": data_digest, "numerics": NUMERICS}
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if key in LEFT_OUT or f"{key}." in LEFT_OUT:
+            continue
+        if isinstance(value, Mapping):
+            found += _leaves(value, f"{key}.")
+        else:
+            found.append((key, value))
+    return found

@@ -1,0 +1,61 @@
+"""The figures of one run over its epochs: what ``metrics.csv`` holds."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssl_bench.results.files import write_text
+
+Row = dict[str, float]
+
+
+class History:
+    """Rows of named figures, one per epoch, in the order of their first appearance.
+
+    Only figures that repeat exactly belong here; timings stand in the record.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.open: Row = {}
+
+    def add(self, figures: Row) -> None:
+        """Figures of the epoch under way."""
+        self.open.update(figures)
+
+    def close(self) -> Row:
+        """End the epoch under way and return its row."""
+        row, self.open = self.open, {}
+        self.rows.append(row)
+        return row
+
+    def latest(self, name: str) -> float | None:
+        """The last figure of that name, or None."""
+        for row in (self.open, *reversed(self.rows)):
+            if name in row:
+                return row[name]
+        return None
+
+    def curve(self, name: str) -> list[tuple[int, float]]:
+        """(epoch, figure) wherever an epoch has it."""
+        return [(int(row["epoch"]), row[name]) for row in self.rows if name in row]
+
+    def write(self, path: Path) -> None:
+        """Write all rows as CSV; an epoch without a figure leaves its cell empty."""
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        # repr gives back the very same float; integers stay integers.
+        writer.writerows({name: repr(value) for name, value in row.items()} for row in self.rows)
+        write_text(path, text.getvalue())
+
+    def state_dict(self) -> dict[str, object]:
+        return {"rows": [dict(row) for row in self.rows], "open": dict(self.open)}
+
+    def load_state_dict(self, state: dict[str, Sequence[Row] | Row]) -> None:
+        self.rows = [dict(row) for row in state["rows"]]  # type: ignore[arg-type]
+        self.open = dict(state["open"])  # type: ignore[arg-type]

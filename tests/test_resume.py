@@ -1,0 +1,111 @@
+"""A run that was killed and started again equals one that was not, bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+TINY = (
+    "scale=smoke",
+    "epochs=4",
+    "batch_size=16",
+    "subset=160",
+    "trainer.checkpoint_seconds=0.001",
+    "evaluation.protocols=[knn1,linear]",
+    "eval_every=2",
+    "trainer.threads=1",
+)
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "ssl_bench", *TINY, *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def finish(folder: Path, *words: str) -> Path:
+    process = start(folder, *words)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    (run,) = (folder / "runs").iterdir()
+    return run
+
+
+def stop_after(folder: Path, steps: int, number: signal.Signals, *words: str) -> tuple[int, str]:
+    """Signal the run once it has saved ``steps`` times; returns its status and output."""
+    process = start(folder, *words)
+    saves, seen = 0, 0
+    deadline = time.monotonic() + 240
+    while saves < steps and process.poll() is None and time.monotonic() < deadline:
+        for checkpoint in folder.glob("runs/*/checkpoints/last.ckpt"):
+            try:
+                now = checkpoint.stat().st_mtime_ns
+            except FileNotFoundError:
+                continue
+            saves, seen = (saves + 1, now) if now != seen else (saves, seen)
+        time.sleep(0.0005)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
+    assert (a / "encoder.safetensors").read_bytes() == (b / "encoder.safetensors").read_bytes()
+    mine, theirs = np.load(a / "predictions.npz"), np.load(b / "predictions.npz")
+    assert mine.files == theirs.files
+    assert all(np.array_equal(mine[name], theirs[name]) for name in mine.files)
+    weights, others = (torch.load(r / "checkpoints/last.ckpt", weights_only=True) for r in (a, b))
+    for key in ("state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(weights[key], others[key], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("method=clbo", "method.lookahead=3"),
+        ("method=byol", "method.momentum_schedule=cosine"),
+        ("method=simclr", "dataset=fashion_mnist"),
+        ("method=clbo", "method.lookahead_batch=same_images", "method.teacher_buffers=ema"),
+        ("method=supervised", "optimizer.schedule=epoch", "trainer.accumulate=2"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(tmp_path: Path, words: tuple[str, ...]) -> None:
+    whole = finish(tmp_path / "whole", *words)
+    chance = random.Random(str(words))
+    broken = tmp_path / "broken"
+    for _ in range(2):
+        stop_after(broken, chance.randint(2, 14), signal.SIGKILL, *words)
+    assert_same_run(whole, finish(broken, *words))
+    with (whole / "metrics.csv").open() as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_saves_after_the_step_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    whole = finish(tmp_path / "whole")
+    status, output = stop_after(tmp_path / "broken", 3, number)
+    assert status == 128 + number, output
+    assert f"stopped by {number.name}" in output
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    assert_same_run(whole, finish(tmp_path / "broken"))

@@ -52,6 +52,8 @@ class DataModule(pl.LightningDataModule):
         self.subset = subset
         self.labels = labels
         self.hold_out_validation = hold_out_validation
+        self._pretraining: BatchLoader | None = None
+        self._position: dict[str, int] | None = None
 
     @cached_property
     def splits(self) -> dict[str, Images]:
@@ -90,7 +92,7 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Pretraining: shuffled anew every epoch, full batches only."""
         index = self.parts.pretraining
-        return BatchLoader(
+        loader = BatchLoader(
             self.splits["train"],
             index,
             partial(permutation, len(index), self.seed),
@@ -100,6 +102,20 @@ class DataModule(pl.LightningDataModule):
             seed=self.seed,
             drop_last=True,
         )
+        if self._position:
+            loader.load_state_dict(self._position)
+        self._pretraining, self._position = loader, None
+        return loader
+
+    # Lightning saves a loader's own state too, but forgets to restore it where the number of steps was asked for
+    # before the checkpoint was read, as schedules do.
+    def state_dict(self) -> dict[str, int]:
+        """The position in pretraining."""
+        return self._pretraining.state_dict() if self._pretraining else {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next pretraining loader go on there."""
+        self._position = state_dict
 
     def bank(self) -> BatchLoader:
         """Labelled images among which k-NN looks for neighbours."""

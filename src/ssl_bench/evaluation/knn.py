@@ -43,7 +43,7 @@ def predict(
     # Dividing all of a query's weights by the largest changes no vote and keeps small temperatures finite.
     weight = ((similarity - similarity[:, :1]) / temperature).exp()  # [Q, k]
     rows = max(1, budget // (4 * classes))
-    blocks = zip(weight.split(rows), labels[index].split(rows), strict=True)
+    blocks = zip(torch.split(weight, rows), torch.split(labels[index], rows), strict=True)
     votes = (part.new_zeros(len(part), classes).scatter_add_(1, label, part) for part, label in blocks)
     return torch.cat([vote.argmax(1) for vote in votes])
 
@@ -104,7 +104,8 @@ class _Scan:
         # the scan's own result was rounded they came to `lowest` − error. Rounding keeps order: compare after it.
         reached = _k_reach(similarity, k).float()
         lowest = reached - torch.finfo(dtype).eps / 2 * reached.abs() - error
-        return similarity >= (lowest - error).to(dtype)
+        possible: Tensor = similarity >= (lowest - error).to(dtype)
+        return possible
 
 
 def _scan_precisions(device: torch.device) -> list[torch.dtype]:
@@ -130,8 +131,9 @@ def _k_reach(similarity: Tensor, k: int) -> Tensor:
     """
     size = similarity.shape[1]
     length = max(1, min(16, size // (4 * k)))
-    strips = similarity[:, : size // length * length].unflatten(1, (length, -1))
-    return strips.amax(1).topk(k).values[:, -1:]
+    strips = similarity[:, : size // length * length].view(len(similarity), length, -1)
+    reached: Tensor = strips.amax(1).topk(k).values[:, -1:]
+    return reached
 
 
 def _k_largest(queries: Tensor, bank: Tensor, k: int) -> Tensor:

@@ -86,16 +86,16 @@ class LinearProbe:
         steps, step = self.epochs * math.ceil(len(x) / self.batch_size), 0
         with full_float32(x.device):
             for _ in range(self.epochs):
-                for rows in torch.randperm(len(x), generator=generator).to(x.device).split(self.batch_size):
+                for rows in torch.split(torch.randperm(len(x), generator=generator).to(x.device), self.batch_size):
                     images, labels = x[rows], features.labels[rows]
                     # The gradient of the cross-entropy by the scores is softmax − one-hot.
-                    error = (images @ parameters).unflatten(1, (len(rates), classes)).softmax(2)  # [B, L, C]
+                    error = (images @ parameters).view(len(rows), len(rates), classes).softmax(2)  # [B, L, C]
                     error[torch.arange(len(rows), device=x.device), :, labels] -= 1
                     gradient = images.T @ error.flatten(1).div_(len(rows))  # [F + 1, L·C]
                     velocity.mul_(self.momentum).add_(gradient).add_(parameters, alpha=self.weight_decay)
                     parameters.addcmul_(velocity, rate, value=-0.5 * (1 + math.cos(math.pi * step / steps)))
                     step += 1
-        return [LinearClassifier(mean, scale, part[:-1], part[-1]) for part in parameters.split(classes, dim=1)]
+        return [LinearClassifier(mean, scale, part[:-1], part[-1]) for part in torch.split(parameters, classes, dim=1)]
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

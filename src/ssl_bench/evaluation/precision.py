@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Within, float32 products use float32 throughout; autocast and the ambient matmul precision come back afterwards."""
+    """Within, float32 products are float32 throughout; autocast and the ambient precision come back afterwards."""
+    products: list[Any] = [getattr(torch.backends.mkldnn, "matmul", None), torch.backends.cuda.matmul]
     with torch.autocast(device.type, enabled=False):
-        backends = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)
-        if all(hasattr(backend, "fp32_precision") for backend in backends):
-            before = [backend.fp32_precision for backend in backends]
-            for backend in backends:
-                backend.fp32_precision = "ieee"
+        if all(hasattr(product, "fp32_precision") for product in products):
+            before = [product.fp32_precision for product in products]
+            for product in products:
+                product.fp32_precision = "ieee"
             try:
                 yield
             finally:
-                for backend, precision in zip(backends, before, strict=True):
-                    backend.fp32_precision = precision
-        else:  # torch < 2.9 has one setting for all backends
+                for product, precision in zip(products, before, strict=True):
+                    product.fp32_precision = precision
+        else:  # torch < 2.9 has one setting for all
             ambient = torch.get_float32_matmul_precision()
             torch.set_float32_matmul_precision("highest")
             try:

@@ -121,7 +121,10 @@ class Linear:
             return _unavailable(missing)
         fitted = self.probe.fit(splits.train, splits.validation, splits.classes, refit=on == "test")
         predictions = fitted.predict(queries.x)
-        notes = {"learning_rate": fitted.learning_rate, "validation_percent": fitted.validation_percent}
+        notes: dict[str, float | int | str] = {
+            "learning_rate": fitted.learning_rate,
+            "validation_percent": fitted.validation_percent,
+        }
         return Score(_percent(predictions, queries), predictions, notes)
 
 

@@ -151,7 +151,9 @@ def _nearest(queries: Tensor, bank: Tensor, candidates: Tensor, k: int) -> tuple
     start = F.pad(count.cumsum(0), (1, 0))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        pairs = torch.sparse_csr_tensor(start, column, queries.new_zeros(len(column)), candidates.shape)
+        pairs = torch.sparse_csr_tensor(
+            start, column, queries.new_zeros(len(column)), candidates.shape, check_invariants=False
+        )
     values = torch.sparse.sampled_addmm(pairs, queries, bank.T, beta=0).values()
     # Queries have different numbers of candidates: line them up in a rectangle, the missing ones last.
     filled = torch.arange(int(count.max()), device=count.device) < count[:, None]

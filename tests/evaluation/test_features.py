@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssl_bench.batch import Batch, Place
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.features import Features, Splits, extract, pixels
+
+
+class Clean(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float() / 255
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.layout = x.is_contiguous(memory_format=torch.channels_last)
+        return self.layers(x).mean((2, 3))
+
+
+def batches(sizes: list[int]) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    total = sum(sizes)
+    images = torch.randint(256, (total, 3, 6, 6), dtype=torch.uint8, generator=generator)
+    labels, index = torch.arange(total) % 4 - 1, torch.arange(total) + 100
+    parts = zip(images.split(sizes), labels.split(sizes), index.split(sizes), strict=True)
+    return [Batch(*part, place=Place(0, 0, 0, 0, len(part[0]))) for part in parts]
+
+
+def get(network: nn.Module, loader: list[Batch], autocast: torch.dtype | None = None, layout: bool = True) -> Features:
+    return extract(network, Clean(), loader, device="cpu", autocast=autocast, channels_last=layout)
+
+
+def network() -> Network:
+    torch.manual_seed(0)
+    return Network()
+
+
+@pytest.mark.parametrize("layout", [True, False])
+def test_features_are_those_of_the_network_in_evaluation_mode(layout: bool) -> None:
+    net = network()
+    net.layers[1].running_mean.fill_(0.3)
+    features = get(net, batches([5, 5, 2]), layout=layout)
+    (whole,) = batches([12])
+    assert net.layout is layout
+    assert torch.allclose(features.x, net.eval()(whole.images.float() / 255), atol=1e-6)
+    assert features.x.dtype is torch.float32
+    assert not features.x.requires_grad
+    assert torch.equal(features.labels, whole.labels)
+    assert torch.equal(features.index, whole.index)
+
+
+def test_every_module_gets_its_own_mode_and_statistics_back() -> None:
+    net = network().train()
+    net.layers[1].eval()
+    modes, state = [m.training for m in net.modules()], {k: v.clone() for k, v in net.state_dict().items()}
+    get(net, batches([4]))
+    assert [m.training for m in net.modules()] == modes
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+
+
+def test_modes_come_back_after_an_error() -> None:
+    class Broken(Network):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("broken")
+
+    net = Broken().train()
+    with pytest.raises(RuntimeError, match="broken"):
+        get(net, batches([4]))
+    assert all(module.training for module in net.modules())
+
+
+def test_precision_is_the_one_asked_for() -> None:
+    exact = get(network(), batches([8]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(get(network(), batches([8])).x, exact.x)
+    low = get(network(), batches([8]), autocast=torch.bfloat16).x
+    assert low.dtype is torch.float32
+    assert 0 < (low - exact.x).abs().max() < 0.02
+
+
+def test_pixels_are_the_images_between_0_and_1() -> None:
+    features = pixels(batches([3, 2]))
+    (whole,) = batches([5])
+    assert torch.equal((features.x * 255).round().to(torch.uint8).view(5, 3, 6, 6), whole.images)
+    assert features.x.min() >= 0
+    assert features.x.max() <= 1
+
+
+@pytest.mark.parametrize("read", [pixels, lambda loader: get(network(), loader)])
+def test_empty_loader_is_refused(read: object) -> None:
+    with pytest.raises(UserError, match="no images"):
+        read([])  # type: ignore[operator]
+
+
+def test_diverged_network_is_refused() -> None:
+    net = network()
+    net.layers[0].weight.data.fill_(torch.nan)
+    with pytest.raises(UserError, match="4 of 4 images"):
+        get(net, batches([4]))
+
+
+def test_feature_maps_are_refused() -> None:
+    with pytest.raises(UserError, match="pooling"):
+        get(nn.Identity(), batches([4]))
+
+
+def test_unlabelled_images_do_not_enter_the_splits() -> None:
+    features = pixels(batches([8]))
+    splits = Splits(features, features, features, features, classes=3)
+    for part in (splits.bank, splits.train, splits.validation, splits.test):
+        assert part.labels.tolist() == [0, 1, 2, 0, 1, 2]
+        assert part.index.tolist() == [101, 102, 103, 105, 106, 107]
+        assert torch.equal(part.x, features.x[features.labels >= 0])
+
+
+def test_label_beyond_the_classes_is_refused() -> None:
+    features = pixels(batches([8]))
+    with pytest.raises(ValueError, match="label 2"):
+        Splits(features, features, features, features, classes=2)

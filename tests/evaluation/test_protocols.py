@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation import knn
+from ssl_bench.evaluation.features import Features, Splits
+from ssl_bench.evaluation.linear import LinearProbe
+from ssl_bench.evaluation.protocols import balanced_draws, protocols
+
+NAMES = ["knn1", "knn200", "knn1_100labels", "linear"]
+PROBE = LinearProbe((0.01, 0.1), epochs=10, batch_size=128, momentum=0.9, weight_decay=0.0, seed=0)
+BUDGET = 1 << 24
+
+
+def digits() -> Splits:
+    data = load_digits()
+    order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))
+    x, labels = torch.tensor(data.data, dtype=torch.float32)[order], torch.tensor(data.target)[order]
+    train, validation, test = (
+        Features(x[rows], labels[rows], order[rows]) for rows in torch.arange(len(x)).split([1000, 300, 497])
+    )
+    return Splits(bank=train, train=train, validation=validation, test=test, classes=10)
+
+
+def random_features(n: int, classes: int) -> Features:
+    x = torch.randn(n, 8, generator=torch.Generator().manual_seed(0))
+    return Features(x, torch.arange(n) % classes, torch.arange(n))
+
+
+def test_registry_keeps_names_order_and_versions() -> None:
+    chosen = protocols(["linear", "knn1"], PROBE)
+    assert [(protocol.name, protocol.version) for protocol in chosen] == [("linear", 1), ("knn1", 1)]
+    assert [protocol.name for protocol in protocols(NAMES, PROBE)] == NAMES
+
+
+def test_unknown_protocol_names_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"'knn20'.*knn1, knn200, knn1_100labels, linear"):
+        protocols(["knn20"], PROBE)
+
+
+@pytest.mark.parametrize("name", ["knn1", "knn200", "linear"])
+@pytest.mark.parametrize("on", ["validation", "test"])
+def test_percent_is_that_of_the_predictions_on_the_split(name: str, on: str) -> None:
+    splits = digits()
+    (protocol,) = protocols([name], PROBE)
+    score = protocol.evaluate(splits, on, BUDGET)
+    truth = getattr(splits, on).labels
+    assert score.predictions is not None
+    assert score.percent == pytest.approx(100 * float((score.predictions == truth).double().mean()))
+    assert score.percent > 85
+    again = protocol.evaluate(splits, on, BUDGET // 100)
+    assert torch.equal(score.predictions, again.predictions)
+
+
+def test_knn1_on_its_own_bank_is_perfect() -> None:
+    splits = digits()
+    (protocol,) = protocols(["knn1"], PROBE)
+    assert protocol.evaluate(replace(splits, test=splits.bank), "test", BUDGET).percent == 100
+
+
+def test_knn200_uses_a_smaller_bank_whole_and_says_so() -> None:
+    splits = digits()
+    (protocol,) = protocols(["knn200"], PROBE)
+    assert protocol.evaluate(splits, "test", BUDGET).notes == {"k": 200, "bank": 1000}
+    small = replace(splits, bank=splits.bank.rows(torch.arange(60)))
+    score = protocol.evaluate(small, "test", BUDGET)
+    assert score.notes == {"k": 60, "bank": 60}
+    expected = knn.predict(
+        small.bank.x, small.bank.labels, small.test.x, k=60, temperature=0.1, classes=10, budget=BUDGET
+    )
+    assert torch.equal(score.predictions, expected)
+
+
+def test_few_labels_is_the_mean_over_ten_draws() -> None:
+    splits = digits()
+    (protocol,) = protocols(["knn1_100labels"], PROBE)
+    score = protocol.evaluate(splits, "test", BUDGET)
+    percents = []
+    for rows in balanced_draws(splits.bank, 10, labels=100, draws=10, seed=0):
+        x = torch.nn.functional.normalize(splits.bank.x[rows])
+        nearest = (torch.nn.functional.normalize(splits.test.x) @ x.T).argmax(1)
+        percents.append(100 * float((splits.bank.labels[rows][nearest] == splits.test.labels).double().mean()))
+    assert score.percent == pytest.approx(sum(percents) / 10)
+    assert score.notes["std"] == pytest.approx(float(torch.tensor(percents).std(correction=0)), rel=1e-4)
+    assert score.predictions is None
+
+
+@pytest.mark.parametrize(("classes", "counts"), [(10, {10}), (3, {33, 34}), (100, {1})])
+def test_draws_hold_every_class_alike_and_differ(classes: int, counts: set[int]) -> None:
+    bank = random_features(1000, classes)
+    draws = balanced_draws(bank, classes, labels=100, draws=10, seed=0)
+    assert len({tuple(sorted(rows.tolist())) for rows in draws}) == 10
+    for rows in draws:
+        assert len(set(rows.tolist())) == 100
+        assert set(bank.labels[rows].bincount(minlength=classes).tolist()) == counts
+
+
+def test_draws_are_the_same_images_for_every_order_of_the_bank_and_every_run() -> None:
+    bank = random_features(300, 10)
+    shuffled = bank.rows(torch.randperm(300, generator=torch.Generator().manual_seed(5)))
+    torch.manual_seed(1)
+    one = balanced_draws(bank, 10, labels=100, draws=10, seed=0)
+    torch.manual_seed(2)
+    two = balanced_draws(shuffled, 10, labels=100, draws=10, seed=0)
+    for a, b in zip(one, two, strict=True):
+        assert torch.equal(bank.index[a], shuffled.index[b])
+    # Fixed for good: other draws would be another version of the protocol.
+    assert one[0][:5].tolist() == [30, 90, 160, 10, 250]
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "reason"),
+    [(1000, 101, "101 classes"), (95, 10, "wants 10 images of every class"), (0, 10, "no labelled images in bank")],
+)
+def test_few_labels_is_unavailable_with_a_reason(images: int, classes: int, reason: str) -> None:
+    bank, test = random_features(images, classes), random_features(20, classes)
+    (protocol,) = protocols(["knn1_100labels"], PROBE)
+    score = protocol.evaluate(Splits(bank, bank, test, test, classes), "test", BUDGET)
+    assert score.percent is None
+    assert score.predictions is None
+    assert reason in str(score.notes["reason"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unlabelled_test_split_is_unavailable_not_zero(name: str) -> None:
+    splits = digits()
+    unlabelled = replace(splits.test, labels=torch.full_like(splits.test.labels, -1))
+    (protocol,) = protocols([name], PROBE)
+    score = protocol.evaluate(replace(splits, test=unlabelled), "test", BUDGET)
+    assert score.percent is None
+    assert score.notes == {"reason": "there are no labelled images in test"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unlabelled_rows_change_no_score(name: str) -> None:
+    splits = digits()
+    (protocol,) = protocols([name], PROBE)
+
+    def diluted(features: Features) -> Features:
+        return features.joined(replace(features, labels=torch.full_like(features.labels, -1)))
+
+    mixed = Splits(*(diluted(getattr(splits, part)) for part in ("bank", "train", "validation", "test")), classes=10)
+    assert protocol.evaluate(mixed, "test", BUDGET).percent == protocol.evaluate(splits, "test", BUDGET).percent
+
+
+def test_linear_reports_validation_without_refit_and_test_after_it() -> None:
+    splits = digits()
+    (protocol,) = protocols(["linear"], PROBE)
+    on_validation, on_test = (protocol.evaluate(splits, on, BUDGET) for on in ("validation", "test"))
+    kept = PROBE.fit(splits.train, splits.validation, 10, refit=False)
+    assert on_validation.percent == on_validation.notes["validation_percent"] == kept.validation_percent
+    refitted = PROBE.fit(splits.train, splits.validation, 10, refit=True)
+    assert torch.equal(on_test.predictions, refitted.predict(splits.test.x))
+    assert on_test.notes == {"learning_rate": refitted.learning_rate, "validation_percent": kept.validation_percent}

@@ -9,7 +9,7 @@ import threading
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers.idx import read_pair
@@ -94,6 +94,8 @@ def _wait_for_answer(url: str) -> None:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ANSWER_SECONDS).close()
             outcome.append(None)
         except OSError as error:
+            if isinstance(error, HTTPError):
+                error.close()  # a refusal is an open answer
             outcome.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)

@@ -6,7 +6,7 @@ They are written for the speed of plain eager tensors: on a CPU, products of sma
 min/max/abs are an order of magnitude faster than comparisons, ``where`` and gathers.
 
 As in torch, a name that ends in ``_`` writes into its first argument; fresh memory costs more than
-arithmetic. Parameters may stay on the CPU, where they were drawn: choosing rows there never makes an
+arithmetic. Parameters are CPU tensors, wherever the images are: choosing rows by them never makes an
 accelerator wait.
 
 Shapes: n images, C channels (1 or 3), H × W pixels, S × S pixels of a view. Images are float in
@@ -15,6 +15,7 @@ Shapes: n images, C channels (1 or 3), H × W pixels, S × S pixels of a view. I
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -57,7 +58,7 @@ def _resize_weights(start: Tensor, length: Tensor, source: int, size: int, flip:
     unit = scale.clamp(min=1)[:, None]
     target = torch.arange(size, device=start.device) + 0.5
     if flip is not None:
-        target = torch.where(flip.to(start.device)[:, None], size - target, target)
+        target = torch.where(flip.to(start.device)[:, None], size - target, target)  # [n, size]
     center = target * scale[:, None] / unit  # [n, size]
     position = torch.arange(source, device=start.device) - start[:, None] + 0.5  # [n, source], from the box's edge
     outside = (position < 0) | (position > length[:, None])
@@ -115,8 +116,8 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     hue = torch.copysign(distance, green - blue)  # [n, 1, H, W] in [-3, 3] × chroma
 
     corners = torch.tensor([0.0, 2.0, 4.0])
-    turn = torch.remainder(6 * shifts.cpu()[:, None] - corners + 3, 6) - 3  # from each channel's corner, in [-3, 3)
-    hue = hue + _column(turn, images) * chroma  # [n, 3, H, W] in [-6, 6] × chroma
+    turn = torch.remainder(6 * shifts[:, None] - corners + 3, 6) - 3  # from each channel's corner, in [-3, 3)
+    hue = torch.addcmul(hue, _column(turn, images), chroma)  # [n, 3, H, W] in [-6, 6] × chroma
     # |3 - |hue|| is 3 - d there, so this is low + 2 - d before clamping.
     return hue.abs_().sub_(3 * chroma).abs_().add_(low - chroma).clamp_(low, high)
 
@@ -145,9 +146,9 @@ def _adjust_one_of_three_(images: Tensor, operation: Tensor, factors: Tensor) ->
     than picking out three subsets.
     """
     luma = _luma(images)
-    other = (luma * _column(operation == SATURATION, images)).add_(
-        _mean(luma) * _column(operation == CONTRAST, images)
-    )
+    saturates = _column(operation == SATURATION, images)
+    contrasts = _column(operation == CONTRAST, images)
+    other = luma * saturates + _mean(luma) * contrasts
     return _blend(other, images, factors, out=images)
 
 
@@ -165,19 +166,20 @@ def gaussian_blur_(images: Tensor, sigma: Tensor, mask: Tensor, kernel_size: int
 
     def blur(chosen: Tensor, sigma: Tensor) -> Tensor:
         height, width = chosen.shape[-2:]
-        offsets = torch.arange(kernel_size) - kernel_size // 2
-        kernel = torch.softmax(-0.5 * (offsets / sigma[:, None]).square(), dim=1).to(chosen)  # [n, K]
-        rows, columns = (kernel @ _mirrored_shifts(offsets, side).to(chosen) for side in (height, width))
+        distance = torch.arange(kernel_size) - kernel_size // 2
+        kernel = torch.softmax(-0.5 * (distance / sigma[:, None]).square(), dim=1).to(chosen)  # [n, K]
+        rows, columns = (kernel @ _mirrored_shifts(kernel_size, side, chosen.device) for side in (height, width))
         return _transform_axes(chosen, rows.view(-1, height, height), columns.view(-1, width, width))
 
     return _edit_(images, mask, blur, sigma)
 
 
-def _mirrored_shifts(offsets: Tensor, side: int) -> Tensor:
-    """One side × side matrix per offset, flattened, that moves pixels by it; [K, side²] of 0 and 1."""
-    source = torch.arange(side) + offsets[:, None]  # [K, side]
+@functools.lru_cache(maxsize=8)  # the same few matrices serve the whole run
+def _mirrored_shifts(kernel_size: int, side: int, device: torch.device) -> Tensor:
+    """One side × side matrix per pixel of the kernel, flattened, that moves an axis by it; [K, side²] of 0 and 1."""
+    source = torch.arange(side) + torch.arange(kernel_size)[:, None] - kernel_size // 2  # [K, side]
     source = (side - 1) - ((side - 1) - source.abs()).abs()
-    return torch.nn.functional.one_hot(source, side).flatten(1)
+    return torch.nn.functional.one_hot(source, side).flatten(1).to(device, torch.float32)
 
 
 def solarize_(images: Tensor, threshold: float, mask: Tensor) -> Tensor:

@@ -165,14 +165,14 @@ class Views(nn.Module):
         groups: in the order of the views; the largest views come first, because methods with
             crops of several sizes take them as targets.
         mean, std: of the dataset's channels, in [0, 1].
-        chunk_pixels: so many pixels of a view, summed over images, are drawn at a time, to stay in the
-            CPU's cache; an accelerator draws the whole batch at once.
+        chunk: images that are drawn at a time, to stay in the CPU's cache (about 256 at 32 px, 32 at
+            96 px); an accelerator draws the whole batch at once.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, groups: Sequence[ViewGroup], mean: Sequence[float], std: Sequence[float], chunk_pixels: int) -> None:
+    def __init__(self, groups: Sequence[ViewGroup], mean: Sequence[float], std: Sequence[float], chunk: int) -> None:
         super().__init__()
         self.groups = [group for group in groups for _ in range(group.count)]  # one per view
         if not self.groups:
@@ -180,9 +180,9 @@ class Views(nn.Module):
         sizes = [group.size for group in self.groups]
         if max(sizes[self.full_size :], default=0) == sizes[0] or sizes[0] < max(sizes):
             raise UserError(f"The view groups' sizes are {sizes}; put the largest views first.")
-        if chunk_pixels < 1:
-            raise UserError(f"The augmentation's chunk_pixels is {chunk_pixels}; set it to at least 1.")
-        self.chunk_pixels = chunk_pixels
+        if chunk < 1:
+            raise UserError(f"The augmentation's chunk is {chunk}; set it to at least 1 image.")
+        self.chunk = chunk
         self.register_buffer("mean", ops.channel_column(mean), persistent=False)
         self.register_buffer("std", ops.channel_column(std), persistent=False)
 
@@ -217,7 +217,7 @@ class Views(nn.Module):
     def _draw(self, images: Tensor, parameters: ViewParameters, group: ViewGroup) -> Tensor:
         n, channels = images.shape[:2]
         view = torch.empty(n, channels, group.size, group.size, device=images.device)
-        chunk = max(1, self.chunk_pixels // group.size**2) if images.device.type == "cpu" else n
+        chunk = self.chunk if images.device.type == "cpu" else n
         with torch.autocast(images.device.type, enabled=False):
             for start, chosen in zip(range(0, n, chunk), parameters.split(chunk), strict=True):
                 rows = slice(start, start + chunk)

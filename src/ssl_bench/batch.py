@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a batch stands in the run: all that a random draw may depend on.
 
     Draws are made for the whole global batch and sliced, so an image gets the same numbers
@@ -40,7 +39,7 @@ class Place:
         return numbers[self.first : self.first + rows]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: Lightning refuses to convert the precision of a frozen one
 class Batch:
     """Images of one step on one rank."""
 

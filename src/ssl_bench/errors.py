@@ -2,4 +2,6 @@
 
 
 class UserError(Exception):
-    """Shown as one line without a traceback; the program ends with status 2."""
+    """Shown as one line without a traceback; the program then ends with ``status``."""
+
+    status = 2

@@ -26,8 +26,8 @@ def nt_xent(
     loss, with the teacher's as candidates CLBO's.
     """
     n, size = len(anchors[0]), len(candidates[0])
-    query = F.normalize(_full(torch.cat(anchors)), dim=1)  # [2n, D]
-    key = F.normalize(_full(torch.cat(candidates)), dim=1)  # [2N, D]
+    query = F.normalize(full_precision(torch.cat(anchors)), dim=1)  # [2n, D]
+    key = F.normalize(full_precision(torch.cat(candidates)), dim=1)  # [2N, D]
     row = torch.arange(first, first + n, device=query.device)
     same_view = torch.cat([row, row + size])  # [2n]
     other_view = torch.cat([row + size, row])  # [2n]
@@ -42,15 +42,15 @@ def info_nce(query: Tensor, key: Tensor, *, first: int, temperature: float) -> T
     query: ``[n, D]``, standing at rows ``first`` to ``first + n`` of key: ``[N, D]``. N − 1 negatives each; ln N when
     all embeddings are equal.
     """
-    logits = F.normalize(_full(query), dim=1) @ F.normalize(_full(key), dim=1).T / temperature  # [n, N]
+    logits = F.normalize(full_precision(query), dim=1) @ F.normalize(full_precision(key), dim=1).T / temperature  # [n, N]
     return F.cross_entropy(logits, torch.arange(first, first + len(query), device=query.device))
 
 
 def normalized_mse(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of unit vectors, 2 − 2 cos, in [0, 4] (Grill et al. 2020, BYOL, eq. 2). Both ``[n, D]``."""
-    return 2 - 2 * F.cosine_similarity(_full(prediction), _full(target), dim=1).mean()
+    return 2 - 2 * F.cosine_similarity(full_precision(prediction), full_precision(target), dim=1).mean()
 
 
-def _full(x: Tensor) -> Tensor:
+def full_precision(x: Tensor) -> Tensor:
     """At least float32: exponentials and normalised rows lose too much in half precision."""
     return x if x.dtype == torch.float64 else x.float()

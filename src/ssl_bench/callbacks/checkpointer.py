@@ -18,7 +18,11 @@ from ssl_bench.results.files import write_whole
 
 
 class Interrupted(UserError):
-    """The run was asked to stop and has saved its state."""
+    """The run was asked to stop and has saved its state; the status is the shell's for that signal."""
+
+    def __init__(self, sentence: str, asked: signal.Signals) -> None:
+        super().__init__(sentence)
+        self.status = 128 + asked
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -98,7 +102,8 @@ class Checkpointer(pl.Callback):
         if self.asked is not None and self.finished_epochs != trainer.max_epochs:
             raise Interrupted(
                 f"stopped by {self.asked.name} at epoch {trainer.current_epoch + 1}, step {trainer.global_step}, and "
-                f"saved to {self.path}; the same command goes on from there."
+                f"saved to {self.path}; the same command goes on from there.",
+                self.asked,
             )
 
     def on_save_checkpoint(

@@ -17,6 +17,7 @@ from ssl_bench import teachers
 from ssl_bench.augment.views import Views
 from ssl_bench.batch import Batch
 from ssl_bench.errors import UserError
+from ssl_bench.losses import full_precision
 from ssl_bench.optim import SGD
 from ssl_bench.schedules import cosine
 
@@ -93,7 +94,9 @@ class Method(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of one batch, with the embeddings for those who watch."""
         with torch.no_grad():
-            views = [v.contiguous(memory_format=torch.channels_last) for v in self.views(batch, draw=self.draw)]
+            views = [
+                view.to(self.dtype, memory_format=torch.channels_last) for view in self.views(batch, draw=self.draw)
+            ]
         embeddings = self.embed(self.student, views)
         predictions = embeddings if self.predictor is None else [self.predictor(z) for z in embeddings]
         if self.teacher is None:
@@ -102,7 +105,7 @@ class Method(pl.LightningModule):
             with torch.no_grad():
                 targets = self.embed(self.teacher, views)
         with torch.autocast(self.device.type, enabled=False):
-            loss = self.loss([p.float() for p in predictions], [t.float() for t in targets], batch)
+            loss = self.loss([full_precision(p) for p in predictions], [full_precision(t) for t in targets], batch)
         return {"loss": loss, "embeddings": [z.detach() for z in embeddings]}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -137,7 +140,7 @@ class Method(pl.LightningModule):
     @property
     def progress(self) -> float:
         """Share of all optimiser steps already taken, in [0, 1]."""
-        return self.global_step / max(1.0, float(self.trainer.estimated_stepping_batches))
+        return self.student_steps / max(1.0, float(self.trainer.estimated_stepping_batches))
 
     # -- who is looked at ---------------------------------------------------------------------
 

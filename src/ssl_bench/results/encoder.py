@@ -36,7 +36,8 @@ def save_encoder(path: Path, backbone: nn.Module, description: dict[str, Any]) -
     description: ``backbone`` (arguments of build_backbone) and ``clean`` (arguments of CleanView).
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    header = {"format": "pt", "ssl_bench": json.dumps(description, sort_keys=True)}
+    # One entry only: safetensors writes several in a random order, and equal runs should give equal files.
+    header = {"ssl_bench": json.dumps(description, sort_keys=True)}
     write_whole(path, lambda temporary: save_file(weights, temporary, metadata=header))
 
 

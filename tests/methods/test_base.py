@@ -1,0 +1,148 @@
+"""What all methods share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+
+from conftest import Fit, make
+from ssl_bench.config import GROUPS
+from ssl_bench.errors import UserError
+
+METHODS = GROUPS["method"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_weights_depend_on_the_seed_alone(name: str) -> None:
+    torch.manual_seed(123)
+    first, _ = make(f"method={name}")
+    torch.manual_seed(456)
+    second, _ = make(f"method={name}")
+    other, _ = make(f"method={name}", "seed=1")
+    assert all(map(torch.equal, first.parameters(), second.parameters()))
+    assert not all(map(torch.equal, first.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_all_methods_start_from_the_same_backbone(name: str) -> None:
+    mine, _ = make(f"method={name}")
+    simclr, _ = make("method=simclr")
+    assert all(map(torch.equal, mine.student.backbone.parameters(), simclr.student.backbone.parameters()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_learning_rate_zero_keeps_the_random_weights(fit: Fit, name: str) -> None:
+    method, _ = fit(f"method={name}", "optimizer.lr=1e-30", "optimizer.weight_decay=0")
+    start, _ = make(f"method={name}")
+    for now, before in zip(method.student.parameters(), start.student.parameters(), strict=True):
+        torch.testing.assert_close(now, before, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_student_parameter_gets_a_gradient_and_no_teacher_parameter_does(name: str) -> None:
+    method, data = make(f"method={name}")
+    method.training_step(next(iter(data.train_dataloader())), 0)["loss"].backward()
+    assert all(p.grad is not None for p in method.student.parameters())
+    if method.teacher is not None:
+        assert all(p.grad is None and not p.requires_grad for p in method.teacher.parameters())
+
+
+
+def test_a_step_that_a_gradient_scaler_skips_does_not_count() -> None:
+    method, data = make("method=clbo", "method.lookahead=1", "method.teacher_step=1.0")
+    calls: list[int] = []
+
+    class Skip(pl.plugins.precision.Precision):
+        def optimizer_step(self, optimizer: Any, model: Any, closure: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            closure()
+            return optimizer.step() if len(calls) % 2 else None
+
+    trainer = pl.Trainer(
+        max_steps=-1, max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, plugins=[Skip()],
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(method, datamodule=data)
+    assert len(calls) == 5
+    assert method.student_steps == 3
+    assert method.teacher_steps == 3
+
+
+def test_concatenated_views_share_batch_statistics(fit: Fit) -> None:
+    apart, data = make("method=simclr")
+    together, _ = make("method=simclr", "method.concat_views=true")
+    views = apart.views(next(iter(data.train_dataloader())))
+    z = apart.embed(apart.student, views)
+    joint = together.embed(together.student, views)
+    expected = together.student(torch.cat(views)).chunk(2)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(joint, expected, strict=True))
+    assert not torch.allclose(z[0], joint[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["step", "epoch"])
+def test_the_learning_rate_is_a_warm_up_and_a_cosine(fit: Fit, schedule: str) -> None:
+    import math
+
+    rates: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, method: Any, batch: Any, batch_idx: int) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    fit("method=simclr", f"optimizer.schedule={schedule}", "optimizer.warmup=0.2", "optimizer.lr=0.5", callbacks=[Watch()])
+    # Ten steps in two epochs of five; the first two warm up.
+    at = range(2, 10) if schedule == "step" else [0, 0, 0, 5, 5, 5, 5, 5]
+    expected = [0.25, 0.5, *(0.5 * (1 + math.cos(math.pi * step / 10)) / 2 for step in at)]
+    assert rates == pytest.approx(expected)
+
+
+def test_weight_decay_can_leave_out_one_dimensional_parameters() -> None:
+    method, _ = make("method=simclr", "optimizer.exclude_bias_and_norm=true")
+    optimizer, _ = method.recipe.build(method.parameters(), 10, 5)
+    decayed, spared = optimizer.param_groups
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert decayed["weight_decay"] == 5e-4
+    assert all(p.ndim == 1 for p in spared["params"])
+    assert spared["weight_decay"] == 0
+
+
+def test_the_base_learning_rate_scales_with_the_batch_only_when_asked() -> None:
+    assert make("optimizer.lr=0.06", "batch_size=64")[0].recipe.peak_lr == 0.06
+    scaled, _ = make("optimizer.lr=0.06", "batch_size=64", "optimizer.scale_lr_with_batch=true")
+    assert scaled.recipe.peak_lr == pytest.approx(0.06 / 4)
+
+
+def test_supervised_loss_is_cross_entropy_over_labelled_images_of_every_view() -> None:
+    method, data = make("method=supervised")
+    batch = next(iter(data.train_dataloader()))
+    torch.manual_seed(0)
+    logits = [torch.randn(16, 10), torch.randn(16, 10)]
+    expected = (F.cross_entropy(logits[0], batch.labels) + F.cross_entropy(logits[1], batch.labels)) / 2
+    torch.testing.assert_close(method.loss(logits, logits, batch), expected)
+    batch.labels[::2] = -1
+    kept = batch.labels >= 0
+    expected = sum(F.cross_entropy(z[kept], batch.labels[kept]) for z in logits) / 2
+    torch.testing.assert_close(method.loss(logits, logits, batch), expected)
+    batch.labels[:] = -1
+    assert method.loss(logits, logits, batch).item() == 0
+
+
+@pytest.mark.parametrize("name", ["simclr", "byol", "clbo"])
+def test_a_method_of_two_views_refuses_another_number(name: str) -> None:
+    with pytest.raises(UserError, match="two views"):
+        make(f"method={name}", "augment.groups.global.count=3")
+
+
+def test_watching_callbacks_change_no_gradient(fit: Fit) -> None:
+    from ssl_bench.callbacks.collapse_monitor import CollapseMonitor
+    from ssl_bench.callbacks.finite_loss import FiniteLoss
+    from ssl_bench.callbacks.timing import Timing
+    from ssl_bench.results.history import History
+
+    watched, _ = fit("method=clbo", callbacks=[Timing(), FiniteLoss(), CollapseMonitor(History(), print)])
+    alone, _ = fit("method=clbo")
+    assert all(map(torch.equal, watched.parameters(), alone.parameters()))

@@ -1,0 +1,243 @@
+"""CLBO against Algorithm 1 of its paper, written out as a plain loop without Lightning."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conftest import Fit, make
+from ssl_bench.errors import UserError
+
+
+def contrastive(v: list[Tensor], u: list[Tensor], temperature: float) -> Tensor:
+    """InfoNCE of student rows v against teacher rows u, the same-view self pair left out."""
+    n = len(v[0])
+    rows = []
+    for view in (0, 1):
+        for image in range(n):
+            anchor = v[view][image] / v[view][image].norm()
+            others = [(w, j) for w in (0, 1) for j in range(n) if (w, j) != (view, image)]
+            logits = torch.stack([anchor @ (u[w][j] / u[w][j].norm()) for w, j in others]) / temperature
+            rows.append(torch.logsumexp(logits, 0) - logits[others.index((1 - view, image))])
+    return torch.stack(rows).mean()
+
+
+def algorithm_1(words: list[str], lookahead: int, kappa: float, lam: float, decay: bool, epochs: int) -> dict[str, Any]:
+    """Student and teacher after ``epochs`` passes; the proximal term as a term of the loss."""
+    method, data = make(*words)
+    theta, xi = copy.deepcopy(method.student).double(), copy.deepcopy(method.student).double()
+    for p in xi.parameters():
+        p.requires_grad_(False)
+    recipe = method.recipe
+    optimizer = torch.optim.SGD(theta.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    loader = data.train_dataloader()
+    total = epochs * len(loader)
+    student_steps = 0
+    losses = []
+    for epoch in range(1, epochs + 1):
+        for batch in loader:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * (1 + math.cos(math.pi * student_steps / total)) / 2
+            views = [view.double() for view in method.views(batch)]
+            v = [theta(view) for view in views]
+            with torch.no_grad():
+                u = [xi(view) for view in views]
+            loss = contrastive(v, u, 0.2)
+            distance = sum((p - q).square().sum() for p, q in zip(theta.parameters(), xi.parameters(), strict=True))
+            optimizer.zero_grad()
+            (loss + lam * epoch / 2 * distance).backward()
+            optimizer.step()
+            student_steps += 1
+            losses.append(loss.item())
+            if student_steps % lookahead == 0:
+                rate = kappa / epoch if decay else kappa
+                with torch.no_grad():
+                    for q, p in zip(xi.parameters(), theta.parameters(), strict=True):
+                        q.copy_((1 - rate) * q + rate * p)
+    return {"student": theta, "teacher": xi, "losses": losses}
+
+
+@torch.no_grad()
+def distance(a: Any, b: Any) -> float:
+    """The largest relative difference between two lists of tensors."""
+    pairs = list(zip(a, b, strict=True))
+    return max(float((p - q).abs().max() / q.abs().max().clamp(min=1e-6)) for p, q in pairs)
+
+
+@pytest.mark.parametrize(("lookahead", "lam", "decay"), [(1, 0.0, False), (2, 0.3, False), (3, 0.1, True)])
+def test_training_follows_algorithm_1_across_epoch_ends(fit: Fit, lookahead: int, lam: float, decay: bool) -> None:
+    words = [
+        "method=clbo",
+        f"method.lookahead={lookahead}",
+        f"method.proximal={lam}",
+        "method.teacher_step=0.2",
+        f"method.teacher_schedule={'decay' if decay else 'constant'}",
+    ]
+    method, steps = fit(*words, double=True)
+    expected = algorithm_1(words, lookahead, 0.2, lam, decay, epochs=2)
+    assert [step["loss"] for step in steps] == pytest.approx(expected["losses"], rel=1e-8)
+    assert distance(method.student.parameters(), expected["student"].parameters()) < 1e-7
+    assert distance(method.teacher.parameters(), expected["teacher"].parameters()) < 1e-7
+    start = [p.double() for p in make(*words)[0].student.parameters()]
+    assert distance(expected["teacher"].parameters(), start) > 0.02
+
+
+def test_the_teacher_stands_still_between_its_steps_and_the_count_crosses_epoch_ends(fit: Fit) -> None:
+    method, steps = fit("method.lookahead=3")
+    assert len(steps) == 10  # five batches an epoch, which three does not divide
+    moved = [not all(map(torch.equal, a["teacher"], b["teacher"])) for a, b in zip(steps, steps[1:], strict=False)]
+    assert moved == [(number % 3 == 0) for number in range(2, 11)]
+    assert method.teacher_steps == 3
+
+
+def test_no_restart_leaves_the_student_where_its_steps_brought_it(fit: Fit) -> None:
+    _, steps = fit("method.lookahead=2", "method.teacher_step=0.5")
+    assert not all(map(torch.equal, steps[1]["student"], steps[1]["teacher"]))
+
+
+def test_restart_sets_the_student_back_to_the_teacher(fit: Fit) -> None:
+    _, steps = fit("method.lookahead=2", "method.restart=true")
+    same = [all(map(torch.equal, step["student"], step["teacher"])) for step in steps]
+    assert same == [number % 2 == 0 for number in range(1, 11)]
+
+
+def test_the_ema_rule_moves_the_teacher_after_every_student_step(fit: Fit) -> None:
+    method, steps = fit("method.lookahead=2", "method.teacher_rule=ema", "method.teacher_step=0.25")
+    assert method.teacher_steps == 10
+    for before, after in zip(steps, steps[1:], strict=False):
+        for old, new, student in zip(before["teacher"], after["teacher"], after["student"], strict=True):
+            torch.testing.assert_close(new, 0.75 * old + 0.25 * student)
+
+
+def test_k1_with_the_sgd_rule_is_the_ema_rule(fit: Fit) -> None:
+    _, bilevel = fit("method.lookahead=1", "method.teacher_step=0.1")
+    _, average = fit("method.lookahead=4", "method.teacher_rule=ema", "method.teacher_step=0.1", "method.proximal=0.026")
+    _, same = fit("method.lookahead=1", "method.teacher_step=0.1", "method.proximal=0.026")
+    assert all(map(torch.equal, same[-1]["teacher"], average[-1]["teacher"]))
+    assert not all(map(torch.equal, bilevel[-1]["teacher"], average[-1]["teacher"]))
+
+
+@pytest.mark.parametrize("reuse", ["same_images", "same_batch"])
+def test_looking_at_a_batch_again_takes_k_student_steps_on_it(fit: Fit, reuse: str) -> None:
+    method, steps = fit("method.lookahead=3", f"method.lookahead_batch={reuse}")
+    assert [step["count"] for step in steps] == [3 * (number + 1) for number in range(10)]
+    assert method.teacher_steps == 10
+    assert method.global_step == 10
+
+
+def test_same_images_are_augmented_anew_and_the_same_batch_is_not(fit: Fit) -> None:
+    seen: dict[str, list[list[Tensor]]] = {}
+    for reuse in ("same_images", "same_batch"):
+        method, data = make("method.lookahead=2", f"method.lookahead_batch={reuse}")
+        looks: list[list[Tensor]] = []
+        original = method.views.forward
+
+        def spy(batch: Any, draw: int = 0, original: Any = original, looks: Any = looks) -> list[Tensor]:
+            views: list[Tensor] = original(batch, draw)
+            looks.append(views)
+            return views
+
+        method.views.forward = spy  # type: ignore[method-assign]
+        import pytorch_lightning as pl
+
+        pl.Trainer(
+            max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+        ).fit(method, datamodule=data)  # fmt: skip
+        seen[reuse] = looks
+    first, second = seen["same_batch"]
+    assert all(map(torch.equal, first, second))
+    first, second = seen["same_images"]
+    assert not any(map(torch.equal, first, second))
+
+
+def test_reusing_a_batch_refuses_gradient_accumulation_and_says_why(fit: Fit) -> None:
+    with pytest.raises(UserError, match="pile up"):
+        fit("method.lookahead_batch=same_batch", accumulate_grad_batches=2)
+
+
+def test_a_paper_epoch_is_k_passes_over_the_data_and_the_schedules_count_paper_epochs(fit: Fit) -> None:
+    strengths: list[float] = []
+    import pytorch_lightning as pl
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, method: Any, batch: Any, batch_idx: int) -> None:
+            strengths.append(method.proximal * method.epoch)
+
+    method, steps = fit("method.lookahead=3", "method.epoch_unit=teacher", "method.proximal=0.5", callbacks=[Watch()])
+    assert method.passes_per_epoch == 3
+    assert len(steps) == 30
+    assert strengths == [0.5] * 15 + [1.0] * 15
+    assert method.teacher_steps == 10  # len(loader) teacher steps in each of two epochs
+
+
+def test_independent_initialisation_gives_the_teacher_weights_of_its_own() -> None:
+    copied, _ = make("method.teacher_init=copy")
+    independent, _ = make("method.teacher_init=independent")
+    assert all(map(torch.equal, copied.student.parameters(), copied.teacher.parameters()))
+    assert all(map(torch.equal, copied.student.parameters(), independent.student.parameters()))
+    kernels = [(p, q) for p, q in zip(independent.student.parameters(), independent.teacher.parameters(), strict=True) if p.ndim > 1]
+    assert not any(torch.equal(p, q) for p, q in kernels)
+
+
+@pytest.mark.parametrize("rule", ["own", "ema", "copy"])
+def test_teacher_buffers_follow_their_rule(fit: Fit, rule: str) -> None:
+    method, _ = fit("method.lookahead=1", f"method.teacher_buffers={rule}", "method.teacher_step=0.1")
+    student, teacher = method.student.backbone.bn1, method.teacher.backbone.bn1
+    assert torch.equal(student.running_mean, teacher.running_mean) == (rule == "copy")
+    assert int(teacher.num_batches_tracked) == 20  # two views, ten steps
+
+
+def test_the_two_kinds_of_negatives_have_their_own_floor(fit: Fit) -> None:
+    for negatives, candidates in (("both_views", 2 * 16 - 1), ("other_view", 16)):
+        method, data = make(f"method.negatives={negatives}")
+        batch = next(iter(data.train_dataloader()))
+        same = [torch.ones(16, 8), torch.ones(16, 8)]
+        assert method.loss(same, same, batch).item() == pytest.approx(math.log(candidates), abs=1e-5)
+
+
+def test_the_proximal_term_pulls_the_student_towards_the_teacher(fit: Fit) -> None:
+    def gap(lam: float) -> float:
+        method, _ = fit(f"method.proximal={lam}")
+        pairs = zip(method.student.parameters(), method.teacher.parameters(), strict=True)
+        return float(sum((p - q).square().sum() for p, q in pairs))
+
+    assert gap(1.0) < 0.5 * gap(0.0)
+
+
+def test_the_proximal_gradient_is_added_before_clipping(fit: Fit) -> None:
+    norms = []
+    import pytorch_lightning as pl
+
+    class Watch(pl.Callback):
+        def on_before_zero_grad(self, trainer: Any, method: nn.Module, optimizer: Any) -> None:
+            gradients = [p.grad for p in method.parameters() if p.grad is not None]
+            if gradients:
+                norms.append(float(torch.stack([g.norm() for g in gradients]).norm()))
+
+    fit("method.proximal=50", "method.teacher_step=0.0", "optimizer.lr=0.01", gradient_clip_val=0.1, callbacks=[Watch()])
+    assert norms
+    assert max(norms) <= 0.1 * 1.001
+
+
+def test_the_deployed_network_is_the_teacher() -> None:
+    method, _ = make()
+    assert method.evaluated == "teacher"
+    assert next(iter(method.networks())) == "teacher"
+
+
+def test_the_default_proximal_strength_is_the_stated_share_of_the_drift() -> None:
+    from ssl_bench.config import compose
+
+    config = compose(["method=clbo", "scale=paper", "epochs=800"])
+    kappa, lr, lookahead = 0.01, 0.06, 2
+    # A steady drift settles at K a g / (κ + K a λ_e) with a = lr_e / (1 − β): the slow-down is 1 + K a λ_e / κ.
+    lam = config["method"]["proximal"]
+    rates = [lr * (1 + math.cos(math.pi * e / 800)) / 2 for e in range(1, 801)]
+    slowdown = max(lookahead * rate / (1 - 0.9) * lam * e / kappa for e, rate in enumerate(rates, 1))
+    assert slowdown == pytest.approx(0.5, rel=0.01)

@@ -86,9 +86,10 @@ def test_random_draws_of_an_image_do_not_depend_on_the_number_of_ranks() -> None
             assert torch.equal(draws, batch.place.uniform(len(batch), 2))
 
 
-def test_a_remainder_smaller_than_the_ranks_leaves_some_with_an_empty_batch() -> None:
-    batches = [list(loader(batch_size=26, rank=rank, world=3, drop_last=False))[-1] for rank in range(3)]
-    assert sorted(len(batch) for batch in batches) == [0, 0, 1]
+@pytest.mark.parametrize(("batch_size", "shares"), [(26, [0, 0, 1]), (25, [0, 1, 1]), (23, [1, 1, 2]), (22, [1, 2, 2])])
+def test_a_remainder_falls_to_the_ranks_as_evenly_as_it_can(batch_size: int, shares: list[int]) -> None:
+    batches = [list(loader(batch_size=batch_size, rank=rank, world=3, drop_last=False))[-1] for rank in range(3)]
+    assert sorted(len(batch) for batch in batches) == shares
     assert {batch.images.shape[1:] for batch in batches} == {(1, 2, 2)}
 
 

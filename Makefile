@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
+
+demo: $(VENV)/.installed ## set up, then train CLBO on digits for about a minute
+	$(BIN)/python -m ssl_bench
+
+test: $(VENV)/.developing ## set up, then pass the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.developing ## the same with slow and multi-process tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.developing ## formatting, style and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(VENV)/.developing ## put the code into shape
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(VENV)/.developing ## measure the speed and write experiments/speed
+	$(BIN)/python -m ssl_bench.bench out=experiments/speed
+
+clean: ## remove what the targets above made, runs excepted
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# The stamp is written last, so that an interrupted installation starts again.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.developing: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $(VENV)/.installed $@

@@ -1,91 +1,171 @@
-"""Loggers that people look at while a run trains; what a run leaves behind does not depend on them."""
+"""Loggers that people look at while a run trains; what a run leaves behind does not depend on them.
+
+A run that goes on after an interruption first repeats its earlier epochs, so what a logger writes then is the whole
+curve by itself. TensorBoard shows the newest edition of every step. W&B cannot resume offline and starts a new file
+under the same run id; ``latest-run`` always points to the newest, so the one command that uploads each run as one
+curve is
+
+    wandb sync runs/*/wandb/latest-run
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-
 from ssl_bench.errors import UserError
 
+Results = Mapping[str, Mapping[str, float | None]]  # network → protocol → percent
 
-def build_logger(
-    config: Mapping[str, Any], *, folder: Path, fingerprint: str, step: int, warn: Callable[[str], None]
-) -> Logger | None:
-    """The logger that ``config["logger"]`` names, or None.
-
-    step: the optimiser step the run goes on from, 0 for a new run. A logger that cannot start is a warning: training
-    goes on without it.
-    """
-    options = config["logger"]
-    if options["name"] == "wandb":
-        return _wandb(config, options, folder, fingerprint, warn)
-    if options["name"] == "tensorboard":
-        return _tensorboard(folder, step)
-    return None
+START_SECONDS = 30  # to reach a W&B server before training starts without it
+FINISH_SECONDS = 60  # to upload what is left at the end; the rest stays on disk for `wandb sync`
 
 
-def _wandb(
-    config: Mapping[str, Any], options: Mapping[str, Any], folder: Path, fingerprint: str, warn: Callable[[str], None]
-) -> Logger | None:
-    """One W&B run under the fingerprint, offline unless WANDB_MODE says otherwise.
+class Logger:
+    """Writes nothing: ``logger=none``."""
 
-    Offline, a resumed run starts a new file; the recorder first repeats all earlier rows into it, so the newest file
-    is whole by itself, and syncing the files in their order ends with one curve.
-    """
-    import wandb
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Figures of one epoch (``figures["epoch"]``) after ``step`` optimiser steps; steps ascend."""
 
-    mode = os.environ.get("WANDB_MODE", "offline")
-    names = {"project": options["project"], "entity": options["entity"], "group": options["group"]}
-    plain = {key: value for key, value in config.items() if key not in ("runs_dir", "data_dir", "logger")}
-    try:
-        run = wandb.init(
-            **names,
+    def log_results(self, results: Results, picture: Path) -> None:
+        """The final table and the picture, after the last epoch."""
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+
+
+class WandB(Logger):
+    """One W&B run under the fingerprint, offline unless WANDB_MODE says otherwise."""
+
+    def __init__(self, config: Mapping[str, Any], folder: Path, fingerprint: str) -> None:
+        import wandb
+
+        # Silent for the session and not only for the run: else a missing key is asked for at the terminal.
+        wandb.setup(settings=wandb.Settings(silent=True))
+        options, mode = config["logger"], os.environ.get("WANDB_MODE", "offline")
+        self.run = wandb.init(
+            project=options["project"],
+            entity=options["entity"],
+            group=options["group"],
             id=fingerprint,
             name=f"{config['method']['name']}-{config['dataset']['name']}-{config['scale']['name']}-s{config['seed']}",
             dir=folder,
             mode=mode,  # type: ignore[arg-type]
             resume="allow" if mode == "online" else None,
-            config=plain,
-            settings=wandb.Settings(silent=True, console="off", save_code=False, disable_git=True, init_timeout=30),
+            reinit="finish_previous",  # the run before in a sweep may have ended with an error
+            config={key: value for key, value in config.items() if key not in ("runs_dir", "data_dir", "logger")},
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                save_code=False,
+                disable_git=True,
+                init_timeout=START_SECONDS,
+                finish_timeout=FINISH_SECONDS,
+            ),
         )
-    except Exception as error:  # no network, no key, no server: none of it is a reason not to train
-        warn(f"W&B could not start ({' '.join(str(error).split())}); training goes on without it.")
-        return None
-    run.define_metric("epoch")
-    run.define_metric("*", step_metric="epoch")
-    return WandbLogger(experiment=run)  # type: ignore[arg-type]
+        self.run.define_metric("epoch")
+        self.run.define_metric("*", step_metric="epoch")
+        self.epoch = 0.0
 
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        self.epoch = figures["epoch"]
+        self.run.log(dict(figures), step=step, commit=True)
 
-def _tensorboard(folder: Path, step: int) -> Logger:
-    try:
-        # Rows after the checkpoint that a run goes on from are written again; purge_step hides their first edition.
-        return TensorBoardLogger(folder, name="tensorboard", version="", purge_step=step or None)
-    except ModuleNotFoundError:
-        raise UserError("logger=tensorboard needs TensorBoard: pip install 'ssl-bench[tensorboard]'.") from None
+    def log_results(self, results: Results, picture: Path) -> None:
+        import wandb
 
-
-def log_results(logger: Logger | None, results: Mapping[str, Mapping[str, float | None]], picture: Path) -> None:
-    """The final table and the picture."""
-    if isinstance(logger, WandbLogger):
         protocols = list(dict.fromkeys(name for scores in results.values() for name in scores))
         rows = [[network, *(scores.get(name) for name in protocols)] for network, scores in results.items()]
-        logger.log_table("results", columns=["network", *protocols], data=rows)
-        logger.log_image("t-SNE", [str(picture)])
-        for network, scores in results.items():
-            logger.experiment.summary.update({f"final/{name}/{network}": value for name, value in scores.items()})
-    elif isinstance(logger, TensorBoardLogger):
-        figures = {f"final/{name}/{network}": v for network, scores in results.items() for name, v in scores.items() if v is not None}
+        table = wandb.Table(columns=["network", *protocols], data=rows)
+        self.run.log({"epoch": self.epoch, "results": table, "t-SNE": wandb.Image(str(picture))})
+        self.run.summary.update(final_figures(results))
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class TensorBoard(Logger):
+    """Event files under ``tensorboard/`` of the run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # Every start tells the whole history, so it supersedes all that earlier ones wrote.
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=0)
+        self.step = 0
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        self.step = step
         for name, value in figures.items():
-            logger.experiment.add_scalar(name, value)
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
+    def log_results(self, results: Results, picture: Path) -> None:
+        import numpy as np
+        from PIL import Image
+
+        for name, value in final_figures(results).items():
+            self.writer.add_scalar(name, value, self.step)
+        pixels = np.asarray(Image.open(picture).convert("RGB"))
+        self.writer.add_image("t-SNE", pixels, self.step, dataformats="HWC")
+
+    def close(self) -> None:
+        self.writer.close()
 
 
-def close(logger: Logger | None) -> None:
-    """Write out what is buffered."""
-    if isinstance(logger, WandbLogger):
-        logger.experiment.finish()
-    elif logger is not None:
-        logger.finalize("success")
+class Forgiving(Logger):
+    """A logger that may fail: the first failure is a warning, and training goes on without it."""
+
+    def __init__(self, name: str, start: Callable[[], Logger], warn: Callable[[str], None]) -> None:
+        self.name = name
+        self.warn = warn
+        self.logger = Logger()
+        self._try(lambda: setattr(self, "logger", start()))
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        self._try(lambda: self.logger.log(step, figures))
+
+    def log_results(self, results: Results, picture: Path) -> None:
+        self._try(lambda: self.logger.log_results(results, picture))
+
+    def close(self) -> None:
+        self._try(lambda: self.logger.close())
+
+    def _try(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:  # no network, no key, no server, no space: none of it is a reason not to train
+            self.logger = Logger()
+            self.warn(f"logger={self.name} failed ({' '.join(str(error).split())}); the run goes on without it.")
+
+
+def check_installed(name: str) -> None:
+    """UserError unless the package behind ``logger=name`` is there; asks without importing it."""
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise UserError(
+            f"logger={name} needs a package that is not installed: pip install {name}, or choose logger=none."
+        )
+
+
+def build_logger(config: Mapping[str, Any], *, folder: Path, fingerprint: str, warn: Callable[[str], None]) -> Logger:
+    """The logger that ``config["logger"]`` names, started; it never raises, it warns."""
+    name = config["logger"]["name"]
+    starts: dict[str, Callable[[], Logger]] = {
+        "none": Logger,
+        "wandb": lambda: WandB(config, folder, fingerprint),
+        "tensorboard": lambda: TensorBoard(folder),
+    }
+    return Forgiving(name, starts[name], warn)
+
+
+def final_figures(results: Results) -> dict[str, float]:
+    """The final table as ``final/<protocol>/<network>``; a protocol that a network has no figure for is left out."""
+    return {
+        f"final/{protocol}/{network}": percent
+        for network, scores in results.items()
+        for protocol, percent in scores.items()
+        if percent is not None
+    }

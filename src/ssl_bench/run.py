@@ -57,6 +57,7 @@ def run(config: Config) -> dict[str, Any]:
     console = Console()
     if config["trainer"]["threads"]:
         torch.set_num_threads(config["trainer"]["threads"])
+    loggers.check_installed(config["logger"]["name"])
     data = build_data(config)
     data.setup()
     precision = resolve_precision(config)
@@ -125,7 +126,7 @@ def build_method(config: Config, dataset: Dataset) -> Method:
 def random_backbone(config: Config, dataset: Dataset) -> nn.Module:
     """The backbone as it was before training: the first thing the seed draws."""
     with _seeded(config["seed"]):
-        return _backbone(config, dataset)[0].to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return _backbone(config, dataset)[0].to(memory_format=torch.channels_last)
 
 
 @contextmanager
@@ -168,7 +169,8 @@ def _protocols(config: Config) -> list[Protocol]:
     """All protocols that the table, the curves and the monitor name."""
     chosen = config["evaluation"]
     names = dict.fromkeys([*chosen["protocols"], *chosen["curves"], chosen["monitor"]])
-    return protocols(list(names), LinearProbe(**_tuples(chosen["linear"]), seed=0))
+    probe = LinearProbe(**_tuples(chosen["linear"]), seed=0)
+    return protocols(list(names), probe, refit=config["labels"] is None)
 
 
 def resolve_precision(config: Config) -> str:
@@ -202,9 +204,12 @@ def _run(config: Config, data: DataModule, precision: str, folder: RunFolder, co
     started = time.perf_counter()
     warned: list[str] = []
 
+    def tell(sentence: str) -> None:
+        console.print(f"warning: {sentence}", style="yellow", highlight=False)
+
     def warn(sentence: str) -> None:
         warned.append(sentence)
-        console.print(f"warning: {sentence}", style="yellow", highlight=False)
+        tell(sentence)
 
     dataset = data.dataset
     checkpoint = read_checkpoint(folder.checkpoint, folder.fingerprint)
@@ -219,17 +224,11 @@ def _run(config: Config, data: DataModule, precision: str, folder: RunFolder, co
         classes=dataset.classes,
         memory=config["evaluation"]["memory"],
     )
-    logger = loggers.build_logger(
-        config,
-        folder=folder.path,
-        fingerprint=folder.fingerprint,
-        step=checkpoint["global_step"] if checkpoint else 0,
-        warn=warn,
-    )
+    logger = loggers.build_logger(config, folder=folder.path, fingerprint=folder.fingerprint, warn=tell)
     checkpointer = Checkpointer(
         folder.checkpoint, fingerprint=folder.fingerprint, every_seconds=config["trainer"]["checkpoint_seconds"]
     )
-    recorder = Recorder(history, folder.metrics)
+    recorder = Recorder(history, folder.metrics, timing, logger)
     monitor = f"validation/{config['evaluation']['monitor']}/{method.evaluated}"
     callbacks: list[pl.Callback] = [
         timing,
@@ -259,7 +258,7 @@ def _run(config: Config, data: DataModule, precision: str, folder: RunFolder, co
         max_epochs=epochs,
         accumulate_grad_batches=config["trainer"]["accumulate"],
         gradient_clip_val=config["trainer"]["clip"],
-        logger=logger or False,
+        logger=False,
         callbacks=callbacks,
         plugins=[WholeCheckpointIO()],
         default_root_dir=folder.path,
@@ -283,7 +282,9 @@ def _run(config: Config, data: DataModule, precision: str, folder: RunFolder, co
         "evaluated": method.evaluated,
         "results": results,
         "protocols": {name: protocol.version for name, protocol in evaluator.protocols.items()},
-        "notes": {net: {name: score.notes for name, score in found.items() if score.notes} for net, found in scores.items()},
+        "notes": {
+            net: {name: score.notes for name, score in found.items() if score.notes} for net, found in scores.items()
+        },
         "curves": _curves(history),
         "warnings": warned,
         "numerics": NUMERICS,
@@ -301,9 +302,9 @@ def _run(config: Config, data: DataModule, precision: str, folder: RunFolder, co
         "environment": environment(),
         "config": {key: value for key, value in config.items() if key not in ("runs_dir", "data_dir")},
     }
-    loggers.log_results(logger, results, folder.picture)
-    loggers.close(logger)
     write_record(folder.record, record)
+    logger.log_results(results, folder.picture)
+    logger.close()
     return record
 
 

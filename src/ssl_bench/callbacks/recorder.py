@@ -80,4 +80,3 @@ class Recorder(pl.Callback):
         self.speeds = list(state["speeds"])
         self.loss_sum = torch.tensor(state["loss_sum"], dtype=torch.float64)
         self.batches = state["batches"]
-

@@ -6,7 +6,7 @@ import importlib
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,11 @@ CALIBRATION_IMAGES = 2048  # for the BatchNorm statistics of random weights
 PICTURE_IMAGES = 1000
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Do what ``config`` says, unless its folder holds the result already; returns the record."""
+def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
+    """Do what ``config`` says, unless its folder holds the result already; returns the record.
+
+    ``watchers`` see the training before the run's own callbacks do.
+    """
     _quiet()
     console = Console()
     if config["trainer"]["threads"]:
@@ -66,7 +69,7 @@ def run(config: Config) -> dict[str, Any]:
     with folder.locked():
         record = folder.finished()
         if record is None:
-            record = _run(config, data, precision, folder, console)
+            record = _run(config, data, precision, folder, console, watchers)
         else:
             console.print(f"Finished before: {folder.path}")
     console.print(run_table(record))
@@ -200,7 +203,14 @@ def _accelerator(config: Config) -> str:
 # -- pretrain → evaluate → record -----------------------------------------------------------------
 
 
-def _run(config: Config, data: DataModule, precision: str, folder: RunFolder, console: Console) -> dict[str, Any]:
+def _run(
+    config: Config,
+    data: DataModule,
+    precision: str,
+    folder: RunFolder,
+    console: Console,
+    watchers: Sequence[pl.Callback],
+) -> dict[str, Any]:
     started = time.perf_counter()
     warned: list[str] = []
 
@@ -231,6 +241,7 @@ def _run(config: Config, data: DataModule, precision: str, folder: RunFolder, co
     recorder = Recorder(history, folder.metrics, timing, logger)
     monitor = f"validation/{config['evaluation']['monitor']}/{method.evaluated}"
     callbacks: list[pl.Callback] = [
+        *watchers,
         timing,
         FiniteLoss(),
         CollapseMonitor(history, warn),

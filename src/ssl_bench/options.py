@@ -1,0 +1,170 @@
+"""What conf/ says about its keys: which values each may have and what it means.
+
+The comment that ends a key's line is its contract, ``# [allowed] meaning``. Allowed are words, null, and at most one
+range: ``[mean|sum]``, ``[0..1)``, ``(0..]``, ``[null|1..]``; a round bracket leaves its end of the range out. The type
+is that of the key's value in conf/. A key without a comment names its file or its class and is no option.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.resources
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ssl_bench.errors import UserError
+
+CONF = importlib.resources.files("ssl_bench.conf")
+GROUPS = {  # in the order of config.yaml
+    group: sorted(file.name.removesuffix(".yaml") for file in (CONF / group).iterdir() if file.name.endswith(".yaml"))
+    for entry in yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    if isinstance(entry, dict)
+    for group in entry
+    if not group.startswith("override ")
+}
+COMMENT = re.compile(r"\s#\s(?P<allowed>[\[(][^\s\])]*[\])])?\s*(?P<meaning>.*)$")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A key that can be set, with what its comment states."""
+
+    key: str
+    default: Any  # resolved
+    allowed: str  # as written, "" for no limit
+    meaning: str
+
+    @property
+    def alternatives(self) -> list[str]:
+        return self.allowed[1:-1].split("|") if self.allowed else []
+
+    @property
+    def words(self) -> list[str]:
+        """The words among the allowed values."""
+        return [word for word in self.alternatives if word != "null" and ".." not in word]
+
+    @property
+    def limits(self) -> tuple[str, str]:
+        """The two ends of the range as written, "" for an open one."""
+        low, _, high = next((word for word in self.alternatives if ".." in word), "..").partition("..")
+        return low, high
+
+    @property
+    def optional(self) -> bool:
+        return self.default is None or "null" in self.alternatives
+
+    @property
+    def kind(self) -> type:
+        """The type of the value, or of its items: bool, int, float or str."""
+        example = self.default[0] if isinstance(self.default, list) else self.default
+        if example is not None:
+            return type(example)
+        if not any(".." in word for word in self.alternatives):
+            return str
+        # A null default shows no type: ranges that start at 1 count something.
+        return int if re.fullmatch(r"[1-9]\d*", self.limits[0]) else float
+
+    def read(self, value: Any) -> Any:
+        """``value`` as this option's type; UserError in one sentence if it is not allowed."""
+        if value is None and self.optional:
+            return None
+        several = isinstance(self.default, list)
+        items = value if several and isinstance(value, list) else [value]
+        wrong = [item for item in items if not self._permits(item)]
+        if wrong or several != isinstance(value, list):
+            hint = nearest(str(wrong[0]), self.words) if wrong else ""
+            raise UserError(f"{self.key}={typed(value)} is not allowed: {self.key} is {self.description}{hint or '.'}")
+        read = [self.kind(item) for item in items]
+        return read if several else read[0]
+
+    def _permits(self, value: Any) -> bool:
+        if isinstance(value, bool) or self.kind is bool:
+            return isinstance(value, bool) and self.kind is bool
+        if isinstance(value, str) or self.kind is str:
+            known = value in self.words if self.words else value != ""
+            return isinstance(value, str) and self.kind is str and known
+        # Out go nan, infinities and what no float holds; for counts, 1e3 is as whole as 1000.
+        if not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+            return False
+        low, high = self.limits
+        above = not low or (value > float(low) if self.allowed[0] == "(" else value >= float(low))
+        below = not high or (value < float(high) if self.allowed[-1] == ")" else value <= float(high))
+        return above and below and (self.kind is float or value == int(value))
+
+    @property
+    def description(self) -> str:
+        """The allowed values in words."""
+        low, high = self.limits
+        limits = [f"{'above' if self.allowed[0] == '(' else 'at least'} {low}"] if low else []
+        limits += [f"{'below' if self.allowed[-1] == ')' else 'at most'} {high}"] if high else []
+        names = {
+            bool: "true or false",
+            int: "a whole number",
+            float: "a number",
+            str: "text (quoted if it looks like a number)",
+        }
+        one = " or ".join(self.words) or " ".join([names[self.kind], " and ".join(limits)]).strip()
+        if isinstance(self.default, list):
+            return f"a list such as {typed(self.default)}" + (f", each {one}" if self.allowed else "")
+        return f"null or {one}" if self.optional else one
+
+
+@functools.cache
+def comments(file: str, prefix: str = "") -> dict[str, tuple[str, str]]:
+    """Allowed values and meaning by dotted key, from the comments that end the lines of a file of conf/."""
+    text = CONF.joinpath(file).read_text(encoding="utf-8")
+    lines = text.splitlines()
+    found: dict[str, tuple[str, str]] = {}
+
+    def visit(node: yaml.Node | None, path: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for name, value in node.value:
+                comment = COMMENT.search(lines[name.start_mark.line])
+                if comment:
+                    found[path + name.value] = (comment["allowed"] or "", comment["meaning"])
+                visit(value, f"{path}{name.value}.")
+
+    visit(yaml.compose(text), f"{prefix}." if prefix else "")
+    return found
+
+
+def options_of(choices: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Option]:
+    """All options under the choice of one file per group; ``defaults`` are the values by dotted key."""
+    found = dict(comments("config.yaml"))
+    for group, choice in choices.items():
+        found |= comments(f"{group}/{choice}.yaml", group)
+    return {key: Option(key, defaults[key], *said) for key, said in found.items() if key in defaults}
+
+
+def choices_with(key: str) -> list[str]:
+    """The choices, as ``method=clbo``, under which ``key`` is an option."""
+    group = key.partition(".")[0]
+    return [f"{group}={choice}" for choice in GROUPS.get(group, ()) if key in comments(f"{group}/{choice}.yaml", group)]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean …?`` for the most similar known word, or nothing."""
+    known = list(known)
+    # Mostly it is the last part that people remember: `temperature` for `method.temperature`.
+    ends = {key.rpartition(".")[2]: key for key in reversed(known)}
+    whole, end = word.lower(), word.lower().rpartition(".")[2]
+    for form, names, cutoff in ((whole, {key: key for key in known}, 0.85), (end, ends, 0.65)):
+        near = difflib.get_close_matches(form, names, n=1, cutoff=cutoff)
+        if near:
+            return f"; did you mean {names[near[0]]}?"
+    return ""
+
+
+def typed(value: Any) -> str:
+    """``value`` as one types it on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(typed(item) for item in value)}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)

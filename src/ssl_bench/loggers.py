@@ -52,7 +52,7 @@ class WandB(Logger):
             group=options["group"],
             id=fingerprint,
             name=f"{config['method']['name']}-{config['dataset']['name']}-{config['scale']['name']}-s{config['seed']}",
-            dir=folder,
+            dir=folder.absolute(),  # W&B's service may have been started in another folder
             mode=mode,  # type: ignore[arg-type]
             resume="allow" if mode == "online" else None,
             reinit="finish_previous",  # the run before in a sweep may have ended with an error

@@ -1,0 +1,433 @@
+"""What loggers write is one curve, also after interruptions, and no failure of theirs stops a run."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_bench import loggers, run
+from ssl_bench.config import compose
+from ssl_bench.errors import UserError
+from ssl_bench.loggers import Forgiving, Logger, build_logger, check_installed
+from test_resume import TINY, finish, start, stop_after
+
+FINGERPRINT = "0123456789ab"
+RESULTS = {"student": {"knn1": 71.5, "linear": 80.25}, "pixels": {"knn1": 95.0, "linear": None}}
+ROWS = [
+    {"epoch": epoch, "loss": 4.0 / epoch, "validation/knn1/student": 60.0 + epoch, "images_per_second": 300.0}
+    for epoch in (1, 2, 3)
+]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home without keys, and a W&B session that ends with the test."""
+    import wandb
+
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    for name, value in (("HOME", ""), ("NETRC", "netrc"), ("WANDB_CACHE_DIR", "cache"), ("WANDB_DATA_DIR", "data")):
+        monkeypatch.setenv(name, str(home / value))
+    wandb.teardown()
+    yield home
+    wandb.teardown()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "tsne.png"
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(path)
+    return path
+
+
+def no_warning(sentence: str) -> None:
+    raise AssertionError(sentence)
+
+
+def tell(name: str, folder: Path, rows: list[dict[str, float]]) -> Logger:
+    """A logger of a started (or restarted) run that has heard ``rows``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = compose([f"logger={name}", "scale=smoke"])
+    logger = build_logger(config, folder=folder, fingerprint=FINGERPRINT, warn=no_warning)
+    for row in rows:
+        logger.log(int(10 * row["epoch"]), row)
+    return logger
+
+
+def end(logger: Logger) -> None:
+    """As the program ends: W&B's service writes its file on after the run is closed."""
+    import wandb
+
+    logger.close()
+    wandb.teardown()
+
+
+def records(path: Path) -> Iterator[Any]:
+    """The records of a .wandb file: protocol buffers in LevelDB's log format after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, whole = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        left_in_block = 32768 - at % 32768
+        if left_in_block < 7:
+            at += left_in_block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        if kind == 0 or at + 7 + length > len(data):
+            return  # cut off by a kill
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # full, or last part
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def values(items: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+class Contents:
+    """What a .wandb file says."""
+
+    def __init__(self, folder: Path) -> None:
+        (path,) = folder.glob("*.wandb")
+        self.history, self.summary, self.files = [], {}, []
+        for record in records(path):
+            kind = record.WhichOneof("record_type")
+            if kind == "history":
+                self.history.append(values(record.history.item))
+            elif kind == "summary":
+                self.summary |= values(record.summary.update)
+            elif kind == "files":
+                self.files += [file.path for file in record.files.files]
+            elif kind == "run":
+                self.id, self.config = record.run.run_id, values(record.run.config.update)
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """The history without the row of the final table, and without what W&B adds."""
+        return [
+            {name: value for name, value in row.items() if not name.startswith("_") or name == "_step"}
+            for row in self.history
+            if "loss" in row
+        ]
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The curves that TensorBoard shows."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    with (folder / "metrics.csv").open() as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+# -- W&B ------------------------------------------------------------------------------------------
+
+
+def test_newest_wandb_file_is_the_whole_run_by_itself(tmp_path: Path, home: Path, picture: Path) -> None:
+    folder = tmp_path / "runs" / FINGERPRINT
+    tell("wandb", folder, ROWS[:2])
+    time.sleep(1)  # W&B names its folders by the second
+    logger = tell("wandb", folder, ROWS)
+    logger.log_results(RESULTS, picture)
+    end(logger)
+    first, second = (Contents(path) for path in sorted((folder / "wandb").glob("offline-run-*")))
+    newest = Contents(folder / "wandb" / "latest-run")
+    assert newest.history == second.history
+    assert first.id == second.id == FINGERPRINT
+    expected = [{**row, "_step": 10 * row["epoch"]} for row in ROWS]
+    assert first.curve == expected[:2]
+    assert second.curve == expected
+    assert newest.summary["final/linear/student"] == 80.25
+    assert "final/linear/pixels" not in newest.summary
+    table = newest.history[-1]["results/path"], newest.summary["results/path"]
+    image = newest.history[-1]["t-SNE/path"], newest.summary["t-SNE/path"]
+    assert set(table + image) <= set(newest.files)
+    rows = json.loads((folder / "wandb" / "latest-run" / "files" / table[0]).read_text())
+    assert rows == {"columns": ["network", "knn1", "linear"], "data": [["student", 71.5, 80.25], ["pixels", 95, None]]}
+    assert newest.history[-1]["epoch"] == 3
+
+
+def test_wandb_knows_the_configuration_but_no_place_on_this_machine(tmp_path: Path, home: Path) -> None:
+    end(tell("wandb", tmp_path / "runs" / FINGERPRINT, []))
+    config = Contents(tmp_path / "runs" / FINGERPRINT / "wandb" / "latest-run").config
+    config.pop("_wandb")
+    assert config["method"]["name"] == "clbo"
+    assert not {"runs_dir", "data_dir", "logger"} & set(config)
+    assert not any(place in json.dumps(config) for place in (str(tmp_path), os.getcwd(), os.uname().nodename + "."))
+
+
+class Server(ThreadingHTTPServer):
+    """Answers `wandb sync` as far as a run needs it, and keeps what it is sent."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.history: dict[str, dict[int, dict[str, Any]]] = {}  # run → line of its history → row
+        self.uploads: list[str] = []
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The client hangs up when it is done."""
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Not to the terminal."""
+
+    def reply(self, answer: Any) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def body(self) -> bytes:
+        body = b""
+        if self.headers["Transfer-Encoding"] == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        return gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body
+
+    def do_PUT(self) -> None:
+        self.body()
+        self.server.uploads.append(self.path.removeprefix("/upload/"))
+        self.reply({})
+
+    def do_POST(self) -> None:
+        body = self.body()
+        if self.path == "/graphql":
+            query = json.loads(body)
+            self.reply(self.graphql(query.get("operationName"), query.get("variables") or {}))
+            return
+        if self.path.endswith("/file_stream"):
+            sent = json.loads(body).get("files", {}).get("wandb-history.jsonl")
+            if sent:
+                lines = self.server.history.setdefault(self.path.split("/")[-2], {})
+                lines.update(enumerate(map(json.loads, sent["content"]), start=sent["offset"]))
+        self.reply({})
+
+    def graphql(self, name: str, words: dict[str, Any]) -> dict[str, Any]:
+        if name == "UpsertBucket":
+            project = {"id": "1", "name": words["project"], "entity": {"id": "1", "name": "someone"}}
+            bucket = {"id": "1", "name": words["name"], "historyLineCount": 0, "project": project}
+            return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
+        if name == "CreateRunFiles":
+            base = f"http://{self.headers['Host']}/upload/"
+            files = [{"name": file, "uploadUrl": base + file} for file in words["files"]]
+            return {"data": {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}}
+        return {"data": {}, "errors": [{"message": f"{name} is not answered here"}]}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_documented_sync_uploads_one_curve_per_run(
+    tmp_path: Path, home: Path, picture: Path, server: Server
+) -> None:
+    folder = tmp_path / "runs" / FINGERPRINT
+    tell("wandb", folder, ROWS[:2])
+    time.sleep(1)
+    logger = tell("wandb", folder, ROWS)
+    logger.log_results(RESULTS, picture)
+    end(logger)
+    (command,) = [line.strip() for line in (loggers.__doc__ or "").splitlines() if "wandb sync" in line]
+    subprocess.run(
+        f"{sys.executable} -m {command}",
+        shell=True,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}",
+            "WANDB_API_KEY": "0" * 40,
+            "WANDB_ERROR_REPORTING": "false",
+        },
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert list(server.history) == [FINGERPRINT]
+    lines = server.history[FINGERPRINT]
+    assert sorted(lines) == [0, 1, 2, 3]
+    sent = [{name: lines[i][name] for name in (*ROWS[0], "_step")} for i in range(3)]
+    assert sent == [{**row, "_step": 10 * row["epoch"]} for row in ROWS]
+    assert {"results", "t-SNE"} <= set(lines[3])
+    assert any(path.startswith("media/images/t-SNE") for path in server.uploads)
+    assert any(path.startswith("media/table/results") for path in server.uploads)
+
+
+def test_wandb_online_without_key_is_one_warning_and_no_question_at_a_terminal(tmp_path: Path, home: Path) -> None:
+    program = (
+        "from pathlib import Path; from ssl_bench.config import compose; from ssl_bench.loggers import build_logger;"
+        "log = build_logger(compose(['logger=wandb']), folder=Path(), fingerprint='0' * 12, warn=print);"
+        "log.log(1, {'epoch': 1}); log.log_results({}, Path('none.png')); log.close()"
+    )
+    terminal, end = pty.openpty()
+    environment = {**os.environ, "WANDB_MODE": "online", "TERM": "xterm"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, stdin=end, stdout=end, stderr=end
+    )
+    os.close(end)
+    output, deadline = b"", time.monotonic() + 60
+    try:
+        while time.monotonic() < deadline and select.select([terminal], [], [], deadline - time.monotonic())[0]:
+            output += os.read(terminal, 4096)
+    except OSError:
+        pass  # the program has ended
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+    (line,) = output.decode().strip().splitlines()
+    assert line.startswith("logger=wandb failed (No API key configured")
+    assert line.endswith("the run goes on without it.")
+
+
+# -- TensorBoard ----------------------------------------------------------------------------------
+
+
+def test_tensorboard_shows_each_step_once_after_a_restart(tmp_path: Path, picture: Path) -> None:
+    tell("tensorboard", tmp_path, [*ROWS[:2], {**ROWS[2], "loss": -1.0}])  # to be superseded
+    logger = tell("tensorboard", tmp_path, ROWS)
+    logger.log_results(RESULTS, picture)
+    logger.close()
+    curves = scalars(tmp_path)
+    for name in ROWS[0]:
+        assert curves[name] == [(10 * row["epoch"], pytest.approx(row[name])) for row in ROWS]
+    assert curves["final/linear/student"] == [(30, 80.25)]
+    assert "final/linear/pixels" not in curves
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", ["start", "log", "log_results", "close"])
+def test_a_failing_logger_is_one_warning_and_silent_from_then_on(broken: str) -> None:
+    class Broken(Logger):
+        pass
+
+    def fail(*arguments: Any) -> None:
+        raise OSError("no space\nleft")
+
+    warnings: list[str] = []
+    setattr(Broken, broken, fail)
+    logger = Forgiving("broken", fail if broken == "start" else Broken, warnings.append)  # type: ignore[arg-type]
+    for epoch in (1, 2):
+        logger.log(epoch, {"epoch": epoch})
+    logger.log_results(RESULTS, Path("none.png"))
+    logger.close()
+    assert warnings == ["logger=broken failed (no space left); the run goes on without it."]
+
+
+def test_a_missing_package_ends_the_run_before_images_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(run, "build_data", lambda config: pytest.fail("images were asked for"))
+    with pytest.raises(
+        UserError, match="logger=tensorboard needs a package that is not installed: pip install tensorboard"
+    ):
+        run.run(compose(["logger=tensorboard"]))
+    check_installed("none")
+
+
+# -- whole runs -----------------------------------------------------------------------------------
+
+
+def kill_while_evaluating(folder: Path, *words: str) -> None:
+    process = start(folder, *words)
+    assert process.stdout is not None
+    assert any(line.startswith("evaluating") for line in process.stdout)
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_killed_runs_read_as_one_curve_in_wandb(tmp_path: Path, home: Path) -> None:
+    words = ("logger=wandb",)
+    stop_after(tmp_path, 7, signal.SIGKILL, *words)
+    kill_while_evaluating(tmp_path, *words)
+    folder = finish(tmp_path, *words)
+    parts = [Contents(path) for path in sorted((folder / "wandb").glob("offline-run-*"))]
+    assert len(parts) == 3
+    assert {part.id for part in parts} == {folder.name}
+    for part in parts[1:]:
+        rows = [{**row, "_step": row.pop("step")} for row in metrics(folder)]
+        assert [{name: row[name] for name in row if name != "images_per_second"} for row in part.curve] == rows
+        assert all(row["images_per_second"] > 0 for row in part.curve)
+    newest = Contents(folder / "wandb" / "latest-run")
+    assert newest.history == parts[2].history
+    record = json.loads((folder / "record.json").read_text())
+    for network, scores in record["results"].items():
+        for protocol, percent in scores.items():
+            assert newest.summary[f"final/{protocol}/{network}"] == percent
+    assert {newest.summary["results/path"], newest.summary["t-SNE/path"]} <= set(newest.files)
+
+
+@pytest.mark.slow
+def test_killed_runs_read_as_one_curve_in_tensorboard(tmp_path: Path) -> None:
+    words = ("logger=tensorboard",)
+    stop_after(tmp_path, 7, signal.SIGKILL, *words)
+    kill_while_evaluating(tmp_path, *words)
+    folder = finish(tmp_path, *words)
+    curves, rows = scalars(folder), metrics(folder)
+    for name in {name for row in rows for name in row} - {"step"}:
+        assert curves[name] == [(row["step"], pytest.approx(row[name])) for row in rows if name in row]
+    assert [step for step, _ in curves["images_per_second"]] == [row["step"] for row in rows]
+
+
+@pytest.mark.slow
+def test_each_run_of_a_sweep_has_its_own_wandb_run(tmp_path: Path, home: Path) -> None:
+    words = ("-m", "logger=wandb", "epochs=1", "seed=0,1")
+    subprocess.run(
+        [sys.executable, "-m", "ssl_bench", *(word for word in TINY if word != "epochs=4"), *words],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    folders = sorted((tmp_path / "runs").iterdir())
+    parts = [Contents(folder / "wandb" / "latest-run") for folder in folders]
+    assert [part.id for part in parts] == [folder.name for folder in folders]
+    assert {part.config["seed"] for part in parts} == {0, 1}
+    for folder, part in zip(folders, parts, strict=True):
+        assert [row["loss"] for row in part.curve] == [row["loss"] for row in metrics(folder)]
+        assert len(list((folder / "wandb").glob("offline-run-*"))) == 1

@@ -213,6 +213,9 @@ class _Flags(argparse.ArgumentParser):
         raise UserError(f"{message}.")
 
 
+SIGNALLED = 128  # a shell's exit status for a signal is this and its number
+
+
 def main(task: Task, arguments: Sequence[str] | None = None) -> int:
     """Run ``task`` for the command line's one run or, with ``-m``, for each of its runs; returns the exit status."""
     try:
@@ -237,18 +240,20 @@ def main(task: Task, arguments: Sequence[str] | None = None) -> int:
         return 0
     except UserError as error:
         return _report(error)
+    except KeyboardInterrupt:
+        print("ssl_bench: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
 
 
 def _report(error: UserError) -> int:
     """Show the one line; returns the exit status."""
     print("ssl_bench:", *str(error).split(), file=sys.stderr)
-    status: int = getattr(error, "status", 2)
-    return status
+    return error.status
 
 
 def _multirun(task: Task, words: Sequence[str]) -> int:
     """Check all runs, then have Hydra's launcher start them; the highest of their exit statuses."""
-    launcher = [word for word in words if re.match(r"hydra[/.]launcher\b", word)]
+    launcher = [word for word in words if re.match(r"\+*hydra[/.]launcher\b", word)]
     runs = list(cells([word for word in words if word not in launcher]))
     for run in runs:
         compose(run)
@@ -258,7 +263,10 @@ def _multirun(task: Task, words: Sequence[str]) -> int:
             task(compose(HydraConfig.get().overrides.task))
             return 0
         except UserError as error:
-            return _report(error)
+            status = _report(error)
+            if status > SIGNALLED:  # asked to stop: the runs that are left shall not start either
+                sys.exit(status)
+            return status
         except Exception:  # a sweep left alone over night shall not end with its first crash
             traceback.print_exc()
             return 1

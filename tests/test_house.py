@@ -1,0 +1,177 @@
+"""The house rules: who may import whom, and what may stand where."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "ssl_bench"
+FILES = sorted(SOURCE.rglob("*.py"))
+CONF = ROOT / "conf"
+
+# From the ground up. A room imports itself and the floors below its own; the package's own __init__ imports lazily.
+FLOORS = (
+    ("errors",),
+    ("schedules", "distributed", "batch", "options"),
+    ("augment", "teachers", "evaluation", "losses", "nn", "optim"),
+    ("methods", "data", "results", "loggers"),
+    ("callbacks",),  # they read methods and write results
+    ("config", "report"),
+    ("run",),
+    ("bench", "check", "evaluate", "plan"),
+    ("__main__",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(file: Path) -> str:
+    """The first folder or module under the package; a room's own __main__ is an entry point."""
+    return file.stem if file.stem == "__main__" else file.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Dotted names of all that a file imports, at its top or within functions."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports hide the room"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_rooms(file: Path) -> set[str]:
+    names = {name.split(".")[1] for name in imports(file) if name.startswith("ssl_bench.")}
+    return names - {"__version__"}
+
+
+def files_importing(*packages: str) -> set[str]:
+    return {
+        file.relative_to(SOURCE).as_posix()
+        for file in FILES
+        if any(name == package or name.startswith(f"{package}.") for name in imports(file) for package in packages)
+    }
+
+
+def ids(file: Path) -> str:
+    return file.relative_to(SOURCE).as_posix()
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file != SOURCE / "__init__.py"], ids=ids)
+def test_imports_point_down_only(file: Path) -> None:
+    room = room_of(file)
+    assert room in FLOOR, f"give {room} a floor"
+    upwards = {other for other in imported_rooms(file) - {room} if FLOOR[other] >= FLOOR[room]}
+    assert not upwards, f"{file} imports {upwards}"
+
+
+def test_only_config_knows_hydra_and_omegaconf() -> None:
+    assert files_importing("hydra", "omegaconf") == {"config.py"}
+
+
+def test_only_distributed_talks_to_other_processes() -> None:
+    assert files_importing("torch.distributed") <= {"distributed.py"}
+    spoken = {ids(file) for file in FILES if re.search(r"\btorch\.distributed\b", file.read_text(encoding="utf-8"))}
+    assert spoken <= {"distributed.py"}
+
+
+def test_lightning_is_imported_under_its_old_name_only() -> None:
+    assert not files_importing("lightning")
+
+
+@pytest.mark.parametrize("room", ["losses.py", "evaluation"])
+def test_arithmetic_knows_no_lightning(room: str) -> None:
+    users = files_importing("pytorch_lightning", "lightning", "lightning_fabric")
+    assert not {user for user in users if user.startswith(room)}
+
+
+@pytest.mark.parametrize("file", sorted((SOURCE / "methods").glob("*.py")), ids=ids)
+def test_a_method_knows_no_other_method_no_data_and_no_callback(file: Path) -> None:
+    methods = {name.split(".")[2] for name in imports(file) if name.startswith("ssl_bench.methods.")}
+    assert methods <= {"base"}
+    assert not imported_rooms(file) & {"data", "callbacks"}
+
+
+def test_no_file_is_named_after_nothing() -> None:
+    empty_words = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
+    assert not {ids(file) for file in FILES if empty_words & set(re.split(r"[_/.]", ids(file)))}
+
+
+def numeric_defaults(file: Path) -> Iterator[str]:
+    """``Class.name`` of constructor arguments and annotated fields whose default is a number."""
+
+    def is_number(node: ast.expr | None) -> bool:
+        if isinstance(node, ast.UnaryOp):
+            node = node.operand
+        if isinstance(node, (ast.Tuple, ast.List)):
+            return any(is_number(item) for item in node.elts)
+        return (
+            isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool)
+        )
+
+    for owner in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(owner, ast.ClassDef):
+            continue
+        dataclass = any("dataclass" in ast.unparse(decorator) for decorator in owner.decorator_list)
+        for node in owner.body:
+            if dataclass and isinstance(node, ast.AnnAssign) and is_number(node.value):
+                yield f"{owner.name}.{ast.unparse(node.target)}"
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                named = node.args.posonlyargs + node.args.args
+                pairs = [*zip(reversed(named), reversed(node.args.defaults), strict=False)]
+                pairs += [
+                    (arg, value)
+                    for arg, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+                    if value
+                ]
+                yield from (f"{owner.name}.{arg.arg}" for arg, value in pairs if is_number(value))
+
+
+def test_no_constructor_has_hyperparameters_of_its_own() -> None:
+    assert not {name for file in FILES for name in numeric_defaults(file)}
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import sys, ssl_bench; print('torch' in sys.modules, 'hydra' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_the_wheel_holds_every_package() -> None:
+    tomllib = pytest.importorskip("tomllib")
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = {".".join(file.parent.relative_to(SOURCE.parent).parts) for file in FILES if file.name == "__init__.py"}
+    # conf is mapped into the package from the top of the repository.
+    assert set(setuptools["packages"]) == packages | {"ssl_bench.conf"}
+    assert len(setuptools["packages"]) == len(set(setuptools["packages"]))
+    assert setuptools["package-dir"]["ssl_bench.conf"] == CONF.name
+
+
+def test_every_method_of_conf_is_a_class_and_every_method_file_has_a_conf() -> None:
+    base = importlib.import_module("ssl_bench.methods.base").Method
+    modules = set()
+    for file in (CONF / "method").glob("*.yaml"):
+        said = yaml.safe_load(file.read_text(encoding="utf-8"))
+        module, _, name = said["target"].rpartition(".")
+        assert said["name"] == file.stem
+        assert issubclass(getattr(importlib.import_module(module), name), base)
+        modules.add(module.rpartition(".")[2])
+    assert modules == {file.stem for file in (SOURCE / "methods").glob("*.py")} - {"__init__", "base"}
+
+
+def test_every_dataset_of_conf_is_in_the_catalog_and_has_a_recipe_of_views() -> None:
+    catalog = importlib.import_module("ssl_bench.data.catalog")
+    names = {file.stem for file in (CONF / "dataset").glob("*.yaml")}
+    for name in names:
+        said = yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert said["name"] == name
+    assert names == set(catalog.DATASETS)
+    assert names <= {file.stem for file in (CONF / "augment").glob("*.yaml")}

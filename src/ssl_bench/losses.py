@@ -42,7 +42,9 @@ def info_nce(query: Tensor, key: Tensor, *, first: int, temperature: float) -> T
     query: ``[n, D]``, standing at rows ``first`` to ``first + n`` of key: ``[N, D]``. N − 1 negatives each; ln N when
     all embeddings are equal.
     """
-    logits = F.normalize(full_precision(query), dim=1) @ F.normalize(full_precision(key), dim=1).T / temperature  # [n, N]
+    logits = (
+        F.normalize(full_precision(query), dim=1) @ F.normalize(full_precision(key), dim=1).T / temperature
+    )  # [n, N]
     return F.cross_entropy(logits, torch.arange(first, first + len(query), device=query.device))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ class SGD:
         trained = [p for p in parameters if p.requires_grad]
         if not trained:
             raise UserError("there is nothing to train: no parameter requires a gradient.")
-        groups = [{"params": trained}]
+        groups: list[dict[str, Any]] = [{"params": trained}]
         if self.exclude_bias_and_norm:
             groups = [
                 {"params": [p for p in trained if p.ndim > 1]},

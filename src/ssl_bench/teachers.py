@@ -8,12 +8,15 @@ with κ = 1 − η; they differ in when the step is taken.
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Twin = TypeVar("Twin", bound=nn.Module)
 
-def twin(student: nn.Module) -> nn.Module:
+
+def twin(student: Twin) -> Twin:
     """A copy of ``student`` that no gradient reaches.
 
     It stays in training mode: its BatchNorm uses batch statistics and keeps running ones of its own.

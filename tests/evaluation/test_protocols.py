@@ -33,21 +33,21 @@ def random_features(n: int, classes: int) -> Features:
 
 
 def test_registry_keeps_names_order_and_versions() -> None:
-    chosen = protocols(["linear", "knn1"], PROBE)
+    chosen = protocols(["linear", "knn1"], PROBE, refit=True)
     assert [(protocol.name, protocol.version) for protocol in chosen] == [("linear", 1), ("knn1", 1)]
-    assert [protocol.name for protocol in protocols(NAMES, PROBE)] == NAMES
+    assert [protocol.name for protocol in protocols(NAMES, PROBE, refit=True)] == NAMES
 
 
 def test_unknown_protocol_names_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"'knn20'.*knn1, knn200, knn1_100labels, linear"):
-        protocols(["knn20"], PROBE)
+        protocols(["knn20"], PROBE, refit=True)
 
 
 @pytest.mark.parametrize("name", ["knn1", "knn200", "linear"])
 @pytest.mark.parametrize("on", ["validation", "test"])
 def test_percent_is_that_of_the_predictions_on_the_split(name: str, on: str) -> None:
     splits = digits()
-    (protocol,) = protocols([name], PROBE)
+    (protocol,) = protocols([name], PROBE, refit=True)
     score = protocol.evaluate(splits, on, BUDGET)
     truth = getattr(splits, on).labels
     assert score.predictions is not None
@@ -59,13 +59,13 @@ def test_percent_is_that_of_the_predictions_on_the_split(name: str, on: str) -> 
 
 def test_knn1_on_its_own_bank_is_perfect() -> None:
     splits = digits()
-    (protocol,) = protocols(["knn1"], PROBE)
+    (protocol,) = protocols(["knn1"], PROBE, refit=True)
     assert protocol.evaluate(replace(splits, test=splits.bank), "test", BUDGET).percent == 100
 
 
 def test_knn200_uses_a_smaller_bank_whole_and_says_so() -> None:
     splits = digits()
-    (protocol,) = protocols(["knn200"], PROBE)
+    (protocol,) = protocols(["knn200"], PROBE, refit=True)
     assert protocol.evaluate(splits, "test", BUDGET).notes == {"k": 200, "bank": 1000}
     small = replace(splits, bank=splits.bank.rows(torch.arange(60)))
     score = protocol.evaluate(small, "test", BUDGET)
@@ -78,7 +78,7 @@ def test_knn200_uses_a_smaller_bank_whole_and_says_so() -> None:
 
 def test_few_labels_is_the_mean_over_ten_draws() -> None:
     splits = digits()
-    (protocol,) = protocols(["knn1_100labels"], PROBE)
+    (protocol,) = protocols(["knn1_100labels"], PROBE, refit=True)
     score = protocol.evaluate(splits, "test", BUDGET)
     percents = []
     for rows in balanced_draws(splits.bank, 10, labels=100, draws=10, seed=0):
@@ -119,7 +119,7 @@ def test_draws_are_the_same_images_for_every_order_of_the_bank_and_every_run() -
 )
 def test_few_labels_is_unavailable_with_a_reason(images: int, classes: int, reason: str) -> None:
     bank, test = random_features(images, classes), random_features(20, classes)
-    (protocol,) = protocols(["knn1_100labels"], PROBE)
+    (protocol,) = protocols(["knn1_100labels"], PROBE, refit=True)
     score = protocol.evaluate(Splits(bank, bank, test, test, classes), "test", BUDGET)
     assert score.percent is None
     assert score.predictions is None
@@ -130,7 +130,7 @@ def test_few_labels_is_unavailable_with_a_reason(images: int, classes: int, reas
 def test_unlabelled_test_split_is_unavailable_not_zero(name: str) -> None:
     splits = digits()
     unlabelled = replace(splits.test, labels=torch.full_like(splits.test.labels, -1))
-    (protocol,) = protocols([name], PROBE)
+    (protocol,) = protocols([name], PROBE, refit=True)
     score = protocol.evaluate(replace(splits, test=unlabelled), "test", BUDGET)
     assert score.percent is None
     assert score.notes == {"reason": "there are no labelled images in test"}
@@ -139,7 +139,7 @@ def test_unlabelled_test_split_is_unavailable_not_zero(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_unlabelled_rows_change_no_score(name: str) -> None:
     splits = digits()
-    (protocol,) = protocols([name], PROBE)
+    (protocol,) = protocols([name], PROBE, refit=True)
 
     def diluted(features: Features) -> Features:
         return features.joined(replace(features, labels=torch.full_like(features.labels, -1)))
@@ -150,10 +150,22 @@ def test_unlabelled_rows_change_no_score(name: str) -> None:
 
 def test_linear_reports_validation_without_refit_and_test_after_it() -> None:
     splits = digits()
-    (protocol,) = protocols(["linear"], PROBE)
+    (protocol,) = protocols(["linear"], PROBE, refit=True)
     on_validation, on_test = (protocol.evaluate(splits, on, BUDGET) for on in ("validation", "test"))
     kept = PROBE.fit(splits.train, splits.validation, 10, refit=False)
     assert on_validation.percent == on_validation.notes["validation_percent"] == kept.validation_percent
     refitted = PROBE.fit(splits.train, splits.validation, 10, refit=True)
     assert torch.equal(on_test.predictions, refitted.predict(splits.test.x))
     assert on_test.notes == {"learning_rate": refitted.learning_rate, "validation_percent": kept.validation_percent}
+
+
+def test_a_label_budget_keeps_the_probe_that_never_saw_validation_labels() -> None:
+    # Every validation image contradicts the training images: refitted on both, the probe would waver.
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    train = Features(x.repeat(20, 1), torch.arange(40) % 2, torch.arange(40))
+    contrary = Features(x.flip(0).repeat(60, 1), torch.arange(120) % 2, torch.arange(120))
+    splits = Splits(bank=train, train=train, validation=contrary, test=train, classes=2)
+    (kept,) = protocols(["linear"], PROBE, refit=False)
+    (refitted,) = protocols(["linear"], PROBE, refit=True)
+    assert kept.evaluate(splits, "test", 1 << 20).percent == 100
+    assert refitted.evaluate(splits, "test", 1 << 20).percent == 0

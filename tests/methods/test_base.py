@@ -51,7 +51,6 @@ def test_every_student_parameter_gets_a_gradient_and_no_teacher_parameter_does(n
         assert all(p.grad is None and not p.requires_grad for p in method.teacher.parameters())
 
 
-
 def test_a_step_that_a_gradient_scaler_skips_does_not_count() -> None:
     method, data = make("method=clbo", "method.lookahead=1", "method.teacher_step=1.0")
     calls: list[int] = []
@@ -93,7 +92,13 @@ def test_the_learning_rate_is_a_warm_up_and_a_cosine(fit: Fit, schedule: str) ->
         def on_train_batch_start(self, trainer: Any, method: Any, batch: Any, batch_idx: int) -> None:
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    fit("method=simclr", f"optimizer.schedule={schedule}", "optimizer.warmup=0.2", "optimizer.lr=0.5", callbacks=[Watch()])
+    fit(
+        "method=simclr",
+        f"optimizer.schedule={schedule}",
+        "optimizer.warmup=0.2",
+        "optimizer.lr=0.5",
+        callbacks=[Watch()],
+    )
     # Ten steps in two epochs of five; the first two warm up.
     at = range(2, 10) if schedule == "step" else [0, 0, 0, 5, 5, 5, 5, 5]
     expected = [0.25, 0.5, *(0.5 * (1 + math.cos(math.pi * step / 10)) / 2 for step in at)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_training_follows_algorithm_1_across_epoch_ends(fit: Fit, lookahead: int
 def test_the_teacher_stands_still_between_its_steps_and_the_count_crosses_epoch_ends(fit: Fit) -> None:
     method, steps = fit("method.lookahead=3")
     assert len(steps) == 10  # five batches an epoch, which three does not divide
-    moved = [not all(map(torch.equal, a["teacher"], b["teacher"])) for a, b in zip(steps, steps[1:], strict=False)]
+    moved = [not all(map(torch.equal, a["teacher"], b["teacher"])) for a, b in itertools.pairwise(steps)]
     assert moved == [(number % 3 == 0) for number in range(2, 11)]
     assert method.teacher_steps == 3
 
@@ -109,14 +110,16 @@ def test_restart_sets_the_student_back_to_the_teacher(fit: Fit) -> None:
 def test_the_ema_rule_moves_the_teacher_after_every_student_step(fit: Fit) -> None:
     method, steps = fit("method.lookahead=2", "method.teacher_rule=ema", "method.teacher_step=0.25")
     assert method.teacher_steps == 10
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in itertools.pairwise(steps):
         for old, new, student in zip(before["teacher"], after["teacher"], after["student"], strict=True):
             torch.testing.assert_close(new, 0.75 * old + 0.25 * student)
 
 
 def test_k1_with_the_sgd_rule_is_the_ema_rule(fit: Fit) -> None:
     _, bilevel = fit("method.lookahead=1", "method.teacher_step=0.1")
-    _, average = fit("method.lookahead=4", "method.teacher_rule=ema", "method.teacher_step=0.1", "method.proximal=0.026")
+    _, average = fit(
+        "method.lookahead=4", "method.teacher_rule=ema", "method.teacher_step=0.1", "method.proximal=0.026"
+    )
     _, same = fit("method.lookahead=1", "method.teacher_step=0.1", "method.proximal=0.026")
     assert all(map(torch.equal, same[-1]["teacher"], average[-1]["teacher"]))
     assert not all(map(torch.equal, bilevel[-1]["teacher"], average[-1]["teacher"]))
@@ -181,7 +184,11 @@ def test_independent_initialisation_gives_the_teacher_weights_of_its_own() -> No
     independent, _ = make("method.teacher_init=independent")
     assert all(map(torch.equal, copied.student.parameters(), copied.teacher.parameters()))
     assert all(map(torch.equal, copied.student.parameters(), independent.student.parameters()))
-    kernels = [(p, q) for p, q in zip(independent.student.parameters(), independent.teacher.parameters(), strict=True) if p.ndim > 1]
+    kernels = [
+        (p, q)
+        for p, q in zip(independent.student.parameters(), independent.teacher.parameters(), strict=True)
+        if p.ndim > 1
+    ]
     assert not any(torch.equal(p, q) for p, q in kernels)
 
 
@@ -220,7 +227,9 @@ def test_the_proximal_gradient_is_added_before_clipping(fit: Fit) -> None:
             if gradients:
                 norms.append(float(torch.stack([g.norm() for g in gradients]).norm()))
 
-    fit("method.proximal=50", "method.teacher_step=0.0", "optimizer.lr=0.01", gradient_clip_val=0.1, callbacks=[Watch()])
+    fit(
+        "method.proximal=50", "method.teacher_step=0.0", "optimizer.lr=0.01", gradient_clip_val=0.1, callbacks=[Watch()]
+    )
     assert norms
     assert max(norms) <= 0.1 * 1.001
 

@@ -17,7 +17,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.results.files import write_whole
 
 
-class Interrupted(UserError):
+class Interrupted(UserError):  # noqa: N818 (nothing is wrong)
     """The run was asked to stop and has saved its state; the status is the shell's for that signal."""
 
     def __init__(self, sentence: str, asked: signal.Signals) -> None:
@@ -106,16 +106,12 @@ class Checkpointer(pl.Callback):
                 self.asked,
             )
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["ssl_bench"] = {"fingerprint": self.fingerprint, "finished_epochs": self.finished_epochs}
         # Dropout and stochastic depth of some backbones draw from the global generators.
         checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.finished_epochs = checkpoint["ssl_bench"]["finished_epochs"]
         torch.set_rng_state(checkpoint["rng"]["cpu"].cpu())
         if checkpoint["rng"]["cuda"]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_bench.batch import Batch
 from ssl_bench.evaluation.features import Features, Splits, extract, pixels
-from ssl_bench.evaluation.protocols import Protocol, Score
+from ssl_bench.evaluation.protocols import On, Protocol, Score
 
 Scores = dict[str, Score]
 
@@ -56,7 +56,7 @@ class Evaluator:
         """Raw pixels in place of features."""
         return self._splits(pixels)  # type: ignore[arg-type]
 
-    def score(self, splits: Splits, names: Iterable[str], on: str) -> Scores:
+    def score(self, splits: Splits, names: Iterable[str], on: On) -> Scores:
         """Protocols by name on the ``validation`` or ``test`` images."""
         return {name: self.protocols[name].evaluate(splits, on, self.memory) for name in names}
 

@@ -108,18 +108,22 @@ class FewLabels:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A linear probe: trained on train, chosen on validation, refitted on both before it sees the test split."""
+    """A linear probe: trained on train, chosen on validation, refitted on both before it sees the test split.
+
+    Without ``refit`` the chosen one is kept, where validation labels would break a budget of labels.
+    """
 
     name: str
     version: int
     probe: LinearProbe
+    refit: bool
 
     def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
         queries = _split(splits, on)
         missing = _missing(**{"train": splits.train, "validation": splits.validation, on: queries})
         if missing:
             return _unavailable(missing)
-        fitted = self.probe.fit(splits.train, splits.validation, splits.classes, refit=on == "test")
+        fitted = self.probe.fit(splits.train, splits.validation, splits.classes, refit=self.refit and on == "test")
         predictions = fitted.predict(queries.x)
         notes: dict[str, float | int | str] = {
             "learning_rate": fitted.learning_rate,
@@ -128,14 +132,14 @@ class Linear:
         return Score(_percent(predictions, queries), predictions, notes)
 
 
-def protocols(names: Sequence[str], probe: LinearProbe) -> list[Protocol]:
-    """The protocols of these names, in this order. Raises UserError for a name that is not one of ours."""
+def protocols(names: Sequence[str], probe: LinearProbe, *, refit: bool) -> list[Protocol]:
+    """The protocols of these names, in this order; ``refit`` is the linear probe's. Raises UserError for a name that is not one of ours."""
     # Their numbers stand here and not in a configuration: a protocol that can be tuned compares nothing.
     known: list[Protocol] = [
         NearestNeighbours("knn1", version=1, k=1, temperature=0.1),
         NearestNeighbours("knn200", version=1, k=200, temperature=0.1),
         FewLabels("knn1_100labels", version=1, labels=100, draws=10, seed=0),
-        Linear("linear", version=1, probe=probe),
+        Linear("linear", version=1, probe=probe, refit=refit),
     ]
     by_name = {protocol.name: protocol for protocol in known}
     for name in names:

@@ -57,7 +57,7 @@ class Method(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.student = Network(backbone, projector).to(memory_format=torch.channels_last)
-        self.teacher: nn.Module | None = None
+        self.teacher: Network | None = None
         self.predictor: nn.Module | None = None
         self.views = views
         self.recipe = optimizer
@@ -148,8 +148,8 @@ class Method(pl.LightningModule):
         """Backbones by name, the one the paper deploys first."""
         found = {"student": self.student.backbone}
         if self.teacher is not None:
-            found["teacher"] = self.teacher.backbone  # type: ignore[assignment]
-        return {self.evaluated: found.pop(self.evaluated), **found}  # type: ignore[dict-item]
+            found["teacher"] = self.teacher.backbone
+        return {self.evaluated: found.pop(self.evaluated), **found}
 
     def get_extra_state(self) -> dict[str, int]:
         """Counters the next step depends on."""
@@ -168,13 +168,11 @@ class Method(pl.LightningModule):
 class EMATeacher(Method):
     """A method whose teacher is a moving average of the student: ξ ← ηξ + (1 − η)θ after every real step."""
 
-    def __init__(
-        self, *, momentum: float, momentum_schedule: str, teacher_init: Network | None, **parts: Any
-    ) -> None:
+    def __init__(self, *, momentum: float, momentum_schedule: str, teacher_init: Network | None, **parts: Any) -> None:
         super().__init__(**parts)
         self.momentum = momentum
         self.momentum_schedule = momentum_schedule
-        self.teacher = teachers.twin(teacher_init or self.student)
+        self.teacher: Network = teachers.twin(teacher_init or self.student)
 
     def after_optimizer_step(self) -> None:
         momentum = self.momentum

@@ -68,7 +68,7 @@ class CLBO(Method):
         self.teacher_rule = teacher_rule
         self.teacher_schedule = teacher_schedule
         self.teacher_buffers = teacher_buffers
-        self.teacher = teachers.twin(teacher_init or self.student)
+        self.teacher: Network = teachers.twin(teacher_init or self.student)
         self.teacher_steps = 0
         # A batch that is looked at K times already gives K student steps per pass over the data.
         fresh = lookahead_batch == "fresh"
@@ -77,17 +77,21 @@ class CLBO(Method):
     def on_fit_start(self) -> None:
         if self.lookahead_batch != "fresh" and self.lookahead > 1 and self.trainer.accumulate_grad_batches > 1:
             raise UserError(
-                f"method.lookahead_batch={self.lookahead_batch} runs the same batch {self.lookahead} times, and gradient "
-                "accumulation would pile up the gradients of these runs: use lookahead_batch=fresh or no accumulation."
+                f"method.lookahead_batch={self.lookahead_batch} runs the same batch {self.lookahead} times, and "
+                "gradient accumulation would pile up the gradients of these runs: use lookahead_batch=fresh or "
+                "trainer.accumulate=1."
             )
 
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
         v1, v2 = student  # [n, D]
         u1, u2 = gather(target[0]), gather(target[1])  # [N, D]
-        options = {"first": batch.place.first, "temperature": self.temperature}
+        first, temperature = batch.place.first, self.temperature
         if self.negatives == "both_views":
-            return nt_xent((v1, v2), (u1, u2), **options)
-        return (info_nce(v1, u2, **options) + info_nce(v2, u1, **options)) / 2
+            return nt_xent((v1, v2), (u1, u2), first=first, temperature=temperature)
+        both = info_nce(v1, u2, first=first, temperature=temperature) + info_nce(
+            v2, u1, first=first, temperature=temperature
+        )
+        return both / 2
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Add λ_e(θ − ξ): after unscaling, before clipping, and so through momentum like any gradient."""

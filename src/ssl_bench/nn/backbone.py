@@ -36,13 +36,13 @@ class ResNet(TorchvisionResNet):
         self.conv1 = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()  # type: ignore[assignment]
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
         self.layer1 = self._make_layer(block, width, layers[0])
         self.layer2 = self._make_layer(block, 2 * width, layers[1], stride=2)
         self.layer3 = self._make_layer(block, 4 * width, layers[2], stride=2)
         self.layer4 = self._make_layer(block, 8 * width, layers[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Identity()  # type: ignore[assignment]
+        self.fc = nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -60,7 +60,9 @@ def build_backbone(name: str, *, stem: str, width: int, channels: int) -> tuple[
     if name.startswith("timm/"):
         return _timm(name.removeprefix("timm/"), channels)
     known = ", ".join(LAYERS)
-    raise UserError(f"backbone.name={name} is unknown: use {known}, or timm/<model> with pip install 'ssl-bench[timm]'.")
+    raise UserError(
+        f"backbone.name={name} is unknown: use {known}, or timm/<model> with pip install 'ssl-bench[timm]'."
+    )
 
 
 def _timm(model: str, channels: int) -> tuple[nn.Module, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from ssl_bench.results.files import write_whole
 
 PERPLEXITY = 30.0
+LEGEND_CLASSES = 20  # more names than that nobody reads
 
 
 def tsne_picture(path: Path, features: Tensor, labels: Tensor, *, title: str, seed: int, limit: int) -> None:
@@ -26,15 +28,18 @@ def tsne_picture(path: Path, features: Tensor, labels: Tensor, *, title: str, se
     perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     plane = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(points)
 
+    known = np.unique(classes)
+    colours = colormaps["tab10" if len(known) <= 10 else "tab20" if len(known) <= LEGEND_CLASSES else "nipy_spectral"]
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    known = np.unique(classes)
-    drawn = axes.scatter(plane[:, 0], plane[:, 1], c=np.searchsorted(known, classes), cmap="tab10" if len(known) <= 10 else "nipy_spectral", s=9)
+    for place, label in enumerate(known):
+        rows = classes == label
+        colour = colours(place if len(known) <= LEGEND_CLASSES else place / (len(known) - 1))
+        axes.scatter(plane[rows, 0], plane[rows, 1], color=colour, s=9, label=str(label))
     axes.set_title(title, fontsize=10)
     axes.set_xticks([])
     axes.set_yticks([])
-    if len(known) <= 20:
-        handles, _ = drawn.legend_elements(num=None)
-        axes.legend(handles, [str(label) for label in known], title="class", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    if len(known) <= LEGEND_CLASSES:
+        axes.legend(title="class", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120, metadata={"Software": None}))

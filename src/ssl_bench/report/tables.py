@@ -16,7 +16,10 @@ def run_table(record: Mapping[str, Any]) -> Table:
     """One run: networks as rows, protocols as columns, percent on test images."""
     results: Mapping[str, Mapping[str, float | None]] = record["results"]
     versions: Mapping[str, int] = record["protocols"]
-    table = Table(title=f"{record['method']} on {record['dataset']}, scale {record['scale']}, seed {record['seed']}: % correct on test")
+    table = Table(
+        title=f"{record['method']} on {record['dataset']}, scale {record['scale']}, seed {record['seed']}: "
+        "% of test images"
+    )
     table.add_column("")
     protocols = list(dict.fromkeys(name for scores in results.values() for name in scores))
     for name in protocols:

@@ -61,7 +61,7 @@ class RunFolder:
                 raise ValueError(f"it belongs to run {record['fingerprint']}")
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(
-                f"{self.record} is not the record of this run ({error}). Move the folder {self.path} away to start over."
+                f"{self.record} is not the record of this run ({error}). Move {self.path} away to start over."
             ) from None
         return dict(record)
 
@@ -75,7 +75,9 @@ class RunFolder:
         except Timeout:
             raise UserError(f"another process is at work in {self.path}; wait for it, or stop it first.") from None
         except OSError as error:
-            raise UserError(f"runs_dir={self.path.parent} cannot be written ({error.strerror}): choose another.") from None
+            raise UserError(
+                f"runs_dir={self.path.parent} cannot be written ({error.strerror}): choose another."
+            ) from None
         try:
             yield
         finally:

@@ -23,6 +23,10 @@ class Timing(pl.Callback):
         """Images of the global batch per second of training, 0 before the first batch."""
         return self.images / self.seconds if self.seconds else 0.0
 
+    def on_train_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        # A run that goes on within an epoch does not start that epoch again.
+        self._since = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         self._since = time.perf_counter()
 

@@ -29,7 +29,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
     """Lightning's way to the disk, made atomic and durable; reads tensors and plain types only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_whole(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:  # given a path, torch.save hides what the system says of a full disk
+                torch.save(checkpoint, file)
+
+        write_whole(Path(path), write)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)

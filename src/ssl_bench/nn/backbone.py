@@ -30,7 +30,7 @@ class ResNet(TorchvisionResNet):
         block, layers = LAYERS[name]
         # What torchvision's constructor would set; it fixes three input channels and a width of 64.
         self._norm_layer = nn.BatchNorm2d
-        self.groups, self.base_width, self.dilation = 1, width if block is Bottleneck else 64, 1
+        self.groups, self.base_width, self.dilation = 1, 64, 1
         self.inplanes = width
         kernel, stride = (7, 2) if stem == "imagenet" else (3, 2 if stem == "small" else 1)
         self.conv1 = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)

@@ -25,9 +25,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         _sync_folder(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        # torch.save reports a full disk as a RuntimeError of its zip writer.
-        if isinstance(error, OSError) or (isinstance(error, RuntimeError) and "write" in str(error)):
-            raise UserError(_refused(path, error)) from error
+        refusal = _refusal(error)
+        if refusal is not None:
+            raise UserError(_refused(path, refusal)) from error
         raise
 
 
@@ -36,9 +36,16 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _refused(path: Path, error: BaseException) -> str:
-    full = isinstance(error, RuntimeError) or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    reason = "no space left" if full else f"{getattr(error, 'strerror', None) or error}"
+def _refusal(error: BaseException) -> OSError | None:
+    """The system's refusal behind ``error``: torch.save buries it under a RuntimeError of its zip writer."""
+    if isinstance(error, RuntimeError):
+        return error.__context__ if isinstance(error.__context__, OSError) else None
+    return error if isinstance(error, OSError) else None
+
+
+def _refused(path: Path, error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    reason = "no space left" if full else error.strerror or str(error)
     return (
         f"{path} could not be saved ({reason}); what was there before is intact. "
         "Make room or choose another runs_dir, then run the same command again to go on."

@@ -1,0 +1,91 @@
+"""Files are there whole or not at all, on real disks that refuse."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_bench.callbacks.checkpointer import WholeCheckpointIO
+from ssl_bench.errors import UserError
+from ssl_bench.results.files import write_text, write_whole
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of one mebibyte."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs more rights than this machine gives")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_no_space_left_keeps_what_was_there_and_says_so(full_disk: Path) -> None:
+    path = full_disk / "state.ckpt"
+    write_whole(path, lambda temporary: torch.save({"good": torch.ones(10)}, temporary))
+    saves = (
+        lambda: WholeCheckpointIO().save_checkpoint({"large": torch.zeros(1 << 20)}, path),
+        lambda: write_whole(path, lambda temporary: temporary.write_bytes(bytes(1 << 22))),
+    )
+    for save in saves:
+        with pytest.raises(UserError, match=r"state\.ckpt could not be saved \(no space left\).*Make room"):
+            save()
+        assert torch.equal(torch.load(path, weights_only=True)["good"], torch.ones(10))
+        assert os.listdir(full_disk) == ["state.ckpt"]
+
+
+def write_beyond_the_limit(path: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+    try:
+        write_text(path, "x" * (1 << 20))
+    except UserError as error:
+        os._exit(7 if "no space left" in str(error) else 8)
+
+
+def test_a_file_that_the_system_cuts_short_is_not_put_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    write_text(path, "before")
+    process = multiprocessing.get_context("spawn").Process(target=write_beyond_the_limit, args=(path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 7
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["metrics.csv"]
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write_text(path, "before")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, fail)
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_the_temporary_file_stands_in_the_same_folder_under_the_same_suffix(tmp_path: Path) -> None:
+    seen: list[Path] = []
+
+    def write(temporary: Path) -> None:
+        seen.append(temporary)
+        temporary.write_text("x")
+
+    write_whole(tmp_path / "new" / "picture.png", write)
+    assert seen[0].parent == tmp_path / "new"
+    assert seen[0].suffix == ".png"
+    assert seen[0].name != "picture.png"

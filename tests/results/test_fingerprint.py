@@ -1,0 +1,83 @@
+"""Equal runs share a name; runs with other numbers do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ssl_bench.config import compose
+from ssl_bench.results import fingerprint as module
+from ssl_bench.results.fingerprint import fingerprint
+
+
+def name(*words: str, digest: str = "d", precision: str = "32-true") -> str:
+    return fingerprint(compose(words), data_digest=digest, precision=precision)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "runs_dir=elsewhere",
+        "data_dir=elsewhere",
+        "logger=wandb",
+        "trainer.accelerator=cpu",
+        "trainer.checkpoint_seconds=5",
+        "trainer.progress=false",
+        "trainer.threads=1",
+        "evaluation.memory=1048576",
+        "epochs=30",
+        "scale.batch_size=64",
+    ],
+)
+def test_where_and_how_a_run_is_watched_does_not_change_its_name(word: str) -> None:
+    assert name(word) == name()
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "seed=1",
+        "epochs=31",
+        "batch_size=32",
+        "method=simclr",
+        "method.lookahead=3",
+        "optimizer.lr=0.1",
+        "dataset=fashion_mnist",
+        "scale=cpu",
+        "subset=500",
+        "labels=100",
+        "augment.groups.global.flip=0.5",
+        "backbone.width=8",
+        "evaluation.linear.epochs=3",
+        "eval_every=3",
+        "trainer.clip=1.0",
+        "trainer.accumulate=2",
+    ],
+)
+def test_what_changes_the_numbers_changes_the_name(word: str) -> None:
+    assert name(word) != name()
+
+
+def test_data_precision_and_numerics_are_part_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = name()
+    assert name(digest="e") != base
+    assert name(precision="bf16-mixed") != base
+    assert name("trainer.precision=32-true") == base  # resolved, not as asked for
+    monkeypatch.setattr(module, "NUMERICS", module.NUMERICS + 1)
+    assert name() != base
+
+
+def test_two_ways_to_say_the_same_number_give_the_same_name() -> None:
+    assert name("epochs=12") == name("dataset.epochs=12")
+
+
+def test_a_key_added_later_is_left_out_while_neutral(monkeypatch: pytest.MonkeyPatch) -> None:
+    config: dict[str, Any] = compose([])
+    old = fingerprint(config, data_digest="d", precision="32-true")
+    config["method"]["symmetric"] = True
+    assert fingerprint(config, data_digest="d", precision="32-true") != old
+    monkeypatch.setitem(module.NEUTRAL, "method.symmetric", True)
+    assert fingerprint(config, data_digest="d", precision="32-true") == old
+    config["method"]["symmetric"] = False
+    assert fingerprint(config, data_digest="d", precision="32-true") != old

@@ -1,11 +1,13 @@
-"""Loggers that people look at while a run trains; what a run leaves behind does not depend on them.
+r"""Loggers that people look at while a run trains; what a run leaves behind does not depend on them.
 
 A run that goes on after an interruption first repeats its earlier epochs, so what a logger writes then is the whole
 curve by itself. TensorBoard shows the newest edition of every step. W&B cannot resume offline and starts a new file
-under the same run id; ``latest-run`` always points to the newest, so the one command that uploads each run as one
-curve is
+under the same run id, and `latest-run` points to the newest, so this uploads every run as one curve:
 
-    wandb sync runs/*/wandb/latest-run
+    find runs -name latest-run -exec wandb sync {} \;
+
+One run at a time: W&B writes its file every 15 seconds, and one that was killed before that and never went on has
+nothing to read, which would stop `wandb sync` for all runs of one call.
 """
 
 from __future__ import annotations

@@ -1,0 +1,120 @@
+"""python -m ssl_bench.bench: see ``--help``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssl_bench.errors import UserError
+from ssl_bench.options import CONF, Option, comments, nearest, typed
+
+# One file each, with a function ``measure``; in the order in which all of them run.
+BENCHMARKS = {
+    "step": "a training step against the same step in plain float32",
+    "program": "the whole program against a bare training loop",
+    "augment": "views drawn in batches against PIL images one by one",
+    "knn": "exact nearest neighbours against scikit-learn",
+    "probe": "the linear probe against scikit-learn",
+    "teacher": "the teacher's update as a share of a training step",
+}
+BUSY = 0.7  # processes that wait for a processor; above it they slow the two sides by chance
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the words, then measure, print and save; returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "-h" in words or "--help" in words:
+        print(help_text())
+        return 0
+    try:
+        names, settings = read(words)
+        run(names, settings)
+    except UserError as error:
+        print("ssl_bench:", *str(error).split(), file=sys.stderr)
+        return error.status
+    return 0
+
+
+def read(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Benchmarks to run, all where none is named, and the options; UserError for a word that is neither."""
+    known = options()
+    names: list[str] = []
+    settings = {key: option.default for key, option in known.items()}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            if word not in BENCHMARKS:
+                raise UserError(f"benchmark {word} is unknown{_hint(word, BENCHMARKS)}")
+            names.append(word)
+        elif key in known:
+            settings[key] = known[key].read(_value(value))
+        else:
+            raise UserError(f"option {key} is unknown{_hint(key, known)}")
+    return list(dict.fromkeys(names)) or list(BENCHMARKS), settings
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    return nearest(word, known) or f"; known are {', '.join(known)}."
+
+
+def _value(text: str) -> Any:
+    """``text`` as YAML reads it, or as it is where YAML finds a structure or nothing readable."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if value is None or isinstance(value, (bool, int, float)) else text
+
+
+def options() -> dict[str, Option]:
+    """What can be set, with defaults and allowed values."""
+    defaults = yaml.safe_load(CONF.joinpath("bench.yaml").read_text(encoding="utf-8"))
+    return {key: Option(key, defaults[key], *said) for key, said in comments("bench.yaml").items()}
+
+
+def help_text() -> str:
+    """Usage, benchmarks, options."""
+    lines = ["python -m ssl_bench.bench [benchmark ...] [key=value ...]", "", "Benchmarks; all of them without a name:"]
+    lines += [f"  {name:<14}{meaning}" for name, meaning in BENCHMARKS.items()]
+    lines += ["", "Options, with the allowed values:"]
+    for key, option in options().items():
+        lines.append(f"  {f'{key}={typed(option.default)}':<14}{option.allowed} {option.meaning}".rstrip())
+    return "\n".join(lines)
+
+
+def run(names: Sequence[str], settings: dict[str, Any]) -> None:
+    """Measure, print a table and, with ``out``, save results and picture."""
+    import torch
+    from rich.console import Console
+
+    from ssl_bench.bench import report
+    from ssl_bench.bench.measurement import Measurement
+
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+    console = Console()
+    console.print(report.machine(), highlight=False, soft_wrap=True)
+    if load is not None and load > BUSY:
+        console.print(f"warning: other processes are running (load {load:.1f}); figures will be off.", style="yellow")
+    if settings["size"] == "small":
+        console.print("warning: size=small only shows that everything runs; its figures mean nothing.", style="yellow")
+    found: list[Measurement] = []
+    for name in names:
+        console.print(f"measuring: {BENCHMARKS[name]}", highlight=False)
+        benchmark = importlib.import_module(f"ssl_bench.bench.{name}")
+        measured: list[Measurement] = benchmark.measure(settings["repeats"], small=settings["size"] == "small")
+        found += measured
+        if settings["out"]:  # after each, so that an interruption loses one benchmark and not all
+            report.save(Path(settings["out"]), measured, size=settings["size"], load=load)
+    console.print(report.table(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

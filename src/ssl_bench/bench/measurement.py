@@ -1,0 +1,84 @@
+"""What one comparison found, and how two ways are timed in turn."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Target:
+    """The figure to reach: of the ratio, or of our own value where ``on`` says so."""
+
+    number: float
+    at_least: bool  # else at most
+    on: str = "ratio"  # or "value"
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.number:g}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What our way and the baseline took, in turn."""
+
+    benchmark: str
+    case: str
+    ours: str  # what was measured, in words
+    baseline: str
+    unit: str
+    pairs: Sequence[tuple[float, float]]  # ours, the baseline's
+    meaning: str  # of the ratio, in words
+    less_is_faster: bool = False  # the ratio is baseline / ours, else ours / baseline
+    target: Target | None = None
+
+    @property
+    def values(self) -> list[float]:
+        """Ours."""
+        return [mine for mine, _ in self.pairs]
+
+    @property
+    def baseline_values(self) -> list[float]:
+        """The baseline's."""
+        return [theirs for _, theirs in self.pairs]
+
+    @property
+    def ratios(self) -> list[float]:
+        """One per pair: what slows the machine for a while slows both sides of a pair, and cancels."""
+        return [theirs / mine if self.less_is_faster else mine / theirs for mine, theirs in self.pairs]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the ratios."""
+        return median(self.ratios)
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the target was reached, None without one."""
+        if self.target is None:
+            return None
+        judged = self.ratio if self.target.on == "ratio" else median(self.values)
+        return judged >= self.target.number if self.target.at_least else judged <= self.target.number
+
+
+def alternate(ours: Callable[[], object], baseline: Callable[[], object], repeats: int) -> list[tuple[float, float]]:
+    """Seconds of both, A B A B …, after one call of each that is not counted."""
+    ours()
+    baseline()
+    return [(seconds(ours), seconds(baseline)) for _ in range(repeats)]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    gc.collect()  # not in the middle of somebody's turn
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def rates(pairs: Sequence[tuple[float, float]], amount: float) -> list[tuple[float, float]]:
+    """``amount`` per second, from the seconds of both sides."""
+    return [(amount / mine, amount / theirs) for mine, theirs in pairs]

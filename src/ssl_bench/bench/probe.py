@@ -1,0 +1,79 @@
+"""The linear probe, six learning rates at once and chosen among, against one fit of scikit-learn."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_bench.bench.features import CLASSES, clustered
+from ssl_bench.bench.measurement import Measurement, alternate
+from ssl_bench.config import compose
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.linear import LinearProbe
+
+BASELINE = "scikit-learn's LogisticRegression, 100 iterations"
+WIDTH = 512
+NOISE = 8.0  # so much that the classes overlap, and accuracies can differ
+
+
+def measure(repeats: int, *, small: bool) -> list[Measurement]:
+    """Time of a fit, and the accuracy it reaches on other features."""
+    train_rows, test_rows = (500, 100) if small else (50_000, 10_000)
+    x, labels = clustered(train_rows, WIDTH, seed=1, noise=NOISE)
+    test = Features(*clustered(test_rows, WIDTH, seed=2, noise=NOISE), torch.arange(test_rows))
+    everything = Features(x, labels, torch.arange(train_rows))
+    held_out = torch.arange(train_rows) < train_rows // 10
+    train, validation = everything.rows(~held_out), everything.rows(held_out)
+    linear: dict[str, Any] = compose(["scale=cpu"])["evaluation"]["linear"]
+    probe = LinearProbe(**{**linear, "learning_rates": tuple(linear["learning_rates"])}, seed=0)
+
+    def ours() -> Tensor:
+        return probe.fit(train, validation, CLASSES, refit=True).predict(test.x)
+
+    def baseline() -> Tensor:
+        return _logistic_regression(everything, test)
+
+    pairs = alternate(ours, baseline, repeats)
+    way = f"SGD, {linear['epochs']} epochs, the best of {len(probe.learning_rates)} learning rates, refitted"
+    case = f"{train_rows:,} × {WIDTH} features, {CLASSES} classes"
+    return [
+        Measurement(
+            benchmark="probe",
+            ours=way,
+            baseline=BASELINE,
+            case=case,
+            unit="s",
+            pairs=pairs,
+            meaning="times as fast as the baseline",
+            less_is_faster=True,
+        ),
+        Measurement(
+            benchmark="probe",
+            ours=way,
+            baseline=BASELINE,
+            case=f"accuracy, {case}",
+            unit="%",
+            pairs=[(_percent(ours(), test), _percent(baseline(), test))],
+            meaning="",
+        ),
+    ]
+
+
+def _logistic_regression(train: Features, test: Features) -> Tensor:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=100))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier.fit(train.x.numpy(), train.labels.numpy())
+    return torch.from_numpy(classifier.predict(test.x.numpy()))
+
+
+def _percent(predictions: Tensor, test: Features) -> float:
+    return 100 * float((predictions == test.labels).float().mean())

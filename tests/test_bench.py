@@ -1,0 +1,225 @@
+"""The speed table: what it compares is the same thing, its figures are what they claim, its words are checked."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssl_bench import run
+from ssl_bench.bench import __main__ as command
+from ssl_bench.bench import report
+from ssl_bench.bench.augment import PILViews
+from ssl_bench.bench.bare import default_loop
+from ssl_bench.bench.knn import MEMORY, Task, added_memory
+from ssl_bench.bench.measurement import Measurement, Target, alternate, rates
+from ssl_bench.bench.synthetic import batches, configuration, in_catalog, pictures, synthetic_dataset
+from ssl_bench.data import catalog
+from ssl_bench.errors import UserError
+
+
+def measurement(
+    *pairs: tuple[float, float], benchmark: str = "step", less_is_faster: bool = False, target: Target | None = None
+) -> Measurement:
+    return Measurement(benchmark, "case", "ours", "theirs", "s", pairs, "times as fast", less_is_faster, target)
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("kn", "benchmark kn is unknown; did you mean knn?"),
+        ("teachers", "benchmark teachers is unknown; did you mean teacher?"),
+        ("zzz", "benchmark zzz is unknown; known are step, program, augment, knn, probe, teacher."),
+        ("repeat=3", "option repeat is unknown; did you mean repeats?"),
+        ("repeats=0", "repeats=0 is not allowed: repeats is a whole number at least 1."),
+        ("repeats=often", "repeats=often is not allowed: repeats is a whole number at least 1."),
+        ("size=smal", "size=smal is not allowed: size is full or small; did you mean small?"),
+        ("threads=[1", "threads=[1 is not allowed: threads is null or a whole number at least 1."),
+    ],
+)
+def test_a_wrong_word_is_named_in_one_sentence(word: str, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        command.read([word])
+    assert str(error.value) == sentence
+
+
+def test_words_choose_benchmarks_and_options_and_none_means_all() -> None:
+    assert command.read([]) == (list(command.BENCHMARKS), {"repeats": 5, "size": "full", "threads": None, "out": None})
+    names, settings = command.read(["knn", "repeats=2", "step", "out=some/where", "knn"])
+    assert names == ["knn", "step"]
+    assert (settings["repeats"], settings["out"]) == (2, "some/where")
+
+
+def test_a_wrong_word_ends_the_command_before_torch_is_imported() -> None:
+    script = (
+        "import sys, ssl_bench.bench.__main__ as m; s = m.main(['kn']); sys.exit(9 if 'torch' in sys.modules else s)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "ssl_bench: benchmark kn is unknown; did you mean knn?\n"
+
+
+def test_every_benchmark_has_a_file_of_its_name() -> None:
+    folder = Path(command.__file__).parent
+    assert all((folder / f"{name}.py").exists() for name in command.BENCHMARKS)
+    assert all(name in command.help_text() for name in (*command.BENCHMARKS, *command.options()))
+
+
+# -- figures --------------------------------------------------------------------------------------
+
+
+def test_both_sides_take_turns_and_their_first_calls_do_not_count() -> None:
+    calls: list[str] = []
+    pairs = alternate(lambda: calls.append("ours"), lambda: calls.append("baseline"), repeats=3)
+    assert calls == ["ours", "baseline"] * 4
+    assert len(pairs) == 3
+
+
+def test_the_ratio_is_the_median_over_pairs_so_a_slow_minute_cancels() -> None:
+    slow = 10.0  # times slower, in the second and third pair
+    pairs = [(1.0, 3.0), (slow, 3.0 * slow), (slow, 3.0 * slow), (1.0, 3.3)]
+    assert measurement(*pairs, less_is_faster=True).ratio == pytest.approx(3.0)
+    assert measurement(*rates(pairs, 128)).ratio == pytest.approx(3.0)
+
+
+def test_a_target_is_a_bound_on_the_ratio_or_on_the_value() -> None:
+    assert measurement((4.0, 2.0)).reached is None
+    assert measurement((4.0, 2.0), target=Target(2.0, at_least=True)).reached is True
+    assert measurement((4.0, 2.0), target=Target(2.1, at_least=True)).reached is False
+    assert measurement((4.0, 2.0), target=Target(2.0, at_least=False)).reached is True
+    assert measurement((4.0, 2.0), target=Target(1.9, at_least=False)).reached is False
+    assert measurement((4.0, 2.0), target=Target(3.9, at_least=False, on="value")).reached is False
+
+
+@pytest.mark.skipif(not MEMORY.exists(), reason="the system does not tell")
+def test_added_memory_sees_what_was_taken_and_given_back() -> None:
+    taken = 64 * 2**20
+
+    def way(bank: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tensor:
+        if len(bank) > k:  # not in the call that warms up
+            block = torch.ones(taken, dtype=torch.uint8)
+            time.sleep(0.1)
+            del block
+        return labels
+
+    found = added_memory(way, Task("clustered", 1000, 10, 5))
+    assert found == pytest.approx(taken, rel=0.1)
+
+
+def test_saving_replaces_the_rows_of_the_same_benchmark_only(tmp_path: Path) -> None:
+    both = [measurement((1.0, 2.0), benchmark="step"), measurement((1.0, 3.0), benchmark="knn")]
+    report.save(tmp_path, both, size="full", load=0.1)
+    report.save(tmp_path, [measurement((1.0, 5.0), (1.0, 4.0), benchmark="step")], size="full", load=None)
+    rows = report.read(tmp_path / "results.csv")
+    assert [(row["benchmark"], row["baseline_median"], row["repeats"]) for row in rows] == [
+        ("knn", "3", "1"),
+        ("step", "4.5", "2"),
+    ]
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_of_another_kind_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="does not hold measurements"):
+        report.save(tmp_path, [measurement((1.0, 2.0))], size="full", load=None)
+    assert path.read_text() == "a,b\n1,2\n"
+
+
+# -- what is compared is the same thing -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol", "clbo"])
+def test_the_bare_loop_takes_the_step_that_training_takes(method: str) -> None:
+    dataset = synthetic_dataset(8, channels=3, side=32)
+    config = configuration(dataset, f"method={method}", "backbone.width=2", "batch_size=8")
+    (batch,) = batches(pictures(8, 3, 32), 8)
+    bare = default_loop(run.build_method(config, dataset), batch, "32-true")
+    trained = run.build_method(config, dataset)
+    optimizer, _ = trained.recipe.build(trained.parameters(), total_steps=1, steps_per_epoch=1)
+    before = [parameter.clone() for parameter in trained.parameters()]
+
+    bare.run(1)
+    trained.training_step(batch, 0)["loss"].backward()
+    optimizer.step()
+
+    moved = [not torch.equal(old, new) for old, new in zip(before, trained.parameters(), strict=True)]
+    assert any(moved)
+    for mine, theirs in zip(bare.method.parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_pil_pipeline_draws_the_same_recipe(channels: int) -> None:
+    count = 400
+    dataset = synthetic_dataset(count, channels, side=32)
+    views = run.build_method(configuration(dataset, "backbone.width=1"), dataset).views
+    images = pictures(count, channels, 32)
+    (batch,) = batches(images, count)
+    ours = views(batch)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = [
+            torch.stack(view) for view in zip(*map(PILViews(images, views).__getitem__, range(count)), strict=True)
+        ]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.shape == other.shape
+        # Over images, of each image's mean, contrast, sharpness and colour: a missing operation moves one of them.
+        for feature in (_mean, _contrast, _sharpness, _colour):
+            a, b = feature(mine), feature(other)
+            error = (a.var() / count + b.var() / count).sqrt()
+            assert abs(float(a.mean() - b.mean())) <= 4 * float(error) + 0.01, feature.__name__
+
+
+def _mean(views: Tensor) -> Tensor:
+    return views.mean((1, 2, 3))
+
+
+def _contrast(views: Tensor) -> Tensor:
+    return views.std((1, 2, 3))
+
+
+def _sharpness(views: Tensor) -> Tensor:
+    return views.diff(dim=-1).abs().mean((1, 2, 3))
+
+
+def _colour(views: Tensor) -> Tensor:
+    return (views - views.mean(1, keepdim=True)).abs().mean((1, 2, 3))
+
+
+def test_the_made_up_dataset_is_in_the_catalog_only_while_it_is_needed() -> None:
+    dataset = synthetic_dataset(20, channels=3, side=8)
+    with in_catalog(dataset):
+        splits = catalog.load("synthetic", "nowhere")
+    assert splits["train"].images.shape == (20, 3, 8, 8)
+    assert "synthetic" not in catalog.DATASETS
+
+
+# -- all of it ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_every_benchmark_runs_and_leaves_its_rows_and_a_picture(tmp_path: Path) -> None:
+    words = [sys.executable, "-W", "error", "-m", "ssl_bench.bench", "size=small", "repeats=1", "out=found"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "found" / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(dict.fromkeys(row["benchmark"] for row in rows)) == list(command.BENCHMARKS)
+    for row in rows:
+        assert float(row["min"]) <= float(row["median"]) <= float(row["max"])
+        assert float(row["ratio"]) > 0
+        assert row["size"] == "small"
+        assert row["ours"]
+        assert row["baseline"]
+        assert "torch" in row["versions"]
+    assert (tmp_path / "found" / "ratios.png").stat().st_size > 5000

@@ -1,0 +1,263 @@
+"""One run from configuration to record, and what happens when something is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+
+from ssl_bench import load_encoder
+from ssl_bench.config import compose
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.features import extract
+from ssl_bench.methods.base import Method
+from ssl_bench.report.tables import run_table
+from ssl_bench.run import build, random_backbone, run
+
+WORDS = ("scale=smoke", "subset=160", "batch_size=16", "trainer.progress=false", "trainer.precision=32-true")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, dict[str, Any]]:
+    """A small CLBO run: its configuration, folder and record."""
+    config = compose([*WORDS, f"runs_dir={tmp_path_factory.mktemp('runs')}"])
+    record = run(config)
+    return config, Path(config["runs_dir"]) / record["fingerprint"], record
+
+
+Finished = tuple[dict[str, Any], Path, dict[str, Any]]
+
+
+def test_a_run_leaves_the_promised_files(finished: Finished) -> None:
+    _, folder, record = finished
+    expected = {"config.yaml", "metrics.csv", "record.json", "predictions.npz", "encoder.safetensors", "tsne.png"}
+    assert expected <= {path.name for path in folder.iterdir()}
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    assert not [path.name for path in folder.rglob("*tmp*")]
+    assert json.loads((folder / "record.json").read_text()) == json.loads(json.dumps(record))
+
+
+def test_the_record_names_the_run_and_scores_every_network_under_every_protocol(finished: Finished) -> None:
+    _, _, record = finished
+    assert list(record)[:5] == ["method", "dataset", "scale", "seed", "fingerprint"]
+    assert list(record["results"]) == ["teacher", "student", "random", "pixels"]
+    for scores in record["results"].values():
+        assert set(scores) == {"knn1", "knn200", "knn1_100labels", "linear"}
+        assert all(0 <= value <= 100 for value in scores.values())
+
+
+def test_the_record_keeps_no_path_host_or_user(finished: Finished) -> None:
+    import getpass
+    import platform
+
+    config, folder, _ = finished
+    text = (folder / "record.json").read_text()
+    assert config["runs_dir"] not in text
+    assert str(Path.home()) not in text
+    assert f'"{platform.node()}"' not in text
+    assert f'"{getpass.getuser()}"' not in text
+
+
+def test_predictions_give_the_recorded_accuracy_again(finished: Finished) -> None:
+    _, folder, record = finished
+    arrays = np.load(folder / "predictions.npz")
+    for network, scores in record["results"].items():
+        for protocol in ("knn1", "knn200", "linear"):
+            right = (arrays[f"{network}/{protocol}"] == arrays["labels"]).mean()
+            assert 100 * right == pytest.approx(scores[protocol])
+
+
+def test_the_curves_of_student_and_teacher_end_at_the_final_table(finished: Finished) -> None:
+    _, _, record = finished
+    for network in ("teacher", "student"):
+        for protocol in ("knn1", "linear"):
+            curve = record["curves"][f"test/{protocol}/{network}"]
+            assert [epoch for epoch, _ in curve] == [1, 2]
+            assert curve[-1][1] == record["results"][network][protocol]
+            assert len(record["curves"][f"validation/{protocol}/{network}"]) == 2
+
+
+def test_metrics_hold_the_collapse_panel_of_every_epoch(finished: Finished) -> None:
+    _, folder, _ = finished
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    for row in rows:
+        assert 0 < float(row["collapse/embedding_std"]) < 0.3
+        assert 1 < float(row["collapse/rankme"]) <= 16
+        assert float(row["collapse/uniformity"]) < 0
+        assert 0 < float(row["collapse/alignment"]) < 4
+
+
+def test_load_encoder_gives_the_runs_own_features(finished: Finished) -> None:
+    config, folder, _ = finished
+    method, data = build(config)
+    data.setup()
+    method.load_state_dict(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    encoder = load_encoder(folder)
+    assert not encoder.training
+    own = extract(
+        method.teacher.backbone,  # type: ignore[union-attr, arg-type]
+        encoder.clean,  # type: ignore[arg-type]
+        data.test(),
+        device="cpu",
+        autocast=None,
+        channels_last=True,
+    )
+    images = data.splits["test"].images.float() / 255
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(images), own.x, rtol=1e-5, atol=1e-5)
+    assert load_encoder(folder / "encoder.safetensors") is not None
+
+
+def test_the_random_baseline_is_the_network_before_training() -> None:
+    config = compose(WORDS)
+    method, data = build(config)
+    baseline = random_backbone(config, data.dataset)
+    assert all(map(torch.equal, method.student.backbone.parameters(), baseline.parameters()))
+
+
+def test_a_finished_run_is_shown_again_and_not_trained_again(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, folder, record = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    monkeypatch.setattr(Method, "training_step", None)
+    assert run(config)["results"] == record["results"]
+    assert "Finished before" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_two_processes_are_kept_out_of_one_folder(finished: Finished) -> None:
+    config, folder, _ = finished
+    with FileLock(folder / ".lock"), pytest.raises(UserError, match="another process is at work"):
+        run(config)
+
+
+def test_a_checkpoint_holds_plain_types_only(finished: Finished) -> None:
+    _, folder, _ = finished
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+    def check(value: Any, path: str) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                assert type(key) in (str, int), path
+                check(item, f"{path}.{key}")
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                check(item, path)
+        else:
+            assert value is None or type(value) in (bool, int, float, str, torch.Tensor), f"{path}: {type(value)}"
+
+    check(state, "")
+
+
+def test_the_table_shows_every_network_and_protocol(finished: Finished) -> None:
+    from rich.console import Console
+
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(run_table(finished[2]))
+    text = console.export_text()
+    for word in ("teacher", "student", "random weights", "raw pixels", "knn1 v1", "linear v1"):
+        assert word in text
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "text", "pickle"])
+def test_a_damaged_or_foreign_checkpoint_is_named_and_kept(finished: Finished, tmp_path: Path, damage: str) -> None:
+    config, folder, _ = finished
+    whole = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    path = tmp_path / folder.name / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True)
+    if damage == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "foreign":
+        torch.save({**torch.load(folder / "checkpoints" / "last.ckpt"), "ssl_bench": {"fingerprint": "0" * 12}}, path)
+    elif damage == "text":
+        path.write_text("not a checkpoint")
+    else:
+        torch.save({"ssl_bench": Path}, path)  # a class: what weights_only refuses
+    content = path.read_bytes()
+    with pytest.raises(UserError, match=r"last\.ckpt .*Move it away to start over"):
+        run({**config, "runs_dir": str(tmp_path)})
+    assert path.read_bytes() == content
+
+
+def test_a_loss_that_is_not_finite_stops_with_method_step_and_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssl_bench.methods.clbo import CLBO
+
+    loss = CLBO.loss
+
+    def broken(self: CLBO, student: Any, target: Any, batch: Any) -> Any:
+        value = loss(self, student, target, batch)
+        return value * float("nan") if batch.place.step == 3 else value
+
+    monkeypatch.setattr(CLBO, "loss", broken)
+    config = compose([*WORDS, f"runs_dir={tmp_path}", "trainer.checkpoint_seconds=0.000001"])
+    with pytest.raises(
+        UserError, match=r"CLBO is nan at epoch 1, step \d+, learning rate 0\.\d+.*checkpoint is intact"
+    ):
+        run(config)
+    (checkpoint,) = tmp_path.glob("*/checkpoints/last.ckpt")
+    state = torch.load(checkpoint, weights_only=True)
+    assert state["global_step"] == 3
+    assert all(torch.isfinite(value).all() for value in state["state_dict"].values() if isinstance(value, torch.Tensor))
+
+
+def test_weights_that_overflow_never_replace_the_last_good_checkpoint(tmp_path: Path) -> None:
+    words = [*WORDS, "method=supervised", "optimizer.lr=1e30", "optimizer.warmup=0", f"runs_dir={tmp_path}"]
+    with pytest.raises(UserError, match=r"(not finite|is nan|is inf).*intact|last good"):
+        run(compose([*words, "trainer.checkpoint_seconds=0.000001"]))
+    for checkpoint in tmp_path.glob("*/checkpoints/last.ckpt"):
+        state = torch.load(checkpoint, weights_only=True)["state_dict"]
+        assert all(torch.isfinite(value).all() for value in state.values() if isinstance(value, torch.Tensor))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["batch_size=4096", "subset=null"], r"batch_size=4096 is larger than the 1295 images"),
+        (["subset=5"], r"5 class-balanced images"),
+        (["labels=3"], r"3 class-balanced images"),
+        (["trainer.precision=16-mixed"], r"16-mixed needs a GPU"),
+        (["dataset=fashion_mnist", "data_dir=DIR"], r"idx|truncated|magic"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_training(tmp_path: Path, words: list[str], sentence: str) -> None:
+    raw = tmp_path / "fashion_mnist"
+    raw.mkdir()
+    for split in ("train", "t10k"):
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 60000, 28, 28))
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 60000))
+    words = [word.replace("DIR", str(tmp_path)) for word in words]
+    with pytest.raises(UserError, match=sentence) as caught:
+        run(compose([*WORDS, f"runs_dir={tmp_path / 'runs'}", *words]))
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "runs").rglob("*.ckpt"))
+
+
+def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(UserError, match=r"runs_dir=.*cannot be written"):
+        run(compose([*WORDS, f"runs_dir={tmp_path / 'runs'}"]))
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors", None])
+def test_a_file_that_is_no_encoder_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "encoder.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"encoder\.safetensors (is not|does not)"):
+        load_encoder(path)

@@ -139,17 +139,16 @@ def _compose(parsed: Sequence[Override]) -> tuple[Config, dict[str, Option], dic
             raise UserError(
                 f"{group}={typed(choice)} is unknown{nearest(str(choice), GROUPS[group]) or '.'} Known: {known}."
             )
-    defaults, options, choices = _files(tuple(f"{group}={choice}" for group, choice in groups.items()))
-    config = copy.deepcopy(defaults)
-    for override in parsed:
-        key, value = override.key_or_group, override.value()
-        if key in GROUPS:
-            continue
+    defaults, options, choices = _files(_words(groups))
+    settings = {override.key_or_group: override.value() for override in parsed if override.key_or_group not in GROUPS}
+    for key, value in settings.items():
         if key not in options:
             raise UserError(_unknown(key, options, choices))
         # Before references to the value are resolved, so that the user's word is named and not what follows from it.
         if "${" not in str(value):
             options[key].read(value)
+    config = copy.deepcopy(defaults)
+    for key, value in settings.items():
         _set(config, key, value)
     for key, option in options.items():
         _set(config, key, option.read(_get(config, key)))
@@ -159,16 +158,33 @@ def _compose(parsed: Sequence[Override]) -> tuple[Config, dict[str, Option], dic
 @functools.cache
 def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict[str, str]]:
     """What conf/ says under the given choices: values with their references, options, and the file of each group."""
+    config, choices = _hydra(groups)
+    # An experiment sets options of all groups, so it is checked against the files it builds on.
+    base = config if choices["experiment"] == "none" else _hydra(_words({**choices, "experiment": "none"}))[0]
+    known = dict(_leaves(_plain(base)))
+    options = options_of(choices, known)
+    for key, _ in _leaves(OmegaConf.to_container(config)):
+        if key not in known:
+            raise UserError(f"experiment={choices['experiment']}: {_unknown(key, options, choices)}")
+    return config, options, choices
+
+
+def _hydra(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+    """Hydra's composition of the files, and the file of each group."""
     GlobalHydra.instance().clear()
     with hydra.initialize_config_module("ssl_bench.conf", version_base="1.3"):
         config = hydra.compose("config", overrides=list(groups), return_hydra_config=True)
     choices = {group: str(config.hydra.runtime.choices[group]) for group in GROUPS}
     OmegaConf.set_struct(config, False)
     del config["hydra"]
-    return config, options_of(choices, dict(_leaves(_plain(config)))), choices
+    return config, choices
 
 
-def _leaves(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _words(choices: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{group}={choice}" for group, choice in choices.items())
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")

@@ -1,0 +1,404 @@
+"""What is typed and what stands in conf/ is checked before anything runs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ssl_bench import config, options
+from ssl_bench.config import Config, cells, compose, main
+from ssl_bench.errors import UserError
+from ssl_bench.options import GROUPS, Option, typed
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+CONF_FILES = [("", "config.yaml"), *((group, f"{group}/{choice}.yaml") for group in GROUPS for choice in GROUPS[group])]
+CHOSEN = list(itertools.product(GROUPS["method"], GROUPS["dataset"], GROUPS["scale"]))
+IDENTIFIERS = {"name", "target"}
+
+
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def value_at(settings: Config, key: str) -> Any:
+    for name in key.split("."):
+        settings = settings[name]
+    return settings
+
+
+def refusal(*words: str) -> str:
+    with pytest.raises(UserError) as caught:
+        compose(words)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+# -- conf/ ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "dataset", "scale"), CHOSEN)
+def test_every_method_dataset_and_scale_composes_to_plain_values(method: str, dataset: str, scale: str) -> None:
+    settings = compose([f"method={method}", f"dataset={dataset}", f"scale={scale}"])
+    assert [settings[group]["name"] for group in ("method", "dataset", "scale")] == [method, dataset, scale]
+    for key, value in leaves(settings):
+        for item in value if type(value) is list else [value]:
+            assert item is None or type(item) in (bool, int, float, str), key
+            assert "$" not in str(item), key
+            assert not isinstance(item, float) or math.isfinite(item), key
+
+
+@pytest.mark.parametrize(("group", "file"), CONF_FILES, ids=lambda value: str(value))
+def test_every_key_has_a_meaning(group: str, file: str) -> None:
+    tree = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
+    keys = {key for key, _ in leaves({k: v for k, v in tree.items() if k not in ("defaults", "hydra")})}
+    prefix = f"{group}." if group else ""
+    said = options.comments(file, group)
+    assert set(said) == {prefix + key for key in keys if key.split(".")[-1] not in IDENTIFIERS}
+    assert all(len(meaning.split()) >= 2 for _, meaning in said.values())
+
+
+@pytest.mark.parametrize(("group", "file"), CONF_FILES, ids=lambda value: str(value))
+def test_every_constraint_can_be_read(group: str, file: str) -> None:
+    """What looks like a constraint is one: words or one range of two ordered numbers."""
+    number, word = r"\d*\.?\d*", r"[a-z0-9_-]+"
+    for key, (allowed, meaning) in options.comments(file, group).items():
+        assert meaning[0] not in "[(", key
+        if not allowed:
+            continue
+        assert re.fullmatch(rf"[\[(]({word}|{number}\.\.{number})(\|({word}|{number}\.\.{number}))*[\])]", allowed), key
+        ranges = [word for word in allowed[1:-1].split("|") if ".." in word]
+        assert len(ranges) <= 1, key
+        for low, high in (text.split("..") for text in ranges):
+            assert not (low and high) or float(low) < float(high), key
+        assert ranges or allowed[0] + allowed[-1] == "[]", key
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_setting_every_key_to_its_own_value_changes_nothing(group: str) -> None:
+    for choice in GROUPS[group]:
+        settings = compose([f"{group}={choice}"])
+        keys = [key for key, _ in leaves(settings) if key.split(".")[-1] not in IDENTIFIERS]
+        words = [f"{key}={typed(value_at(settings, key))}" for key in keys]
+        assert compose([f"{group}={choice}", *words]) == settings
+
+
+def test_augmentation_follows_the_dataset_unless_chosen() -> None:
+    flip = {name: compose([f"augment={name}"])["augment"]["groups"]["global"]["flip"] for name in GROUPS["augment"]}
+    assert compose(["dataset=fashion_mnist"])["augment"]["groups"]["global"]["flip"] == flip["fashion_mnist"]
+    other = compose(["dataset=fashion_mnist", "augment=digits"])
+    assert other["augment"]["groups"]["global"]["flip"] == flip["digits"] != flip["fashion_mnist"]
+
+
+def test_a_reference_follows_what_it_refers_to() -> None:
+    settings = compose(["scale.width=24", "dataset.epochs=7", "method=byol", "scale.projector_hidden=99"])
+    assert settings["backbone"]["width"] == 24
+    assert settings["epochs"] == 7
+    assert settings["method"]["projector"]["hidden"] == settings["method"]["predictor"]["hidden"] == 99
+
+
+def test_clbos_proximal_weight_is_half_the_drift_of_its_schedule() -> None:
+    settings = compose(["method.lookahead=4", "epochs=10", "optimizer.lr=0.2", "optimizer.momentum=0.8"])
+    expected = 0.5 * 0.05 * (1 - 0.8) / (0.262 * 4 * 10 * 0.2)
+    assert settings["method"]["proximal"] == pytest.approx(expected, rel=1e-12)
+
+
+# -- values ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("seed=7", 7),
+        ("++seed=7", 7),
+        ("seed=1e3", 1000),
+        ("seed=${epochs}", 30),
+        ("optimizer.lr=1", 1.0),
+        ("optimizer.lr=.5", 0.5),
+        ("optimizer.lr=1e-3", 1e-3),
+        ("optimizer.lr=${calc:'3/2'}", 1.5),
+        ("trainer.clip=null", None),
+        ("trainer.clip=2", 2.0),
+        ("trainer.progress=False", False),
+        ("subset=100", 100),
+        ("evaluation.curves=[knn1]", ["knn1"]),
+        ("evaluation.linear.learning_rates=[1,.5]", [1.0, 0.5]),
+        ("runs_dir=my runs", "my runs"),
+        ("runs_dir=/tmp/ü=(日本)/it's", "/tmp/ü=(日本)/it's"),
+        ('runs_dir="a,b"', "a,b"),
+        ('runs_dir="2024"', "2024"),
+        ('runs_dir=a"b\\', 'a"b\\'),
+    ],
+)
+def test_values_arrive_as_the_type_of_their_option(word: str, value: Any) -> None:
+    got = value_at(compose([word]), word.split("=")[0].lstrip("+"))
+    assert got == value
+    assert type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *"abc -1 1.5 1e-3 inf nan -inf 1e400 4294967296 0x10 ٣ null true [1] [] {a:1} ${runs_dir} 0,1x,(".split(),
+        *("", '""', '"3"', "9" * 30, "9" * 5000),
+    ],
+)
+def test_what_is_no_seed_is_refused(value: str) -> None:
+    sentence = refusal(f"seed={value}")
+    assert sentence.endswith("is not allowed: seed is a whole number at least 0 and at most 4294967295.")
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("sedd=1", "option sedd is unknown; did you mean seed?"),
+        ("optimizer.lrr=1", "did you mean optimizer.lr?"),
+        ("optimiser.lr=1", "did you mean optimizer.lr?"),
+        ("temprature=.1", "did you mean method.temperature?"),
+        ("zzzzzz=1", "option zzzzzz is unknown; --help lists all options."),
+        ("method=byoll", "did you mean byol?"),
+        ("method=BYOL", "did you mean byol?"),
+        ("dataset=fashion-mnist", "did you mean fashion_mnist?"),
+        ("method=", "Known: byol, clbo, simclr, supervised."),
+        ("method=null", "method=null is unknown. Known: "),
+        ("method=${dataset}", "Known: "),
+        ("method=byol method.symmetrize=summ", "method.symmetrize is mean or sum; did you mean sum?"),
+        ("evaluation.protocols=[knn1,linaer]", "did you mean linear?"),
+        ("evaluation.protocols=knn1", "is a list such as [knn1,knn200,knn1_100labels,linear]"),
+        ("evaluation.linear.learning_rates=[0]", "each a number above 0."),
+        ("optimizer.momentum=1", "a number at least 0 and below 1."),
+        ("optimizer.weight_decay=inf", "is not allowed"),
+        ("augment.groups.global.crop_scale=[nan,1]", "is not allowed"),
+        ("trainer.progress=yes", "trainer.progress is true or false."),
+        ("trainer.clip=a", "trainer.clip is null or a number at least 0."),
+        ("subset=0", "subset is null or a whole number at least 1."),
+        ("runs_dir=2024", "runs_dir is text (quoted if it looks like a number)."),
+        ("runs_dir=", "runs_dir= is not allowed"),
+        ("method=simclr method.lookahead=2", "unknown under method=simclr; it belongs to method=clbo."),
+        ("method.name=byol", "option method.name is unknown"),
+        ("method.target=os.system", "option method.target is unknown"),
+        ("optimizer=3", "set one of optimizer.lr, "),
+        ("optimizer={lr:1}", "set one of optimizer.lr, "),
+        ("byol", "did you mean method=byol?"),
+        ("=3", "'=3' is not of the form key=value"),
+        ("größe=3", "is not of the form key=value"),
+        ("a=b=c", "option a is unknown"),
+        ("~method", "neither added nor removed"),
+        ("+x=1", "neither added nor removed"),
+        ("++x=1", "option x is unknown"),
+        ("method@x=byol", "is not of the form key=value"),
+        ("method=byol method=clbo", "method is set twice, by method=byol and by method=clbo"),
+        ("seed=1 ++seed=2", "seed is set twice"),
+        ("seed=0,1", "seed=0,1 names several values: add -m"),
+        ("seed=range(0,3)", "names several values: add -m"),
+        ("hydra.run.dir=x", "option hydra.run.dir is unknown"),
+        ("hydra/launcher=joblib", "option hydra/launcher is unknown"),
+        ("epochs=${seed}", "epochs=0 is not allowed: epochs is a whole number at least 1."),
+        ("epochs=${epochs}", "epochs cannot be resolved: Recursive interpolation detected."),
+        ("epochs=${nothing}", "epochs cannot be resolved: Interpolation key 'nothing' not found."),
+        ("epochs=${", "epochs=${ cannot be read"),
+        ("epochs=${calc:'1/0'}", "epochs cannot be resolved: ZeroDivisionError"),
+        ("epochs=${calc:'2**9'}", "not arithmetic: 2**9"),
+        ("method.lookahead=0", "method.lookahead=0 is not allowed"),  # and not the division by it
+        ("scale.lr=-1", "scale.lr=-1 is not allowed"),  # and not optimizer.lr, which refers to it
+    ],
+)
+def test_a_mistake_is_answered_in_one_sentence(words: str, part: str) -> None:
+    assert part in refusal(*words.split(" "))
+
+
+@pytest.mark.parametrize("method", GROUPS["method"])
+def test_a_key_with_a_letter_missing_finds_itself(method: str) -> None:
+    known = {key for key, _ in leaves(compose([f"method={method}"])) if key.split(".")[-1] not in IDENTIFIERS}
+    for key in known:
+        last = key.split(".")[-1]
+        misspelt = key[: -len(last)] + last[: len(last) // 2] + last[len(last) // 2 + 1 :]
+        if len(last) < 4 or misspelt in known:
+            continue
+        assert f"did you mean {key}?" in refusal(f"method={method}", f"{misspelt}=1")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_choice_with_a_letter_missing_finds_itself(group: str) -> None:
+    for choice in GROUPS[group]:
+        misspelt = choice[:-2] + choice[-1]
+        assert f"did you mean {choice}?" in refusal(f"{group}={misspelt}")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "default", "inside", "outside"),
+    [
+        ("[0..1)", 0.5, [0, 0.0, 0.999, True - 1], [1, -1e-9, math.nan, True, "0", None, [0.5]]),
+        ("(0..]", 0.5, [1e-300, 1, 1e300], [0, -1, math.inf, 10**400]),
+        ("[1..]", 3, [1, 2.0, 10**9], [0, 1.5, -1, True, "1"]),
+        ("[null|1..]", None, [None, 1, 7.0], [0, 0.5, "null"]),
+        ("[null|0..]", None, [None, 0, 0.5], [-1, "x"]),
+        ("[mean|sum]", "mean", ["mean", "sum"], ["", "Mean", "null", None, 1]),
+        ("", True, [True, False], [0, 1, "true", None]),
+        ("", "runs", ["x", " "], ["", 3, None, True]),
+        ("", None, [None, "x"], [3, True, ""]),
+    ],
+)
+def test_a_constraint_permits_what_it_says(allowed: str, default: Any, inside: list[Any], outside: list[Any]) -> None:
+    option = Option("key", default, allowed, "meaning")
+    for value in inside:
+        assert option.read(value) == value
+    for value in outside:
+        with pytest.raises(UserError, match="is not allowed"):
+            option.read(value)
+
+
+# -- values from other files ----------------------------------------------------------------------
+
+
+def in_house_with(tmp_path: Path, experiment: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """The program with one more file ``conf/experiment/mine.yaml``."""
+    house = tmp_path / "ssl_bench"
+    shutil.copytree(ROOT / "src" / "ssl_bench", house, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CONF, house / "conf")
+    (house / "conf" / "experiment" / "mine.yaml").write_text(experiment, encoding="utf-8")
+    command = [sys.executable, "-m", "ssl_bench", "--cfg", "job", "experiment=mine", *words]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+
+def test_an_experiment_outdoes_the_defaults_and_the_command_line_outdoes_it(tmp_path: Path) -> None:
+    text = "# @package _global_\ndefaults:\n  - override /method: byol\nseed: 5\noptimizer:\n  lr: 1\nepochs: 3\n"
+    done = in_house_with(tmp_path, text, "epochs=4")
+    settings = yaml.safe_load(done.stdout)
+    assert (settings["method"]["name"], settings["seed"], settings["epochs"]) == ("byol", 5, 4)
+    assert settings["optimizer"]["lr"] == 1.0
+    assert settings["optimizer"]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("seed: -1", "seed=-1 is not allowed: seed is a whole number at least 0 and at most 4294967295."),
+        ("method:\n  negatives: all  # [all|none] said again", "method.negatives is both_views or other_view."),
+        ("optimizer:\n  lr: fast", "optimizer.lr=fast is not allowed: optimizer.lr is a number above 0."),
+        ("optimiser:\n  lr: 1", "experiment=mine: option optimiser.lr is unknown; did you mean optimizer.lr?"),
+    ],
+)
+def test_what_another_file_says_is_checked_too(tmp_path: Path, text: str, sentence: str) -> None:
+    done = in_house_with(tmp_path, f"# @package _global_\n{text}\n")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("ssl_bench: ")
+    assert done.stderr.endswith(f"{sentence}\n")
+    assert done.stderr.count("\n") == 1
+
+
+# -- sweeps ---------------------------------------------------------------------------------------
+
+
+def runs_of(*words: str) -> tuple[int, list[Config]]:
+    ran: list[Config] = []
+    return main(ran.append, words), ran
+
+
+def test_a_sweep_runs_the_product_of_its_values() -> None:
+    status, ran = runs_of("-m", "method=clbo,byol", "seed=range(0,3)", "optimizer.lr=1", 'runs_dir="a,b",c d')
+    expected = itertools.product(["clbo", "byol"], [0, 1, 2], ["a,b", "c d"])
+    assert status == 0
+    assert [(c["method"]["name"], c["seed"], c["runs_dir"]) for c in ran] == list(expected)
+    assert ran[0] == compose(["method=clbo", "seed=0", "optimizer.lr=1", 'runs_dir="a,b"'])
+
+
+def test_a_sweep_without_commas_is_one_run() -> None:
+    assert list(cells(["seed=3", "evaluation.curves=[knn1,linear]"])) == [["seed=3", "evaluation.curves=[knn1,linear]"]]
+    assert runs_of("-m", "seed=3") == (0, [compose(["seed=3"])])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "seed=0,-1",
+        "seed=0,1 method=clbo,byoll",
+        "method=clbo,byol method.lookahead=1,2",
+        "sedd=0,1",
+        "seed=0,1 seed=2",
+        "seed=range(3,0)",
+        "seed=interval(0,1)",
+        "method=glob(*)",
+        "seed=0,1 hydra/launcher=missing",
+        "seed=0,1 hydra.sweep.dir=x",
+        "seed=0,1,",
+    ],
+)
+def test_one_mistake_in_a_sweep_stops_it_before_anything_runs(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runs_of("-m", *words.split()) == (2, [])
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_run_that_fails_does_not_stop_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = []
+
+    def task(settings: Config) -> None:
+        ran.append(settings["seed"])
+        if settings["seed"] == 0:
+            raise UserError("no images")
+        if settings["seed"] == 1:
+            raise KeyError("a mistake of ours")
+
+    assert main(task, ["-m", "seed=0,1,2"]) == 2
+    assert ran == [0, 1, 2]
+    shown = capsys.readouterr().err
+    assert shown.startswith("ssl_bench: no images\nTraceback")
+    assert main(task, ["-m", "seed=1,2"]) == 1
+
+
+def test_a_sweep_that_is_asked_to_stop_starts_no_other_run() -> None:
+    class StopError(UserError):
+        status = 130
+
+    ran = []
+
+    def task(settings: Config) -> None:
+        ran.append(settings["seed"])
+        raise StopError("stopped")
+
+    with pytest.raises(SystemExit) as left:
+        main(task, ["-m", "seed=0,1,2"])
+    assert left.value.code == 130
+    assert ran == [0]
+
+
+def test_a_run_may_choose_its_own_status() -> None:
+    class StopError(UserError):
+        status = 143
+
+    def task(_: Config) -> None:
+        raise StopError("stopped")
+
+    assert main(task, []) == 143
+
+
+def test_an_error_that_is_ours_is_not_hidden() -> None:
+    def task(_: Config) -> None:
+        raise KeyError("a mistake of ours")
+
+    with pytest.raises(KeyError):
+        main(task, [])
+
+
+def test_composing_leaves_the_defaults_as_they_were() -> None:
+    before = compose()
+    changed = compose(["seed=5", "evaluation.curves=[knn1]"])
+    changed["evaluation"]["protocols"].append("x")
+    assert compose() == before
+    assert config.compose(["seed=5"])["evaluation"] == before["evaluation"]

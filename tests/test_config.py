@@ -151,13 +151,11 @@ def test_values_arrive_as_the_type_of_their_option(word: str, value: Any) -> Non
     assert type(got) is type(value)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        *"abc -1 1.5 1e-3 inf nan -inf 1e400 4294967296 0x10 ٣ null true [1] [] {a:1} ${runs_dir} 0,1x,(".split(),
-        *("", '""', '"3"', "9" * 30, "9" * 5000),
-    ],
-)
+NUMBERS = ["-1", "1.5", "1e-3", "inf", "-inf", "nan", "1e400", "4294967296", "9" * 30, "9" * 5000]
+OTHERS = ["abc", "", '""', '"3"', "null", "true", "[1]", "[]", "{a:1}", "${runs_dir}", "٣", "0x10", "0,1x,("]
+
+
+@pytest.mark.parametrize("value", [*NUMBERS, *OTHERS], ids=lambda value: value[:10])
 def test_what_is_no_seed_is_refused(value: str) -> None:
     sentence = refusal(f"seed={value}")
     assert sentence.endswith("is not allowed: seed is a whole number at least 0 and at most 4294967295.")

@@ -113,9 +113,7 @@ def numeric_defaults(file: Path) -> Iterator[str]:
             node = node.operand
         if isinstance(node, (ast.Tuple, ast.List)):
             return any(is_number(item) for item in node.elts)
-        return (
-            isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool)
-        )
+        return isinstance(node, ast.Constant) and type(node.value) in (int, float)
 
     for owner in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if not isinstance(owner, ast.ClassDef):
@@ -127,11 +125,7 @@ def numeric_defaults(file: Path) -> Iterator[str]:
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
                 named = node.args.posonlyargs + node.args.args
                 pairs = [*zip(reversed(named), reversed(node.args.defaults), strict=False)]
-                pairs += [
-                    (arg, value)
-                    for arg, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-                    if value
-                ]
+                pairs += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
                 yield from (f"{owner.name}.{arg.arg}" for arg, value in pairs if is_number(value))
 
 

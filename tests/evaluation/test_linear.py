@@ -119,6 +119,16 @@ def test_scale_shift_and_constant_features_do_not_matter() -> None:
     assert (plain == disguised).double().mean() > 0.99
 
 
+def test_rounding_noise_of_a_constant_feature_is_not_blown_up() -> None:
+    train, *_ = digits()
+    constant = torch.full((len(train), 1), 1234.567)
+    leaking = torch.where(train.labels[:, None] == 0, constant.nextafter(constant + 1), constant)
+    disguised = replace(train, x=torch.cat([train.x, leaking], dim=1))
+    (classifier,) = PROBE._train(disguised, (0.1,), 10)
+    assert classifier.scale[-1] == 1
+    assert classifier.weight[-1].abs().max() < 1e-3 * classifier.weight.abs().max()
+
+
 def test_thousand_classes_and_fewer_images_than_a_batch_are_learned() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1000, 256, generator=generator)

@@ -3,7 +3,8 @@
 Scanning in bfloat16 is several times faster than in float32 but rounds, so the scan only rules out: a bank row is
 dropped when the rounding error, bounded by Cauchy–Schwarz, cannot make it one of the k nearest. What is left, a few
 rows more than k, is compared in float32, pair by pair. The answer is therefore that of a full float32 search, ties
-go to the lowest bank row, and it does not depend on how the work was cut into blocks.
+go to the lowest bank row, and it does not depend on how the work was cut into blocks. A bank that is mostly copies
+is sorted instead; there, and only there, similarities less than float32 rounding apart may change places.
 
 Letters: M bank rows, Q queries, F feature width, k neighbours, T temperature; q rows of a block of queries.
 """
@@ -68,7 +69,7 @@ def neighbours(bank: Tensor, queries: Tensor, k: int, budget: int) -> tuple[Tens
         block = queries[start : start + rows]
         for dtype in _scan_precisions(bank.device):
             candidates = scan(dtype).candidates(block, k)
-            if int(candidates.sum()) <= most * len(block):
+            if int(candidates.count_nonzero()) <= most * len(block):
                 break
         else:  # many copies of one bank row, as a collapsed network makes them
             candidates = _k_largest(block, bank, k)
@@ -146,8 +147,8 @@ def _k_largest(queries: Tensor, bank: Tensor, k: int) -> Tensor:
 
 def _nearest(queries: Tensor, bank: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Similarity and bank row ``[q, k]`` of the k best candidates per query, compared pair by pair."""
-    column = candidates.nonzero(as_tuple=True)[1]
-    count = candidates.sum(1)  # [q]
+    row, column = candidates.nonzero(as_tuple=True)
+    count = torch.bincount(row, minlength=len(queries))  # [q]; a sum would first copy the mask to int64
     start = F.pad(count.cumsum(0), (1, 0))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")

@@ -267,7 +267,7 @@ def test_a_constraint_permits_what_it_says(allowed: str, default: Any, inside: l
 def in_house_with(tmp_path: Path, experiment: str, *words: str) -> subprocess.CompletedProcess[str]:
     """The program with one more file ``conf/experiment/mine.yaml``."""
     house = tmp_path / "ssl_bench"
-    shutil.copytree(ROOT / "src" / "ssl_bench", house, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src" / "ssl_bench", house, ignore=shutil.ignore_patterns("__pycache__", "conf"))
     shutil.copytree(CONF, house / "conf")
     (house / "conf" / "experiment" / "mine.yaml").write_text(experiment, encoding="utf-8")
     command = [sys.executable, "-m", "ssl_bench", "--cfg", "job", "experiment=mine", *words]

@@ -34,6 +34,7 @@ LEFT_OUT = (
     "scale.schedule",
     "scale.eval_every",
     "scale.monitor_every",
+    "scale.concat_views",
 )
 
 # Keys added after the first release, with the value under which a run is what it was before they existed.

@@ -68,7 +68,7 @@ class NearestNeighbours:
             classes=splits.classes,
             budget=budget,
         )
-        return Score(_percent(predictions, queries), predictions, {"k": k, "bank": len(bank)})
+        return Score(_percent(predictions, queries, splits.classes), predictions, {"k": k, "bank": len(bank)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class FewLabels:
             predictions = knn.predict(
                 few.x, few.labels, queries.x, k=1, temperature=1.0, classes=splits.classes, budget=budget
             )
-            percents.append(_percent(predictions, queries))
+            percents.append(_percent(predictions, queries, splits.classes))
         return Score(statistics.fmean(percents), None, {"draws": self.draws, "std": statistics.pstdev(percents)})
 
 
@@ -129,11 +129,14 @@ class Linear:
             "learning_rate": fitted.learning_rate,
             "validation_percent": fitted.validation_percent,
         }
-        return Score(_percent(predictions, queries), predictions, notes)
+        return Score(_percent(predictions, queries, splits.classes), predictions, notes)
 
 
 def protocols(names: Sequence[str], probe: LinearProbe, *, refit: bool) -> list[Protocol]:
-    """The protocols of these names, in this order; ``refit`` is the linear probe's. Raises UserError for a name that is not one of ours."""
+    """The protocols of these names, in this order; ``refit`` is the linear probe's.
+
+    Raises UserError for a name that is not one of ours.
+    """
     # Their numbers stand here and not in a configuration: a protocol that can be tuned compares nothing.
     known: list[Protocol] = [
         NearestNeighbours("knn1", version=1, k=1, temperature=0.1),
@@ -185,5 +188,9 @@ def _unavailable(reason: str) -> Score:
     return Score(None, None, {"reason": reason})
 
 
-def _percent(predictions: Tensor, features: Features) -> float:
-    return 100 * int((predictions == features.labels).sum()) / len(features)
+def _percent(predictions: Tensor, features: Features, classes: int) -> float:
+    # Imported here, for it takes seconds: whoever has a Trainer has paid them already.
+    from torchmetrics.functional.classification import multiclass_accuracy
+
+    share = multiclass_accuracy(predictions, features.labels, classes, average="micro", validate_args=False)
+    return 100 * float(share)

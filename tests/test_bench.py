@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_bench import run
+from ssl_bench import build
 from ssl_bench.bench import __main__ as command
 from ssl_bench.bench import report
 from ssl_bench.bench.augment import PILViews
@@ -143,8 +143,8 @@ def test_the_bare_loop_takes_the_step_that_training_takes(method: str) -> None:
     dataset = synthetic_dataset(8, channels=3, side=32)
     config = configuration(dataset, f"method={method}", "backbone.width=2", "batch_size=8")
     (batch,) = batches(pictures(8, 3, 32), 8)
-    bare = default_loop(run.build_method(config, dataset), batch, "32-true")
-    trained = run.build_method(config, dataset)
+    bare = default_loop(build.build_method(config, dataset), batch, "32-true")
+    trained = build.build_method(config, dataset)
     optimizer, _ = trained.recipe.build(trained.parameters(), total_steps=1, steps_per_epoch=1)
     before = [parameter.clone() for parameter in trained.parameters()]
 
@@ -162,7 +162,7 @@ def test_the_bare_loop_takes_the_step_that_training_takes(method: str) -> None:
 def test_the_pil_pipeline_draws_the_same_recipe(channels: int) -> None:
     count = 400
     dataset = synthetic_dataset(count, channels, side=32)
-    views = run.build_method(configuration(dataset, "backbone.width=1"), dataset).views
+    views = build.build_method(configuration(dataset, "backbone.width=1"), dataset).views
     images = pictures(count, channels, 32)
     (batch,) = batches(images, count)
     ours = views(batch)

@@ -26,6 +26,7 @@ FLOORS = (
     ("methods", "data", "results", "loggers"),
     ("callbacks",),  # they read methods and write results
     ("config", "report"),
+    ("build",),
     ("run",),
     ("bench", "check", "evaluate", "plan"),
     ("__main__",),

@@ -15,12 +15,13 @@ import torch
 from filelock import FileLock
 
 from ssl_bench import load_encoder
+from ssl_bench.build import build, random_backbone
 from ssl_bench.config import compose
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import extract
 from ssl_bench.methods.base import Method
 from ssl_bench.report.tables import run_table
-from ssl_bench.run import build, random_backbone, run
+from ssl_bench.run import run
 
 WORDS = ("scale=smoke", "subset=160", "batch_size=16", "trainer.progress=false", "trainer.precision=32-true")
 
@@ -242,9 +243,10 @@ def test_bad_input_is_one_sentence_before_training(tmp_path: Path, words: list[s
         (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 60000, 28, 28))
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 60000))
     words = [word.replace("DIR", str(tmp_path)) for word in words]
+    chosen = {word.partition("=")[0]: word for word in (*WORDS, f"runs_dir={tmp_path / 'runs'}", *words)}
+    config = compose(list(chosen.values()))
     with pytest.raises(UserError, match=sentence) as caught:
-        chosen = {word.partition("=")[0]: word for word in (*WORDS, f"runs_dir={tmp_path / 'runs'}", *words)}
-        run(compose(list(chosen.values())))
+        run(config)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "runs").rglob("*.ckpt"))
 

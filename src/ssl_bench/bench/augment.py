@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
-from ssl_bench import run
+from ssl_bench import build
 from ssl_bench.augment.views import ViewGroup, Views
 from ssl_bench.bench.measurement import Measurement, Target, alternate, rates
 from ssl_bench.bench.synthetic import batches, configuration, pictures, synthetic_dataset
@@ -51,7 +51,7 @@ def _measure(case: Case, repeats: int) -> Measurement:
     images = pictures(case.images, case.channels, case.side)
     dataset = synthetic_dataset(case.images, case.channels, case.side)
     config = configuration(dataset, "method=simclr", "backbone.width=1", f"augment.chunk={case.chunk}")
-    views = run.build_method(config, dataset).views
+    views = build.build_method(config, dataset).views
     ours = batches(images, BATCH)
     # The same processors for both: as many worker processes as we have threads.
     workers = torch.get_num_threads()

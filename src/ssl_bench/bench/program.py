@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import pytorch_lightning as pl
 
-from ssl_bench import run
+from ssl_bench import build, run
 from ssl_bench.bench.bare import BareLoop, default_loop
 from ssl_bench.bench.measurement import Measurement, Target, rates, seconds
 from ssl_bench.bench.synthetic import batches, configuration, in_catalog, synthetic_dataset
@@ -71,8 +71,8 @@ def _measure(case: Case, repeats: int) -> Measurement:
         "evaluation.protocols=[knn1]",
         "evaluation.curves=[knn1]",
     )
-    precision = run.resolve_precision(config)
-    method = run.build_method(config, dataset)
+    precision = build.resolve_precision(config)
+    method = build.build_method(config, dataset)
     images = dataset.read(None)["train"].images  # type: ignore[arg-type]
     turns = Turns(default_loop(method, batches(images, case.batch_size)[0], precision), case.steps)
     # Drawn into memory, but drawn: the progress bar is part of what users pay for.

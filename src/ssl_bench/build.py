@@ -1,0 +1,136 @@
+"""From plain numbers to parts: images, networks, methods, protocols."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssl_bench.augment.views import ViewGroup, Views
+from ssl_bench.config import Config
+from ssl_bench.data.catalog import Dataset
+from ssl_bench.data.datamodule import DataModule
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.linear import LinearProbe
+from ssl_bench.evaluation.protocols import Protocol, protocols
+from ssl_bench.methods.base import Method, Network
+from ssl_bench.nn.backbone import build_backbone
+from ssl_bench.nn.heads import mlp
+from ssl_bench.optim import SGD
+
+
+def build(config: Config) -> tuple[Method, DataModule]:
+    """The method and its images, ready for any ``pytorch_lightning.Trainer``."""
+    data = build_data(config)
+    return build_method(config, data.dataset), data
+
+
+def build_data(config: Config) -> DataModule:
+    return DataModule(
+        name=config["dataset"]["name"],
+        data_dir=config["data_dir"],
+        batch_size=config["batch_size"],
+        evaluation_batch_size=config["evaluation"]["batch_size"],
+        seed=config["seed"],
+        subset=config["subset"],
+        labels=config["labels"],
+        hold_out_validation=config["scale"]["hold_out_validation"],
+    )
+
+
+def build_method(config: Config, dataset: Dataset) -> Method:
+    """The method, with weights that depend on the seed alone."""
+    options = {key: value for key, value in config["method"].items() if key not in ("name", "target", "projector")}
+    with _seeded(config["seed"]):
+        student, width = _network(config, dataset)
+        if "predictor" in options:
+            options["predictor"] = mlp(width, outputs=width, **options["predictor"])
+        if "teacher_init" in options:
+            options["teacher_init"] = _network(config, dataset)[0] if options["teacher_init"] == "independent" else None
+    module, _, name = config["method"]["target"].rpartition(".")
+    method: Method = getattr(importlib.import_module(module), name)(
+        backbone=student.backbone,
+        projector=student.projector,
+        views=_views(config, dataset),
+        optimizer=SGD(**config["optimizer"], batch_size=config["batch_size"]),
+        **options,
+    )
+    return method
+
+
+def random_backbone(config: Config, dataset: Dataset) -> nn.Module:
+    """The backbone as it was before training: the first thing the seed draws."""
+    with _seeded(config["seed"]):
+        return _backbone(config, dataset)[0].to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _backbone(config: Config, dataset: Dataset) -> tuple[nn.Module, int]:
+    return build_backbone(**config["backbone"], channels=dataset.channels)
+
+
+def _network(config: Config, dataset: Dataset) -> tuple[Network, int]:
+    """Backbone and projector, and the embedding width."""
+    backbone, width = _backbone(config, dataset)
+    head = config["method"]["projector"]
+    outputs = head["out"] or dataset.classes
+    projector = mlp(width, head["hidden"], outputs, head["layers"])
+    return Network(backbone, projector), outputs if head["layers"] else width
+
+
+def _views(config: Config, dataset: Dataset) -> Views:
+    recipe = config["augment"]
+    groups = [ViewGroup(**_tuples(group)) for group in recipe["groups"].values()]
+    return Views(groups, dataset.mean, dataset.std, recipe["chunk"])
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def clean_arguments(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """Arguments of the clean view, as an encoder's file keeps them."""
+    size, crop = config["dataset"]["size"], config["dataset"]["clean_crop"]
+    return {"size": size, "crop": crop, "mean": list(dataset.mean), "std": list(dataset.std)}
+
+
+def build_protocols(config: Config) -> list[Protocol]:
+    """All protocols that the table, the curves and the monitor name."""
+    chosen = config["evaluation"]
+    names = dict.fromkeys([*chosen["protocols"], *chosen["curves"], chosen["monitor"]])
+    probe = LinearProbe(**_tuples(chosen["linear"]), seed=0)
+    return protocols(list(names), probe, refit=config["labels"] is None)
+
+
+def resolve_precision(config: Config) -> str:
+    """``auto`` as bf16-mixed where the device computes faster in it, else 32-true."""
+    wanted: str = config["trainer"]["precision"]
+    if wanted == "16-mixed" and resolve_accelerator(config) == "cpu":
+        raise UserError("trainer.precision=16-mixed needs a GPU: use bf16-mixed or 32-true on the CPU.")
+    if wanted != "auto":
+        return wanted
+    accelerator = resolve_accelerator(config)
+    fast = torch.cuda.is_bf16_supported() if accelerator == "gpu" else accelerator == "cpu" and has_fast_bfloat16()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware; emulated it is slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def resolve_accelerator(config: Config) -> str:
+    wanted: str = config["trainer"]["accelerator"]
+    if wanted != "auto":
+        return wanted
+    return "gpu" if torch.cuda.is_available() else "cpu"

@@ -52,9 +52,9 @@ class ViewGroup:
             self._require(name, "0 or more", getattr(self, name) >= 0)
         self._require("hue", "between 0 and 0.5", 0 <= self.hue <= 0.5)
         for name, highest in (("crop_scale", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
-            low, high = getattr(self, name)
+            pair = getattr(self, name)
             rule = "a range (low, high) with 0 < low ≤ high" + (" ≤ 1" if highest == 1 else "")
-            self._require(name, rule, 0 < low <= high <= highest)
+            self._require(name, rule, len(pair) == 2 and 0 < pair[0] <= pair[1] <= highest)
 
     def _require(self, name: str, rule: str, holds: bool) -> None:
         if not holds:

@@ -79,8 +79,8 @@ def test_every_benchmark_has_a_file_of_its_name() -> None:
 
 def test_both_sides_take_turns_and_their_first_calls_do_not_count() -> None:
     calls: list[str] = []
-    pairs = alternate(lambda: calls.append("ours"), lambda: calls.append("baseline"), repeats=3)
-    assert calls == ["ours", "baseline"] * 4
+    pairs = alternate(lambda: calls.append("ours"), lambda: calls.append("baseline"), repeats=3, turns=2)
+    assert calls == ["ours", "baseline"] * (1 + 3 * 2)
     assert len(pairs) == 3
 
 
@@ -148,7 +148,7 @@ def test_the_bare_loop_takes_the_step_that_training_takes(method: str) -> None:
     optimizer, _ = trained.recipe.build(trained.parameters(), total_steps=1, steps_per_epoch=1)
     before = [parameter.clone() for parameter in trained.parameters()]
 
-    bare.run(1)
+    bare.step()
     trained.training_step(batch, 0)["loss"].backward()
     optimizer.step()
 

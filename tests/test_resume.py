@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_bench.config import GROUPS
+
 TINY = (
     "scale=smoke",
     "epochs=4",
@@ -80,13 +82,11 @@ def assert_same_run(a: Path, b: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("method=clbo", "method.lookahead=3"),
-        ("method=byol", "method.momentum_schedule=cosine"),
-        ("method=simclr", "dataset=fashion_mnist"),
-        ("method=clbo", "method.lookahead_batch=same_images", "method.teacher_buffers=ema"),
-        ("method=supervised", "optimizer.schedule=epoch", "trainer.accumulate=2"),
+        *((f"method={name}",) for name in GROUPS["method"]),
+        ("method=byol", "method.momentum_schedule=cosine", "trainer.accumulate=2"),
+        ("method=clbo", "method.lookahead_batch=same_images", "method.teacher_buffers=ema", "optimizer.schedule=epoch"),
     ],
-    ids=lambda words: words[0],
+    ids=" ".join,
 )
 def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(tmp_path: Path, words: tuple[str, ...]) -> None:
     whole = finish(tmp_path / "whole", *words)
@@ -108,4 +108,14 @@ def test_a_signal_saves_after_the_step_and_says_how_to_go_on(tmp_path: Path, num
     assert f"stopped by {number.name}" in output
     assert "the same command goes on" in output
     assert "Traceback" not in output
+    assert_same_run(whole, finish(tmp_path / "broken"))
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_last_epoch_ends_the_run_too(tmp_path: Path) -> None:
+    whole = finish(tmp_path / "whole")
+    status, output = stop_after(tmp_path / "broken", 36, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM, output
+    assert "at epoch 4" in output
+    assert not list((tmp_path / "broken").glob("runs/*/record.json"))
     assert_same_run(whole, finish(tmp_path / "broken"))

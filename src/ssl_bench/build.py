@@ -131,6 +131,8 @@ def has_fast_bfloat16() -> bool:
 
 def resolve_accelerator(config: Config) -> str:
     wanted: str = config["trainer"]["accelerator"]
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise UserError("trainer.accelerator=gpu, but PyTorch finds no CUDA device: use trainer.accelerator=cpu.")
     if wanted != "auto":
         return wanted
     return "gpu" if torch.cuda.is_available() else "cpu"

@@ -32,7 +32,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
+        gradient = gradient.clone(memory_format=torch.contiguous_format)  # autograd may need its own once more
         dist.all_reduce(gradient)
         first = rank() * ctx.rows
         return gradient[first : first + ctx.rows]

@@ -97,14 +97,9 @@ def _run(
     watchers: Sequence[pl.Callback],
 ) -> dict[str, Any]:
     started = time.perf_counter()
-    warned: list[str] = []
 
     def tell(sentence: str) -> None:
         console.print(f"warning: {sentence}", style="yellow", highlight=False)
-
-    def warn(sentence: str) -> None:
-        warned.append(sentence)
-        tell(sentence)
 
     dataset = data.dataset
     checkpoint = read_checkpoint(folder.checkpoint, folder.fingerprint)
@@ -123,13 +118,14 @@ def _run(
     checkpointer = Checkpointer(
         folder.checkpoint, fingerprint=folder.fingerprint, every_seconds=config["trainer"]["checkpoint_seconds"]
     )
+    collapse = CollapseMonitor(history, tell)
     recorder = Recorder(history, folder.metrics, timing, logger)
     monitor = f"validation/{config['evaluation']['monitor']}/{method.evaluated}"
     callbacks: list[pl.Callback] = [
         *watchers,
         timing,
         FiniteLoss(),
-        CollapseMonitor(history, warn),
+        collapse,
         AccuracyMonitor(
             evaluator,
             history,
@@ -163,9 +159,11 @@ def _run(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    torch.manual_seed(config["seed"])  # for the dropout of some backbones; a resumed run restores its own state
     trainer.fit(method, datamodule=data, ckpt_path=folder.checkpoint if checkpoint else None)
 
     console.print("evaluating", highlight=False)
+    method.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     scores = _evaluate(config, dataset, method, evaluator, data, folder, console)
     results = {network: {name: score.percent for name, score in found.items()} for network, found in scores.items()}
     write_whole(folder.predictions, lambda temporary: np.savez_compressed(temporary, **_predictions(scores, data)))
@@ -182,7 +180,7 @@ def _run(
             net: {name: score.notes for name, score in found.items() if score.notes} for net, found in scores.items()
         },
         "curves": _curves(history),
-        "warnings": warned,
+        "warnings": collapse.warned,
         "numerics": NUMERICS,
         "precision": precision,
         "batch_statistics": "global",

@@ -169,3 +169,16 @@ def test_a_label_budget_keeps_the_probe_that_never_saw_validation_labels() -> No
     (refitted,) = protocols(["linear"], PROBE, refit=True)
     assert kept.evaluate(splits, "test", 1 << 20).percent == 100
     assert refitted.evaluate(splits, "test", 1 << 20).percent == 0
+
+
+@pytest.mark.parametrize("name", ["knn1", "knn200", "knn1_100labels"])
+def test_validation_images_in_the_bank_are_not_their_own_neighbours(name: str) -> None:
+    everything = random_features(600, classes=5)
+    rest, validation = everything.rows(torch.arange(400)), everything.rows(torch.arange(400, 600))
+    (protocol,) = protocols([name], PROBE, refit=True)
+    with_them = Splits(bank=everything, train=rest, validation=validation, test=validation, classes=5)
+    without = Splits(bank=rest, train=rest, validation=validation, test=validation, classes=5)
+    score = protocol.evaluate(with_them, "validation", 1 << 20).percent
+    assert score == protocol.evaluate(without, "validation", 1 << 20).percent
+    assert score is not None
+    assert score < 50  # labels have nothing to do with these features

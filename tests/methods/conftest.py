@@ -17,7 +17,7 @@ from ssl_bench.data.datamodule import DataModule
 from ssl_bench.methods.base import Method
 
 Fit = Callable[..., tuple[Method, list[dict[str, Any]]]]
-SMALL = ("scale=smoke", "subset=80", "batch_size=16", "epochs=2", "optimizer.warmup=0")
+SMALL = ("scale=smoke", "method.concat_views=false", "subset=80", "batch_size=16", "epochs=2", "optimizer.warmup=0")
 
 
 def make(*words: str) -> tuple[Method, DataModule]:

@@ -192,12 +192,28 @@ def test_independent_initialisation_gives_the_teacher_weights_of_its_own() -> No
     assert not any(torch.equal(p, q) for p, q in kernels)
 
 
-@pytest.mark.parametrize("rule", ["own", "ema", "copy"])
+@pytest.mark.parametrize("rule", ["own", "copy"])
 def test_teacher_buffers_follow_their_rule(fit: Fit, rule: str) -> None:
     method, _ = fit("method.lookahead=1", f"method.teacher_buffers={rule}", "method.teacher_step=0.1")
     student, teacher = method.student.backbone.bn1, method.teacher.backbone.bn1
     assert torch.equal(student.running_mean, teacher.running_mean) == (rule == "copy")
     assert int(teacher.num_batches_tracked) == 20  # two views, ten steps
+
+
+def test_averaged_teacher_statistics_move_by_the_teacher_step_alone(fit: Fit) -> None:
+    import pytorch_lightning as pl
+
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, method: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            norms = (method.student.backbone.bn1, method.teacher.backbone.bn1)
+            seen.append(tuple(norm.running_mean.clone() for norm in norms))  # type: ignore[arg-type]
+
+    fit("method.lookahead=2", "method.teacher_buffers=ema", "method.teacher_step=0.25", callbacks=[Watch()])
+    for number, ((_, before), (student, after)) in enumerate(itertools.pairwise(seen), start=2):
+        expected = before if number % 2 else 0.75 * before + 0.25 * student
+        torch.testing.assert_close(after, expected)
 
 
 def test_the_two_kinds_of_negatives_have_their_own_floor(fit: Fit) -> None:
@@ -210,8 +226,8 @@ def test_the_two_kinds_of_negatives_have_their_own_floor(fit: Fit) -> None:
 
 def test_the_proximal_term_pulls_the_student_towards_the_teacher(fit: Fit) -> None:
     def gap(lam: float) -> float:
-        method, _ = fit(f"method.proximal={lam}")
-        pairs = zip(method.student.parameters(), method.teacher.parameters(), strict=True)
+        _, steps = fit(f"method.proximal={lam}")
+        pairs = zip(steps[-1]["student"], steps[-1]["teacher"], strict=True)
         return float(sum((p - q).square().sum() for p, q in pairs))
 
     assert gap(1.0) < 0.5 * gap(0.0)

@@ -33,11 +33,6 @@ class BareLoop:
         self.mixed = precision == "bf16-mixed"
         self.optimizer = optimizer
 
-    def run(self, steps: int) -> None:
-        """Take so many steps."""
-        for _ in range(steps):
-            self.step()
-
     def step(self) -> None:
         """One update of the student."""
         method = self.method

@@ -36,7 +36,7 @@ class Task(NamedTuple):
 
     def features(self) -> tuple[Tensor, Tensor, Tensor]:
         """Bank ``[M, F]``, its labels ``[M]``, queries ``[Q, F]``."""
-        make = gaussian if self.structure == "Gaussian" else partial(clustered, noise=1.0)
+        make = gaussian if self.structure == "Gaussian" else clustered
         bank, labels = make(self.bank, WIDTH, seed=1)
         queries, _ = make(self.queries, WIDTH, seed=2)
         return bank, labels, queries
@@ -53,7 +53,10 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
     for task in tasks:
         bank, labels, queries = task.features()
         pairs = alternate(
-            partial(ours, bank, labels, queries, task.k), partial(theirs, bank, labels, queries, task.k), repeats
+            partial(ours, bank, labels, queries, task.k),
+            partial(theirs, bank, labels, queries, task.k),
+            repeats,
+            turns=1,
         )
         found.append(
             Measurement(

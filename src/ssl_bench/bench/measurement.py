@@ -64,16 +64,26 @@ class Measurement:
         return judged >= self.target.number if self.target.at_least else judged <= self.target.number
 
 
-def alternate(ours: Callable[[], object], baseline: Callable[[], object], repeats: int) -> list[tuple[float, float]]:
-    """Seconds of both, A B A B …, after one call of each that is not counted."""
+def alternate(
+    ours: Callable[[], object], baseline: Callable[[], object], repeats: int, *, turns: int
+) -> list[tuple[float, float]]:
+    """Seconds of both, A B A B …, after one call of each that is not counted.
+
+    Each of the ``repeats`` pairs is the sum over ``turns`` calls of both: the shorter a turn, the more alike is what
+    else happens on the machine during both sides.
+    """
     ours()
     baseline()
-    return [(seconds(ours), seconds(baseline)) for _ in range(repeats)]
+    pairs = []
+    for _ in range(repeats):
+        gc.collect()  # not in the middle of somebody's turn
+        calls = [(seconds(ours), seconds(baseline)) for _ in range(turns)]
+        pairs.append((sum(mine for mine, _ in calls), sum(theirs for _, theirs in calls)))
+    return pairs
 
 
 def seconds(work: Callable[[], object]) -> float:
     """Wall time of one call."""
-    gc.collect()  # not in the middle of somebody's turn
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

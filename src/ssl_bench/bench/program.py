@@ -2,6 +2,7 @@
 
 The program's time is everything from the start of one epoch to the start of the next: loader, views, Lightning,
 callbacks, progress bar, metrics.csv, checkpoints. Only accuracies are left out, by asking for none before the end.
+Within the epoch, its clock stands still before every step while the bare loop takes one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from unittest.mock import patch
 import pytorch_lightning as pl
 
 from ssl_bench import build, run
+from ssl_bench.batch import Batch
 from ssl_bench.bench.bare import BareLoop, default_loop
 from ssl_bench.bench.measurement import Measurement, Target, rates, seconds
 from ssl_bench.bench.synthetic import batches, configuration, in_catalog, synthetic_dataset
@@ -51,7 +53,7 @@ SMALL_CASES = (Case("clbo", 4, "small", channels=1, side=28, batch_size=10, step
 
 
 def measure(repeats: int, *, small: bool) -> list[Measurement]:
-    """One run of the program per case; between two epochs, the bare loop takes as many steps as an epoch has."""
+    """One run of the program per case, with a pair of measurements from every epoch."""
     return [_measure(case, repeats) for case in (SMALL_CASES if small else CASES)]
 
 
@@ -74,7 +76,7 @@ def _measure(case: Case, repeats: int) -> Measurement:
     precision = build.resolve_precision(config)
     method = build.build_method(config, dataset)
     images = dataset.read(None)["train"].images  # type: ignore[arg-type]
-    turns = Turns(default_loop(method, batches(images, case.batch_size)[0], precision), case.steps)
+    turns = Turns(default_loop(method, batches(images, case.batch_size)[0], precision))
     # Drawn into memory, but drawn: the progress bar is part of what users pay for.
     screen = redirect_stdout(io.StringIO()), patch.dict(os.environ, {"FORCE_COLOR": "1"})
     with TemporaryDirectory() as folder, in_catalog(dataset), screen[0], screen[1]:
@@ -92,17 +94,26 @@ def _measure(case: Case, repeats: int) -> Measurement:
 
 
 class Turns(pl.Callback):
-    """Times each epoch of the program, then lets the bare loop have its turn before the next one."""
+    """Times every epoch of the program but the first and the last; before each step the bare loop has its turn."""
 
-    def __init__(self, bare: BareLoop, steps: int) -> None:
+    def __init__(self, bare: BareLoop) -> None:
         self.bare = bare
-        self.steps = steps
         self.pairs: list[tuple[float, float]] = []
-        self._since = 0.0
+        self._program = self._bare = self._since = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
-        program = time.perf_counter() - self._since
-        bare = seconds(lambda: self.bare.run(self.steps))
-        if trainer.current_epoch > 1:  # the first epoch is over at the start of the second
-            self.pairs.append((program, bare))
+        self._pause()
+        if trainer.current_epoch > 1:  # the epoch that has just ended is at least the second
+            self.pairs.append((self._program, self._bare))
+        self._program = self._bare = 0.0
         self._since = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, method: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self._pause()
+        self._bare += seconds(self.bare.step)
+        self._since = time.perf_counter()
+
+    def _pause(self) -> None:
+        self._program += time.perf_counter() - self._since

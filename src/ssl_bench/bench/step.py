@@ -12,7 +12,7 @@ from ssl_bench.bench.synthetic import batches, configuration, pictures, syntheti
 
 def measure(repeats: int, *, small: bool) -> list[Measurement]:
     """SimCLR, ResNet-18 with CIFAR stem, 32 px, two ready views of each image."""
-    size, width, steps = (8, 4, 1) if small else (128, 64, 2)
+    size, width, turns = (8, 4, 1) if small else (128, 64, 2)
     dataset = synthetic_dataset(size, channels=3, side=32)
     config = configuration(
         dataset, "method=simclr", "backbone.stem=cifar", f"backbone.width={width}", f"batch_size={size}"
@@ -28,7 +28,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
         precision="32-true",
         optimizer=torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4),
     )
-    pairs = alternate(lambda: ours.run(steps), lambda: baseline.run(steps), repeats)
+    pairs = alternate(ours.step, baseline.step, repeats, turns=turns)
     return [
         Measurement(
             benchmark="step",
@@ -36,7 +36,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
             ours=f"{precision}, channels_last, fused SGD",
             baseline="float32, NCHW, SGD as PyTorch has it",
             unit="images/s",
-            pairs=rates(pairs, steps * size),
+            pairs=rates(pairs, turns * size),
             meaning="times as fast as the baseline",
             target=Target(2.2, at_least=True),
         )

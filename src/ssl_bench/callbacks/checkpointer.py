@@ -66,10 +66,14 @@ class Checkpointer(pl.Callback):
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked is not None:
-            raise KeyboardInterrupt
+            raise Interrupted(
+                f"stopped at once by a second signal; {self.path} keeps the last state saved.", self.asked
+            )
         self.asked = signal.Signals(number)
 
-    def teardown(self, trainer: pl.Trainer, method: pl.LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        # Here and not later: afterwards Lightning takes its own handlers away, which would come back. On an exception
+        # it restores those of before by itself.
         for name, handler in self._handlers.items():
             signal.signal(name, handler)
         self._handlers = {}
@@ -103,7 +107,7 @@ class Checkpointer(pl.Callback):
             )
         trainer.save_checkpoint(self.path)
         self.saved_at = time.monotonic()
-        if self.asked is not None and self.finished_epochs != trainer.max_epochs:
+        if self.asked is not None:
             raise Interrupted(
                 f"stopped by {self.asked.name} at epoch {trainer.current_epoch + 1}, step {trainer.global_step}, and "
                 f"saved to {self.path}; the same command goes on from there.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +17,9 @@ from ssl_bench.results.history import History
 class CollapseMonitor(pl.Callback):
     """Measures the student's embeddings of each epoch's last batch, ``[n, D]`` per view."""
 
-    def __init__(self, history: History, warn: Callable[[str], None]) -> None:
+    def __init__(self, history: History, tell: Callable[[str], None]) -> None:
         self.history = history
-        self.warn = warn
+        self.tell = tell
         self.warned: list[str] = []
 
     @torch.no_grad()
@@ -38,12 +39,19 @@ class CollapseMonitor(pl.Callback):
         self.history.add({f"collapse/{name}": float(value) for name, value in panel.items()})
         rows, dimension = views[0].shape
         for sentence in collapse.collapse_warnings(panel, dimension=dimension, rows=rows):
-            if sentence not in self.warned:
-                self.warned.append(sentence)
-                self.warn(f"epoch {trainer.current_epoch + 1}: {sentence}")
+            # Said once: in the next epoch the same sign has other figures.
+            if _without_figures(sentence) not in [
+                _without_figures(earlier.split(": ", 1)[1]) for earlier in self.warned
+            ]:
+                self.warned.append(f"epoch {trainer.current_epoch + 1}: {sentence}")
+                self.tell(self.warned[-1])
 
     def state_dict(self) -> dict[str, Any]:
         return {"warned": list(self.warned)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.warned = list(state["warned"])
+
+
+def _without_figures(sentence: str) -> str:
+    return re.sub(r"[-−]?\d[\d.e-]*", "", sentence)

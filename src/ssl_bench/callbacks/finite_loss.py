@@ -14,6 +14,14 @@ from ssl_bench.errors import UserError
 class FiniteLoss(pl.Callback):
     """UserError with method, step and learning rate; stands before whatever would save the state."""
 
+    def __init__(self) -> None:
+        self.lr = 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, method: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, method: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
@@ -22,9 +30,8 @@ class FiniteLoss(pl.Callback):
             return
         loss = outputs["loss"].item()
         if not math.isfinite(loss):
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise UserError(
                 f"the loss of {type(method).__name__} is {loss} at epoch {trainer.current_epoch + 1}, step "
-                f"{trainer.global_step}, learning rate {rate:.3g}; the last checkpoint is intact. "
+                f"{trainer.global_step}, learning rate {self.lr:.3g}; a checkpoint saved before is intact. "
                 "Try a lower optimizer.lr, trainer.clip=1 or trainer.precision=32-true."
             )

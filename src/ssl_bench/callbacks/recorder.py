@@ -32,6 +32,12 @@ class Recorder(pl.Callback):
         self.speeds: list[float] = []  # images/s, one for each row
         self.loss_sum: Tensor = torch.zeros((), dtype=torch.float64)
         self.batches = 0
+        self.lr = 0.0  # of the last step: the schedule has moved on when a batch ends
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, method: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_fit_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         # A logger starts anew after a resume; with all earlier rows what it writes is whole by itself. Not at the
@@ -53,7 +59,7 @@ class Recorder(pl.Callback):
             "epoch": trainer.current_epoch + 1,
             "step": method.student_steps,
             "loss": self.loss_sum.item() / max(1, self.batches),
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self.lr,
             **added,
         }
         row = self.history.close()

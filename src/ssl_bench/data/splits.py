@@ -46,8 +46,8 @@ def parts(labels: Tensor, *, subset_size: int | None, label_count: int | None, h
         pretraining = pretraining[subset(labels[pretraining], subset_size, SPLIT_SEED)]
     bank = pretraining[labels[pretraining] >= 0]
     probe = bank[torch.isin(bank, rest)]
-    if label_count is not None:
-        bank, probe = (index[subset(labels[index], label_count, SPLIT_SEED)] for index in (bank, probe))
+    if label_count is not None:  # one budget: both know the same labels
+        bank = probe = probe[subset(labels[probe], label_count, SPLIT_SEED)]
     return Parts(pretraining, bank, probe, validation)
 
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_bench import teachers
 from ssl_bench.batch import Batch
@@ -70,6 +70,10 @@ class CLBO(Method):
         self.teacher_buffers = teacher_buffers
         self.teacher: Network = teachers.twin(teacher_init or self.student)
         self.teacher_steps = 0
+        if teacher_buffers != "own":  # its forward passes leave the statistics alone, only the teacher step moves them
+            for module in self.teacher.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.momentum = 0.0
         # A batch that is looked at K times already gives K student steps per pass over the data.
         fresh = lookahead_batch == "fresh"
         self.passes_per_epoch = lookahead if epoch_unit == "teacher" and fresh else 1

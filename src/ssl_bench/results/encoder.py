@@ -57,9 +57,10 @@ def load_encoder(run_or_file: str | Path) -> nn.Module:
             header = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         description = json.loads(header["ssl_bench"])
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is not an encoder saved by ssl_bench, or is damaged ({error}).") from None
-    backbone, _ = build_backbone(**description["backbone"])
-    backbone.load_state_dict(weights)
-    encoder = Encoder(CleanView(**description["clean"]), backbone)
+        backbone, _ = build_backbone(**description["backbone"])
+        backbone.load_state_dict(weights)
+        encoder = Encoder(CleanView(**description["clean"]), backbone)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not an encoder saved by ssl_bench, or is damaged ({reason}).") from None
     return encoder.to(memory_format=torch.channels_last).eval()

@@ -17,6 +17,7 @@ LEFT_OUT = (
     "logger.",
     "experiment",
     "evaluation.memory",
+    "augment.chunk",
     "trainer.accelerator",
     "trainer.checkpoint_seconds",
     "trainer.progress",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import Program
+from program import Program
 from ssl_bench.config import compose
 
 MISTAKES = [

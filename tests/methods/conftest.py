@@ -1,79 +1,21 @@
-"""Small real runs of any method through Lightning's own Trainer."""
+"""Small real runs of any method, on one thread so that they repeat and do not crowd the machine."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-import pytorch_lightning as pl
+import small_runs
 import torch
-
-from ssl_bench.batch import Batch
-from ssl_bench.build import build
-from ssl_bench.config import compose
-from ssl_bench.data.datamodule import DataModule
-from ssl_bench.methods.base import Method
-
-Fit = Callable[..., tuple[Method, list[dict[str, Any]]]]
-SMALL = ("scale=smoke", "method.concat_views=false", "subset=80", "batch_size=16", "epochs=2", "optimizer.warmup=0")
-
-
-def make(*words: str) -> tuple[Method, DataModule]:
-    chosen = {word.partition("=")[0]: word for word in (*SMALL, *words)}  # what a test asks for, else the small default
-    method, data = build(compose(list(chosen.values())))
-    data.setup()
-    return method, data
-
-
-class Diary(pl.Callback):
-    """Every step's batch, loss, draw and weights as the optimiser left them."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, Any]] = []
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, method: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        assert isinstance(method, Method)
-        self.steps.append(
-            {
-                "batch": batch,
-                "loss": outputs["loss"].item(),
-                "student": [p.detach().clone() for p in method.student.parameters()],
-                "teacher": [p.detach().clone() for p in method.teacher.parameters()] if method.teacher else [],
-                "count": method.student_steps,
-            }
-        )
 
 
 @pytest.fixture
-def fit() -> Fit:
-    def run(*words: str, double: bool = False, **trainer_options: Any) -> tuple[Method, list[dict[str, Any]]]:
-        method, data = make(*words)
-        method.to(torch.float64 if double else torch.float32)
-        diary = Diary()
-        options: dict[str, Any] = {"max_epochs": 2 * method.passes_per_epoch, "precision": "32-true", **trainer_options}
-        options["callbacks"] = [*options.pop("callbacks", []), diary]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trainer = pl.Trainer(
-                accelerator="cpu",
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                **options,
-            )
-            trainer.fit(method, datamodule=data)
-        return method, diary.steps
-
-    return run
+def fit() -> small_runs.Fit:
+    return small_runs.fit
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Any:
+def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

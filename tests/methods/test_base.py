@@ -8,8 +8,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from small_runs import Fit, make
 
-from conftest import Fit, make
 from ssl_bench.config import GROUPS
 from ssl_bench.errors import UserError
 

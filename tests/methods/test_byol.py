@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-
-from conftest import Fit, make
+from small_runs import Fit, make
 
 
 def byol(*words: str) -> Any:

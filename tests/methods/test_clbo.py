@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import Fit, make
 from torch import Tensor, nn
 
-from conftest import Fit, make
 from ssl_bench.errors import UserError
 
 

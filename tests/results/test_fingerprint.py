@@ -26,7 +26,7 @@ def name(*words: str, digest: str = "d", precision: str = "32-true") -> str:
         "trainer.progress=false",
         "trainer.threads=1",
         "evaluation.memory=1048576",
-        "epochs=30",
+        "epochs=40",
         "scale.batch_size=64",
     ],
 )

@@ -5,19 +5,25 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from ssl_bench import build
+from ssl_bench.batch import Batch
 from ssl_bench.bench import __main__ as command
 from ssl_bench.bench import report
 from ssl_bench.bench.augment import PILViews
-from ssl_bench.bench.bare import default_loop
+from ssl_bench.bench.bare import BareLoop, default_loop
 from ssl_bench.bench.knn import MEMORY
 from ssl_bench.bench.measurement import Measurement, Target, alternate, rates
+from ssl_bench.bench.program import Turns
 from ssl_bench.bench.synthetic import batches, configuration, in_catalog, pictures, synthetic_dataset
 from ssl_bench.data import catalog
 from ssl_bench.errors import UserError
@@ -81,6 +87,26 @@ def test_both_sides_take_turns_and_their_first_calls_do_not_count() -> None:
     pairs = alternate(lambda: calls.append("ours"), lambda: calls.append("baseline"), repeats=3, turns=2)
     assert calls == ["ours", "baseline"] * (1 + 3 * 2)
     assert len(pairs) == 3
+
+
+def test_the_program_pays_for_all_between_epochs_and_not_for_the_bare_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def spend(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    turns = Turns(cast(BareLoop, SimpleNamespace(step=lambda: spend(100))))
+    method = cast(pl.LightningModule, None)
+    for epoch in range(4):
+        turns.on_train_epoch_start(cast(pl.Trainer, SimpleNamespace(current_epoch=epoch)), method)
+        for step in range(2):
+            spend(1)  # loader
+            turns.on_train_batch_start(cast(pl.Trainer, None), method, cast(Batch, None), step)
+            spend(10)  # step
+        spend(1000 * epoch)  # what ends an epoch
+    assert turns.pairs == [(1022, 200), (2022, 200)]  # neither the first epoch nor the last
 
 
 def test_the_ratio_is_the_median_over_pairs_so_a_slow_minute_cancels() -> None:

@@ -180,9 +180,10 @@ def _panel(axes: Any, meaning: str, rows: Sequence[Row]) -> None:
             axes.plot([target, target], [place - 0.42, place + 0.42], color="#e45756", linewidth=2.5)
     right = 1.12 * max(*highest, *(target or 0 for target in targets))
     axes.set_xlim(0, right)
-    for place, ratio, high in zip(places, ratios, highest, strict=True):
-        axes.text(high + 0.01 * right, place, _number(ratio), va="center", fontsize=8)
+    for place, ratio, high, target in zip(places, ratios, highest, targets, strict=True):
+        axes.text(max(high, target or 0) + 0.01 * right, place, _number(ratio), va="center", fontsize=8)
     axes.set_yticks(places, [f"{row['benchmark']}: {row['case']}" for row in rows], fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
     axes.invert_yaxis()
     axes.set_title(f"{meaning} (red: target)", fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)

@@ -231,6 +231,9 @@ def test_weights_that_overflow_never_replace_the_last_good_checkpoint(tmp_path: 
     [
         (["batch_size=4096", "subset=null"], r"batch_size=4096 is larger than the 1295 images"),
         (["subset=5"], r"5 class-balanced images"),
+        (["evaluation.protocols=[]"], r"evaluation\.protocols=\[\] leaves nothing"),
+        (["evaluation.linear.learning_rates=[]"], r"learning_rates=\[\] leaves nothing"),
+        (["augment.groups.global.crop_scale=[0.5]"], r"crop_scale is .* a range"),
         (["labels=3"], r"3 class-balanced images"),
         (["trainer.precision=16-mixed"], r"16-mixed needs a GPU"),
         (["dataset=fashion_mnist", "data_dir=DIR"], r"idx|truncated|magic"),

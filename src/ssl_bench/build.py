@@ -107,6 +107,12 @@ def clean_arguments(config: Config, dataset: Dataset) -> dict[str, Any]:
 def build_protocols(config: Config) -> list[Protocol]:
     """All protocols that the table, the curves and the monitor name."""
     chosen = config["evaluation"]
+    for key, values in (
+        ("protocols", chosen["protocols"]),
+        ("linear.learning_rates", chosen["linear"]["learning_rates"]),
+    ):
+        if not values:
+            raise UserError(f"evaluation.{key}=[] leaves nothing to score: name at least one.")
     names = dict.fromkeys([*chosen["protocols"], *chosen["curves"], chosen["monitor"]])
     probe = LinearProbe(**_tuples(chosen["linear"]), seed=0)
     return protocols(list(names), probe, refit=config["labels"] is None)

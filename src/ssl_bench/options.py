@@ -77,7 +77,7 @@ class Option:
         several = isinstance(self.default, list)
         items = value if several and isinstance(value, list) else [value]
         wrong = [item for item in items if not self._permits(item)]
-        if wrong or not items or several != isinstance(value, list):
+        if wrong or several != isinstance(value, list):
             hint = nearest(str(wrong[0]), self.words) if wrong else ""
             raise UserError(f"{self.key}={typed(value)} is not allowed: {self.key} is {self.description}{hint or '.'}")
         read = [self.kind(item) for item in items]

@@ -14,19 +14,20 @@ from ssl_bench.augment.views import ViewGroup, Views
 from ssl_bench.config import Config
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
+from ssl_bench.data.orders import sequential
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import Protocol, protocols
 from ssl_bench.methods.base import Method, Network
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.nn.heads import mlp
-from ssl_bench.optim import SGD
+from ssl_bench.optim import Recipe
 
 
 def build(config: Config) -> tuple[Method, DataModule]:
     """The method and its images, ready for any ``pytorch_lightning.Trainer``."""
     data = build_data(config)
-    return build_method(config, data.dataset), data
+    return build_method(config, data.dataset, data), data
 
 
 def build_data(config: Config) -> DataModule:
@@ -42,21 +43,26 @@ def build_data(config: Config) -> DataModule:
     )
 
 
-def build_method(config: Config, dataset: Dataset) -> Method:
-    """The method, with weights that depend on the seed alone."""
+def build_method(config: Config, dataset: Dataset, data: DataModule | None = None) -> Method:
+    """The method, with weights that depend on the seed alone.
+
+    ``data`` is read for methods that keep something for every image: those with a key ``instances``.
+    """
     options = {key: value for key, value in config["method"].items() if key not in ("name", "target", "projector")}
     with _seeded(config["seed"]):
         student, width = _network(config, dataset)
         if "predictor" in options:
-            options["predictor"] = mlp(width, outputs=width, **options["predictor"])
+            options["predictor"] = mlp(width, outputs=width, output_norm=False, **options["predictor"])
         if "teacher_init" in options:
             options["teacher_init"] = _network(config, dataset)[0] if options["teacher_init"] == "independent" else None
+    if "instances" in options:
+        options["instances"] = data.parts.pretraining if data else sequential(dataset.train)
     module, _, name = config["method"]["target"].rpartition(".")
     method: Method = getattr(importlib.import_module(module), name)(
         backbone=student.backbone,
         projector=student.projector,
         views=_views(config, dataset),
-        optimizer=SGD(**config["optimizer"], batch_size=config["batch_size"]),
+        optimizer=Recipe(**config["optimizer"], batch_size=config["batch_size"]),
         **options,
     )
     return method
@@ -84,13 +90,14 @@ def _network(config: Config, dataset: Dataset) -> tuple[Network, int]:
     backbone, width = _backbone(config, dataset)
     head = config["method"]["projector"]
     outputs = head["out"] or dataset.classes
-    projector = mlp(width, head["hidden"], outputs, head["layers"])
+    projector = mlp(width, head["hidden"], outputs, head["layers"], output_norm=head.get("output_norm", False))
     return Network(backbone, projector), outputs if head["layers"] else width
 
 
 def _views(config: Config, dataset: Dataset) -> Views:
     recipe = config["augment"]
-    groups = [ViewGroup(**_tuples(group)) for group in recipe["groups"].values()]
+    alike = recipe["groups"]["global"]  # what a group does not say is as for the full-size views
+    groups = [ViewGroup(**_tuples({**alike, **group})) for group in recipe["groups"].values() if group["count"]]
     return Views(groups, dataset.mean, dataset.std, recipe["chunk"])
 
 

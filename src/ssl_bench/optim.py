@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,16 @@ from ssl_bench.schedules import WarmupCosine
 
 
 @dataclass(frozen=True)
-class SGD:
+class Group:
+    """Parameters that share a learning rate; those that require no gradient are passed over."""
+
+    parameters: Sequence[nn.Parameter]
+    lr_scale: float  # factor on the recipe's learning rate
+    constant_lr: bool  # no warm-up, no decay
+
+
+@dataclass(frozen=True)
+class Recipe:
     """Stochastic gradient descent with momentum, warm-up and cosine decay: the protocol every method shares."""
 
     lr: float  # base learning rate
@@ -32,32 +41,48 @@ class SGD:
         """The learning rate after warm-up."""
         return self.lr * self.batch_size / 256 if self.scale_lr_with_batch else self.lr
 
-    def build(
-        self, parameters: Iterable[nn.Parameter], total_steps: int, steps_per_epoch: int
-    ) -> tuple[torch.optim.SGD, LambdaLR]:
-        """The optimiser over ``parameters`` and its per-step schedule."""
-        trained = [p for p in parameters if p.requires_grad]
-        if not trained:
-            raise UserError("there is nothing to train: no parameter requires a gradient.")
-        groups: list[dict[str, Any]] = [{"params": trained}]
-        if self.exclude_bias_and_norm:
-            groups = [
-                {"params": [p for p in trained if p.ndim > 1]},
-                {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-            ]
-        optimizer = torch.optim.SGD(
-            groups,
-            lr=self.peak_lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            # Halves the step on the CPU. Not on CUDA: there a fused optimiser unscales fp16 gradients itself,
-            # after the hooks that add to them.
-            fused=all(p.device.type == "cpu" for p in trained),
-        )
-        factor = WarmupCosine(
+    def factor(self, total_steps: int, steps_per_epoch: int) -> WarmupCosine:
+        """Step → learning rate as a share of ``peak_lr``."""
+        return WarmupCosine(
             total_steps=total_steps,
             steps_per_epoch=steps_per_epoch,
             warmup_steps=round(self.warmup * total_steps),
             per_epoch=self.schedule == "epoch",
         )
-        return optimizer, LambdaLR(optimizer, factor)
+
+    def build(
+        self, groups: Sequence[Group], total_steps: int, steps_per_epoch: int
+    ) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        """The optimiser over ``groups`` and its per-step schedule."""
+        falling = self.factor(total_steps, steps_per_epoch)
+        settings: list[dict[str, Any]] = []
+        factors = []
+        for group in groups:
+            for parameters, decay in self._by_decay([p for p in group.parameters if p.requires_grad]):
+                if parameters:
+                    lr = self.peak_lr * group.lr_scale
+                    settings.append({"params": parameters, "lr": lr, "weight_decay": decay})
+                    factors.append(_one if group.constant_lr else falling)
+        if not settings:
+            raise UserError("there is nothing to train: no parameter requires a gradient.")
+        optimizer = torch.optim.SGD(
+            settings,
+            lr=self.peak_lr,
+            momentum=self.momentum,
+            # Halves the step on the CPU. Not on CUDA: there a fused optimiser unscales fp16 gradients itself,
+            # after the hooks that add to them.
+            fused=all(p.device.type == "cpu" for group in settings for p in group["params"]),
+        )
+        return optimizer, LambdaLR(optimizer, factors)
+
+    def _by_decay(self, parameters: list[nn.Parameter]) -> list[tuple[list[nn.Parameter], float]]:
+        if not self.exclude_bias_and_norm:
+            return [(parameters, self.weight_decay)]
+        return [
+            ([p for p in parameters if p.ndim > 1], self.weight_decay),
+            ([p for p in parameters if p.ndim <= 1], 0.0),
+        ]
+
+
+def _one(step: int) -> float:
+    return 1.0

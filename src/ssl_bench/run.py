@@ -104,7 +104,7 @@ def _run(
     dataset = data.dataset
     checkpoint = read_checkpoint(folder.checkpoint, folder.fingerprint)
     write_text(folder.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    method = build_method(config, dataset)
+    method = build_method(config, dataset, data)
     epochs = config["epochs"] * method.passes_per_epoch
     history, timing = History(), Timing()
     evaluator = Evaluator(

@@ -51,6 +51,8 @@ class Recorder(pl.Callback):
     ) -> None:
         self.loss_sum = self.loss_sum.to(outputs["loss"].device) + outputs["loss"].detach()
         self.batches += 1
+        if trainer.is_last_batch:
+            self.history.add({f"method/{name}": float(value) for name, value in outputs["figures"].items()})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         assert isinstance(method, Method)

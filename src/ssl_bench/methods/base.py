@@ -1,7 +1,7 @@
 """What all methods share: views → embeddings → loss → optimiser step → teacher.
 
-Letters in the method files: n images of this rank, N images of the global batch, V views, F feature width,
-D embedding width, T temperature, K lookahead steps, θ student, ξ teacher.
+Letters in the method files: n images of this rank, N images of the global batch, V views, G of them full-size,
+F feature width, D embedding width, T temperature, K lookahead steps, M queue length, θ student, ξ teacher.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ssl_bench.augment.views import Views
 from ssl_bench.batch import Batch
 from ssl_bench.errors import UserError
 from ssl_bench.losses import full_precision
-from ssl_bench.optim import SGD
+from ssl_bench.optim import Group, Recipe
 from ssl_bench.schedules import cosine
 
 
@@ -52,7 +52,7 @@ class Method(pl.LightningModule):
         backbone: nn.Module,
         projector: nn.Module,
         views: Views,
-        optimizer: SGD,
+        optimizer: Recipe,
         concat_views: bool,
     ) -> None:
         super().__init__()
@@ -62,6 +62,7 @@ class Method(pl.LightningModule):
         self.views = views
         self.recipe = optimizer
         self.concat_views = concat_views
+        self.figures: dict[str, Tensor] = {}  # what a loss wants to be recorded beside itself
         self.draw = 0  # which look at the same batch this is
         self.student_steps = 0  # real optimiser steps: one a gradient scaler skips does not count
 
@@ -70,8 +71,9 @@ class Method(pl.LightningModule):
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
         """The method's loss on one ``[n, D]`` tensor per view, in float32.
 
-        student: predictions (embeddings where there is no predictor), with gradient. target: the teacher's
-        embeddings, without gradient; without a teacher the student's own, with gradient.
+        student: predictions (embeddings where there is no predictor) of all V views, with gradient. target: the
+        teacher's embeddings of the G full-size views, which come first, without gradient; without a teacher the
+        student's own, with gradient.
         """
         raise NotImplementedError
 
@@ -99,14 +101,16 @@ class Method(pl.LightningModule):
             ]
         embeddings = self.embed(self.student, views)
         predictions = embeddings if self.predictor is None else [self.predictor(z) for z in embeddings]
+        full_size = self.views.full_size
         if self.teacher is None:
-            targets = embeddings
+            targets = embeddings[:full_size]
         else:
             with torch.no_grad():
-                targets = self.embed(self.teacher, views)
+                targets = self.embed(self.teacher, views[:full_size])
         with torch.autocast(self.device.type, enabled=False):
             loss = self.loss([full_precision(p) for p in predictions], [full_precision(t) for t in targets], batch)
-        return {"loss": loss, "embeddings": [z.detach() for z in embeddings]}
+        # Those who watch compare views of one size.
+        return {"loss": loss, "embeddings": [z.detach() for z in embeddings[:full_size]], "figures": self.figures}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step the student, then what follows it, if the step was real."""
@@ -123,9 +127,13 @@ class Method(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The shared optimiser over everything that requires a gradient, stepped by a per-step schedule."""
         total = int(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = self.recipe.build(self.parameters(), total, max(1, total // self.epochs))
+        optimizer, schedule = self.recipe.build(self.parameter_groups(), total, max(1, total // self.epochs))
         optimizer.register_step_post_hook(self._count_step)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> list[Group]:
+        """What is trained, by learning rate; the first group has the recipe's own."""
+        return [Group(list(self.parameters()), lr_scale=1.0, constant_lr=False)]
 
     @property
     def epochs(self) -> int:
@@ -159,10 +167,19 @@ class Method(pl.LightningModule):
         """Restore the counters."""
         self.student_steps = state["student_steps"]
 
-    def require_two_views(self) -> None:
-        """UserError unless the recipe makes exactly two views."""
-        if self.views.count != 2:
-            raise UserError(f"{type(self).__name__} compares two views, but the augmentation makes {self.views.count}.")
+    def require_views(self, *, full_size: int, smaller: bool) -> None:
+        """UserError unless the recipe makes so many full-size views, and smaller ones only where they are allowed."""
+        name, found = type(self).__name__, self.views.full_size
+        if found != full_size:
+            raise UserError(
+                f"{name} needs {full_size} full-size view(s), but the augmentation makes {found}: "
+                f"set augment.groups.global.count={full_size}."
+            )
+        if self.views.count > found and not smaller:
+            raise UserError(
+                f"{name} compares full-size views only, but the augmentation makes {self.views.count - found} smaller "
+                "ones as well: set augment.groups.local.count=0."
+            )
 
 
 class EMATeacher(Method):

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssl_bench.batch import Batch
-from ssl_bench.losses import normalized_mse
+from ssl_bench.losses import normalized_mse, over_pairs
 from ssl_bench.methods.base import EMATeacher
 
 
@@ -25,12 +25,10 @@ class BYOL(EMATeacher):
 
     def __init__(self, *, predictor: nn.Module, symmetrize: str, **parts: Any) -> None:
         super().__init__(**parts)
-        self.require_two_views()
+        self.require_views(full_size=2, smaller=True)
         self.predictor = predictor
         self.symmetrize = symmetrize
 
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        p1, p2 = student  # [n, D]
-        z1, z2 = target  # [n, D]
-        both = normalized_mse(p1, z2) + normalized_mse(p2, z1)
-        return both / 2 if self.symmetrize == "mean" else both
+        mean = over_pairs(normalized_mse, student, target)
+        return mean if self.symmetrize == "mean" else len(target) * mean

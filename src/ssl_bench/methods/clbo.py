@@ -19,6 +19,7 @@ teacher's embeddings as candidates; the proximal gradient goes through the optim
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from ssl_bench import teachers
 from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
-from ssl_bench.losses import info_nce, nt_xent
+from ssl_bench.losses import info_nce, nt_xent, over_pairs
 from ssl_bench.methods.base import Method, Network
 
 
@@ -55,7 +56,7 @@ class CLBO(Method):
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
-        self.require_two_views()
+        self.require_views(full_size=2, smaller=True)
         if lookahead < 1:
             raise UserError(f"method.lookahead={lookahead}: the student takes at least 1 step per teacher step.")
         self.temperature = temperature
@@ -87,15 +88,11 @@ class CLBO(Method):
             )
 
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        v1, v2 = student  # [n, D]
-        u1, u2 = gather(target[0]), gather(target[1])  # [N, D]
+        candidates = [gather(u) for u in target]  # [N, D]
         first, temperature = batch.place.first, self.temperature
         if self.negatives == "both_views":
-            return nt_xent((v1, v2), (u1, u2), first=first, temperature=temperature)
-        both = info_nce(v1, u2, first=first, temperature=temperature) + info_nce(
-            v2, u1, first=first, temperature=temperature
-        )
-        return both / 2
+            return nt_xent(student, candidates, first=first, temperature=temperature)
+        return over_pairs(partial(info_nce, first=first, temperature=temperature), student, candidates)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Add λ_e(θ − ξ): after unscaling, before clipping, and so through momentum like any gradient."""

@@ -25,10 +25,10 @@ class SimCLR(Method):
 
     def __init__(self, *, temperature: float, **parts: Any) -> None:
         super().__init__(**parts)
-        self.require_two_views()
+        self.require_views(full_size=2, smaller=True)
         self.temperature = temperature
 
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        z1, z2 = student  # [n, D]
         # The gather carries gradient: other ranks' anchors push on this rank's candidates.
-        return nt_xent((z1, z2), (gather(z1), gather(z2)), first=batch.place.first, temperature=self.temperature)
+        candidates = [gather(z) for z in target]  # [N, D]
+        return nt_xent(student, candidates, first=batch.place.first, temperature=self.temperature)

@@ -51,7 +51,7 @@ ARITHMETIC: dict[type, Callable[..., Any]] = {
 }
 
 
-def _calculate(text: str) -> float:
+def _calculate(text: str) -> int | float:
     """The value of an arithmetic expression of numbers, + − * / and brackets."""
 
     def value(node: ast.AST) -> Any:
@@ -63,7 +63,8 @@ def _calculate(text: str) -> float:
             return ARITHMETIC[type(node.op)](value(node.operand))
         raise ValueError(f"not arithmetic: {text}")
 
-    return float(value(ast.parse(str(text), mode="eval").body))
+    result: int | float = value(ast.parse(str(text), mode="eval").body)
+    return result
 
 
 def _by_scale(values: Any, *, _root_: DictConfig) -> Any:

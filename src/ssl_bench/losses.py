@@ -57,9 +57,59 @@ def info_nce(query: Tensor, key: Tensor, *, first: int, temperature: float) -> T
     return F.cross_entropy(logits, torch.arange(first, first + len(query), device=query.device))
 
 
+def queue_nce(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float) -> Tensor:
+    """Cross-entropy of each query's own key against the queue (He et al. 2020, MoCo, eq. 1).
+
+    query, key: ``[n, D]``; queue: unit rows ``[M, D]``. M negatives each; ln(1 + M) when all are equal.
+    """
+    query, key = F.normalize(full_precision(query), dim=1), F.normalize(full_precision(key), dim=1)
+    positive = (query * key).sum(1, keepdim=True)  # [n, 1]
+    logits = torch.cat([positive, query @ queue.to(query).T], dim=1) / temperature  # [n, 1 + M]
+    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
+
+
 def normalized_mse(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of unit vectors, 2 − 2 cos, in [0, 4] (Grill et al. 2020, BYOL, eq. 2). Both ``[n, D]``."""
     return 2 - 2 * F.cosine_similarity(full_precision(prediction), full_precision(target), dim=1).mean()
+
+
+def barlow_twins(z1: Tensor, z2: Tensor, *, off_diagonal: float) -> Tensor:
+    """Distance of the cross-correlation of two views from the identity (Zbontar et al. 2021, Barlow Twins, eqs. 1, 2).
+
+    z1, z2: the global batch, ``[N, D]``. Σᵢ (1 − Cᵢᵢ)² + off_diagonal · Σ_{i ≠ j} Cᵢⱼ², with C = Aᵀ B / N of the
+    columns standardised over the batch (biased variance + 1e-5, as BatchNorm does). D for constant embeddings.
+    """
+    a, b = _standardized(full_precision(z1)), _standardized(full_precision(z2))  # columns of mean 0, variance 1
+    c = a.T @ b / len(a)  # [D, D]
+    diagonal = c.diagonal()
+    on, off = (1 - diagonal).square().sum(), c.square().sum() - diagonal.square().sum()
+    return on + off_diagonal * off
+
+
+def _standardized(z: Tensor) -> Tensor:
+    centred = z - z.mean(0)
+    return centred / (centred.square().mean(0) + 1e-5).sqrt()
+
+
+def vicreg(z1: Tensor, z2: Tensor, *, invariance: float, variance: float, covariance: float) -> Tensor:
+    """Variance-invariance-covariance regularisation (Bardes et al. 2022, VICReg, eqs. 1–6).
+
+    z1, z2: the global batch, ``[N, D]``, N ≥ 2. The mean square distance of the views; the hinge of every column's
+    standard deviation at 1, averaged over columns and views; the squared covariances off the diagonal, divided by D
+    and summed over views. Variances and covariances are unbiased. ``0.99 · variance`` for constant embeddings.
+    """
+    z1, z2 = full_precision(z1), full_precision(z2)
+    rows, width = z1.shape
+    spread = z1.new_zeros(())
+    correlated = z1.new_zeros(())
+    for z in (z1, z2):
+        centred = z - z.mean(0)
+        # Inside the root 1e-4 keeps the gradient finite where a column is constant.
+        deviation = (centred.square().sum(0) / (rows - 1) + 1e-4).sqrt()  # [D]
+        spread = spread + F.relu(1 - deviation).mean() / 2
+        c = centred.T @ centred / (rows - 1)  # [D, D]
+        correlated = correlated + (c.square().sum() - c.diagonal().square().sum()) / width
+    return invariance * F.mse_loss(z1, z2) + variance * spread + covariance * correlated
 
 
 def over_pairs(

@@ -45,12 +45,15 @@ class Method(pl.LightningModule):
 
     evaluated = "student"
     passes_per_epoch = 1
+    predictor_lr_scale = 1.0  # factor on the predictor's learning rate
+    predictor_lr_constant = False
 
     def __init__(
         self,
         *,
         backbone: nn.Module,
         projector: nn.Module,
+        width: int,
         views: Views,
         optimizer: Recipe,
         concat_views: bool,
@@ -59,6 +62,7 @@ class Method(pl.LightningModule):
         self.student = Network(backbone, projector).to(memory_format=torch.channels_last)
         self.teacher: Network | None = None
         self.predictor: nn.Module | None = None
+        self.width = width  # D
         self.views = views
         self.recipe = optimizer
         self.concat_views = concat_views
@@ -93,6 +97,10 @@ class Method(pl.LightningModule):
             embeddings.update(zip(members, together.chunk(len(members)), strict=True))
         return [embeddings[v] for v in range(len(views))]
 
+    def predict(self, embeddings: list[Tensor]) -> list[Tensor]:
+        """What the student predicts from each of its embeddings ``[n, D]``; these themselves without a predictor."""
+        return embeddings if self.predictor is None else [self.predictor(z) for z in embeddings]
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of one batch, with the embeddings for those who watch."""
         with torch.no_grad():
@@ -100,7 +108,7 @@ class Method(pl.LightningModule):
                 view.to(self.dtype, memory_format=torch.channels_last) for view in self.views(batch, draw=self.draw)
             ]
         embeddings = self.embed(self.student, views)
-        predictions = embeddings if self.predictor is None else [self.predictor(z) for z in embeddings]
+        predictions = self.predict(embeddings)
         full_size = self.views.full_size
         if self.teacher is None:
             targets = embeddings[:full_size]
@@ -133,7 +141,13 @@ class Method(pl.LightningModule):
 
     def parameter_groups(self) -> list[Group]:
         """What is trained, by learning rate; the first group has the recipe's own."""
-        return [Group(list(self.parameters()), lr_scale=1.0, constant_lr=False)]
+        scale, constant = self.predictor_lr_scale, self.predictor_lr_constant
+        if self.predictor is None or (scale == 1 and not constant):
+            return [Group(list(self.parameters()), lr_scale=1.0, constant_lr=False)]
+        apart = list(self.predictor.parameters())
+        known = set(map(id, apart))
+        rest = [p for p in self.parameters() if id(p) not in known]
+        return [Group(rest, lr_scale=1.0, constant_lr=False), Group(apart, lr_scale=scale, constant_lr=constant)]
 
     @property
     def epochs(self) -> int:

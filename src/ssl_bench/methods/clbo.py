@@ -29,7 +29,7 @@ from ssl_bench import teachers
 from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
-from ssl_bench.losses import info_nce, nt_xent, over_pairs
+from ssl_bench.losses import barlow_twins, info_nce, normalized_mse, nt_xent, over_pairs, vicreg
 from ssl_bench.methods.base import Method, Network
 
 
@@ -41,6 +41,7 @@ class CLBO(Method):
     def __init__(
         self,
         *,
+        objective: str,
         temperature: float,
         negatives: str,
         lookahead: int,
@@ -53,12 +54,21 @@ class CLBO(Method):
         teacher_schedule: str,
         teacher_buffers: str,
         teacher_init: Network | None,
+        predictor: nn.Sequential,
+        off_diagonal: float,
+        invariance: float,
+        variance: float,
+        covariance: float,
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
         self.require_views(full_size=2, smaller=True)
         if lookahead < 1:
             raise UserError(f"method.lookahead={lookahead}: the student takes at least 1 step per teacher step.")
+        self.predictor = predictor if len(predictor) else None
+        self.objective = objective
+        self.off_diagonal = off_diagonal
+        self.regularisation = {"invariance": invariance, "variance": variance, "covariance": covariance}
         self.temperature = temperature
         self.negatives = negatives
         self.lookahead = lookahead
@@ -88,11 +98,20 @@ class CLBO(Method):
             )
 
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        if self.objective == "mse":
+            return over_pairs(normalized_mse, student, target)
         candidates = [gather(u) for u in target]  # [N, D]
-        first, temperature = batch.place.first, self.temperature
-        if self.negatives == "both_views":
-            return nt_xent(student, candidates, first=first, temperature=temperature)
-        return over_pairs(partial(info_nce, first=first, temperature=temperature), student, candidates)
+        if self.objective == "info_nce":
+            first, temperature = batch.place.first, self.temperature
+            if self.negatives == "both_views":
+                return nt_xent(student, candidates, first=first, temperature=temperature)
+            return over_pairs(partial(info_nce, first=first, temperature=temperature), student, candidates)
+        statistics = (
+            partial(barlow_twins, off_diagonal=self.off_diagonal)
+            if self.objective == "barlow_twins"
+            else partial(vicreg, **self.regularisation)
+        )
+        return over_pairs(statistics, [gather(v) for v in student], candidates)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Add λ_e(θ − ξ): after unscaling, before clipping, and so through momentum like any gradient."""

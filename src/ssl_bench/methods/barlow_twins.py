@@ -1,0 +1,35 @@
+"""Barlow Twins (Zbontar et al. 2021, "Self-Supervised Learning via Redundancy Reduction").
+
+    L = Σᵢ (1 − Cᵢᵢ)² + λ Σᵢ Σ_{j ≠ i} Cᵢⱼ²                                                        (eq. 1)
+    C: cross-correlation of the two views' embeddings over the batch                                (eq. 2)
+
+The batch is the global one: statistics and C are those of all devices' images, and gradient flows through both.
+
+Deviations: the common protocol's widths and optimiser; with a small width D the second sum has few terms, and
+``off_diagonal`` (λ) may be chosen larger than the paper's 0.005.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ssl_bench.batch import Batch
+from ssl_bench.distributed import gather
+from ssl_bench.losses import barlow_twins
+from ssl_bench.methods.base import Method
+
+
+class BarlowTwins(Method):
+    """Make the views' embeddings agree column by column, and the columns independent."""
+
+    def __init__(self, *, off_diagonal: float, loss_scale: float, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.require_views(full_size=2, smaller=False)
+        self.off_diagonal = off_diagonal
+        self.loss_scale = loss_scale
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        z1, z2 = (gather(z) for z in student)  # [N, D]
+        return self.loss_scale * barlow_twins(z1, z2, off_diagonal=self.off_diagonal)

@@ -1,0 +1,121 @@
+"""DirectPred (Tian, Chen & Ganguli 2021, "Understanding Self-Supervised Learning Dynamics without Contrastive Pairs").
+
+BYOL with a linear predictor W that is not trained but set from the correlation F of its inputs:
+
+    F ← ρF + (1 − ρ) E[f fᵀ],   F = U diag(s) Uᵀ,   W = U diag(p) Uᵀ                                 (section 4)
+    pⱼ = √(sⱼ / s_max) + ε      ("outside");      pⱼ = √(sⱼ / s_max + ε)      ("inside")             (eqs. 18, 19)
+
+f: the student's embeddings. The cosine loss ignores the scale of W, so dividing by s_max only says what ε is compared
+with. Baselines: ``predictor.kind: linear`` (W trained by gradient), ``two_layer`` (BYOL's), ``optimal`` (the W of
+least squares, E[z' fᵀ] (F + εI)⁻¹), and with ``momentum: 0`` no moving average at all.
+
+Deviations: directions are averaged; the teacher starts as a copy of the student; after the optimiser's step, W is set
+at steps 0, freq, 2·freq, … and follows the gradient in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_bench.batch import Batch
+from ssl_bench.distributed import gather
+from ssl_bench.errors import UserError
+from ssl_bench.losses import full_precision, normalized_mse, over_pairs
+from ssl_bench.methods.base import EMATeacher
+
+FLOOR = 1e-4  # of the predictor's eigenvalues, as in the released code
+
+
+@torch.no_grad()
+def direct_predictor(correlation: Tensor, *, epsilon: float, epsilon_place: str) -> Tensor:
+    """W ``[D, D]``, symmetric, for the correlation F ``[D, D]`` (eqs. 18, 19)."""
+    s, u = torch.linalg.eigh(full_precision(correlation))
+    s = s.clamp(min=0) / s.max().clamp(min=torch.finfo(s.dtype).tiny)  # in [0, 1]
+    p = (s + epsilon).clamp(min=FLOOR).sqrt() if epsilon_place == "inside" else (s.sqrt() + epsilon).clamp(min=FLOOR)
+    return (u * p) @ u.T
+
+
+class DirectPred(EMATeacher):
+    """Predict the teacher's embedding through a linear map that knows the embeddings' spectrum."""
+
+    correlation: Tensor  # F [D, D]
+    cross_correlation: Tensor  # E[z' fᵀ] [D, D]
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        predictor: nn.Module,
+        predictor_lr_scale: float,
+        freq: int,
+        rho: float,
+        epsilon: float,
+        epsilon_place: str,
+        center: bool,
+        **parts: Any,
+    ) -> None:
+        super().__init__(**parts)
+        self.require_views(full_size=2, smaller=True)
+        self.kind = kind
+        self.predictor: nn.Module = predictor if kind == "two_layer" else nn.Linear(self.width, self.width, bias=False)
+        self.predictor_lr_scale = predictor_lr_scale
+        self.freq = freq
+        self.rho = rho
+        self.epsilon = epsilon
+        self.epsilon_place = epsilon_place
+        self.center = center
+        self.batches = 0  # that the correlation has seen
+        if kind in ("direct", "optimal"):
+            self.register_buffer("correlation", torch.zeros(self.width, self.width))
+            self.register_buffer("cross_correlation", torch.zeros(self.width, self.width))
+        self.embeddings: list[Tensor] = []
+
+    def predict(self, embeddings: list[Tensor]) -> list[Tensor]:
+        self.embeddings = [full_precision(f.detach()) for f in embeddings[: self.views.full_size]]  # [n, D]
+        return super().predict(embeddings)
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        if self.kind in ("direct", "optimal"):
+            self.observe([gather(f) for f in self.embeddings], [gather(z) for z in target])
+        return over_pairs(normalized_mse, student, target)
+
+    @torch.no_grad()
+    def observe(self, f: list[Tensor], z: list[Tensor]) -> None:
+        """Move the correlations towards those of the global batch: f and z are ``[N, D]`` per full-size view."""
+        inputs, outputs = torch.cat(f), torch.cat(z[::-1])  # what each embedding is to predict: the other view
+        if self.center:
+            inputs, outputs = inputs - inputs.mean(0), outputs - outputs.mean(0)
+        keep = self.rho if self.batches else 0.0  # the first batch starts the average
+        for average, left in ((self.correlation, inputs), (self.cross_correlation, outputs)):
+            average.lerp_((left.T @ inputs / len(inputs)).to(average), 1 - keep)
+        self.batches += 1
+
+    @torch.no_grad()
+    def after_optimizer_step(self) -> None:
+        super().after_optimizer_step()
+        if self.kind in ("direct", "optimal") and (self.student_steps - 1) % self.freq == 0:
+            if not self.correlation.isfinite().all():
+                raise UserError(
+                    f"the correlation of DirectPred's embeddings is not finite at step {self.student_steps}: "
+                    "try a lower optimizer.lr or trainer.precision=32-true."
+                )
+            weight: Tensor = self.predictor.weight  # type: ignore[assignment]
+            weight.copy_(self.solved())
+
+    def solved(self) -> Tensor:
+        """The predictor's weights ``[D, D]`` that the correlations ask for."""
+        if self.kind == "direct":
+            return direct_predictor(self.correlation, epsilon=self.epsilon, epsilon_place=self.epsilon_place)
+        regularised = self.correlation + self.epsilon * torch.eye(self.width).to(self.correlation)
+        return torch.linalg.solve(regularised, self.cross_correlation.T).T
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {**super().get_extra_state(), "batches": self.batches}
+
+    def set_extra_state(self, state: Mapping[str, int]) -> None:
+        super().set_extra_state(state)
+        self.batches = state["batches"]

@@ -1,0 +1,53 @@
+"""MoBY (Xie et al. 2021, "Self-Supervised Learning with Swin Transformers"): MoCo's loss on BYOL's networks.
+
+    L = ℓ(p₁, k₂, Q₂) + ℓ(p₂, k₁, Q₁),   ℓ(p, k, Q) = −log exp(p·k/T) / (exp(p·k/T) + Σ_{q ∈ Q} exp(p·q/T))   (eq. 1)
+    ξ ← ηξ + (1 − η)θ
+
+p: the student's prediction of one view, k: the teacher's embedding of the other, all of unit length. Q₁ holds earlier
+keys of view 1, Q₂ of view 2: a prediction meets one key and negatives of the same view.
+
+Deviations: directions are averaged (``symmetrize: mean``), not summed; a ResNet under the common protocol's optimiser
+in place of a transformer under AdamW with asymmetric drop path; the teacher moves after the optimiser step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ssl_bench.batch import Batch
+from ssl_bench.distributed import gather
+from ssl_bench.losses import queue_nce
+from ssl_bench.methods.base import EMATeacher
+from ssl_bench.nn.queue import Queue
+
+
+class MoBY(EMATeacher):
+    """Predict the teacher's embedding of the other view, told apart from earlier keys of that view."""
+
+    def __init__(self, *, predictor: nn.Module, temperature: float, queue: int, symmetrize: str, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.require_views(full_size=2, smaller=False)
+        self.predictor = predictor
+        self.temperature = temperature
+        self.symmetrize = symmetrize
+        self.queues = nn.ModuleList(Queue(queue, self.width, step=self.recipe.batch_size) for _ in range(2))
+        self.keys: list[tuple[Tensor, Tensor]] = []  # by view, of the batches since the last optimiser step, [N, D]
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        p1, p2 = student  # [n, D]
+        k1, k2 = target  # [n, D]
+        queue1, queue2 = (queue.rows for queue in self.queues)
+        both = queue_nce(p1, k2, queue2, temperature=self.temperature) + queue_nce(
+            p2, k1, queue1, temperature=self.temperature
+        )
+        self.keys.append((gather(k1), gather(k2)))
+        return both / 2 if self.symmetrize == "mean" else both
+
+    def after_optimizer_step(self) -> None:
+        super().after_optimizer_step()
+        for keys in self.keys:
+            for queue, rows in zip(self.queues, keys, strict=True):
+                queue.push(rows)  # type: ignore[operator]
+        self.keys = []

@@ -1,0 +1,53 @@
+"""MoCo (He et al. 2020, "Momentum Contrast"; v2: Chen et al. 2020; the symmetric loss of the authors' CIFAR notebook).
+
+    L = −log exp(q·k₊/T) / (exp(q·k₊/T) + Σ_{k ∈ queue} exp(q·k/T))                                 (eq. 1)
+    ξ ← ηξ + (1 − η)θ                                                                               (eq. 2)
+
+q: the student's embedding of one view, k₊: the teacher's of the other, both of unit length; both directions. The
+queue holds the teacher's embeddings of earlier batches only: both directions read it before this batch's keys, those
+of view 1 and then of view 2, are enqueued.
+
+Deviations: directions are averaged. BatchNorm sees the whole global batch in student and teacher; the paper shuffles
+images among devices instead so that a query and its key do not share statistics, which would make the result depend
+on the number of devices. Heads have the common protocol's BatchNorm, the paper's have none (``recipe=original``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_bench.batch import Batch
+from ssl_bench.distributed import gather
+from ssl_bench.losses import queue_nce
+from ssl_bench.methods.base import EMATeacher
+from ssl_bench.nn.queue import Queue
+
+
+class MoCo(EMATeacher):
+    """Find the teacher's embedding of the same image among those of earlier batches."""
+
+    def __init__(self, *, temperature: float, queue: int, symmetrize: str, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.require_views(full_size=2, smaller=False)
+        self.temperature = temperature
+        self.symmetrize = symmetrize
+        self.queue = Queue(queue, self.width, step=2 * self.recipe.batch_size)
+        self.keys: list[Tensor] = []  # of the batches since the last optimiser step, [2N, D] each
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        q1, q2 = student  # [n, D]
+        k1, k2 = target  # [n, D]
+        both = queue_nce(q1, k2, self.queue.rows, temperature=self.temperature) + queue_nce(
+            q2, k1, self.queue.rows, temperature=self.temperature
+        )
+        self.keys.append(torch.cat([gather(k1), gather(k2)]))
+        return both / 2 if self.symmetrize == "mean" else both
+
+    def after_optimizer_step(self) -> None:
+        super().after_optimizer_step()
+        for keys in self.keys:
+            self.queue.push(keys)
+        self.keys = []

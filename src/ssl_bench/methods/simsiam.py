@@ -1,0 +1,34 @@
+"""SimSiam (Chen & He 2021, "Exploring Simple Siamese Representation Learning").
+
+    L = ½ D(p₁, stopgrad(z₂)) + ½ D(p₂, stopgrad(z₁)),   D(p, z) = −⟨p, z⟩ / (‖p‖ ‖z‖)              (eqs. 1–4)
+
+p: the prediction of one view, z: the projector's output of the other. No teacher, no negatives: the stopped gradient,
+the predictor and the BatchNorm without scale at the projector's end keep it from collapsing. −1 at best.
+
+Deviations: the common protocol's two-layer projector and widths; ``predictor_lr: constant`` keeps the predictor's
+learning rate from decaying, as the released code does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ssl_bench.batch import Batch
+from ssl_bench.losses import normalized_mse, over_pairs
+from ssl_bench.methods.base import Method
+
+
+class SimSiam(Method):
+    """Predict the other view's embedding, through which no gradient flows."""
+
+    def __init__(self, *, predictor: nn.Module, predictor_lr: str, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.require_views(full_size=2, smaller=True)
+        self.predictor = predictor
+        self.predictor_lr_constant = predictor_lr == "constant"
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        # The mean of −cos, from that of 2 − 2 cos.
+        return over_pairs(normalized_mse, student, [z.detach() for z in target]) / 2 - 1

@@ -1,0 +1,108 @@
+"""SwAV (Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments").
+
+    L = Σ_{i full-size} Σ_{v ≠ i} ℓ(z_v, q_i) / pairs,   ℓ(z, q) = −Σ_k q⁽ᵏ⁾ log softmax(zᵀC / T)⁽ᵏ⁾   (eqs. 1, 2, 6)
+    q_i: Sinkhorn–Knopp assignment of the global batch's full-size view i to P prototypes, equally used   (eqs. 3–5)
+
+C: unit prototypes; z: embeddings of unit length. No gradient flows through the codes q. Where the batch is smaller
+than the number of prototypes, embeddings of earlier batches, one queue per full-size view, take part in the
+assignment. Prototypes rest for the first epochs.
+
+Deviations: Sinkhorn iterates on logarithms, which needs no maximum and does not underflow; every rank computes the
+assignment of all ranks' rows and keeps its own; the queues hold the batches before this one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_bench.batch import Batch
+from ssl_bench.distributed import gather
+from ssl_bench.errors import UserError
+from ssl_bench.methods.base import Method
+from ssl_bench.nn.queue import Queue
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int) -> Tensor:
+    """Codes ``[N, P]`` of ``scores`` ``[N, P]``: rows sum to 1, columns nearly to N / P (eq. 5, section 3.1).
+
+    Starts from exp(scores / epsilon) and in turn gives all prototypes, then all images, equal mass. Larger ``epsilon``
+    makes the codes softer.
+    """
+    log = scores / epsilon
+    for _ in range(iterations):
+        log = log - log.logsumexp(0, keepdim=True)  # every prototype the same
+        log = log - log.logsumexp(1, keepdim=True)  # every image 1
+    return log.exp()
+
+
+class SwAV(Method):
+    """Predict the cluster of one view from the others; clusters are balanced over the batch."""
+
+    def __init__(
+        self,
+        *,
+        prototypes: int,
+        temperature: float,
+        epsilon: float,
+        iterations: int,
+        freeze_epochs: int,
+        queue: int | None,
+        queue_from: int,
+        **parts: Any,
+    ) -> None:
+        super().__init__(**parts)
+        self.require_views(full_size=2, smaller=True)
+        if prototypes < 2:
+            raise UserError(f"method.prototypes={prototypes}: one cluster tells nothing apart, choose at least 2.")
+        self.temperature = temperature
+        self.epsilon = epsilon
+        self.iterations = iterations
+        self.freeze_epochs = freeze_epochs
+        self.queue_from = queue_from
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, self.width), dim=1))
+        batch_size = self.recipe.batch_size
+        self.queues = nn.ModuleList(Queue(queue, self.width, step=batch_size) for _ in range(2) if queue)
+        self.keys: list[list[Tensor]] = []  # by view, of the batches since the last optimiser step, [N, D]
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        embeddings = [F.normalize(z, dim=1) for z in student]
+        scores = [z @ self.prototypes.T for z in embeddings]  # [n, P]
+        gathered = [gather(F.normalize(z.detach(), dim=1)) for z in target]  # [N, D]
+        losses = []
+        for i, rows in enumerate(gathered):
+            codes = self.codes(rows, i)[batch.place.first :][: len(scores[i])]  # [n, P]
+            for v in range(len(scores)):
+                if v != i:
+                    losses.append(-(codes * F.log_softmax(scores[v] / self.temperature, dim=1)).sum(1).mean())
+        if self.queues:
+            self.keys.append(gathered)
+        loss = torch.stack(losses).mean()
+        self.figures = {"loss_over_ln_p": loss.detach() / math.log(len(self.prototypes))}  # 1: nothing is told apart
+        return loss
+
+    @torch.no_grad()
+    def codes(self, rows: Tensor, view: int) -> Tensor:
+        """Assignment ``[N, P]`` of a full-size view's unit embeddings ``[N, D]``, with the queue's help once it is on."""
+        everything = rows
+        if self.queues and self.epoch >= self.queue_from and self.queues[view].full:
+            everything = torch.cat([rows, self.queues[view].rows.to(rows)])  # type: ignore[arg-type, operator]
+        scores = everything @ self.prototypes.T
+        return sinkhorn(scores, epsilon=self.epsilon, iterations=self.iterations)[: len(rows)]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.epoch <= self.freeze_epochs:
+            self.prototypes.grad = None  # so that neither momentum nor weight decay moves them
+
+    @torch.no_grad()
+    def after_optimizer_step(self) -> None:
+        self.prototypes.copy_(F.normalize(self.prototypes, dim=1))
+        for views in self.keys:
+            for queue, rows in zip(self.queues, views, strict=True):
+                queue.push(rows)  # type: ignore[operator]
+        self.keys = []

@@ -1,0 +1,36 @@
+"""VICReg (Bardes, Ponce & LeCun 2022, "Variance-Invariance-Covariance Regularization").
+
+    L = λ s(Z, Z') + μ [v(Z) + v(Z')] + ν [c(Z) + c(Z')]                                            (eq. 6)
+
+s: mean square distance of the views, v: hinge of each column's standard deviation at 1, c: squared covariances off
+the diagonal. Statistics are those of the global batch, with gradient through them.
+
+Deviations: as in the released code, s is averaged over columns too and v halved over the two views. The paper trains
+by LARS; under the common protocol's SGD the first steps are too large without help, so the method asks for a warm-up
+and clips the gradient's norm (``sets`` in its configuration).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ssl_bench.batch import Batch
+from ssl_bench.distributed import gather
+from ssl_bench.losses import vicreg
+from ssl_bench.methods.base import Method
+
+
+class VICReg(Method):
+    """Pull views together while every column keeps its spread and goes its own way."""
+
+    def __init__(self, *, invariance: float, variance: float, covariance: float, loss_scale: float, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.require_views(full_size=2, smaller=False)
+        self.coefficients = {"invariance": invariance, "variance": variance, "covariance": covariance}
+        self.loss_scale = loss_scale
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        z1, z2 = (gather(z) for z in student)  # [N, D]
+        return self.loss_scale * vicreg(z1, z2, **self.coefficients)

@@ -1,0 +1,53 @@
+"""A ring of the newest keys: MoCo's queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_bench.errors import UserError
+
+
+class Queue(nn.Module):
+    """The last M unit vectors pushed, first in first out (He et al. 2020, MoCo, section 3.2).
+
+    It starts with random directions. Every rank pushes the gathered keys of all ranks, so all hold the same.
+
+    Args:
+        length: M, a multiple of ``step``: a partly overwritten batch would age unevenly.
+        width: D.
+        step: rows of one push.
+    """
+
+    rows: Tensor  # [M, D], unit length
+
+    def __init__(self, length: int, width: int, *, step: int) -> None:
+        super().__init__()
+        if length < step or length % step:
+            raise UserError(
+                f"method.queue={length} is not a multiple of the {step} keys that one batch enqueues: "
+                f"choose {max(1, length // step) * step}, or another batch_size."
+            )
+        self.register_buffer("rows", F.normalize(torch.randn(length, width), dim=1))
+        self.pushed = 0  # rows since the start
+
+    @property
+    def full(self) -> bool:
+        """Whether no random row is left."""
+        return self.pushed >= len(self.rows)
+
+    @torch.no_grad()
+    def push(self, rows: Tensor) -> None:
+        """Overwrite the oldest rows by ``rows`` ``[step, D]`` of any length."""
+        first = self.pushed % len(self.rows)
+        self.rows[first : first + len(rows)] = F.normalize(rows, dim=1)
+        self.pushed += len(rows)
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"pushed": self.pushed}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.pushed = state["pushed"]

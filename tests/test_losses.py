@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_bench.losses import info_nce, normalized_mse, nt_xent
+from ssl_bench.losses import barlow_twins, info_nce, normalized_mse, nt_xent, over_pairs, queue_nce, vicreg
 
 N, D = 5, 7
 
@@ -123,3 +125,176 @@ def test_losses_are_computed_in_float32(half: torch.dtype) -> None:
     assert nt_xent((z1, z2), (z1, z2), first=0, temperature=0.1).dtype == torch.float32
     assert info_nce(z1, z2, first=0, temperature=0.1).dtype == torch.float32
     assert normalized_mse(z1, z2).dtype == torch.float32
+
+
+# -- losses over pairs of views -------------------------------------------------------------------
+
+
+def test_nt_xent_of_smaller_views_looks_for_each_full_size_view_among_other_images() -> None:
+    anchors, candidates = [draws(N, D, seed=s) for s in range(4)], [draws(N, D, seed=s) for s in (7, 8)]
+    total, terms = 0.0, 0
+    for target in (0, 1):
+        for view in (v for v in range(4) if v != target):
+            for image in range(N):
+                anchor = anchors[view][image]
+                positive = math.exp(cosine(anchor, candidates[target][image]) / 0.3)
+                others = sum(
+                    math.exp(cosine(anchor, candidates[v][i]) / 0.3) for v in (0, 1) for i in range(N) if i != image
+                )
+                total -= math.log(positive / (positive + others))
+                terms += 1
+    loss = nt_xent(anchors, candidates, first=0, temperature=0.3)
+    assert loss.item() == pytest.approx(total / terms, rel=1e-6)
+
+
+def test_over_pairs_compares_each_full_size_view_with_all_others() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def loss(v: Tensor, i: Tensor) -> Tensor:
+        seen.append((int(v), int(i)))
+        return v + 10 * i
+
+    mean = over_pairs(loss, [torch.tensor(float(v)) for v in range(4)], [torch.tensor(0.0), torch.tensor(1.0)])
+    assert sorted(seen) == [(0, 1), (1, 0), (2, 0), (2, 1), (3, 0), (3, 1)]
+    assert mean.item() == pytest.approx(sum(v + 10 * i for v, i in seen) / 6)
+
+
+# -- queues ---------------------------------------------------------------------------------------
+
+
+def test_queue_nce_equals_the_explicit_matrix() -> None:
+    query, key, queue = draws(N, D), draws(N, D, seed=1), F.normalize(draws(9, D, seed=2), dim=1)
+    logits = torch.tensor(
+        [[cosine(q, k), *(cosine(q, row) for row in queue)] for q, k in zip(query, key, strict=True)],
+        dtype=torch.float64,
+    )
+    expected = -(logits / 0.2).log_softmax(1)[:, 0].mean()
+    torch.testing.assert_close(queue_nce(query, key, queue, temperature=0.2), expected)
+
+
+def test_a_key_that_is_already_in_the_queue_keeps_the_loss_above_ln_2() -> None:
+    key = draws(1, D)
+    queue = F.normalize(key, dim=1)
+    assert queue_nce(key, key, queue, temperature=0.01).item() == pytest.approx(math.log(2), rel=1e-6)
+
+
+# -- Barlow Twins ---------------------------------------------------------------------------------
+
+
+def whitened(rows: int = 64, width: int = 6) -> Tensor:
+    z = draws(rows, width)
+    q = torch.linalg.qr(z - z.mean(0)).Q
+    return (q - q.mean(0)) * rows**0.5
+
+
+def test_barlow_twins_is_zero_for_equal_whitened_views_and_four_for_a_flipped_column() -> None:
+    z = whitened()
+    assert barlow_twins(z, z, off_diagonal=0.5).item() == pytest.approx(0, abs=1e-8)
+    flipped = z.clone()
+    flipped[:, 2] *= -1
+    assert barlow_twins(z, flipped, off_diagonal=0.5).item() == pytest.approx(4, abs=1e-3)
+
+
+def test_barlow_twins_ignores_shift_and_positive_scale_of_columns_and_the_order_of_views() -> None:
+    z1, z2 = 100 * draws(40, D), 100 * draws(40, D, seed=1)
+    loss = barlow_twins(z1, z2, off_diagonal=0.1)
+    scale, shift = draws(1, D, seed=2).abs() + 0.5, draws(1, D, seed=3)
+    torch.testing.assert_close(barlow_twins(z1 * scale + shift, z2, off_diagonal=0.1), loss, rtol=1e-6, atol=0)
+    torch.testing.assert_close(barlow_twins(z2, z1, off_diagonal=0.1), loss)
+
+
+def test_barlow_twins_of_constant_embeddings_is_the_width() -> None:
+    ones = torch.ones(8, D, dtype=torch.float64)
+    assert barlow_twins(ones, ones, off_diagonal=0.1).item() == pytest.approx(D)
+
+
+def test_barlow_twins_of_independent_views_meets_its_expectation() -> None:
+    rows, width = 256, 64
+    on, off = [], []
+    for seed in range(20):
+        z1, z2 = draws(rows, width, seed=seed), draws(rows, width, seed=1000 + seed)
+        on.append(barlow_twins(z1, z2, off_diagonal=0.0).item())
+        off.append(barlow_twins(z1, z2, off_diagonal=1.0).item() - on[-1])
+    assert sum(on) / 20 == pytest.approx(width * (1 + 1 / rows), rel=0.01)
+    assert sum(off) / 20 == pytest.approx(width * (width - 1) / rows, rel=0.03)
+
+
+# -- VICReg ---------------------------------------------------------------------------------------
+
+
+def vicreg_terms(z1: Tensor, z2: Tensor) -> tuple[float, float, float]:
+    return tuple(  # type: ignore[return-value]
+        vicreg(z1, z2, invariance=i, variance=v, covariance=c).item() for i, v, c in ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    )
+
+
+def test_vicreg_terms_equal_double_loops() -> None:
+    z1, z2 = 0.3 * draws(9, D), 0.3 * draws(9, D, seed=1)
+    invariance, variance, covariance = vicreg_terms(z1, z2)
+    assert invariance == pytest.approx(sum(float(a - b) ** 2 for a, b in zip(z1.flatten(), z2.flatten())) / (9 * D))  # noqa: B905
+    spread = correlated = 0.0
+    for z in (z1, z2):
+        for i in range(D):
+            mean_i = sum(float(x) for x in z[:, i]) / 9
+            var = sum((float(x) - mean_i) ** 2 for x in z[:, i]) / 8
+            spread += max(0.0, 1 - math.sqrt(var + 1e-4)) / D / 2
+            for j in range(D):
+                mean_j = sum(float(x) for x in z[:, j]) / 9
+                c = sum((float(a) - mean_i) * (float(b) - mean_j) for a, b in zip(z[:, i], z[:, j], strict=True)) / 8
+                correlated += c**2 / D if i != j else 0.0
+    assert variance == pytest.approx(spread)
+    assert covariance == pytest.approx(correlated)
+
+
+def test_vicreg_of_equal_views_constant_columns_and_whitened_ones() -> None:
+    z = draws(9, D)
+    assert vicreg_terms(z, z)[0] == 0
+    constant = torch.ones(9, D, dtype=torch.float64)
+    assert vicreg_terms(constant, constant) == pytest.approx((0, 0.99, 0))
+    white = 1.5 * whitened()
+    assert vicreg_terms(white, white) == pytest.approx((0, 0, 0), abs=1e-10)
+
+
+def test_vicreg_ignores_a_common_shift_and_scales_as_its_powers() -> None:
+    z1, z2 = 0.1 * draws(9, D), 0.1 * draws(9, D, seed=1)
+    before, shifted = vicreg_terms(z1, z2), vicreg_terms(z1 + 3, z2 + 3)
+    assert shifted == pytest.approx(before)
+    doubled = vicreg_terms(2 * z1, 2 * z2)
+    assert doubled[0] == pytest.approx(4 * before[0])
+    assert doubled[2] == pytest.approx(16 * before[2])
+
+
+def test_vicreg_has_a_finite_gradient_where_columns_are_constant() -> None:
+    z = torch.ones(5, D, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(vicreg(z, z, invariance=25, variance=25, covariance=1), z)
+    assert gradient.isfinite().all()
+
+
+# -- gradients ------------------------------------------------------------------------------------
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "nt_xent": lambda a, b: nt_xent([a, b], [a, b], first=0, temperature=0.5),
+    "nt_xent against a teacher": lambda a, b: nt_xent([a, b], [b, a], first=0, temperature=0.5),
+    "info_nce": lambda a, b: info_nce(a, b, first=0, temperature=0.5),
+    "queue_nce": lambda a, b: queue_nce(a, b, F.normalize(draws(6, D, seed=5), dim=1), temperature=0.5),
+    "normalized_mse": normalized_mse,
+    "barlow_twins": lambda a, b: barlow_twins(a, b, off_diagonal=0.1),
+    "vicreg": lambda a, b: vicreg(0.3 * a, 0.3 * b, invariance=25, variance=25, covariance=1),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_equal_finite_differences(name: str) -> None:
+    z1, z2 = draws(N, D).requires_grad_(), draws(N, D, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(LOSSES[name], (z1, z2))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_compute_in_float32_under_half_precision(name: str) -> None:
+    z1, z2 = draws(N, D).float(), draws(N, D, seed=1).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
+        expected = LOSSES[name](z1.bfloat16().float(), z2.bfloat16().float())
+        loss = LOSSES[name](z1.bfloat16(), z2.bfloat16())
+    assert loss.dtype == torch.float32
+    if name != "vicreg":  # whose factor above is taken in half precision already
+        torch.testing.assert_close(loss, expected)

@@ -112,9 +112,7 @@ def vicreg(z1: Tensor, z2: Tensor, *, invariance: float, variance: float, covari
     return invariance * F.mse_loss(z1, z2) + variance * spread + covariance * correlated
 
 
-def over_pairs(
-    loss: Callable[[Tensor, Tensor], Tensor], student: Sequence[Tensor], target: Sequence[Tensor]
-) -> Tensor:
+def over_pairs(loss: Callable[[Tensor, Tensor], Tensor], student: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
     """Mean of ``loss(student[v], target[i])`` over all full-size views i and all views v ≠ i of the same images."""
     pairs = [(v, i) for i in range(len(target)) for v in range(len(student)) if v != i]
     return torch.stack([loss(student[v], target[i]) for v, i in pairs]).mean()

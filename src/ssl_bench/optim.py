@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Recipe:
         """The optimiser over ``groups`` and its per-step schedule."""
         falling = self.factor(total_steps, steps_per_epoch)
         settings: list[dict[str, Any]] = []
-        factors = []
+        factors: list[Callable[[int], float]] = []
         for group in groups:
             for parameters, decay in self._by_decay([p for p in group.parameters if p.requires_grad]):
                 if parameters:
@@ -65,23 +65,20 @@ class Recipe:
                     factors.append(_one if group.constant_lr else falling)
         if not settings:
             raise UserError("there is nothing to train: no parameter requires a gradient.")
-        optimizer = torch.optim.SGD(
-            settings,
-            lr=self.peak_lr,
-            momentum=self.momentum,
-            # Halves the step on the CPU. Not on CUDA: there a fused optimiser unscales fp16 gradients itself,
-            # after the hooks that add to them.
-            fused=all(p.device.type == "cpu" for group in settings for p in group["params"]),
-        )
+        # Fused, the step takes half the time on the CPU. Not on CUDA: there it would unscale fp16 gradients itself,
+        # after the hooks that add to them. On the CPU nothing is scaled, but Lightning takes every fused optimiser
+        # for one that unscales, and then refuses to clip.
+        fused = all(p.device.type == "cpu" for group in settings for p in group["params"])
+        optimizer = torch.optim.SGD(settings, lr=self.peak_lr, momentum=self.momentum, fused=fused)
+        optimizer._step_supports_amp_scaling = False
         return optimizer, LambdaLR(optimizer, factors)
 
     def _by_decay(self, parameters: list[nn.Parameter]) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters with the weight decay they get."""
         if not self.exclude_bias_and_norm:
             return [(parameters, self.weight_decay)]
-        return [
-            ([p for p in parameters if p.ndim > 1], self.weight_decay),
-            ([p for p in parameters if p.ndim <= 1], 0.0),
-        ]
+        weights = [p for p in parameters if p.ndim > 1]
+        return [(weights, self.weight_decay), ([p for p in parameters if p.ndim <= 1], 0.0)]
 
 
 def _one(step: int) -> float:

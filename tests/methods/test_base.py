@@ -107,7 +107,7 @@ def test_the_learning_rate_is_a_warm_up_and_a_cosine(fit: Fit, schedule: str) ->
 
 def test_weight_decay_can_leave_out_one_dimensional_parameters() -> None:
     method, _ = make("method=simclr", "optimizer.exclude_bias_and_norm=true")
-    optimizer, _ = method.recipe.build(method.parameters(), 10, 5)
+    optimizer, _ = method.recipe.build(method.parameter_groups(), 10, 5)
     decayed, spared = optimizer.param_groups
     assert all(p.ndim > 1 for p in decayed["params"])
     assert decayed["weight_decay"] == 5e-4
@@ -136,9 +136,9 @@ def test_supervised_loss_is_cross_entropy_over_labelled_images_of_every_view() -
     assert method.loss(logits, logits, batch).item() == 0
 
 
-@pytest.mark.parametrize("name", ["simclr", "byol", "clbo"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("supervised", "pic")])
 def test_a_method_of_two_views_refuses_another_number(name: str) -> None:
-    with pytest.raises(UserError, match="two views"):
+    with pytest.raises(UserError, match=r"needs 2 full-size view\(s\), but the augmentation makes 3"):
         make(f"method={name}", "augment.groups.global.count=3")
 
 
@@ -151,3 +151,20 @@ def test_watching_callbacks_change_no_gradient(fit: Fit) -> None:
     watched, _ = fit("method=clbo", callbacks=[Timing(), FiniteLoss(), CollapseMonitor(History(), print)])
     alone, _ = fit("method=clbo")
     assert all(map(torch.equal, watched.parameters(), alone.parameters()))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_clipping_limits_the_gradient_that_the_optimiser_sees(fit: Fit, precision: Any) -> None:
+    norms: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, method: Any) -> None:
+            trainer.optimizers[0].register_step_pre_hook(
+                lambda *_: norms.append(
+                    float(torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None]).norm())
+                )
+            )
+
+    fit("method=simclr", gradient_clip_val=0.01, precision=precision, callbacks=[Watch()])
+    assert norms
+    assert max(norms) <= 0.01 * 1.001

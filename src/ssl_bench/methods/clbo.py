@@ -67,8 +67,8 @@ class CLBO(Method):
             raise UserError(f"method.lookahead={lookahead}: the student takes at least 1 step per teacher step.")
         self.predictor = predictor if len(predictor) else None
         self.objective = objective
-        self.off_diagonal = off_diagonal
-        self.regularisation = {"invariance": invariance, "variance": variance, "covariance": covariance}
+        self.barlow_twins = partial(barlow_twins, off_diagonal=off_diagonal)
+        self.vicreg = partial(vicreg, invariance=invariance, variance=variance, covariance=covariance)
         self.temperature = temperature
         self.negatives = negatives
         self.lookahead = lookahead
@@ -106,11 +106,7 @@ class CLBO(Method):
             if self.negatives == "both_views":
                 return nt_xent(student, candidates, first=first, temperature=temperature)
             return over_pairs(partial(info_nce, first=first, temperature=temperature), student, candidates)
-        statistics = (
-            partial(barlow_twins, off_diagonal=self.off_diagonal)
-            if self.objective == "barlow_twins"
-            else partial(vicreg, **self.regularisation)
-        )
+        statistics = self.barlow_twins if self.objective == "barlow_twins" else self.vicreg
         return over_pairs(statistics, [gather(v) for v in student], candidates)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -36,7 +36,8 @@ def direct_predictor(correlation: Tensor, *, epsilon: float, epsilon_place: str)
     s, u = torch.linalg.eigh(full_precision(correlation))
     s = s.clamp(min=0) / s.max().clamp(min=torch.finfo(s.dtype).tiny)  # in [0, 1]
     p = (s + epsilon).clamp(min=FLOOR).sqrt() if epsilon_place == "inside" else (s.sqrt() + epsilon).clamp(min=FLOOR)
-    return (u * p) @ u.T
+    weight: Tensor = (u * p) @ u.T
+    return weight
 
 
 class DirectPred(EMATeacher):
@@ -111,7 +112,8 @@ class DirectPred(EMATeacher):
         if self.kind == "direct":
             return direct_predictor(self.correlation, epsilon=self.epsilon, epsilon_place=self.epsilon_place)
         regularised = self.correlation + self.epsilon * torch.eye(self.width).to(self.correlation)
-        return torch.linalg.solve(regularised, self.cross_correlation.T).T
+        weight: Tensor = torch.linalg.solve(regularised, self.cross_correlation.T).T
+        return weight
 
     def get_extra_state(self) -> dict[str, int]:
         return {**super().get_extra_state(), "batches": self.batches}

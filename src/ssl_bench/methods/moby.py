@@ -20,7 +20,7 @@ from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather
 from ssl_bench.losses import queue_nce
 from ssl_bench.methods.base import EMATeacher
-from ssl_bench.nn.queue import Queue
+from ssl_bench.nn.queue import Queues
 
 
 class MoBY(EMATeacher):
@@ -32,7 +32,7 @@ class MoBY(EMATeacher):
         self.predictor = predictor
         self.temperature = temperature
         self.symmetrize = symmetrize
-        self.queues = nn.ModuleList(Queue(queue, self.width, step=self.recipe.batch_size) for _ in range(2))
+        self.queues = Queues(2, queue, self.width, step=self.recipe.batch_size)
         self.keys: list[tuple[Tensor, Tensor]] = []  # by view, of the batches since the last optimiser step, [N, D]
 
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
@@ -48,6 +48,5 @@ class MoBY(EMATeacher):
     def after_optimizer_step(self) -> None:
         super().after_optimizer_step()
         for keys in self.keys:
-            for queue, rows in zip(self.queues, keys, strict=True):
-                queue.push(rows)  # type: ignore[operator]
+            self.queues.push(keys)
         self.keys = []

@@ -24,7 +24,7 @@ from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
 from ssl_bench.methods.base import Method
-from ssl_bench.nn.queue import Queue
+from ssl_bench.nn.queue import Queues
 
 
 @torch.no_grad()
@@ -66,8 +66,7 @@ class SwAV(Method):
         self.freeze_epochs = freeze_epochs
         self.queue_from = queue_from
         self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, self.width), dim=1))
-        batch_size = self.recipe.batch_size
-        self.queues = nn.ModuleList(Queue(queue, self.width, step=batch_size) for _ in range(2) if queue)
+        self.queues = Queues(2, queue, self.width, step=self.recipe.batch_size) if queue else None
         self.keys: list[list[Tensor]] = []  # by view, of the batches since the last optimiser step, [N, D]
 
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
@@ -80,7 +79,7 @@ class SwAV(Method):
             for v in range(len(scores)):
                 if v != i:
                     losses.append(-(codes * F.log_softmax(scores[v] / self.temperature, dim=1)).sum(1).mean())
-        if self.queues:
+        if self.queues is not None:
             self.keys.append(gathered)
         loss = torch.stack(losses).mean()
         self.figures = {"loss_over_ln_p": loss.detach() / math.log(len(self.prototypes))}  # 1: nothing is told apart
@@ -88,21 +87,24 @@ class SwAV(Method):
 
     @torch.no_grad()
     def codes(self, rows: Tensor, view: int) -> Tensor:
-        """Assignment ``[N, P]`` of a full-size view's unit embeddings ``[N, D]``, with the queue's help once it is on."""
+        """Assignment ``[N, P]`` of a full-size view's unit embeddings ``[N, D]``, among the queue's once that is on."""
         everything = rows
-        if self.queues and self.epoch >= self.queue_from and self.queues[view].full:
-            everything = torch.cat([rows, self.queues[view].rows.to(rows)])  # type: ignore[arg-type, operator]
+        if self.queues is not None and self.epoch >= self.queue_from:
+            queue = list(self.queues)[view]
+            if queue.full:
+                everything = torch.cat([rows, queue.rows.to(rows)])
         scores = everything @ self.prototypes.T
         return sinkhorn(scores, epsilon=self.epsilon, iterations=self.iterations)[: len(rows)]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.epoch <= self.freeze_epochs:
-            self.prototypes.grad = None  # so that neither momentum nor weight decay moves them
+        # Zero and not None, on which a fused optimiser insists; the weight decay that is left only shortens them.
+        if self.epoch <= self.freeze_epochs and self.prototypes.grad is not None:
+            self.prototypes.grad.zero_()
 
     @torch.no_grad()
     def after_optimizer_step(self) -> None:
         self.prototypes.copy_(F.normalize(self.prototypes, dim=1))
-        for views in self.keys:
-            for queue, rows in zip(self.queues, views, strict=True):
-                queue.push(rows)  # type: ignore[operator]
+        if self.queues is not None:
+            for views in self.keys:
+                self.queues.push(views)
         self.keys = []

@@ -12,6 +12,7 @@ and clips the gradient's norm (``sets`` in its configuration).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -25,12 +26,14 @@ from ssl_bench.methods.base import Method
 class VICReg(Method):
     """Pull views together while every column keeps its spread and goes its own way."""
 
-    def __init__(self, *, invariance: float, variance: float, covariance: float, loss_scale: float, **parts: Any) -> None:
+    def __init__(
+        self, *, invariance: float, variance: float, covariance: float, loss_scale: float, **parts: Any
+    ) -> None:
         super().__init__(**parts)
         self.require_views(full_size=2, smaller=False)
-        self.coefficients = {"invariance": invariance, "variance": variance, "covariance": covariance}
+        self.terms = partial(vicreg, invariance=invariance, variance=variance, covariance=covariance)
         self.loss_scale = loss_scale
 
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
         z1, z2 = (gather(z) for z in student)  # [N, D]
-        return self.loss_scale * vicreg(z1, z2, **self.coefficients)
+        return self.loss_scale * self.terms(z1, z2)

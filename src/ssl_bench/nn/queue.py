@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -51,3 +52,18 @@ class Queue(nn.Module):
 
     def set_extra_state(self, state: Any) -> None:
         self.pushed = state["pushed"]
+
+
+class Queues(nn.ModuleList):
+    """One queue for each full-size view."""
+
+    def __init__(self, count: int, length: int, width: int, *, step: int) -> None:
+        super().__init__(Queue(length, width, step=step) for _ in range(count))
+
+    def __iter__(self) -> Iterator[Queue]:
+        return cast(Iterator[Queue], super().__iter__())
+
+    def push(self, views: Sequence[Tensor]) -> None:
+        """``[step, D]`` for each view into its queue."""
+        for queue, rows in zip(self, views, strict=True):
+            queue.push(rows)

@@ -1,0 +1,144 @@
+"""DirectPred: the predictor that its inputs' correlation asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from small_runs import Fit, make
+from test_moco import draws
+
+from ssl_bench.errors import UserError
+from ssl_bench.methods.directpred import direct_predictor
+
+
+def directpred(*words: str) -> tuple[Any, Any]:
+    method, data = make("method=directpred", *words)
+    return method, next(iter(data.train_dataloader()))
+
+
+def correlation(width: int = 6) -> torch.Tensor:
+    z = torch.randn(40, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = z * torch.logspace(0, -1, width, dtype=torch.float64)
+    return z.T @ z / 40
+
+
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_the_predictor_has_the_correlations_axes_and_the_papers_eigenvalues(place: str) -> None:
+    f = correlation()
+    w = direct_predictor(f, epsilon=0.1, epsilon_place=place)
+    torch.testing.assert_close(w, w.T)
+    torch.testing.assert_close(w @ f, f @ w)
+    s, u = torch.linalg.eigh(f)
+    p = (u.T @ w @ u).diagonal()
+    share = s / s.max()
+    expected = (share + 0.1).sqrt() if place == "inside" else share.sqrt() + 0.1
+    torch.testing.assert_close(p, expected)
+    assert (p.diff() >= 0).all()  # monotone in s, which eigh sorts
+
+
+def test_the_predictor_ignores_the_correlations_scale_and_of_equal_eigenvalues_is_the_identity() -> None:
+    f = correlation()
+    torch.testing.assert_close(
+        direct_predictor(7 * f, epsilon=0.01, epsilon_place="outside"),
+        direct_predictor(f, epsilon=0.01, epsilon_place="outside"),
+    )
+    same = direct_predictor(3 * torch.eye(5, dtype=torch.float64), epsilon=0.01, epsilon_place="outside")
+    torch.testing.assert_close(same, 1.01 * torch.eye(5, dtype=torch.float64))
+    nothing = direct_predictor(torch.zeros(4, 4), epsilon=0.01, epsilon_place="outside")
+    torch.testing.assert_close(nothing, 0.01 * torch.eye(4))
+
+
+def test_a_negative_epsilon_inside_is_floored() -> None:
+    w = direct_predictor(correlation(), epsilon=-0.5, epsilon_place="inside")
+    smallest = torch.linalg.eigvalsh(w).min()
+    torch.testing.assert_close(smallest, torch.tensor(1e-4**0.5, dtype=torch.float64))
+
+
+def test_the_correlation_is_the_moving_average_of_both_views() -> None:
+    method, _ = directpred("method.rho=0.3")
+    f1, f2, g1, g2 = draws(4)
+    batches = [torch.cat([f1, f2]), torch.cat([g1, g2])]
+    first, second = (rows.T @ rows / 32 for rows in batches)
+    method.observe([f1, f2], [f1, f2])
+    torch.testing.assert_close(method.correlation, first)
+    method.observe([g1, g2], [g1, g2])
+    torch.testing.assert_close(method.correlation, 0.3 * first + 0.7 * second)
+    torch.testing.assert_close(
+        method.cross_correlation,
+        0.3 * torch.cat([f2, f1]).T @ batches[0] / 32 + 0.7 * torch.cat([g2, g1]).T @ batches[1] / 32,
+    )
+
+
+def test_without_memory_it_is_the_current_batch_and_the_order_of_images_does_not_matter() -> None:
+    f1, f2, g1, g2 = draws(4)
+    method, _ = directpred("method.rho=0")
+    method.observe([f1, f2], [f1, f2])
+    method.observe([g1, g2], [g1, g2])
+    order = torch.randperm(16)
+    other, _ = directpred("method.rho=0")
+    other.observe([g1[order], g2[order]], [g1[order], g2[order]])
+    torch.testing.assert_close(method.correlation, other.correlation)
+
+
+def test_centring_makes_it_a_covariance() -> None:
+    method, _ = directpred("method.center=true")
+    f1, f2 = draws(2)
+    method.observe([f1 + 5, f2 + 5], [f1, f2])
+    torch.testing.assert_close(method.correlation, torch.cov(torch.cat([f1, f2]).T, correction=0), atol=1e-4, rtol=1e-3)
+
+
+def test_with_the_identity_as_predictor_the_loss_is_byols() -> None:
+    method, batch = directpred()
+    byol, _ = make("method=byol")
+    f1, f2, z1, z2 = draws(4)
+    with torch.no_grad():
+        method.predictor.weight.copy_(2.5 * torch.eye(32))
+    mine = method.loss(method.predict([f1, f2]), [z1, z2], batch)
+    torch.testing.assert_close(mine, byol.loss([f1, f2], [z1, z2], batch))
+
+
+def test_the_predictor_is_set_at_multiples_of_freq_only(fit: Fit) -> None:
+    set_at = []
+
+    import pytorch_lightning as pl
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, method: Any, *_: Any) -> None:
+            if torch.equal(method.predictor.weight, method.solved()):
+                set_at.append(method.student_steps - 1)
+
+    fit("method=directpred", "method.freq=3", callbacks=[Watch()])
+    assert set_at == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize("kind", ["linear", "two_layer"])
+def test_baselines_train_their_predictor_at_a_rate_of_its_own(fit: Fit, kind: str) -> None:
+    method, _ = fit("method=directpred", f"method.kind={kind}", "method.predictor_lr_scale=4", "method.momentum=0")
+    rest, predictor = method.trainer.optimizers[0].param_groups
+    assert predictor["initial_lr"] == pytest.approx(4 * rest["initial_lr"])
+    assert {id(p) for p in predictor["params"]} == {id(p) for p in method.predictor.parameters()}
+    start, _ = make("method=directpred", f"method.kind={kind}")
+    assert not all(map(torch.equal, method.predictor.parameters(), start.predictor.parameters()))
+    # Without a moving average the teacher is the student.
+    assert all(map(torch.equal, method.teacher.parameters(), method.student.parameters()))
+
+
+def test_the_optimal_predictor_solves_least_squares() -> None:
+    method, _ = directpred("method.kind=optimal", "method.epsilon=0")
+    torch.manual_seed(0)
+    f = [torch.randn(400, 32), torch.randn(400, 32)]
+    z = [torch.randn(400, 32), torch.randn(400, 32)]
+    method.observe(f, z)
+    inputs, outputs = torch.cat(f), torch.cat([z[1], z[0]])
+    expected = torch.linalg.lstsq(inputs, outputs).solution.T
+    torch.testing.assert_close(method.solved(), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_a_correlation_that_is_not_finite_is_named(fit: Fit) -> None:
+    method, _ = directpred()
+    method.correlation.fill_(float("nan"))
+    method.student_steps = 1
+    with pytest.raises(UserError, match="correlation of DirectPred's embeddings is not finite at step 1"):
+        method.after_optimizer_step()

@@ -1,0 +1,78 @@
+"""MoCo's loss and the life of its queue."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from contrast import against_queue
+from small_runs import Fit, make
+
+from ssl_bench.errors import UserError
+
+
+def moco(*words: str) -> tuple[Any, Any]:
+    method, data = make("method=moco", *words)
+    return method, next(iter(data.train_dataloader()))
+
+
+def draws(count: int, n: int = 16, width: int = 32) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(n, width, generator=generator) for _ in range(count)]
+
+
+def test_the_loss_is_the_loop_over_queue_rows_in_both_directions() -> None:
+    method, batch = moco("method.temperature=0.3")
+    q1, q2, k1, k2 = draws(4)
+    queue = method.queue.rows.clone()
+    expected = against_queue(q1, k2, queue, 0.3) + against_queue(q2, k1, queue, 0.3)
+    assert method.loss([q1, q2], [k1, k2], batch).item() == pytest.approx(expected / 2, rel=1e-5)
+    both, _ = moco("method.temperature=0.3", "method.symmetrize=sum")
+    assert both.loss([q1, q2], [k1, k2], batch).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_equal_embeddings_give_the_log_of_one_plus_the_queue() -> None:
+    method, batch = moco()
+    method.queue.rows.fill_(1 / math.sqrt(32))
+    ones = torch.ones(16, 32)
+    assert method.loss([ones, ones], [ones, ones], batch).item() == pytest.approx(math.log(1 + 64), rel=1e-6)
+
+
+def test_keys_are_enqueued_after_the_step_and_never_read_by_their_own_batch() -> None:
+    method, batch = moco()
+    before = method.queue.rows.clone()
+    first = method.training_step(batch, 0)["loss"]
+    assert torch.equal(method.queue.rows, before)
+    again = method.training_step(batch, 0)["loss"]  # the queue has not moved in between
+    torch.testing.assert_close(first, again)
+    method.keys = method.keys[:1]
+    with torch.no_grad():
+        k1, k2 = method.embed(method.teacher, method.views(batch))
+    method.student_steps = 1
+    method.after_optimizer_step()
+    expected = torch.nn.functional.normalize(torch.cat([k1, k2]), dim=1)
+    torch.testing.assert_close(method.queue.rows[:32], expected)
+    assert torch.equal(method.queue.rows[32:], before[32:])
+
+
+def test_the_queue_holds_the_keys_of_the_last_batches(fit: Fit) -> None:
+    method, steps = fit("method=moco")
+    assert method.queue.pushed == 2 * 16 * len(steps)
+    assert method.keys == []
+    half, _ = fit("method=moco", accumulate_grad_batches=2)  # as many keys in fewer steps
+    assert half.queue.pushed == 2 * 16 * len(steps)
+
+
+def test_no_gradient_reaches_teacher_or_queue() -> None:
+    method, batch = moco()
+    method.training_step(batch, 0)["loss"].backward()
+    assert all(p.grad is None for p in method.teacher.parameters())
+    assert not method.queue.rows.requires_grad
+    assert all(p.grad is not None for p in method.student.parameters())
+
+
+def test_a_queue_that_batches_do_not_fill_evenly_is_refused() -> None:
+    with pytest.raises(UserError, match=r"method.queue=48 is not a multiple of the 32 keys"):
+        make("method=moco", "method.queue=48")

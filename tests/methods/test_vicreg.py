@@ -1,0 +1,23 @@
+"""VICReg: its three terms with their weights, and its way through plain SGD."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_runs import make
+from test_moco import draws
+
+
+def test_the_loss_weighs_the_three_terms_as_configured() -> None:
+    words = ("method.invariance=3", "method.variance=5", "method.covariance=7", "method.loss_scale=0.5")
+    method, data = make("method=vicreg", *words)
+    batch = next(iter(data.train_dataloader()))
+    z1, z2 = (0.5 * z for z in draws(2))
+    invariance = float((z1 - z2).square().sum()) / z1.numel()
+    variance = covariance = 0.0
+    for z in (z1, z2):
+        c = torch.cov(z.T)
+        variance += sum(max(0.0, 1 - float(c[j, j] + 1e-4) ** 0.5) for j in range(32)) / 32 / 2
+        covariance += sum(float(c[i, j]) ** 2 for i in range(32) for j in range(32) if i != j) / 32
+    expected = 0.5 * (3 * invariance + 5 * variance + 7 * covariance)
+    assert method.loss([z1, z2], [z1, z2], batch).item() == pytest.approx(expected, rel=1e-4)

@@ -12,6 +12,7 @@ import torch
 from small_runs import Fit, make
 from torch import Tensor, nn
 
+from ssl_bench import losses
 from ssl_bench.errors import UserError
 
 
@@ -266,3 +267,65 @@ def test_the_default_proximal_strength_is_the_stated_share_of_the_drift() -> Non
     rates = [lr * (1 + math.cos(math.pi * e / 800)) / 2 for e in range(1, 801)]
     slowdown = max(lookahead * rate / (1 - 0.9) * lam * e / kappa for e, rate in enumerate(rates, 1))
     assert slowdown == pytest.approx(0.5, rel=0.01)
+
+
+# -- other objectives and a predictor: the rows of the paper's ablation of structure and loss ------------------------
+
+ROWS = {
+    "no projector": ["method.projector.layers=0"],
+    "one layer": ["method.projector.layers=1"],
+    "two layers": [],
+    "three layers": ["method.projector.layers=3"],
+    "predictor": ["method.predictor.layers=2"],
+    "MSE": ["method.objective=mse"],
+    "MSE and predictor, bilevel BYOL": ["method.objective=mse", "method.predictor.layers=2"],
+    "bilevel Barlow Twins": ["method.objective=barlow_twins", "method.projector.layers=3"],
+    "bilevel VICReg": ["method.objective=vicreg", "method.projector.layers=3", "trainer.clip=1"],
+    "without the proximal term": ["method.proximal=0"],
+    "moving average": ["method.teacher_rule=ema"],
+    "decaying teacher step": ["method.teacher_schedule=decay"],
+    "restart": ["method.restart=true"],
+    "paper's epochs": ["method.epoch_unit=teacher"],
+    "one batch looked at twice": ["method.lookahead_batch=same_batch"],
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_of_the_ablation_is_configuration_and_trains(fit: Fit, row: str) -> None:
+    method, steps = fit("method=clbo", *ROWS[row])
+    assert all(math.isfinite(step["loss"]) for step in steps)
+    assert not all(map(torch.equal, steps[0]["student"], steps[-1]["student"]))
+    assert not all(map(torch.equal, steps[0]["teacher"], steps[-1]["teacher"]))
+
+
+def test_objectives_compare_the_student_with_the_teachers_other_view() -> None:
+    torch.manual_seed(0)
+    v1, v2, u1, u2 = (torch.randn(16, 32) for _ in range(4))
+    expected = {
+        "mse": (losses.normalized_mse(v1, u2) + losses.normalized_mse(v2, u1)) / 2,
+        "barlow_twins": sum(losses.barlow_twins(a, b, off_diagonal=0.005) for a, b in ((v1, u2), (v2, u1))) / 2,
+        "vicreg": sum(
+            losses.vicreg(a, b, invariance=25, variance=25, covariance=1) for a, b in ((v1, u2), (v2, u1))
+        )
+        / 2,
+    }
+    for objective, value in expected.items():
+        method, data = make(f"method.objective={objective}")
+        batch = next(iter(data.train_dataloader()))
+        torch.testing.assert_close(method.loss([v1, v2], [u1, u2], batch), torch.as_tensor(value))
+
+
+def test_a_predictor_has_no_twin_and_feels_no_proximal_term(fit: Fit) -> None:
+    method, data = make("method.predictor.layers=2", "method.proximal=100", "optimizer.weight_decay=0")
+    assert len(list(method.teacher.parameters())) == len(list(method.student.parameters()))
+    for p in method.teacher.parameters():
+        p.data.add_(1.0)
+    method.training_step(next(iter(data.train_dataloader())), 0)["loss"].backward()
+    before = [p.grad.clone() for p in method.predictor.parameters()]
+    import pytorch_lightning as pl
+
+    method.trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    pulled = [p.grad.clone() for p in method.student.parameters()]
+    method.on_before_optimizer_step(torch.optim.SGD(method.parameters(), lr=0.1))
+    assert all(map(torch.equal, before, (p.grad for p in method.predictor.parameters())))
+    assert not any(map(torch.equal, pulled, (p.grad for p in method.student.parameters())))

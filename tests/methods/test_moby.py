@@ -30,7 +30,7 @@ def test_the_first_queue_does_not_touch_the_first_prediction() -> None:
     p1, p2, k1, k2 = draws(4)
     p1.requires_grad_()
     (before,) = torch.autograd.grad(method.loss([p1, p2], [k1, k2], batch), p1)
-    list(method.queues)[0].push(torch.randn(16, 32))
+    next(iter(method.queues)).push(torch.randn(16, 32))
     (after,) = torch.autograd.grad(method.loss([p1, p2], [k1, k2], batch), p1)
     assert torch.equal(before, after)
     list(method.queues)[1].push(torch.randn(16, 32))

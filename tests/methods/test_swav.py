@@ -125,7 +125,7 @@ def test_the_queue_helps_when_full_and_its_rows_have_no_loss() -> None:
         helped = method.loss([z1, z2], [z1, z2], batch)
         assert not torch.equal(helped, alone)
         unit = torch.nn.functional.normalize(z1, dim=1)
-        together = torch.cat([unit, list(method.queues)[0].rows]) @ method.prototypes.T
+        together = torch.cat([unit, next(iter(method.queues)).rows]) @ method.prototypes.T
         torch.testing.assert_close(
             method.codes(unit, 0), by_loops(together.detach().double(), 0.05, 3)[:16].float(), atol=1e-5, rtol=1e-4
         )
@@ -136,7 +136,7 @@ def test_the_queue_helps_when_full_and_its_rows_have_no_loss() -> None:
 def test_each_views_embeddings_enter_its_queue_after_the_step(fit: Fit) -> None:
     method, steps = fit("method=swav", "method.queue=32")
     assert [queue.pushed for queue in method.queues] == [16 * len(steps)] * 2
-    assert not torch.equal(list(method.queues)[0].rows, method.queues[1].rows)
+    assert not torch.equal(next(iter(method.queues)).rows, method.queues[1].rows)
 
 
 def test_fewer_than_two_prototypes_and_an_uneven_queue_are_refused() -> None:

@@ -1,0 +1,63 @@
+"""Smaller views predict the full-size ones, and never the other way round."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_runs import Fit, make
+
+from ssl_bench.errors import UserError
+
+MULTI_CROP = ("simclr", "byol", "clbo", "swav")
+LOCAL = "augment.groups.local.count=3"
+
+
+@pytest.mark.parametrize("name", MULTI_CROP)
+def test_training_with_smaller_views_moves_the_weights(fit: Fit, name: str) -> None:
+    method, steps = fit(f"method={name}", LOCAL)
+    sizes = [view.shape[-1] for view in method.views(steps[0]["batch"])]
+    assert sizes == [16, 16, 8, 8, 8]
+    assert all(torch.isfinite(torch.tensor(step["loss"])) for step in steps)
+    assert not all(map(torch.equal, steps[0]["student"], steps[-1]["student"]))
+
+
+@pytest.mark.parametrize("name", MULTI_CROP)
+def test_only_full_size_views_are_targets(name: str) -> None:
+    method, data = make(f"method={name}", LOCAL)
+    batch = next(iter(data.train_dataloader()))
+    seen: list[tuple[int, int]] = []
+    original = method.loss
+
+    def loss(student: list[torch.Tensor], target: list[torch.Tensor], batch: object) -> torch.Tensor:
+        seen.append((len(student), len(target)))
+        return original(student, target, batch)
+
+    method.loss = loss  # type: ignore[method-assign]
+    method.training_step(batch, 0)
+    assert seen == [(5, 2)]
+
+
+@pytest.mark.parametrize("name", MULTI_CROP)
+def test_a_smaller_view_gets_gradient_from_both_full_size_ones(name: str) -> None:
+    method, data = make(f"method={name}", "augment.groups.local.count=1")
+    batch = next(iter(data.train_dataloader()))
+    generator = torch.Generator().manual_seed(0)
+    z1, z2, small = (torch.randn(16, 32, generator=generator) for _ in range(3))
+    gradients = []
+    for t1, t2 in ((z1, z2), (torch.roll(z1, 1, 0), z2), (z1, torch.roll(z2, 1, 0))):
+        small = small.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(method.loss([z1, z2, small], [t1, t2], batch), small)
+        gradients.append(gradient)
+    assert not torch.allclose(gradients[0], gradients[1])
+    assert not torch.allclose(gradients[0], gradients[2])
+
+
+@pytest.mark.parametrize("name", ["moco", "moby", "barlow_twins", "vicreg"])
+def test_methods_that_compare_full_size_views_refuse_smaller_ones(name: str) -> None:
+    with pytest.raises(UserError, match=r"set augment\.groups\.local\.count=0"):
+        make(f"method={name}", LOCAL)
+
+
+def test_smaller_views_must_be_smaller() -> None:
+    with pytest.raises(UserError, match="largest views first"):
+        make("method=swav", LOCAL, "augment.groups.local.size=32")

@@ -159,7 +159,7 @@ def test_clipping_limits_the_gradient_that_the_optimiser_sees(fit: Fit, precisio
 
     class Watch(pl.Callback):
         def on_train_start(self, trainer: pl.Trainer, method: Any) -> None:
-            trainer.optimizers[0].register_step_pre_hook(
+            trainer.optimizers[0].register_step_post_hook(
                 lambda *_: norms.append(
                     float(torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None]).norm())
                 )

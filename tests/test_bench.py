@@ -177,7 +177,7 @@ def test_the_bare_loop_takes_the_step_that_training_takes(method: str) -> None:
     (batch,) = batches(pictures(8, 3, 32), 8)
     bare = default_loop(build.build_method(config, dataset), batch, "32-true")
     trained = build.build_method(config, dataset)
-    optimizer, _ = trained.recipe.build(trained.parameters(), total_steps=1, steps_per_epoch=1)
+    optimizer, _ = trained.recipe.build(trained.parameter_groups(), total_steps=1, steps_per_epoch=1)
     before = [parameter.clone() for parameter in trained.parameters()]
 
     bare.step()

@@ -107,7 +107,7 @@ def test_the_learning_rate_is_a_warm_up_and_a_cosine(fit: Fit, schedule: str) ->
 
 def test_weight_decay_can_leave_out_one_dimensional_parameters() -> None:
     method, _ = make("method=simclr", "optimizer.exclude_bias_and_norm=true")
-    optimizer, _ = method.recipe.build(method.parameters(), 10, 5)
+    optimizer, _ = method.recipe.build(method.parameter_groups(), 10, 5)
     decayed, spared = optimizer.param_groups
     assert all(p.ndim > 1 for p in decayed["params"])
     assert decayed["weight_decay"] == 5e-4
@@ -151,3 +151,20 @@ def test_watching_callbacks_change_no_gradient(fit: Fit) -> None:
     watched, _ = fit("method=clbo", callbacks=[Timing(), FiniteLoss(), CollapseMonitor(History(), print)])
     alone, _ = fit("method=clbo")
     assert all(map(torch.equal, watched.parameters(), alone.parameters()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_original_recipe_chooses_the_optimiser_and_trains_with_it(fit: Fit, name: str) -> None:
+    from ssl_bench.config import compose
+    from ssl_bench.optim import LARS
+
+    wanted = compose(["scale=smoke", f"method={name}", "recipe=original"])["optimizer"]
+    method, _ = fit(f"method={name}", "recipe=original")
+    start, _ = make(f"method={name}", "recipe=original")
+    rules = {"sgd": torch.optim.SGD, "lars": LARS, "adamw": torch.optim.AdamW}
+    optimizer = method.trainer.optimizers[0]
+    assert type(optimizer) is rules[wanted["name"]]
+    assert optimizer.param_groups[0]["weight_decay"] == wanted["weight_decay"]
+    assert method.recipe.lr == wanted["lr"]
+    now, before = next(method.student.backbone.parameters()), next(start.student.backbone.parameters())
+    assert not torch.equal(now, before)

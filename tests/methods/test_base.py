@@ -168,3 +168,19 @@ def test_the_original_recipe_chooses_the_optimiser_and_trains_with_it(fit: Fit, 
     assert method.recipe.lr == wanted["lr"]
     now, before = next(method.student.backbone.parameters()), next(start.student.backbone.parameters())
     assert not torch.equal(now, before)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+def test_every_optimiser_steps_along_clipped_gradients(fit: Fit, name: str) -> None:
+    norms: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, method: Any) -> None:
+            def note(*_: Any) -> None:
+                norms.append(float(torch.cat([p.grad.flatten() for p in method.student.parameters()]).norm()))
+
+            trainer.optimizers[0].register_step_post_hook(note)
+
+    fit("method=simclr", f"optimizer.name={name}", gradient_clip_val=0.01, callbacks=[Watch()])
+    assert len(norms) == 10
+    assert max(norms) <= 0.01 * 1.001

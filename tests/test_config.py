@@ -18,13 +18,14 @@ import yaml
 from ssl_bench import config, options
 from ssl_bench.config import Config, cells, compose, main
 from ssl_bench.errors import UserError
-from ssl_bench.options import GROUPS, Option, typed
+from ssl_bench.options import BLOCKS, GROUPS, Option, typed
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 CONF_FILES = [("", "config.yaml"), *((group, f"{group}/{choice}.yaml") for group in GROUPS for choice in GROUPS[group])]
-CHOSEN = list(itertools.product(GROUPS["method"], GROUPS["dataset"], GROUPS["scale"]))
+CHOSEN = list(itertools.product(GROUPS["method"], GROUPS["dataset"], GROUPS["scale"], ["shared", "original"]))
 IDENTIFIERS = {"name", "target"}
+OPTIONS_CALLED_NAME = {"backbone.name", "optimizer.name"}
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -41,6 +42,15 @@ def value_at(settings: Config, key: str) -> Any:
     return settings
 
 
+def is_option(key: str) -> bool:
+    return key.split(".")[-1] not in IDENTIFIERS or key in OPTIONS_CALLED_NAME
+
+
+def blocks_of(method: str) -> dict[str, dict[str, Any]]:
+    file = yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text(encoding="utf-8"))
+    return {block: file.get(block, {}) for block in BLOCKS}
+
+
 def refusal(*words: str) -> str:
     with pytest.raises(UserError) as caught:
         compose(words)
@@ -52,9 +62,11 @@ def refusal(*words: str) -> str:
 # -- conf/ ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "dataset", "scale"), CHOSEN)
-def test_every_method_dataset_and_scale_composes_to_plain_values(method: str, dataset: str, scale: str) -> None:
-    settings = compose([f"method={method}", f"dataset={dataset}", f"scale={scale}"])
+@pytest.mark.parametrize(("method", "dataset", "scale", "recipe"), CHOSEN)
+def test_every_method_dataset_scale_and_recipe_composes_to_plain_values(
+    method: str, dataset: str, scale: str, recipe: str
+) -> None:
+    settings = compose([f"method={method}", f"dataset={dataset}", f"scale={scale}", f"recipe={recipe}"])
     assert [settings[group]["name"] for group in ("method", "dataset", "scale")] == [method, dataset, scale]
     for key, value in leaves(settings):
         for item in value if type(value) is list else [value]:
@@ -66,17 +78,18 @@ def test_every_method_dataset_and_scale_composes_to_plain_values(method: str, da
 @pytest.mark.parametrize(("group", "file"), CONF_FILES, ids=lambda value: str(value))
 def test_every_key_has_a_meaning(group: str, file: str) -> None:
     tree = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
-    keys = {key for key, _ in leaves({k: v for k, v in tree.items() if k not in ("defaults", "hydra")})}
+    no_options = BLOCKS if group == "method" else ("defaults", "hydra")
     prefix = f"{group}." if group else ""
+    keys = {prefix + key for key, _ in leaves({k: v for k, v in tree.items() if k not in no_options})}
     said = options.comments(file, group)
-    assert set(said) == {prefix + key for key in keys if key.split(".")[-1] not in IDENTIFIERS or group == "backbone"}
+    assert set(said) == {key for key in keys if is_option(key)}
     assert all(len(meaning.split()) >= 2 for _, meaning in said.values())
 
 
 @pytest.mark.parametrize(("group", "file"), CONF_FILES, ids=lambda value: str(value))
 def test_every_constraint_can_be_read(group: str, file: str) -> None:
     """What looks like a constraint is one: words or one range of two ordered numbers."""
-    number, word = r"\d*\.?\d*", r"[a-z0-9_-]+"
+    number, word = r"-?\d*\.?\d*", r"[a-z0-9_-]+"
     for key, (allowed, meaning) in options.comments(file, group).items():
         assert meaning[0] not in "[(", key
         if not allowed:
@@ -93,7 +106,7 @@ def test_every_constraint_can_be_read(group: str, file: str) -> None:
 def test_setting_every_key_to_its_own_value_changes_nothing(group: str) -> None:
     for choice in GROUPS[group]:
         settings = compose([f"{group}={choice}"])
-        keys = [key for key, _ in leaves(settings) if key.split(".")[-1] not in IDENTIFIERS]
+        keys = [key for key, _ in leaves(settings) if is_option(key)]
         words = [f"{key}={typed(value_at(settings, key))}" for key in keys]
         assert compose([f"{group}={choice}", *words]) == settings
 
@@ -172,7 +185,7 @@ def test_what_is_no_seed_is_refused(value: str) -> None:
         ("method=byoll", "did you mean byol?"),
         ("method=BYOL", "did you mean byol?"),
         ("dataset=fashion-mnist", "did you mean fashion_mnist?"),
-        ("method=", "Known: byol, clbo, simclr, supervised."),
+        ("method=", "method= is unknown. Known: "),
         ("method=null", "method=null is unknown. Known: "),
         ("method=${dataset}", "Known: "),
         ("method=byol method.symmetrize=summ", "method.symmetrize is mean or sum; did you mean sum?"),
@@ -188,10 +201,13 @@ def test_what_is_no_seed_is_refused(value: str) -> None:
         ("runs_dir=2024", "runs_dir is text (quoted if it looks like a number)."),
         ("runs_dir=", "runs_dir= is not allowed"),
         ("method=simclr method.lookahead=2", "unknown under method=simclr; it belongs to method=clbo."),
+        ("method=byol method.original=1", "option method.original is unknown"),
+        ("method=byol method.original.optimizer.lr=1", "option method.original.optimizer.lr is unknown"),
+        ("recipe=orignal", "recipe is shared or original; did you mean original?"),
         ("method.name=byol", "option method.name is unknown"),
         ("method.target=os.system", "option method.target is unknown"),
-        ("optimizer=3", "set one of optimizer.lr, "),
-        ("optimizer={lr:1}", "set one of optimizer.lr, "),
+        ("optimizer=3", "set one of optimizer.name, "),
+        ("optimizer={lr:1}", "set one of optimizer.name, "),
         ("byol", "did you mean method=byol?"),
         ("=3", "'=3' is not of the form key=value"),
         ("größe=3", "is not of the form key=value"),
@@ -222,11 +238,7 @@ def test_a_mistake_is_answered_in_one_sentence(words: str, part: str) -> None:
 
 @pytest.mark.parametrize("method", GROUPS["method"])
 def test_a_key_with_a_letter_missing_finds_itself(method: str) -> None:
-    known = {
-        key
-        for key, _ in leaves(compose([f"method={method}"]))
-        if key.split(".")[-1] not in IDENTIFIERS or key == "backbone.name"
-    }
+    known = {key for key, _ in leaves(compose([f"method={method}"])) if is_option(key)}
     for key in known:
         last = key.split(".")[-1]
         misspelt = key[: -len(last)] + last[: len(last) // 2] + last[len(last) // 2 + 1 :]
@@ -268,19 +280,28 @@ def test_a_constraint_permits_what_it_says(allowed: str, default: Any, inside: l
 # -- values from other files ----------------------------------------------------------------------
 
 
-def in_house_with(tmp_path: Path, experiment: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """The program with one more file ``conf/experiment/mine.yaml``."""
+def in_house_with(tmp_path: Path, files: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """The configuration that the program shows with more ``files`` under ``conf/``."""
     house = tmp_path / "ssl_bench"
     shutil.copytree(ROOT / "src" / "ssl_bench", house, ignore=shutil.ignore_patterns("__pycache__", "conf"))
     shutil.copytree(CONF, house / "conf")
-    (house / "conf" / "experiment" / "mine.yaml").write_text(experiment, encoding="utf-8")
-    command = [sys.executable, "-m", "ssl_bench", "--cfg", "job", "experiment=mine", *words]
+    for name, text in files.items():
+        (house / "conf" / name).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "ssl_bench", "--cfg", "job", *words]
     return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], sentence: str) -> None:
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("ssl_bench: ")
+    assert done.stderr.endswith(f"{sentence}\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_an_experiment_outdoes_the_defaults_and_the_command_line_outdoes_it(tmp_path: Path) -> None:
     text = "# @package _global_\ndefaults:\n  - override /method: byol\nseed: 5\noptimizer:\n  lr: 1\nepochs: 3\n"
-    done = in_house_with(tmp_path, text, "epochs=4")
+    done = in_house_with(tmp_path, {"experiment/mine.yaml": text}, "experiment=mine", "epochs=4")
     settings = yaml.safe_load(done.stdout)
     assert (settings["method"]["name"], settings["seed"], settings["epochs"]) == ("byol", 5, 4)
     assert settings["optimizer"]["lr"] == 1.0
@@ -297,12 +318,131 @@ def test_an_experiment_outdoes_the_defaults_and_the_command_line_outdoes_it(tmp_
     ],
 )
 def test_what_another_file_says_is_checked_too(tmp_path: Path, text: str, sentence: str) -> None:
-    done = in_house_with(tmp_path, f"# @package _global_\n{text}\n")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("ssl_bench: ")
-    assert done.stderr.endswith(f"{sentence}\n")
-    assert done.stderr.count("\n") == 1
+    done = in_house_with(tmp_path, {"experiment/mine.yaml": f"# @package _global_\n{text}\n"}, "experiment=mine")
+    assert_refused(done, sentence)
+
+
+# -- the method's blocks --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", GROUPS["method"])
+def test_a_methods_blocks_are_its_values_and_original_stands_above_sets(method: str) -> None:
+    blocks = blocks_of(method)
+    for recipe, expected in (("shared", blocks["sets"]), ("original", {**blocks["sets"], **blocks["original"]})):
+        settings = compose([f"method={method}", f"recipe={recipe}"])
+        for key, value in expected.items():
+            if "$" not in str(value):
+                assert value_at(settings, key) == value
+        assert not set(BLOCKS) & set(settings["method"])
+
+
+@pytest.mark.parametrize("method", GROUPS["method"])
+def test_the_users_word_stands_above_the_methods_blocks(method: str) -> None:
+    shared = compose([f"method={method}"])
+    for key in blocks_of(method)["original"]:
+        word = f"{key}={typed(value_at(shared, key))}"
+        assert value_at(compose([f"method={method}", "recipe=original", word]), key) == value_at(shared, key)
+
+
+def test_a_method_without_a_recipe_of_its_own_keeps_the_shared_one() -> None:
+    shared, original = compose(["method=supervised"]), compose(["method=supervised", "recipe=original"])
+    assert original == {**shared, "recipe": "original"}
+
+
+def test_a_reference_in_a_block_follows_what_it_refers_to() -> None:
+    settings = compose(["method=byol", "recipe=original", "scale.projector_hidden=99", "method.projector.out=7"])
+    assert settings["method"]["projector"]["hidden"] == settings["method"]["predictor"]["hidden"] == 8 * 99
+    assert type(settings["method"]["projector"]["hidden"]) is int
+    assert settings["method"]["projector"]["out"] == 7
+    paper = compose(["method=byol", "recipe=original", "scale=paper"])["method"]
+    assert [paper[head]["hidden"] for head in ("projector", "predictor")] == [4096, 4096]
+    assert paper["projector"]["out"] == 256
+
+
+def test_help_and_options_do_not_name_the_blocks() -> None:
+    assert "method.original" not in config.help_text(["method=byol"])
+    assert "optimizer.name=lars" in config.help_text(["method=byol", "recipe=original"])
+
+
+DOE = (CONF / "method" / "supervised.yaml").read_text(encoding="utf-8")
+BLOCKS_OF_DOE = """
+sets:  # what it needs
+  seed: 1
+  epochs: 11
+  monitor_every: 5
+  eval_every: 5
+  labels: "${by_scale:{smoke: 21, demo: 22, cpu: 23, paper: 24}}"
+original:  # Doe 2021
+  epochs: 12  # [1..] a comment here is free text
+  subset: "${calc:'10 * ${epochs}'}"
+  monitor_every: 6
+  eval_every: 6
+"""
+KEYS = ("seed", "epochs", "labels", "subset", "monitor_every", "eval_every")
+# monitor_every is set to its default: it is said all the same. eval_every is said by what the experiment builds on.
+MINE = "# @package _global_\ndefaults:\n  - parent\n  - override /method: doe\nrecipe: original\nmonitor_every: 2\n"
+PARENT = "# @package _global_\neval_every: 10\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("method=doe", [1, 11, 22, None, 5, 5]),
+        ("method=doe recipe=original", [1, 12, 22, 120, 6, 6]),
+        ("method=doe recipe=original scale=cpu epochs=14 seed=0", [0, 14, 23, 140, 6, 6]),
+        ("experiment=mine", [1, 12, 22, 120, 2, 10]),
+        ("experiment=mine recipe=shared", [1, 11, 22, None, 2, 10]),
+        ("experiment=mine monitor_every=9 eval_every=${monitor_every} ", [1, 12, 22, 120, 9, 9]),
+    ],
+)
+def test_user_experiment_original_sets_defaults_count_in_this_order(
+    tmp_path: Path, words: str, expected: list[int | None]
+) -> None:
+    files = {"method/doe.yaml": DOE + BLOCKS_OF_DOE, "experiment/mine.yaml": MINE, "experiment/parent.yaml": PARENT}
+    done = in_house_with(tmp_path, files, *words.split())
+    settings = yaml.safe_load(done.stdout)
+    assert [settings[key] for key in KEYS] == expected
+    assert set(settings["method"]) == set(yaml.safe_load(DOE))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "words", "sentence"),
+    [
+        ("original:\n  optimizer.lrr: 1", "", "original: option optimizer.lrr is unknown; did you mean optimizer.lr?"),
+        (
+            "original:\n  optimizer: {lr: 1}",
+            "",
+            "optimizer.scale_lr_with_batch, optimizer.warmup, optimizer.schedule.",
+        ),
+        (
+            "sets:\n  seed: -1",
+            "",
+            "sets: seed=-1 is not allowed: seed is a whole number at least 0 and at most 4294967295.",
+        ),
+        ("sets:\n  method.sets: 1", "", "sets: option method.sets is unknown; --help lists all options."),
+        (
+            "original:\n  epochs: ${seed}",
+            "recipe=original",
+            "original: epochs=0 is not allowed: epochs is a whole number at least 1.",
+        ),
+        (
+            "sets:\n  method.lookahead: 2",
+            "",
+            "sets: option method.lookahead is unknown under method=doe; it belongs to method=clbo.",
+        ),
+    ],
+)
+def test_a_mistake_in_a_block_names_the_methods_file(tmp_path: Path, blocks: str, words: str, sentence: str) -> None:
+    done = in_house_with(tmp_path, {"method/doe.yaml": f"{DOE}{blocks}\n"}, "method=doe", *words.split())
+    block = blocks.partition(":")[0]
+    assert done.stderr.startswith(f"ssl_bench: conf/method/doe.yaml, {block}: ")
+    assert_refused(done, sentence)
+
+
+def test_an_experiment_sets_options_and_not_blocks(tmp_path: Path) -> None:
+    experiment = "# @package _global_\nmethod:\n  sets:\n    seed: 3\n"
+    done = in_house_with(tmp_path, {"experiment/mine.yaml": experiment}, "experiment=mine")
+    assert_refused(done, "experiment=mine: sets and original are no options: set what they set.")
 
 
 # -- sweeps ---------------------------------------------------------------------------------------

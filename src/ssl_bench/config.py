@@ -19,6 +19,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import hydra
@@ -35,10 +36,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_bench.errors import UserError
-from ssl_bench.options import GROUPS, Option, choices_with, nearest, options_of, typed
+from ssl_bench.options import BLOCKS, CONF, GROUPS, Option, choices_with, nearest, options_of, typed
 
 Config = dict[str, Any]
 Task = Callable[[Config], None]
+Blocks = dict[str, dict[str, Any]]  # a method's blocks: values by option
 
 # -- references within conf/ ----------------------------------------------------------------------
 
@@ -140,34 +142,82 @@ def _compose(parsed: Sequence[Override]) -> tuple[Config, dict[str, Option], dic
             raise UserError(
                 f"{group}={typed(choice)} is unknown{nearest(str(choice), GROUPS[group]) or '.'} Known: {known}."
             )
-    defaults, options, choices = _files(_words(groups))
+    defaults, options, choices, blocks = _files(_words(groups))
     settings = {override.key_or_group: override.value() for override in parsed if override.key_or_group not in GROUPS}
-    for key, value in settings.items():
-        if key not in options:
-            raise UserError(_unknown(key, options, choices))
-        # Before references to the value are resolved, so that the user's word is named and not what follows from it.
-        if "${" not in str(value):
-            options[key].read(value)
+    _check(settings, options, choices)
     config = copy.deepcopy(defaults)
     for key, value in settings.items():
         _set(config, key, value)
+    recipe = options["recipe"].read(_get(config, "recipe"))
+    said_by: dict[str, str] = {}
+    for block in BLOCKS if recipe == "original" else ("sets",):
+        for key, value in blocks[block].items():
+            if key not in settings:
+                _set(config, key, value)
+                said_by[key] = block
     for key, option in options.items():
-        _set(config, key, option.read(_get(config, key)))
+        with _blaming(choices["method"], said_by.get(key)):
+            _set(config, key, option.read(_get(config, key)))
     return _plain(config), options, choices
 
 
 @functools.cache
-def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict[str, str]]:
-    """What conf/ says under the given choices: values with their references, options, and the file of each group."""
+def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict[str, str], Blocks]:
+    """What conf/ says under the given choices: values with their references, options, the file of each group, and
+    what the method's blocks set beside what an experiment sets."""
     config, choices = _hydra(groups)
     # An experiment sets options of all groups, so it is checked against the files it builds on.
-    base = config if choices["experiment"] == "none" else _hydra(_words({**choices, "experiment": "none"}))[0]
+    experiment = choices["experiment"]
+    base = config if experiment == "none" else _hydra(_words({**choices, "experiment": "none"}))[0]
+    blocks = _pop_blocks(base)
+    if base is not config and _pop_blocks(config) != blocks:
+        raise UserError(f"experiment={experiment}: {' and '.join(BLOCKS)} are no options: set what they set.")
     known = dict(_leaves(_plain(base)))
     options = options_of(choices, known)
     for key, _ in _leaves(OmegaConf.to_container(config)):
         if key not in known:
-            raise UserError(f"experiment={choices['experiment']}: {_unknown(key, options, choices)}")
-    return config, options, choices
+            raise UserError(f"experiment={experiment}: {_unknown(key, options, choices)}")
+    for block, values in blocks.items():
+        with _blaming(choices["method"], block):
+            _check(values, options, choices)
+    said = _said_by_experiment(experiment)
+    left = {block: {key: value for key, value in values.items() if key not in said} for block, values in blocks.items()}
+    return config, options, choices, left
+
+
+def _check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: Mapping[str, str]) -> None:
+    """UserError for keys that are no options and for values that are not allowed, references apart."""
+    for key, value in settings.items():
+        if key not in options:
+            raise UserError(_unknown(key, options, choices))
+        # Before references to the value are resolved, so that this word is named and not what follows from it.
+        if "${" not in str(value):
+            options[key].read(value)
+
+
+def _pop_blocks(config: DictConfig) -> Blocks:
+    """The method's blocks with their references; they leave ``config``."""
+    method: Any = OmegaConf.to_container(config.method)
+    for block in BLOCKS:
+        config.method.pop(block, None)
+    return {block: method.get(block) or {} for block in BLOCKS}
+
+
+def _said_by_experiment(experiment: str) -> set[str]:
+    """The options that an experiment's file sets, or one that it builds on."""
+    tree = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")) or {}
+    entries = [entry for entry in tree.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    keys = {key for key, _ in _leaves(tree)}
+    return keys.union(*(_said_by_experiment(entry.rpartition("/")[2]) for entry in entries))
+
+
+@contextmanager
+def _blaming(method: str, block: str | None) -> Iterator[None]:
+    """Name the method's file in front of what a block of it says wrongly."""
+    try:
+        yield
+    except UserError as error:
+        raise (UserError(f"conf/method/{method}.yaml, {block}: {error}") if block else error) from None
 
 
 def _hydra(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:

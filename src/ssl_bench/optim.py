@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_bench.errors import UserError
-from ssl_bench.schedules import WarmupCosine
+from ssl_bench.schedules import WarmupConstant, WarmupCosine
+
+BETA2 = 0.999  # of AdamW's second moment, which nobody changes
 
 
 @dataclass(frozen=True)
@@ -25,28 +27,34 @@ class Group:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stochastic gradient descent with momentum, warm-up and cosine decay: the protocol every method shares."""
+    """Rule, warm-up and decay: by default the stochastic gradient descent that every method shares."""
 
+    name: str  # "sgd", "lars" or "adamw"
     lr: float  # base learning rate
-    momentum: float
+    momentum: float  # AdamW's first beta
     weight_decay: float
-    exclude_bias_and_norm: bool  # no weight decay on one-dimensional parameters
+    exclude_bias_and_norm: bool  # no weight decay and no trust ratio for one-dimensional parameters
+    bias_and_norm_lr: float  # factor on their learning rate
+    trust: float  # η of LARS
     scale_lr_with_batch: bool  # lr · batch_size / 256 (Goyal et al. 2017)
     batch_size: int  # of the global batch
     warmup: float  # share of all steps
-    schedule: str  # "epoch": the cosine moves once an epoch; "step": at every step
+    schedule: str  # "epoch": the cosine moves once an epoch; "step": at every step; "constant": there is none
 
     @property
     def peak_lr(self) -> float:
         """The learning rate after warm-up."""
         return self.lr * self.batch_size / 256 if self.scale_lr_with_batch else self.lr
 
-    def factor(self, total_steps: int, steps_per_epoch: int) -> WarmupCosine:
+    def factor(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
         """Step → learning rate as a share of ``peak_lr``."""
+        warmup_steps = round(self.warmup * total_steps)
+        if self.schedule == "constant":
+            return WarmupConstant(warmup_steps)
         return WarmupCosine(
             total_steps=total_steps,
             steps_per_epoch=steps_per_epoch,
-            warmup_steps=round(self.warmup * total_steps),
+            warmup_steps=warmup_steps,
             per_epoch=self.schedule == "epoch",
         )
 
@@ -54,31 +62,101 @@ class Recipe:
         self, groups: Sequence[Group], total_steps: int, steps_per_epoch: int
     ) -> tuple[torch.optim.Optimizer, LambdaLR]:
         """The optimiser over ``groups`` and its per-step schedule."""
-        falling = self.factor(total_steps, steps_per_epoch)
+        moving = self.factor(total_steps, steps_per_epoch)
         settings: list[dict[str, Any]] = []
         factors: list[Callable[[int], float]] = []
         for group in groups:
-            for parameters, decay in self._by_decay([p for p in group.parameters if p.requires_grad]):
-                if parameters:
-                    lr = self.peak_lr * group.lr_scale
-                    settings.append({"params": parameters, "lr": lr, "weight_decay": decay})
-                    factors.append(_one if group.constant_lr else falling)
+            for part in self._parts(group):
+                if part["params"]:
+                    settings.append(part)
+                    factors.append(_one if group.constant_lr else moving)
         if not settings:
             raise UserError("there is nothing to train: no parameter requires a gradient.")
+        optimizer = self._optimizer(settings)
+        return optimizer, LambdaLR(optimizer, factors)
+
+    def _parts(self, group: Group) -> Iterator[dict[str, Any]]:
+        """A group's parameters with their settings: weights first, then what is treated apart from them."""
+        spared = self.exclude_bias_and_norm
+        apart = spared or self.bias_and_norm_lr != 1
+        trained = [p for p in group.parameters if p.requires_grad]
+        lr = self.peak_lr * group.lr_scale
+        yield {
+            "params": [p for p in trained if p.ndim > 1 or not apart],
+            "lr": lr,
+            "weight_decay": self.weight_decay,
+            **self._trusting(self.trust),
+        }
+        yield {
+            "params": [p for p in trained if p.ndim <= 1 and apart],
+            "lr": lr * self.bias_and_norm_lr,
+            "weight_decay": 0.0 if spared else self.weight_decay,
+            **self._trusting(None if spared else self.trust),
+        }
+
+    def _trusting(self, trust: float | None) -> dict[str, float | None]:
+        return {"trust": trust} if self.name == "lars" else {}
+
+    def _optimizer(self, settings: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        if self.name == "lars":
+            return LARS(settings, momentum=self.momentum)
+        if self.name == "adamw":
+            return torch.optim.AdamW(settings, betas=(self.momentum, BETA2))
         # Fused, the step takes half the time on the CPU. Not on CUDA: there it would unscale fp16 gradients itself,
         # after the hooks that add to them. On the CPU nothing is scaled, but Lightning takes every fused optimiser
         # for one that unscales, and then refuses to clip.
-        fused = all(p.device.type == "cpu" for group in settings for p in group["params"])
+        fused = all(p.device.type == "cpu" for part in settings for p in part["params"])
         optimizer = torch.optim.SGD(settings, lr=self.peak_lr, momentum=self.momentum, fused=fused)
         optimizer._step_supports_amp_scaling = False
-        return optimizer, LambdaLR(optimizer, factors)
+        return optimizer
 
-    def _by_decay(self, parameters: list[nn.Parameter]) -> list[tuple[list[nn.Parameter], float]]:
-        """Parameters with the weight decay they get."""
-        if not self.exclude_bias_and_norm:
-            return [(parameters, self.weight_decay)]
-        weights = [p for p in parameters if p.ndim > 1]
-        return [(weights, self.weight_decay), ([p for p in parameters if p.ndim <= 1], 0.0)]
+
+class LARS(torch.optim.Optimizer):
+    """Layer-wise adaptive rate scaling (You et al. 2017), as BYOL, Barlow Twins and VICReg were trained.
+
+        d = g + λw,   r = η ‖w‖ / ‖d‖,   m ← μm + r d,   w ← w − lr m
+
+    per parameter tensor w with gradient g. r = 1 where a norm is 0, and in groups whose ``trust`` (η) is None.
+
+    Deviation: You et al. put the learning rate into m, so that they differ where it changes; and they divide by
+    ‖g‖ + λ‖w‖.
+
+    Args:
+        groups: dicts of ``params``, ``lr``, ``weight_decay`` (λ) and ``trust``.
+        momentum: μ.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, momentum: float) -> None:
+        super().__init__(groups, {"momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient; returns what ``closure`` does."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if not weights:
+                continue
+            steps = list(torch._foreach_add([p.grad for p in weights], weights, alpha=group["weight_decay"]))
+            if group["trust"] is not None:
+                torch._foreach_mul_(steps, _trust_ratios(weights, steps, group["trust"]))
+            for p in weights:
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            momenta = [self.state[p]["momentum_buffer"] for p in weights]
+            torch._foreach_mul_(momenta, group["momentum"])
+            torch._foreach_add_(momenta, steps)
+            torch._foreach_add_(weights, momenta, alpha=-group["lr"])
+        return loss
+
+
+def _trust_ratios(weights: list[Tensor], steps: list[Tensor], trust: float) -> list[Tensor]:
+    """η ‖w‖ / ‖d‖ per tensor; 1 where that says nothing."""
+    norms = zip(torch._foreach_norm(weights), torch._foreach_norm(steps), strict=True)
+    return [torch.where((w > 0) & (d > 0), trust * w / d, 1.0) for w, d in norms]
 
 
 def _one(step: int) -> float:

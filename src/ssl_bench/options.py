@@ -2,7 +2,8 @@
 
 The comment that ends a key's line is its contract, ``# [allowed] meaning``. Allowed are words, null, and at most one
 range: ``[mean|sum]``, ``[0..1)``, ``(0..]``, ``[null|1..]``; a round bracket leaves its end of the range out. The type
-is that of the key's value in conf/. A key without a comment names its file or its class and is no option.
+is that of the key's value in conf/. A key without a comment names its file or its class and is no option. Nor are a
+method's blocks ``sets`` and ``original``, which hold values for options by dotted key.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ GROUPS = {  # in the order of config.yaml
     for group in entry
     if not group.startswith("override ")
 }
+BLOCKS = ("sets", "original")  # of a method's file: values for options of any group, not options themselves
 COMMENT = re.compile(r"\s#\s(?P<allowed>[\[(][^\s\])]*[\])])?\s*(?P<meaning>.*)$")
 
 
@@ -125,8 +127,10 @@ def comments(file: str, prefix: str = "") -> dict[str, tuple[str, str]]:
     def visit(node: yaml.Node | None, path: str) -> None:
         if isinstance(node, yaml.MappingNode):
             for name, value in node.value:
+                if path == "method." and name.value in BLOCKS:
+                    continue
                 comment = COMMENT.search(lines[name.start_mark.line])
-                if comment:
+                if comment and not isinstance(value, yaml.MappingNode):
                     found[path + name.value] = (comment["allowed"] or "", comment["meaning"])
                 visit(value, f"{path}{name.value}.")
 

@@ -30,3 +30,13 @@ class WarmupCosine:
             step = step // self.steps_per_epoch * self.steps_per_epoch
         # Past the warm-up the cosine continues from where it would have been without one.
         return cosine(1.0, 0.0, step / self.total_steps)
+
+
+@dataclass(frozen=True)
+class WarmupConstant:
+    """Learning-rate factor in (0, 1] of optimiser step k: linear warm-up, then 1."""
+
+    warmup_steps: int
+
+    def __call__(self, step: int) -> float:
+        return min(1.0, (step + 1) / max(1, self.warmup_steps))

@@ -153,18 +153,35 @@ def test_watching_callbacks_change_no_gradient(fit: Fit) -> None:
     assert all(map(torch.equal, watched.parameters(), alone.parameters()))
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_the_original_recipe_chooses_the_optimiser_and_trains_with_it(fit: Fit, name: str) -> None:
+    from ssl_bench.config import compose
+    from ssl_bench.optim import LARS
+
+    wanted = compose(["scale=smoke", f"method={name}", "recipe=original"])["optimizer"]
+    method, _ = fit(f"method={name}", "recipe=original")
+    start, _ = make(f"method={name}", "recipe=original")
+    rules = {"sgd": torch.optim.SGD, "lars": LARS, "adamw": torch.optim.AdamW}
+    optimizer = method.trainer.optimizers[0]
+    assert type(optimizer) is rules[wanted["name"]]
+    assert optimizer.param_groups[0]["weight_decay"] == wanted["weight_decay"]
+    assert method.recipe.lr == wanted["lr"]
+    now, before = next(method.student.backbone.parameters()), next(start.student.backbone.parameters())
+    assert not torch.equal(now, before)
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_clipping_limits_the_gradient_that_the_optimiser_sees(fit: Fit, precision: Any) -> None:
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+def test_every_optimiser_steps_along_clipped_gradients(fit: Fit, name: str, precision: Any) -> None:
     norms: list[float] = []
 
     class Watch(pl.Callback):
         def on_train_start(self, trainer: pl.Trainer, method: Any) -> None:
-            trainer.optimizers[0].register_step_post_hook(
-                lambda *_: norms.append(
-                    float(torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None]).norm())
-                )
-            )
+            def note(*_: Any) -> None:
+                norms.append(float(torch.cat([p.grad.flatten() for p in method.student.parameters()]).norm()))
 
-    fit("method=simclr", gradient_clip_val=0.01, precision=precision, callbacks=[Watch()])
-    assert norms
+            trainer.optimizers[0].register_step_post_hook(note)
+
+    fit("method=simclr", f"optimizer.name={name}", gradient_clip_val=0.01, precision=precision, callbacks=[Watch()])
+    assert len(norms) == 10
     assert max(norms) <= 0.01 * 1.001

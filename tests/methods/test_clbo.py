@@ -292,7 +292,7 @@ ROWS = {
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_of_the_ablation_is_configuration_and_trains(fit: Fit, row: str) -> None:
-    method, steps = fit("method=clbo", *ROWS[row])
+    _, steps = fit("method=clbo", *ROWS[row])
     assert all(math.isfinite(step["loss"]) for step in steps)
     assert not all(map(torch.equal, steps[0]["student"], steps[-1]["student"]))
     assert not all(map(torch.equal, steps[0]["teacher"], steps[-1]["teacher"]))
@@ -304,9 +304,7 @@ def test_objectives_compare_the_student_with_the_teachers_other_view() -> None:
     expected = {
         "mse": (losses.normalized_mse(v1, u2) + losses.normalized_mse(v2, u1)) / 2,
         "barlow_twins": sum(losses.barlow_twins(a, b, off_diagonal=0.005) for a, b in ((v1, u2), (v2, u1))) / 2,
-        "vicreg": sum(
-            losses.vicreg(a, b, invariance=25, variance=25, covariance=1) for a, b in ((v1, u2), (v2, u1))
-        )
+        "vicreg": sum(losses.vicreg(a, b, invariance=25, variance=25, covariance=1) for a, b in ((v1, u2), (v2, u1)))
         / 2,
     }
     for objective, value in expected.items():

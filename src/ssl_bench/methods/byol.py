@@ -6,7 +6,8 @@
 p: the student's prediction of one view, z': the teacher's embedding of the other; both directions.
 
 Deviations: directions are averaged (``symmetrize: mean``), not summed as in the paper, so that a learning rate means
-the same for every method; the teacher starts as a copy of the student; heads and optimiser are the common protocol's.
+the same for every method; the teacher starts as a copy of the student; heads and optimiser are the shared
+ones, unless ``recipe=original``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 averaged over both directions of every positive pair: 2N anchors, each against 2N − 1 candidates.
 
-Deviations: plain SGD and the shared heads instead of LARS and BatchNorm on the output (the common protocol);
+Deviations: plain SGD and the shared heads instead of LARS (``recipe=original``) and BatchNorm on the output;
 the mean over the 2N anchors where the released code sums the two directions.
 """
 

@@ -16,6 +16,7 @@ LEFT_OUT = (
     "data_dir",
     "logger.",
     "experiment",
+    "recipe",  # the values it chooses count
     "evaluation.memory",
     "augment.chunk",
     "trainer.accelerator",
@@ -39,7 +40,11 @@ LEFT_OUT = (
 )
 
 # Keys added after the first release, with the value under which a run is what it was before they existed.
-NEUTRAL: dict[str, Any] = {}
+NEUTRAL: dict[str, Any] = {
+    "optimizer.name": "sgd",
+    "optimizer.bias_and_norm_lr": 1.0,
+    "optimizer.trust": 0.001,
+}
 
 
 def fingerprint(config: Mapping[str, Any], *, data_digest: str, precision: str) -> str:

@@ -50,23 +50,25 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
 
     ``data`` is read for methods that keep something for every image: those with a key ``instances``.
     """
-    options = {key: value for key, value in config["method"].items() if key not in ("name", "target", "projector")}
+    apart = ("name", "target", "projector", "sets")
+    options = {key: value for key, value in config["method"].items() if key not in apart}
     with _seeded(config["seed"]):
         student, width = _network(config, dataset)
         if "predictor" in options:
             options["predictor"] = mlp(width, outputs=width, output_norm=False, **options["predictor"])
         if "teacher_init" in options:
             options["teacher_init"] = _network(config, dataset)[0] if options["teacher_init"] == "independent" else None
-    if "instances" in options:
-        options["instances"] = data.parts.pretraining if data else sequential(dataset.train)
-    module, _, name = config["method"]["target"].rpartition(".")
-    method: Method = getattr(importlib.import_module(module), name)(
-        backbone=student.backbone,
-        projector=student.projector,
-        views=_views(config, dataset),
-        optimizer=Recipe(**config["optimizer"], batch_size=config["batch_size"]),
-        **options,
-    )
+        if "instances" in options:
+            options["instances"] = data.parts.pretraining if data else sequential(dataset.train)
+            options["width"] = width
+        module, _, name = config["method"]["target"].rpartition(".")
+        method: Method = getattr(importlib.import_module(module), name)(
+            backbone=student.backbone,
+            projector=student.projector,
+            views=_views(config, dataset),
+            optimizer=Recipe(**config["optimizer"], batch_size=config["batch_size"]),
+            **options,
+        )
     return method
 
 

@@ -43,7 +43,7 @@ def measurement(
     [
         ("kn", "benchmark kn is unknown; did you mean knn?"),
         ("teachers", "benchmark teachers is unknown; did you mean teacher?"),
-        ("zzz", "benchmark zzz is unknown; known are step, program, augment, knn, probe, teacher."),
+        ("zzz", "benchmark zzz is unknown; known are step, program, augment, knn, probe, teacher, instances."),
         ("repeat=3", "option repeat is unknown; did you mean repeats?"),
         ("repeats=0", "repeats=0 is not allowed: repeats is a whole number at least 1."),
         ("repeats=often", "repeats=often is not allowed: repeats is a whole number at least 1."),
@@ -177,7 +177,7 @@ def test_the_bare_loop_takes_the_step_that_training_takes(method: str) -> None:
     (batch,) = batches(pictures(8, 3, 32), 8)
     bare = default_loop(build.build_method(config, dataset), batch, "32-true")
     trained = build.build_method(config, dataset)
-    optimizer, _ = trained.recipe.build(trained.parameters(), total_steps=1, steps_per_epoch=1)
+    optimizer, _ = trained.recipe.build(trained.parameter_groups(), total_steps=1, steps_per_epoch=1)
     before = [parameter.clone() for parameter in trained.parameters()]
 
     bare.step()

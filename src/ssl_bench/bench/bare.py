@@ -52,5 +52,5 @@ class BareLoop:
 def default_loop(method: Method, batch: Batch, precision: str) -> BareLoop:
     """The bare loop as the program computes: channels_last, ``precision``, the method's own optimiser."""
     views = [view.to(memory_format=torch.channels_last) for view in method.views(batch)]
-    optimizer, _ = method.recipe.build(method.parameters(), total_steps=1, steps_per_epoch=1)
+    optimizer, _ = method.recipe.build(method.parameter_groups(), total_steps=1, steps_per_epoch=1)
     return BareLoop(method, views, batch, precision=precision, optimizer=optimizer)

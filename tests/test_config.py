@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 CONF_FILES = [("", "config.yaml"), *((group, f"{group}/{choice}.yaml") for group in GROUPS for choice in GROUPS[group])]
 CHOSEN = list(itertools.product(GROUPS["method"], GROUPS["dataset"], GROUPS["scale"], ["shared", "original"]))
-IDENTIFIERS = {"name", "target"}
-OPTIONS_CALLED_NAME = {"backbone.name", "optimizer.name"}
+IDENTIFIERS = {"name", "target", "instances"}
+OPTIONS_CALLED_NAME = {"backbone.name", "optimizer.name", "order.name"}
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

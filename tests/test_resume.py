@@ -85,6 +85,7 @@ def assert_same_run(a: Path, b: Path) -> None:
         *((f"method={name}",) for name in GROUPS["method"]),
         ("method=byol", "recipe=original"),
         ("method=byol", "method.momentum_schedule=cosine", "trainer.accumulate=2"),
+        ("method=pic", "augment.groups.global.count=1", "order.name=window", "method.negatives=40"),
         ("method=clbo", "method.lookahead_batch=same_images", "method.teacher_buffers=ema", "optimizer.schedule=epoch"),
     ],
     ids=" ".join,

@@ -14,7 +14,7 @@ from ssl_bench.augment.views import ViewGroup, Views
 from ssl_bench.config import Config
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
-from ssl_bench.data.orders import sequential
+from ssl_bench.data.orders import Window, sequential
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import Protocol, protocols
@@ -31,6 +31,7 @@ def build(config: Config) -> tuple[Method, DataModule]:
 
 
 def build_data(config: Config) -> DataModule:
+    order = config["order"]
     return DataModule(
         name=config["dataset"]["name"],
         data_dir=config["data_dir"],
@@ -40,6 +41,7 @@ def build_data(config: Config) -> DataModule:
         subset=config["subset"],
         labels=config["labels"],
         hold_out_validation=config["scale"]["hold_out_validation"],
+        window=Window(order["window"], order["strides"]) if order["name"] == "window" else None,
     )
 
 

@@ -55,3 +55,13 @@ def gather(rows: Tensor) -> Tensor:
         gathered: Tensor = _Gather.apply(rows)
         return gathered
     return _all_gather(rows)
+
+
+@torch.no_grad()
+def mean(values: Tensor) -> Tensor:
+    """The mean over ranks of a tensor that has the same shape on each; carries no gradient."""
+    if world_size() == 1:
+        return values
+    total = values.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total / world_size()

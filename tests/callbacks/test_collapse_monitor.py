@@ -47,3 +47,15 @@ def test_a_resumed_run_remembers_what_was_told() -> None:
     again = CollapseMonitor(History(), said.append)
     again.load_state_dict(monitor.state_dict())
     assert again.warned == monitor.warned != []
+
+
+def test_a_method_with_one_view_has_no_alignment() -> None:
+    torch.manual_seed(0)
+    history = History()
+    trainer: Any = SimpleNamespace(is_last_batch=True, current_epoch=0)
+    method: Any = None
+    batch: Any = None
+    outputs = {"embeddings": [torch.randn(64, 16)]}
+    CollapseMonitor(history, print).on_train_batch_end(trainer, method, outputs, batch, 0)
+    history.close()
+    assert set(history.rows[0]) == {f"collapse/{name}" for name in ("embedding_std", "rankme", "uniformity")}

@@ -11,6 +11,7 @@ from ssl_bench.data import catalog
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
+from ssl_bench.data.orders import Window
 from ssl_bench.errors import UserError
 
 
@@ -24,6 +25,7 @@ def digits(**changes: Any) -> DataModule:
         "subset": None,
         "labels": None,
         "hold_out_validation": True,
+        "window": None,
     }
     return DataModule(**{**values, **changes})
 
@@ -160,3 +162,23 @@ def test_images_without_labels_are_pretrained_on_and_never_evaluated_with(monkey
     assert int((labels[data.train_dataloader().index] < 0).sum()) == 100
     for loader in (data.bank(), data.probe(), data.validation()):
         assert min(int(batch.labels.min()) for batch in loader) >= 0
+
+
+def test_a_window_drops_no_image_between_batches_and_epochs_and_goes_on_after_a_restart() -> None:
+    window = Window(0.1, 8)
+    data = digits(batch_size=60, window=window)
+    loader = data.train_dataloader()
+    images = data.parts.pretraining
+    shown = torch.cat([batch.index for _ in range(4) for batch in loader])
+    assert len(loader) == len(images) // 60
+    assert torch.equal(shown, images[window.positions(len(images), 0, len(shown), 0)])
+
+    again = digits(batch_size=60, window=window)
+    again.load_state_dict({"epoch": 2, "step": 5})
+    first = (2 * len(loader) + 5) * 60
+    assert rows(again.train_dataloader()) == shown[first : 3 * len(loader) * 60].tolist()
+
+
+def test_a_window_that_cannot_work_is_refused_before_the_first_epoch() -> None:
+    with pytest.raises(UserError, match=r"order\.strides=2000 "):
+        digits(window=Window(0.5, 2000)).train_dataloader()

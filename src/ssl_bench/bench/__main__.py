@@ -22,6 +22,7 @@ BENCHMARKS = {
     "knn": "exact nearest neighbours against scikit-learn",
     "probe": "the linear probe against scikit-learn",
     "teacher": "the teacher's update as a share of a training step",
+    "instances": "a step of PIC with many instances against one with few",
 }
 BUSY = 0.7  # processes that wait for a processor; above it they slow the two sides by chance
 

@@ -110,6 +110,11 @@ def added_memory(way: Way, task: Task) -> int:
     """Bytes by which this process's anonymous memory grows at most."""
     bank, labels, queries = task.features()
     way(bank[: task.k], labels[: task.k], queries[:1], task.k)  # what libraries keep for themselves is not counted
+    return growth(partial(way, bank, labels, queries, task.k))
+
+
+def growth(work: Callable[[], object]) -> int:
+    """Bytes by which this process's anonymous memory grows at most during ``work``."""
     before, peak, over = anonymous_memory(), 0, threading.Event()
 
     def watch() -> None:
@@ -120,7 +125,7 @@ def added_memory(way: Way, task: Task) -> int:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        answer = way(bank, labels, queries, task.k)  # kept until the last look
+        answer = work()  # kept until the last look
         peak = max(peak, anonymous_memory())
         del answer
     finally:

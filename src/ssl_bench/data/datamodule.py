@@ -12,7 +12,7 @@ from torch import Tensor
 from ssl_bench.data import catalog
 from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
-from ssl_bench.data.orders import permutation, sequential
+from ssl_bench.data.orders import Window, permutation, sequential
 from ssl_bench.data.splits import Parts, parts
 
 
@@ -29,6 +29,7 @@ class DataModule(pl.LightningDataModule):
         labels: let bank and probe know so many labels, class-balanced. None: all.
         hold_out_validation: keep the validation images out of pretraining and bank. The probe's training images
             never hold them, since it chooses on them.
+        window: slides over the images of pretraining. None: an epoch is a permutation of them.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class DataModule(pl.LightningDataModule):
         subset: int | None,
         labels: int | None,
         hold_out_validation: bool,
+        window: Window | None,
     ) -> None:
         super().__init__()
         self.dataset = catalog.find(name)
@@ -52,6 +54,7 @@ class DataModule(pl.LightningDataModule):
         self.subset = subset
         self.labels = labels
         self.hold_out_validation = hold_out_validation
+        self.window = window
         self._pretraining: BatchLoader | None = None
         self._position: dict[str, int] | None = None
 
@@ -90,12 +93,18 @@ class DataModule(pl.LightningDataModule):
         _ = self.parts
 
     def train_dataloader(self) -> BatchLoader:
-        """Pretraining: shuffled anew every epoch, full batches only."""
+        """Pretraining: shuffled anew every epoch, or under a sliding window; full batches only."""
         index = self.parts.pretraining
+        order = partial(permutation, len(index), self.seed)
+        if self.window is not None:
+            self.window.sizes(len(index))  # refused now and not in the first epoch
+            # The stream goes on in the next epoch where the last full batch of this one has ended.
+            shown = len(index) // self.batch_size * self.batch_size
+            order = partial(self.window.positions, len(index), self.seed, shown)
         loader = BatchLoader(
             self.splits["train"],
             index,
-            partial(permutation, len(index), self.seed),
+            order,
             batch_size=self.batch_size,
             rank=self._rank,
             world=self._world,

@@ -28,7 +28,7 @@ class BatchLoader:
     Args:
         images: the split to take from.
         index: positions in the split that may be looked at, int64 ``[K]``.
-        order: epoch → positions in ``index``, int64 ``[K]``.
+        order: epoch → positions in ``index``, as many as the batches of an epoch hold, or more, int64.
         batch_size: N.
         rank: r, from 0.
         world: R.

@@ -44,6 +44,9 @@ NEUTRAL: dict[str, Any] = {
     "optimizer.name": "sgd",
     "optimizer.bias_and_norm_lr": 1.0,
     "optimizer.trust": 0.001,
+    "order.name": "permutation",
+    "order.window": 0.1,
+    "order.strides": 8,
 }
 
 

@@ -1,0 +1,121 @@
+"""PIC (Cao et al. 2020, "Parametric Instance Classification for Unsupervised Visual Feature Learning").
+
+    L = −mean_i log softmax_j( cos(w_j, z_i) / T )[y_i]                                             (eq. 1)
+
+Every image is a class of its own: y_i is its place among the R pretraining images, w_j a trained vector without a bias.
+One branch and one view. With multi-crop, small crops are classified by weights that their gradient does not reach, and
+one cross-entropy runs over all crops.
+
+What makes it feasible for many images: the order of images is a sliding window, so that a class is soon seen again
+(section 3.2); the softmax runs over the classes A of the batch and the K most recently visited (``negatives``); classes
+outside A get the momentum and weight decay they have missed when they are next in A (section 3.3). Here this is exact,
+whatever the learning rate did meanwhile, so the result does not depend on when a class is brought up to date.
+
+Deviations: shared heads and optimiser; the weights are trained by SGD with the shared learning rate, momentum and
+weight decay, and gradient clipping does not see them; the paper's zero-initialised residual branches are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_bench.batch import Batch
+from ssl_bench.distributed import gather, mean
+from ssl_bench.errors import UserError
+from ssl_bench.losses import full_precision
+from ssl_bench.methods.base import Method
+from ssl_bench.nn.lazy_sgd import LazySGD
+from ssl_bench.nn.recency import newest_first
+
+INITIAL_STD = 0.01  # of the instance weights, as in the released code
+
+
+def instance_loss(
+    crops: Sequence[Tensor], weights: Tensor, labels: Tensor, *, full_size: int, temperature: float
+) -> Tensor:
+    """Cross-entropy of each crop's own class among A, mean over crops and rows; ln A when all cosines are equal.
+
+    crops: ``[n, D]`` each, full-size ones first; weights: ``[A, D]``, not reached by the gradient of smaller crops;
+    labels: int64 ``[n]``, row of the image's class in ``weights``.
+    """
+    classes = F.normalize(full_precision(weights), dim=1)  # [A, D]
+    logits = [
+        F.normalize(full_precision(z), dim=1) @ (classes if crop < full_size else classes.detach()).T
+        for crop, z in enumerate(crops)
+    ]  # [n, A] per crop, in [−1, 1]
+    return F.cross_entropy(torch.cat(logits) / temperature, labels.repeat(len(crops)))
+
+
+class PIC(Method):
+    """Classify every image as itself. Options: ``conf/method/pic.yaml``.
+
+    ``instances`` are the sorted positions of the R pretraining images in the full dataset.
+    """
+
+    instances: Tensor  # int64 [R]
+    recent: Tensor  # int64 [K], distinct classes, newest first; behind them −1
+
+    def __init__(self, *, temperature: float, negatives: int | None, instances: Tensor, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.require_views(full_size=1, smaller=True)
+        self.temperature = temperature
+        self.negatives = negatives
+        # Buffers, not parameters: a dense optimiser and a dense all-reduce would visit all R rows at every step.
+        self.classes = LazySGD(
+            INITIAL_STD * torch.randn(len(instances), self.width),
+            momentum=self.recipe.momentum,
+            weight_decay=self.recipe.weight_decay,
+        )
+        self.register_buffer("instances", instances, persistent=False)
+        self.register_buffer("recent", torch.full((min(negatives or 0, len(instances)),), -1))
+        # Replicated by construction, and too large to be sent to every rank before every step.
+        self._ddp_params_and_buffers_to_ignore = [
+            "instances", "recent", *(f"classes.{name}" for name, _ in self.classes.named_buffers())
+        ]  # fmt: skip
+        self._looks: list[tuple[Tensor, Tensor, Tensor]] = []  # of this step: classes visited, active, their weights
+
+    def on_fit_start(self) -> None:
+        if self.trainer.precision == "16-mixed":
+            raise UserError(
+                "PIC updates its instance weights outside the optimiser, where nobody undoes the scaling of 16-mixed: "
+                "use trainer.precision=bf16-mixed or 32-true."
+            )
+
+    def configure_optimizers(self) -> Any:
+        total = int(self.trainer.estimated_stepping_batches)
+        factor = self.recipe.factor(total, max(1, total // self.epochs))
+        self.classes.follow([self.recipe.peak_lr * factor(step) for step in range(total)])
+        return super().configure_optimizers()
+
+    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        own = torch.searchsorted(self.instances, batch.index)  # [n]
+        visited = gather(own)  # [N], in rank order: the same classes are active on every rank
+        active = self.active(visited)  # [A], sorted
+        weights = self.classes.leaf(active, self.student_steps)  # [A, D]
+        self._looks.append((visited, active, weights))
+        labels = torch.searchsorted(active, own)
+        return instance_loss(student, weights, labels, full_size=self.views.full_size, temperature=self.temperature)
+
+    def active(self, visited: Tensor) -> Tensor:
+        """A: the batch's classes and the K most recently visited, or all; sorted."""
+        if self.negatives is None:
+            return torch.arange(len(self.instances), device=visited.device)
+        classes: Tensor = torch.unique(torch.cat([visited, self.recent[self.recent >= 0]]))
+        return classes
+
+    def after_optimizer_step(self) -> None:
+        """One SGD step of the active classes; their gradients add up over the batches of the step."""
+        looks, self._looks = self._looks, []
+        active = torch.unique(torch.cat([rows for _, rows, _ in looks]))
+        gradient = looks[0][2].new_zeros(len(active), looks[0][2].shape[1])
+        for _, rows, weights in looks:
+            if weights.grad is not None:
+                gradient.index_add_(0, torch.searchsorted(active, rows), weights.grad)
+        self.classes.update(active, mean(gradient), self.student_steps - 1)
+        if self.negatives is not None:
+            self.recent = newest_first(torch.cat([visited for visited, _, _ in looks]), self.recent)

@@ -62,9 +62,7 @@ def normalized_mse(prediction: Tensor, target: Tensor) -> Tensor:
     return 2 - 2 * F.cosine_similarity(full_precision(prediction), full_precision(target), dim=1).mean()
 
 
-def over_pairs(
-    loss: Callable[[Tensor, Tensor], Tensor], student: Sequence[Tensor], target: Sequence[Tensor]
-) -> Tensor:
+def over_pairs(loss: Callable[[Tensor, Tensor], Tensor], student: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
     """Mean of ``loss(student[v], target[i])`` over all full-size views i and all views v ≠ i of the same images."""
     pairs = [(v, i) for i in range(len(target)) for v in range(len(student)) if v != i]
     return torch.stack([loss(student[v], target[i]) for v, i in pairs]).mean()

@@ -1,17 +1,39 @@
-"""What ranks tell each other: gather and mean with gradient. The only importer of torch.distributed.
+"""What ranks tell each other: gather, mean and sum with gradient, and what they agree on. The only importer of
+torch.distributed.
 
 DistributedDataParallel averages parameter gradients over ranks. A loss that reads rows of other ranks
 gets the gradient one process would compute on the global batch when the backward of the gather SUMS
 what every rank owes a row; averaging there, or cutting the gradient, would make it too small.
+
+Without a process group every function here does what it says for one rank, at no cost.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import atexit
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+from ssl_bench.errors import UserError
+
+T = TypeVar("T")
+
+
+class Lost(UserError):  # noqa: N818 (nothing is wrong here)
+    """Another rank ended or is not heard from any more: a consequence, whose cause that rank knows."""
+
+    status = 75  # the system's word for a failure that trying again may mend
+
+
+# -- the group ------------------------------------------------------------------------------------
 
 
 def world_size() -> int:
@@ -22,6 +44,72 @@ def world_size() -> int:
 def rank() -> int:
     """This process's rank; 0 without a process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def local_rank() -> int:
+    """This process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0
+
+
+@contextmanager
+def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[None]:
+    """Be one of ``devices`` · ``nodes`` ranks, as the environment says which (RANK, WORLD_SIZE, LOCAL_RANK).
+
+    timeout: seconds after which a collective that some rank does not take part in is an error. Raises UserError where
+    other processes were started than are asked for, and Lost when the group breaks while it is needed.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", devices)) if started > 1 else 1
+    if started != devices * nodes or (started > 1 and here != devices):
+        raise UserError(
+            f"this is one of {started} process(es), {here} of them on this machine, but trainer.devices={devices} and "
+            f"trainer.nodes={nodes} want {devices * nodes}: start as many as you ask for."
+        )
+    if started == 1:
+        yield
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if cuda:
+        if devices > torch.cuda.device_count():
+            raise UserError(
+                f"trainer.devices={devices}, but this machine has {torch.cuda.device_count()} CUDA device(s)."
+            )
+        torch.cuda.set_device(local)
+    try:
+        if not dist.is_initialized():  # the runs of a sweep under torchrun share one group
+            meeting = os.environ.get("SSL_BENCH_MEETING")
+            dist.init_process_group(
+                # What ranks tell each other beside gradients lies in the memory of the CPU.
+                "cpu:gloo,cuda:nccl" if cuda else "gloo",
+                init_method=f"file://{meeting}" if meeting else "env://",
+                rank=int(os.environ["RANK"]),
+                world_size=started,
+                timeout=timedelta(seconds=timeout),
+            )
+            atexit.register(_leave)
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not _is_broken_line(error):
+            raise
+        reason = re.sub(r"\[[^\]]*\]", " ", str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise Lost(
+            f"another process of this run ended or did not answer within trainer.timeout={timeout:g} seconds "
+            f"({' '.join(reason.split())[:160]}); the last checkpoint is intact and the same command goes on from it."
+        ) from error
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _is_broken_line(error: Exception) -> bool:
+    """Whether it says that a rank is gone; gloo's errors have no class of their own."""
+    said = re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)|[Tt]imed out|Broken pipe", str(error))
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and said is not None)
+
+
+# -- with gradient --------------------------------------------------------------------------------
 
 
 class _Gather(torch.autograd.Function):
@@ -39,7 +127,7 @@ class _Gather(torch.autograd.Function):
 
 
 def _all_gather(rows: Tensor) -> Tensor:
-    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(world_size())]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
 
@@ -57,11 +145,125 @@ def gather(rows: Tensor) -> Tensor:
     return _all_gather(rows)
 
 
-@torch.no_grad()
-def mean(values: Tensor) -> Tensor:
-    """The mean over ranks of a tensor that has the same shape on each; carries no gradient."""
-    if world_size() == 1:
-        return values
-    total = values.clone(memory_format=torch.contiguous_format)
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _all_reduce(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _all_reduce(gradient)
+
+
+def _all_reduce(x: Tensor) -> Tensor:
+    total = x.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
-    return total / world_size()
+    return total
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum of every rank's ``x``, of one shape on all.
+
+    Differentiable: the gradient of a rank's ``x`` is the sum of what all ranks' losses owe the result.
+    """
+    if world_size() == 1:
+        return x
+    total: Tensor = _Sum.apply(x)
+    return total
+
+
+# -- without gradient -----------------------------------------------------------------------------
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """The mean of every rank's ``x``, the same on all."""
+    return x.detach() if world_size() == 1 else _all_reduce(x) / world_size()
+
+
+@torch.no_grad()
+def gather_uneven(rows: Tensor) -> Tensor:
+    """Rows of every rank in rank order, of which each may hold another number or none, ``[n, ...]`` → ``[N, ...]``."""
+    if world_size() == 1:
+        return rows
+    shapes = _objects(tuple(rows.shape))
+    most = max(shape[0] for shape in shapes)
+    rest = next((shape[1:] for shape in shapes if shape[0]), rows.shape[1:])  # a rank without rows may not know it
+    padded = rows.new_zeros(most, *rest)
+    if len(rows):
+        padded[: len(rows)] = rows
+    gathered = _all_gather(padded)
+    return torch.cat([gathered[i * most : i * most + shape[0]] for i, shape in enumerate(shapes)])
+
+
+@torch.no_grad()
+def share_buffers(module: nn.Module) -> None:
+    """Give every rank the floating-point buffers of rank 0."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                whole = buffer.contiguous()
+                dist.broadcast(whole, src=0)
+                buffer.copy_(whole)
+
+
+def largest(number: int) -> int:
+    """The largest of every rank's ``number``."""
+    if world_size() == 1:
+        return number
+    shared = torch.tensor(number)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return int(shared)
+
+
+def _objects(mine: Any) -> list[Any]:
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, mine)
+    return found
+
+
+# -- agreement ------------------------------------------------------------------------------------
+
+
+def everywhere(act: Callable[[], T]) -> T:
+    """What ``act`` returns on this rank, once all have done it; the UserError of the first that failed, on all."""
+    if world_size() == 1:
+        return act()
+    error: UserError | None = None
+    try:
+        result = act()
+    except UserError as mine:
+        error = mine
+    failed = [said for said in _objects((str(error), error.status) if error else None) if said is not None]
+    if failed:
+        raise _again(*failed[0]) from error
+    return result
+
+
+def on_first(act: Callable[[], T]) -> T:
+    """What ``act``, done by rank 0 alone, returns; on every rank, as is its UserError."""
+    if world_size() == 1:
+        return act()
+    said: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            said[0] = act()
+        except UserError as error:
+            said[1] = (str(error), error.status)
+    dist.broadcast_object_list(said, src=0)
+    if said[1] is not None:
+        raise _again(*said[1])
+    result: T = said[0]
+    return result
+
+
+def agreed(word: str, what: str) -> str:
+    """``word``, which must be the same on all ranks; else UserError naming ``what`` differs."""
+    if world_size() > 1 and len(set(_objects(word))) > 1:
+        raise UserError(f"the processes of this run differ in {what}: start all with the same words and files.")
+    return word
+
+
+def _again(sentence: str, status: int) -> UserError:
+    error = UserError(sentence)
+    error.status = status
+    return error

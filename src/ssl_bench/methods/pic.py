@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_bench.batch import Batch
-from ssl_bench.distributed import gather, mean
+from ssl_bench.distributed import gather, mean_over_ranks
 from ssl_bench.errors import UserError
 from ssl_bench.losses import full_precision
 from ssl_bench.methods.base import Method
@@ -116,6 +116,6 @@ class PIC(Method):
         for _, rows, weights in looks:
             if weights.grad is not None:
                 gradient.index_add_(0, torch.searchsorted(active, rows), weights.grad)
-        self.classes.update(active, mean(gradient), self.student_steps - 1)
+        self.classes.update(active, mean_over_ranks(gradient), self.student_steps - 1)
         if self.negatives is not None:
             self.recent = newest_first(torch.cat([visited for visited, _, _ in looks]), self.recent)

@@ -1,18 +1,15 @@
 """PIC (Cao et al. 2020, "Parametric Instance Classification for Unsupervised Visual Feature Learning").
 
-    L = −mean_i log softmax_j( cos(w_j, z_i) / T )[y_i]                                             (eq. 1)
+    L = −mean_i log softmax_j( cos(w_j, z_i) / T )[y_i]
 
 Every image is a class of its own: y_i is its place among the R pretraining images, w_j a trained vector without a bias.
-One branch and one view. With multi-crop, small crops are classified by weights that their gradient does not reach, and
-one cross-entropy runs over all crops.
+One branch and one view. With multi-crop, one cross-entropy runs over all crops; small ones do not move the weights.
 
-What makes it feasible for many images: the order of images is a sliding window, so that a class is soon seen again
-(section 3.2); the softmax runs over the classes A of the batch and the K most recently visited (``negatives``); classes
-outside A get the momentum and weight decay they have missed when they are next in A (section 3.3). Here this is exact,
-whatever the learning rate did meanwhile, so the result does not depend on when a class is brought up to date.
+What makes it feasible for many images: the order of images is a sliding window, so that a class is soon seen
+again; the softmax runs over the classes A of the batch and the K most recently visited (``negatives``); classes
+outside A get the momentum and weight decay they have missed when they are next in A, here exactly.
 
-Deviations: shared heads and optimiser; the weights are trained by SGD with the shared learning rate, momentum and
-weight decay, and gradient clipping does not see them; the paper's zero-initialised residual branches are left out.
+Deviations: shared heads and optimiser, no zero-initialised residual branches; clipping does not see the weights.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from ssl_bench.methods.base import Method
 from ssl_bench.nn.lazy_sgd import LazySGD
 from ssl_bench.nn.recency import newest_first
 
-INITIAL_STD = 0.01  # of the instance weights, as in the released code
+INITIAL_STD = 0.01  # of the instance weights
 
 
 def instance_loss(
@@ -98,11 +95,11 @@ class PIC(Method):
         active = self.active(visited)  # [A], sorted
         weights = self.classes.leaf(active, self.student_steps)  # [A, D]
         self._looks.append((visited, active, weights))
-        labels = torch.searchsorted(active, own)
-        return instance_loss(student, weights, labels, full_size=self.views.full_size, temperature=self.temperature)
+        labels, full_size = torch.searchsorted(active, own), self.views.full_size
+        return instance_loss(student, weights, labels, full_size=full_size, temperature=self.temperature)
 
     def active(self, visited: Tensor) -> Tensor:
-        """A: the batch's classes and the K most recently visited, or all; sorted."""
+        """A, sorted: the classes of the batch and the K most recently visited, or all."""
         if self.negatives is None:
             return torch.arange(len(self.instances), device=visited.device)
         classes: Tensor = torch.unique(torch.cat([visited, self.recent[self.recent >= 0]]))

@@ -27,6 +27,7 @@ from ssl_bench.bench.program import Turns
 from ssl_bench.bench.synthetic import batches, configuration, in_catalog, pictures, synthetic_dataset
 from ssl_bench.data import catalog
 from ssl_bench.errors import UserError
+from ssl_bench.options import options_in
 
 
 def measurement(
@@ -76,7 +77,7 @@ def test_a_wrong_word_ends_the_command_before_torch_is_imported() -> None:
 def test_every_benchmark_has_a_file_of_its_name() -> None:
     folder = Path(command.__file__).parent
     assert all((folder / f"{name}.py").exists() for name in command.BENCHMARKS)
-    assert all(name in command.help_text() for name in (*command.BENCHMARKS, *command.options()))
+    assert all(name in command.help_text() for name in (*command.BENCHMARKS, *options_in("bench.yaml")))
 
 
 # -- figures --------------------------------------------------------------------------------------

@@ -172,3 +172,49 @@ def typed(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value)
+
+
+# -- entry points with options of their own -------------------------------------------------------
+
+
+def options_in(file: str) -> dict[str, Option]:
+    """The options of a file of conf/ that stands by itself, as ``bench.yaml`` does."""
+    defaults = yaml.safe_load(CONF.joinpath(file).read_text(encoding="utf-8"))
+    return {key: Option(key, defaults[key], *said) for key, said in comments(file).items()}
+
+
+def read_settings(file: str, words: Iterable[str]) -> dict[str, Any]:
+    """All options of such a file, set by ``key=value`` words; UserError in one sentence for any other word."""
+    known = options_in(file)
+    settings = {key: option.default for key, option in known.items()}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{word} is not of the form key=value{near_or_all(word, known)}")
+        if key not in known:
+            raise UserError(f"option {key} is unknown{near_or_all(key, known)}")
+        settings[key] = known[key].read(_plain_value(value))
+    return settings
+
+
+def near_or_all(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: the one that was meant, or all there are."""
+    known = list(known)
+    return nearest(word, known) or f"; known are {', '.join(known)}."
+
+
+def settings_text(file: str) -> list[str]:
+    """One line of help for each option of such a file."""
+    return [
+        f"  {f'{key}={typed(option.default)}':<14}{option.allowed} {option.meaning}".rstrip()
+        for key, option in options_in(file).items()
+    ]
+
+
+def _plain_value(text: str) -> Any:
+    """``text`` as YAML reads it, or as it is where YAML finds a structure or nothing readable."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if value is None or isinstance(value, (bool, int, float)) else text

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ssl_bench.errors import UserError
-from ssl_bench.options import CONF, Option, comments, nearest, typed
+from ssl_bench.options import near_or_all, read_settings, settings_text
 
 # One file each, with a function ``measure``; in the order in which all of them run.
 BENCHMARKS = {
@@ -44,49 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def read(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Benchmarks to run, all where none is named, and the options; UserError for a word that is neither."""
-    known = options()
-    names: list[str] = []
-    settings = {key: option.default for key, option in known.items()}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            if word not in BENCHMARKS:
-                raise UserError(f"benchmark {word} is unknown{_hint(word, BENCHMARKS)}")
-            names.append(word)
-        elif key in known:
-            settings[key] = known[key].read(_value(value))
-        else:
-            raise UserError(f"option {key} is unknown{_hint(key, known)}")
+    names = [word for word in words if "=" not in word]
+    for name in names:
+        if name not in BENCHMARKS:
+            raise UserError(f"benchmark {name} is unknown{near_or_all(name, BENCHMARKS)}")
+    settings = read_settings("bench.yaml", [word for word in words if "=" in word])
     return list(dict.fromkeys(names)) or list(BENCHMARKS), settings
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    return nearest(word, known) or f"; known are {', '.join(known)}."
-
-
-def _value(text: str) -> Any:
-    """``text`` as YAML reads it, or as it is where YAML finds a structure or nothing readable."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return value if value is None or isinstance(value, (bool, int, float)) else text
-
-
-def options() -> dict[str, Option]:
-    """What can be set, with defaults and allowed values."""
-    defaults = yaml.safe_load(CONF.joinpath("bench.yaml").read_text(encoding="utf-8"))
-    return {key: Option(key, defaults[key], *said) for key, said in comments("bench.yaml").items()}
 
 
 def help_text() -> str:
     """Usage, benchmarks, options."""
     lines = ["python -m ssl_bench.bench [benchmark ...] [key=value ...]", "", "Benchmarks; all of them without a name:"]
     lines += [f"  {name:<14}{meaning}" for name, meaning in BENCHMARKS.items()]
-    lines += ["", "Options, with the allowed values:"]
-    for key, option in options().items():
-        lines.append(f"  {f'{key}={typed(option.default)}':<14}{option.allowed} {option.meaning}".rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "Options, with the allowed values:", *settings_text("bench.yaml")])
 
 
 def run(names: Sequence[str], settings: dict[str, Any]) -> None:

@@ -77,6 +77,8 @@ class PIC(Method):
         self._looks: list[tuple[Tensor, Tensor, Tensor]] = []  # of this step: classes visited, active, their weights
 
     def on_fit_start(self) -> None:
+        if self.recipe.name != "sgd":
+            raise UserError(f"PIC trains its instance weights by SGD, not {self.recipe.name}: use optimizer.name=sgd.")
         if self.trainer.precision == "16-mixed":
             raise UserError(
                 "PIC updates its instance weights outside the optimiser, where nobody undoes the scaling of 16-mixed: "

@@ -261,7 +261,7 @@ def resumes(name: str, folder: Path) -> bool:
 
 
 def bf16_drift(name: str) -> tuple[float, float]:
-    """Difference of the loss under bf16-mixed, as a share of it or of 1: at the first step, and at most in the epoch."""
+    """Difference of the loss under bf16-mixed, as a share of it or of 1: at the first step, and the largest."""
     plain, mixed = train(name)["losses"], train(name, precision="bf16-mixed")["losses"]
     drifts = [abs(a - b) / max(abs(a), 1.0) for a, b in zip(plain, mixed, strict=True)]
     return drifts[0], max(drifts)

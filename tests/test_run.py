@@ -267,3 +267,20 @@ def test_a_file_that_is_no_encoder_is_named(tmp_path: Path, content: bytes | Non
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"encoder\.safetensors (is not|does not)"):
         load_encoder(path)
+
+
+@pytest.mark.slow
+def test_mse_without_a_predictor_collapses_and_the_panel_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("method=clbo", "method.objective=mse", "scale=smoke", "epochs=8", "optimizer.lr=0.1")
+    said = {}
+    for name, more in (("mse", ()), ("info_nce", ("method.objective=info_nce",))):
+        chosen = [word for word in words if not more or not word.startswith("method.objective")]
+        record = run(
+            compose([*chosen, *more, f"runs_dir={tmp_path}", "evaluation.protocols=[knn1]", "trainer.progress=false"])
+        )
+        said[name] = record["warnings"]
+    assert any("Collapsed" in sentence for sentence in said["mse"])
+    assert "Collapsed" in capsys.readouterr().out
+    assert not said["info_nce"]

@@ -182,3 +182,25 @@ def test_validation_images_in_the_bank_are_not_their_own_neighbours(name: str) -
     assert score == protocol.evaluate(without, "validation", 1 << 20).percent
     assert score is not None
     assert score < 50  # labels have nothing to do with these features
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shuffled_labels_score_chance(name: str) -> None:
+    splits = digits()
+    generator = torch.Generator().manual_seed(1)
+
+    def shuffled(features: Features) -> Features:
+        return replace(features, labels=features.labels[torch.randperm(len(features), generator=generator)])
+
+    mixed = Splits(
+        bank=shuffled(splits.bank),
+        train=shuffled(splits.train),
+        validation=shuffled(splits.validation),
+        test=shuffled(splits.test),
+        classes=10,
+    )
+    (protocol,) = protocols([name], PROBE, refit=True)
+    score = protocol.evaluate(mixed, "test", BUDGET)
+    assert score.percent is not None
+    # 497 images of ten classes: chance is 10 %, with a standard deviation of 1.3 points.
+    assert abs(score.percent - 10) < 5

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +14,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from ssl_bench import distributed
 from ssl_bench.batch import Batch, Place
 from ssl_bench.build import build
 from ssl_bench.config import compose
+from ssl_bench.errors import UserError
 from ssl_bench.methods.base import Method
 
 N, D = 12, 6
@@ -59,3 +64,91 @@ def test_ranks_together_have_the_loss_and_gradient_of_one_process(tmp_path: Path
             # Parameters get the mean over ranks of what flows through each rank's own rows.
             together = torch.cat([found[words][1][view] for found in ranks]) / world
             torch.testing.assert_close(together, expected[view], msg=lambda text, words=words: f"{words}: {text}")
+
+
+def refuse() -> None:
+    raise UserError(f"rank {distributed.rank()} refuses")
+
+
+def said(act: Callable[[], Any]) -> Any:
+    """What ``act`` returns, or the sentence of its UserError."""
+    try:
+        return act()
+    except UserError as error:
+        return str(error)
+
+
+def agreement_program(rank: int, world: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    module = torch.nn.BatchNorm1d(2)
+    module.running_mean.fill_(rank + 1.0)  # type: ignore[union-attr]
+    distributed.share_buffers(module)
+    x = torch.full((2,), rank + 1.0, dtype=torch.float64, requires_grad=True)
+    total = distributed.sum_over_ranks(x)
+    (gradient,) = torch.autograd.grad(((rank + 1) * total.square()).sum(), x)
+    found = {
+        "everywhere": said(lambda: distributed.everywhere(lambda: rank)),
+        "one refuses": said(lambda: distributed.everywhere(refuse if rank == 1 else lambda: None)),
+        "first": said(lambda: distributed.on_first(lambda: f"rank {rank}")),
+        "first refuses": said(lambda: distributed.on_first(refuse)),
+        "agreed": said(lambda: distributed.agreed("word", "everything")),
+        "not agreed": said(lambda: distributed.agreed(f"word {rank}", "words")),
+        "largest": distributed.largest(rank * 7),
+        "mean": distributed.mean_over_ranks(torch.tensor(float(rank))).item(),
+        "uneven": distributed.gather_uneven(torch.full((rank, 1), rank)).tolist(),
+        "buffers": module.running_mean.tolist(),  # type: ignore[union-attr, operator]
+        "sum": total.tolist(),
+        "gradient": gradient.tolist(),
+    }
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_ranks_agree(tmp_path: Path) -> None:
+    world = 3
+    mp.spawn(agreement_program, args=(world, os.fspath(tmp_path)), nprocs=world)
+    for rank in range(world):
+        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == {
+            "everywhere": rank,
+            "one refuses": "rank 1 refuses",
+            "first": "rank 0",
+            "first refuses": "rank 0 refuses",
+            "agreed": "word",
+            "not agreed": "the processes of this run differ in words: start all with the same words and files.",
+            "largest": 14,
+            "mean": 1.0,
+            "uneven": [[1], [2], [2]],
+            "buffers": [1.0, 1.0],
+            "sum": [6.0, 6.0],
+            "gradient": [72.0, 72.0],  # Σ over ranks r of 2 (r + 1) · 6
+        }
+
+
+def test_a_process_alone_agrees_with_itself() -> None:
+    assert distributed.everywhere(lambda: 3) == distributed.on_first(lambda: 3) == distributed.largest(3) == 3
+    rows = torch.ones(2, 1)
+    assert distributed.gather_uneven(rows) is distributed.sum_over_ranks(rows) is rows
+
+
+def leaving_program(rank: int, world: int, folder: str) -> None:
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world}
+    os.environ.update({name: str(number) for name, number in numbers.items()})
+    os.environ["SSL_BENCH_MEETING"] = f"{folder}/meeting"
+    try:
+        with distributed.joined(devices=world, nodes=1, cuda=False, timeout=5):
+            distributed.largest(1)
+            if rank == 1:
+                time.sleep(15)  # alive, but silent
+                os._exit(0)
+            distributed.largest(2)
+    except distributed.Lost as error:
+        Path(folder, "lost").write_text(str(error))
+
+
+@pytest.mark.slow
+def test_a_silent_rank_is_an_error_after_the_timeout(tmp_path: Path) -> None:
+    mp.spawn(leaving_program, args=(2, os.fspath(tmp_path)), nprocs=2)
+    sentence = (tmp_path / "lost").read_text()
+    assert "did not answer within trainer.timeout=5 seconds" in sentence
+    assert "\n" not in sentence

@@ -26,9 +26,9 @@ FLOORS = (
     ("methods", "data", "results", "loggers"),
     ("callbacks",),  # they read methods and write results
     ("config", "report"),
-    ("build",),
+    ("build", "ranks"),
     ("run",),
-    ("bench", "check", "evaluate", "plan"),
+    ("bench", "check", "evaluate", "plan", "launch"),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

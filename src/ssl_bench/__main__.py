@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from ssl_bench import config
+from ssl_bench import config, launch
 
 
 def main() -> int:
     """Check the command line, and only then import what takes seconds."""
 
     def task(settings: config.Config) -> None:
+        if launch.needed(settings):
+            launch.launch(settings)
+            return
         from ssl_bench.run import run
 
         run(settings)

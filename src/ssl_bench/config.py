@@ -13,6 +13,7 @@ import copy
 import functools
 import itertools
 import operator
+import os
 import re
 import shutil
 import sys
@@ -263,7 +264,8 @@ def main(task: Task, arguments: Sequence[str] | None = None) -> int:
 
 def _report(error: UserError) -> int:
     """Show the one line; returns the exit status."""
-    print("ssl_bench:", *str(error).split(), file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes on a machine, one speaks
+        print("ssl_bench:", *str(error).split(), file=sys.stderr)
     return error.status
 
 

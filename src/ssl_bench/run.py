@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from ssl_bench import loggers
+from ssl_bench import distributed, loggers
 from ssl_bench.augment.views import CleanView
 from ssl_bench.build import (
     build_data,
@@ -32,6 +33,7 @@ from ssl_bench.callbacks.collapse_monitor import CollapseMonitor
 from ssl_bench.callbacks.finite_loss import FiniteLoss
 from ssl_bench.callbacks.progress import TrainingProgress
 from ssl_bench.callbacks.recorder import Recorder
+from ssl_bench.callbacks.replicas import Replicas
 from ssl_bench.callbacks.timing import Timing
 from ssl_bench.config import Config
 from ssl_bench.data.catalog import Dataset
@@ -39,6 +41,8 @@ from ssl_bench.data.datamodule import DataModule
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.backbone import recalibrate
+from ssl_bench.nn.norm import synchronize
+from ssl_bench.ranks import Joined, Replicated, without_signal_handlers
 from ssl_bench.report.figures import tsne_picture
 from ssl_bench.report.tables import run_table
 from ssl_bench.results.encoder import save_encoder
@@ -55,20 +59,40 @@ PICTURE_IMAGES = 1000
 def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
     """Do what ``config`` says, unless its folder holds the result already; returns the record.
 
-    ``watchers`` see the training before the run's own callbacks do.
+    ``watchers`` see the training before the run's own callbacks do. Under several devices every rank calls this; rank
+    0 alone decides, writes and speaks.
     """
     _quiet()
-    console = Console()
-    if config["trainer"]["threads"]:
-        torch.set_num_threads(config["trainer"]["threads"])
-    loggers.check_installed(config["logger"]["name"])
-    data = build_data(config)
-    data.setup()
-    precision = resolve_precision(config)
-    name = fingerprint(config, data_digest=data.digest, precision=precision)
-    folder = RunFolder(Path(config["runs_dir"]) / name)
-    with folder.locked():
-        record = folder.finished()
+    chosen = config["trainer"]
+    group = distributed.joined(
+        devices=chosen["devices"],
+        nodes=chosen["nodes"],
+        cuda=resolve_accelerator(config) == "gpu",
+        timeout=chosen["timeout"],
+    )
+    with group, ExitStack() as held:
+        console = Console(quiet=distributed.rank() > 0)
+        if chosen["threads"]:
+            torch.set_num_threads(chosen["threads"])
+        loggers.check_installed(config["logger"]["name"])
+        data = build_data(config)
+        if distributed.world_size() > 1:  # one process per machine downloads what is missing
+            distributed.everywhere(data.setup if distributed.local_rank() == 0 else lambda: None)
+        distributed.everywhere(data.setup)
+        precision = resolve_precision(config)
+        name = fingerprint(
+            config,
+            data_digest=data.digest,
+            precision=precision,
+            statistics_shares=1 if chosen["sync_batchnorm"] else distributed.world_size(),
+        )
+        folder = RunFolder(Path(config["runs_dir"]) / distributed.agreed(name, "configuration, data or precision"))
+
+        def claim() -> dict[str, Any] | None:
+            held.enter_context(folder.locked())
+            return folder.finished()
+
+        record = distributed.on_first(claim)
         if record is None:
             record = _run(config, data, precision, folder, console, watchers)
         else:
@@ -101,10 +125,18 @@ def _run(
     def tell(sentence: str) -> None:
         console.print(f"warning: {sentence}", style="yellow", highlight=False)
 
-    dataset = data.dataset
-    checkpoint = read_checkpoint(folder.checkpoint, folder.fingerprint)
-    write_text(folder.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    def begin() -> int | None:
+        checkpoint = read_checkpoint(folder.checkpoint, folder.fingerprint)
+        write_text(folder.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        return checkpoint["global_step"] if checkpoint else None
+
+    dataset, chosen = data.dataset, config["trainer"]
+    first, several = distributed.rank() == 0, distributed.world_size() > 1
+    own_statistics = several and not chosen["sync_batchnorm"]
+    resumed = distributed.on_first(begin)
     method = build_method(config, dataset, data)
+    if several and not own_statistics:
+        synchronize(method, cuda=resolve_accelerator(config) == "gpu")
     epochs = config["epochs"] * method.passes_per_epoch
     history, timing = History(), Timing()
     evaluator = Evaluator(
@@ -114,15 +146,18 @@ def _run(
         classes=dataset.classes,
         memory=config["evaluation"]["memory"],
     )
-    logger = loggers.build_logger(config, folder=folder.path, fingerprint=folder.fingerprint, warn=tell)
+    logger = loggers.Logger()
+    if first:
+        logger = loggers.build_logger(config, folder=folder.path, fingerprint=folder.fingerprint, warn=tell)
     checkpointer = Checkpointer(
-        folder.checkpoint, fingerprint=folder.fingerprint, every_seconds=config["trainer"]["checkpoint_seconds"]
+        folder.checkpoint, fingerprint=folder.fingerprint, every_seconds=chosen["checkpoint_seconds"]
     )
     collapse = CollapseMonitor(history, tell)
     recorder = Recorder(history, folder.metrics, timing, logger)
     monitor = f"validation/{config['evaluation']['monitor']}/{method.evaluated}"
     callbacks: list[pl.Callback] = [
         *watchers,
+        *([Replicas(share_statistics=own_statistics)] if several else []),
         timing,
         FiniteLoss(),
         collapse,
@@ -135,38 +170,45 @@ def _run(
             curves_every=config["eval_every"],
         ),
         recorder,
-        *([TrainingProgress(console, history, timing, monitor)] if config["trainer"]["progress"] else []),
+        *([TrainingProgress(console, history, timing, monitor)] if chosen["progress"] and first else []),
         checkpointer,
     ]
     console.print(
         f"{config['method']['name']} on {len(data.parts.pretraining):,} images of {dataset.name}, {epochs} epochs, "
-        f"{precision}" + (f", going on after step {checkpoint['global_step']}" if checkpoint else ""),
+        f"{precision}"
+        + (f", {distributed.world_size()} processes" if several else "")
+        + ("" if resumed is None else f", going on after step {resumed}"),
         highlight=False,
     )
     trainer = pl.Trainer(
         accelerator=resolve_accelerator(config),
-        devices=1,
+        devices=chosen["devices"],
+        num_nodes=chosen["nodes"],
+        strategy=Replicated(sync_buffers=own_statistics) if several else "auto",
         precision=precision,  # type: ignore[arg-type]
         max_epochs=epochs,
-        accumulate_grad_batches=config["trainer"]["accumulate"],
-        gradient_clip_val=config["trainer"]["clip"],
+        accumulate_grad_batches=chosen["accumulate"],
+        gradient_clip_val=chosen["clip"],
         logger=False,
         callbacks=callbacks,
-        plugins=[WholeCheckpointIO()],
+        plugins=[WholeCheckpointIO(), *([Joined(chosen["nodes"])] if several else [])],
         default_root_dir=folder.path,
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    if several:
+        without_signal_handlers(trainer)
     torch.manual_seed(config["seed"])  # for the dropout of some backbones; a resumed run restores its own state
-    trainer.fit(method, datamodule=data, ckpt_path=folder.checkpoint if checkpoint else None)
+    trainer.fit(method, datamodule=data, ckpt_path=None if resumed is None else folder.checkpoint)
 
     console.print("evaluating", highlight=False)
     method.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     scores = _evaluate(config, dataset, method, evaluator, data, folder, console)
     results = {network: {name: score.percent for name, score in found.items()} for network, found in scores.items()}
-    write_whole(folder.predictions, lambda temporary: np.savez_compressed(temporary, **_predictions(scores, data)))
+    if first:
+        write_whole(folder.predictions, lambda temporary: np.savez_compressed(temporary, **_predictions(scores, data)))
     record = {
         "method": config["method"]["name"],
         "dataset": dataset.name,
@@ -183,7 +225,8 @@ def _run(
         "warnings": collapse.warned,
         "numerics": NUMERICS,
         "precision": precision,
-        "batch_statistics": "global",
+        "batch_statistics": "per_device" if own_statistics else "global",
+        "processes": distributed.world_size(),
         "data_digest": data.digest,
         "images": {part: len(getattr(data.parts, part)) for part in ("pretraining", "bank", "probe", "validation")}
         | {"test": len(data.splits["test"])},
@@ -196,7 +239,8 @@ def _run(
         "environment": environment(),
         "config": {key: value for key, value in config.items() if key not in ("runs_dir", "data_dir")},
     }
-    write_record(folder.record, record)
+    if first:
+        write_record(folder.record, record)
     logger.log_results(results, folder.picture)
     logger.close()
     return record
@@ -218,7 +262,7 @@ def _evaluate(
     for network, backbone in method.networks().items():
         splits = evaluator.features(backbone, device)
         scores[network] = evaluator.score(splits, names, "test")
-        if network == method.evaluated:
+        if network == method.evaluated and distributed.rank() == 0:
             description = {
                 "backbone": {**config["backbone"], "channels": dataset.channels},
                 "clean": clean_arguments(config, dataset),
@@ -247,7 +291,7 @@ def _random_scores(
     untouched = evaluator.score(evaluator.features(backbone, device), names, "test")
     clean = evaluator.clean
     batches, images = [], 0
-    for batch in data.bank():
+    for batch in data.bank(whole=True):
         batches.append(clean(batch.images.to(device)))
         images += len(batch)
         if images >= CALIBRATION_IMAGES:

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from ssl_bench.batch import Batch, Place
+from ssl_bench.data.images import Images
+from ssl_bench.data.loader import BatchLoader
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import Features, Splits, extract, pixels
 
@@ -124,3 +130,43 @@ def test_label_beyond_the_classes_is_refused() -> None:
     features = pixels(batches([8]))
     with pytest.raises(ValueError, match="label 2"):
         Splits(features, features, features, features, classes=2)
+
+
+COUNTS = {"uneven last batch": 13, "fewer images than ranks": 2, "last batch for one rank": 9}
+
+
+def loader_of(count: int, rank: int, world: int) -> BatchLoader:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(256, (20, 3, 6, 6), dtype=torch.uint8, generator=generator)
+    split = Images(images, torch.arange(20) % 4)
+    index = torch.randperm(20, generator=generator)[:count]
+    return BatchLoader(
+        split, index, lambda epoch: torch.arange(count), batch_size=4, rank=rank, world=world, seed=0, drop_last=False
+    )
+
+
+def rank_program(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    found = {}
+    for name, count in COUNTS.items():
+        for read in (pixels, lambda loader: get(network(), loader)):
+            features = read(loader_of(count, rank, world))  # type: ignore[no-untyped-call]
+            found.setdefault(name, []).append((features.x, features.labels, features.index))
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_every_rank_gets_the_features_of_all_images_once_and_in_order(tmp_path: Path) -> None:
+    world = 3
+    mp.spawn(rank_program, args=(world, str(tmp_path)), nprocs=world)
+    for rank in range(world):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name, count in COUNTS.items():
+            whole = loader_of(count, 0, 1)
+            for read, (x, labels, index) in zip((pixels, lambda w: get(network(), w)), found[name], strict=True):
+                expected = read(whole)  # type: ignore[arg-type]
+                torch.testing.assert_close(x, expected.x, msg=name)
+                assert labels.tolist() == expected.labels.tolist()
+                assert index.tolist() == expected.index.tolist() == whole.index.tolist()

@@ -22,6 +22,11 @@ def name(*words: str, digest: str = "d", precision: str = "32-true") -> str:
         "data_dir=elsewhere",
         "logger=wandb",
         "trainer.accelerator=cpu",
+        "trainer.devices=3",
+        "trainer.nodes=2",
+        "trainer.timeout=5",
+        "trainer.sync_batchnorm=false",
+        "trainer=ddp",
         "trainer.checkpoint_seconds=5",
         "trainer.progress=false",
         "trainer.threads=1",
@@ -66,6 +71,13 @@ def test_data_precision_and_numerics_are_part_of_the_name(monkeypatch: pytest.Mo
     assert name("trainer.precision=32-true") == base  # resolved, not as asked for
     monkeypatch.setattr(module, "NUMERICS", module.NUMERICS + 1)
     assert name() != base
+
+
+def test_shares_of_the_batch_with_statistics_of_their_own_are_part_of_the_name() -> None:
+    config = compose([])
+    names = [fingerprint(config, data_digest="d", precision="32-true", statistics_shares=n) for n in (1, 2, 3)]
+    assert len(set(names)) == 3
+    assert names[0] == name()
 
 
 def test_two_ways_to_say_the_same_number_give_the_same_name() -> None:

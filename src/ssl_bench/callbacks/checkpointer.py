@@ -13,8 +13,11 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ssl_bench.batch import Batch
+from ssl_bench.distributed import largest, on_first, rank, world_size
 from ssl_bench.errors import UserError
 from ssl_bench.results.files import write_whole
+
+ASK_EVERY = 10  # steps between agreements on stopping and saving, on several GPUs
 
 
 class Interrupted(UserError):  # noqa: N818 (nothing is wrong)
@@ -36,7 +39,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
         write_whole(Path(path), write)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        state: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        # Rank 0 reads for all: other machines may not see its disk.
+        state: dict[str, Any] = on_first(
+            lambda: torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        )
         return state
 
 
@@ -44,7 +50,7 @@ class Checkpointer(pl.Callback):
     """Stands last, so that a checkpoint holds what all other callbacks know.
 
     Ctrl-C and SIGTERM are heard as a wish: the step is finished, saved, and the run ends. A second signal ends it at
-    once.
+    once. Ranks agree on both, so that a signal may reach them at different steps or only one of them.
     """
 
     def __init__(self, path: Path, *, fingerprint: str, every_seconds: float) -> None:
@@ -52,7 +58,8 @@ class Checkpointer(pl.Callback):
         self.fingerprint = fingerprint
         self.every_seconds = every_seconds
         self.saved_at = time.monotonic()
-        self.asked: signal.Signals | None = None
+        self.asked: signal.Signals | None = None  # of this process
+        self.agreed: signal.Signals | None = None  # of all
         self.finished_epochs = 0
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -72,8 +79,15 @@ class Checkpointer(pl.Callback):
         self.asked = signal.Signals(number)
 
     def on_train_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
-        # Here and not later: afterwards Lightning takes its own handlers away, which would come back. On an exception
-        # it restores those of before by itself.
+        # Here and not later: afterwards Lightning takes its own handlers away, which would come back.
+        self._unhear()
+
+    def on_exception(self, trainer: pl.Trainer, method: pl.LightningModule, exception: BaseException) -> None:
+        # Where Lightning does not. After an interruption the same signal may still be on its way.
+        if not isinstance(exception, Interrupted):
+            self._unhear()
+
+    def _unhear(self) -> None:
         for name, handler in self._handlers.items():
             signal.signal(name, handler)
         self._handlers = {}
@@ -85,17 +99,26 @@ class Checkpointer(pl.Callback):
     ) -> None:
         # Gradients that are still being accumulated are in no checkpoint. The epoch's last batch waits for the end of
         # the epoch, whose figures belong to the same state.
-        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches
-        if not accumulating and not trainer.is_last_batch and self._due():
+        steps, accumulating = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
+        if accumulating or trainer.is_last_batch:
+            return
+        # Ranks of a GPU run ahead of it; asking at every step would hold them up.
+        if (world_size() == 1 or method.device.type == "cpu" or steps % ASK_EVERY == 0) and self._due():
             self._save(trainer, method)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         self.finished_epochs = trainer.current_epoch + 1
-        if self._due() or self.finished_epochs == trainer.max_epochs:
+        due = self._due()  # asked by all ranks, whatever epoch it is
+        if due or self.finished_epochs == trainer.max_epochs:
             self._save(trainer, method)
 
     def _due(self) -> bool:
-        return self.asked is not None or time.monotonic() - self.saved_at >= self.every_seconds
+        """Whether any rank was asked to stop, or it is time by the clock of rank 0; the same on all ranks."""
+        late = rank() == 0 and time.monotonic() - self.saved_at >= self.every_seconds
+        wish = largest(int(self.asked or late))  # signals have numbers above 1
+        if wish > 1:
+            self.agreed = signal.Signals(wish)
+        return wish > 0
 
     def _save(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         # Weights that are not finite would replace the last good state.
@@ -107,11 +130,12 @@ class Checkpointer(pl.Callback):
             )
         trainer.save_checkpoint(self.path)
         self.saved_at = time.monotonic()
-        if self.asked is not None:
+        self._due()  # a signal may have come since
+        if self.agreed is not None:
             raise Interrupted(
-                f"stopped by {self.asked.name} at epoch {trainer.current_epoch + 1}, step {trainer.global_step}, and "
+                f"stopped by {self.agreed.name} at epoch {trainer.current_epoch + 1}, step {trainer.global_step}, and "
                 f"saved to {self.path}; the same command goes on from there.",
-                self.asked,
+                self.agreed,
             )
 
     def on_save_checkpoint(self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -10,12 +10,13 @@ import pytorch_lightning as pl
 import torch
 
 from ssl_bench.batch import Batch
+from ssl_bench.distributed import gather
 from ssl_bench.evaluation import collapse
 from ssl_bench.results.history import History
 
 
 class CollapseMonitor(pl.Callback):
-    """Measures the student's embeddings of each epoch's last batch, ``[n, D]`` per view."""
+    """Measures the student's embeddings of each epoch's last batch, ``[N, D]`` per view: those of all ranks."""
 
     def __init__(self, history: History, tell: Callable[[str], None]) -> None:
         self.history = history
@@ -28,7 +29,7 @@ class CollapseMonitor(pl.Callback):
     ) -> None:
         if not trainer.is_last_batch:
             return
-        views = [z.float() for z in outputs["embeddings"]]
+        views = [gather(z.float()) for z in outputs["embeddings"]]
         panel = {
             "embedding_std": collapse.embedding_std(views[0]),
             "rankme": collapse.rankme(views[0]),

@@ -117,9 +117,9 @@ class DataModule(pl.LightningDataModule):
         """Let the next pretraining loader go on there."""
         self._position = state_dict
 
-    def bank(self) -> BatchLoader:
-        """Labelled images among which k-NN looks for neighbours."""
-        return self._evaluation("train", self.parts.bank)
+    def bank(self, *, whole: bool = False) -> BatchLoader:
+        """Labelled images among which k-NN looks for neighbours; ``whole`` shows every rank all of them."""
+        return self._evaluation("train", self.parts.bank, whole)
 
     def probe(self) -> BatchLoader:
         """Labelled images on which the linear probe trains while it chooses."""
@@ -133,15 +133,15 @@ class DataModule(pl.LightningDataModule):
         """Images on which nothing is chosen."""
         return self._evaluation("test", sequential(len(self.splits["test"])))
 
-    def _evaluation(self, split: str, index: Tensor) -> BatchLoader:
+    def _evaluation(self, split: str, index: Tensor, whole: bool = False) -> BatchLoader:
         """Every image once, in turn, divided among the ranks without padding or repeats."""
         return BatchLoader(
             self.splits[split],
             index,
             lambda epoch: sequential(len(index)),
             batch_size=self.evaluation_batch_size,
-            rank=self._rank,
-            world=self._world,
+            rank=0 if whole else self._rank,
+            world=1 if whole else self._world,
             seed=self.seed,
             drop_last=False,
         )

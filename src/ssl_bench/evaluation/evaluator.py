@@ -26,6 +26,8 @@ class Loader(Interface):
 class Evaluator:
     """Knows the images and the protocols; networks come and go.
 
+    Ranks share the work of embedding; then each scores all features, for waiting is no cheaper.
+
     loaders: ``bank``, ``probe``, ``validation`` (positions in the train split) and ``test``; each call gives a fresh
     pass. memory: bytes that a block of similarities may take.
     """

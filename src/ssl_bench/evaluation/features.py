@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.batch import Batch
+from ssl_bench.distributed import gather_uneven
 from ssl_bench.errors import UserError
 
 
@@ -84,16 +85,20 @@ def extract(
 ) -> Features:
     """Features of every image the loader shows, in evaluation mode and without gradient; they stay on ``device``.
 
-    clean: turns u8 images ``[n, C, H, W]`` into the network's normalised input. Both modules are left in the modes
-    they were in, module by module. Raises UserError for an empty loader, for features that are not ``[n, F]`` and
-    for features that are not finite.
+    Where the loader shows every rank its share, each embeds its own, and all get the features of all images in the
+    loader's order. clean: turns u8 images ``[n, C, H, W]`` into the network's normalised input. Both modules are left
+    in the modes they were in, module by module. Raises UserError for an empty loader, for features that are not
+    ``[n, F]`` and for features that are not finite.
     """
     device = torch.device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    x, labels, index = [], [], []
+    share = _Share(device)
     with torch.no_grad(), _evaluating(network, clean):
         for batch in loader:
             batch = batch.to(device)
+            if not len(batch):  # more ranks than images; not every network takes none
+                share.add(batch, None)
+                continue
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 features = network(clean(batch.images).contiguous(memory_format=layout))  # [n, F]
             if features.ndim != 2:
@@ -101,26 +106,52 @@ def extract(
                     f"The network returns features of shape {list(features.shape)} where one row per image is wanted: "
                     "end it with global pooling or a flatten."
                 )
-            x.append(features.float())
-            labels.append(batch.labels)
-            index.append(batch.index)
-    return _gathered(x, labels, index)
+            share.add(batch, features.float())
+    return share.gathered()
 
 
 def pixels(loader: Iterable[Batch]) -> Features:
     """The images themselves as features ``[N, C·H·W]`` in 0 … 1: the baseline that every network should beat."""
-    x, labels, index = [], [], []
+    share = _Share(torch.device("cpu"))
     for batch in loader:
-        x.append(batch.images.flatten(1).float() / 255)
-        labels.append(batch.labels)
-        index.append(batch.index)
-    return _gathered(x, labels, index)
+        share.add(batch, batch.images.flatten(1).float() / 255)
+    return share.gathered()
 
 
-def _gathered(x: list[Tensor], labels: list[Tensor], index: list[Tensor]) -> Features:
-    if not x:
-        raise UserError("There are no images to evaluate: choose a split or a data limit that leaves at least one.")
-    return Features(torch.cat(x), torch.cat(labels), torch.cat(index))
+class _Share:
+    """The features of the images that this rank has seen, and where they stand among all."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seen = 0  # by all ranks
+        self.x: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        self.index: list[Tensor] = []
+        self.position: list[Tensor] = []
+        self.device = device
+
+    def add(self, batch: Batch, x: Tensor | None) -> None:
+        """Keep the features ``[n, F]`` of this rank's rows of a batch, None where it has none."""
+        if x is not None:
+            first = self.seen + batch.place.first
+            self.x.append(x)
+            self.labels.append(batch.labels)
+            self.index.append(batch.index)
+            self.position.append(torch.arange(first, first + len(batch), device=self.device))
+        self.seen += batch.place.size
+
+    def gathered(self) -> Features:
+        """The features of all ranks' images in the loader's order."""
+        if not self.seen:
+            raise UserError("There are no images to evaluate: choose a split or a data limit that leaves at least one.")
+        none = torch.empty(0, dtype=torch.int64, device=self.device)
+        x = gather_uneven(torch.cat(self.x) if self.x else torch.empty(0, 0, device=self.device))  # [N, F]
+        position = gather_uneven(torch.cat([none, *self.position]))
+        labels = gather_uneven(torch.cat([none, *self.labels]))
+        index = gather_uneven(torch.cat([none, *self.index]))
+        if bool((position[1:] > position[:-1]).all()):
+            return Features(x, labels, index)
+        order = position.argsort()
+        return Features(x[order], labels[order], index[order])
 
 
 @contextmanager

@@ -19,6 +19,10 @@ LEFT_OUT = (
     "evaluation.memory",
     "augment.chunk",
     "trainer.accelerator",
+    "trainer.devices",
+    "trainer.nodes",
+    "trainer.sync_batchnorm",  # counts where it divides the batch: statistics_shares
+    "trainer.timeout",
     "trainer.checkpoint_seconds",
     "trainer.progress",
     "trainer.threads",
@@ -42,10 +46,11 @@ LEFT_OUT = (
 NEUTRAL: dict[str, Any] = {}
 
 
-def fingerprint(config: Mapping[str, Any], *, data_digest: str, precision: str) -> str:
+def fingerprint(config: Mapping[str, Any], *, data_digest: str, precision: str, statistics_shares: int = 1) -> str:
     """Twelve hexadecimal digits naming a run.
 
-    config: resolved; data_digest: of the images and labels read; precision: as resolved for the device.
+    config: resolved; data_digest: of the images and labels read; precision: as resolved for the device;
+    statistics_shares: parts of the global batch that BatchNorm takes statistics of, 1 where it takes them of all.
     """
     leaves = dict(_leaves(config))
     for key, neutral in NEUTRAL.items():
@@ -53,6 +58,8 @@ def fingerprint(config: Mapping[str, Any], *, data_digest: str, precision: str) 
             leaves.pop(key, None)
     leaves["trainer.precision"] = precision
     identity = {"config": leaves, "data": data_digest, "numerics": NUMERICS}
+    if statistics_shares > 1:
+        identity["statistics_shares"] = statistics_shares
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -1,0 +1,305 @@
+"""One run in several processes: the result of one, one set of files, and nobody waits for the dead."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.multiprocessing as mp
+from filelock import FileLock
+
+from ssl_bench import launch, run
+from ssl_bench.config import compose
+from ssl_bench.errors import UserError
+
+CPU = ("scale=smoke", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.threads=1")
+SMALL = ("subset=96", "batch_size=16", "evaluation.protocols=[knn1]", "evaluation.curves=[knn1]")
+OFTEN = "trainer.checkpoint_seconds=0.001"
+TWO = ("trainer=ddp", "trainer.devices=2", "trainer.timeout=60")
+
+
+def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "ssl_bench", *CPU, *SMALL, *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+
+
+def finish(folder: Path, *words: str) -> tuple[str, list[Path]]:
+    """Output and the folders of the runs."""
+    process = start(folder, *words)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output, sorted((folder / "runs").iterdir())
+
+
+def after_saves(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+    """Wait until the run has saved so many times."""
+    seen: set[int] = set()
+    deadline = time.monotonic() + 240
+    while len(seen) < count and process.poll() is None and time.monotonic() < deadline:
+        for checkpoint in folder.glob("runs/*/checkpoints/last.ckpt"):
+            seen.add(checkpoint.stat().st_mtime_ns)
+        time.sleep(0.002)
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """Process ids, in rank order."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def weights(run_folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return state
+
+
+def assert_same_bits(a: Path, b: Path) -> None:
+    assert a.name == b.name
+    assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
+    assert (a / "encoder.safetensors").read_bytes() == (b / "encoder.safetensors").read_bytes()
+    mine, theirs = np.load(a / "predictions.npz"), np.load(b / "predictions.npz")
+    assert all(np.array_equal(mine[name], theirs[name]) for name in mine.files)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(weights(a)[key], weights(b)[key], rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two ranks that nobody disturbed, with W&B watching."""
+    (found,) = finish(tmp_path_factory.mktemp("whole"), *TWO, "optimizer.lr=0.0001", "logger=wandb")[1]
+    return found
+
+
+# -- the result of one process --------------------------------------------------------------------
+
+
+class Steps(pl.Callback):
+    """Leaves each rank's weights after four steps in ``path``, and the loss of its share of each batch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, method: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self.losses.append(float(outputs["loss"]))
+        if len(self.losses) == 4:
+            torch.save({"losses": self.losses, "state": method.state_dict()}, self.path)
+            os._exit(0)
+
+
+def four_steps(rank: int, world: int, folder: str, words: list[str]) -> None:
+    torch.set_num_threads(1)
+    if world > 1:
+        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world}
+        os.environ.update({name: str(number) for name, number in numbers.items()})
+        os.environ["SSL_BENCH_MEETING"] = f"{folder}/meeting"
+    single, run.build_method = run.build_method, lambda *given: single(*given).double()  # type: ignore[attr-defined]
+    config = compose([*CPU, "subset=96", *words, f"trainer.devices={world}", f"runs_dir={folder}/{world}"])
+    run.run(config, [Steps(Path(folder) / f"{world}-{rank}.pt")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("world", "words"), [(2, ["batch_size=16"]), (3, ["batch_size=18", "method=simclr", "method.concat_views=false"])]
+)
+def test_ranks_train_the_weights_that_one_process_trains(tmp_path: Path, world: int, words: list[str]) -> None:
+    mp.spawn(four_steps, args=(1, str(tmp_path), words), nprocs=1)
+    mp.spawn(four_steps, args=(world, str(tmp_path), words), nprocs=world)
+    one = torch.load(tmp_path / "1-0.pt", weights_only=False)
+    ranks = [torch.load(tmp_path / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)]
+    losses = torch.tensor([found["losses"] for found in ranks], dtype=torch.float64).mean(0)
+    torch.testing.assert_close(losses, torch.tensor(one["losses"], dtype=torch.float64), rtol=0, atol=1e-9)
+    for found in ranks:
+        assert list(found["state"]) == list(one["state"])
+        for name, value in one["state"].items():
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(found["state"][name], value, rtol=1e-8, atol=1e-9, msg=name)
+
+
+@pytest.mark.slow
+def test_two_ranks_leave_one_record_with_the_name_and_weights_of_one_process(whole: Path, tmp_path: Path) -> None:
+    (one,) = finish(tmp_path, "optimizer.lr=0.0001")[1]
+    assert whole.name == one.name
+    mine, theirs = weights(whole)["state_dict"], weights(one)["state_dict"]
+    assert list(mine) == list(theirs)
+    for name in (name for name in mine if name.startswith(("student.", "teacher.")) and "num_batches" not in name):
+        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-3, atol=1e-4, msg=name)
+    tables = [(folder / "metrics.csv").read_text().splitlines() for folder in (whole, one)]
+    rows = [list(csv.DictReader(table)) for table in tables]
+    assert [list(row) for row in rows[0]] == [list(row) for row in rows[1]]
+    for a, b in zip(*rows, strict=True):
+        for name in ("epoch", "step", "loss", "lr", "collapse/alignment"):
+            assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-3)
+    records = [json.loads((folder / "record.json").read_text()) for folder in (whole, one)]
+    assert [record["processes"] for record in records] == [2, 1]
+    assert {record["batch_statistics"] for record in records} == {"global"}
+    assert records[0]["results"]["random"] == records[1]["results"]["random"]
+    assert records[0]["results"]["pixels"] == records[1]["results"]["pixels"]
+
+
+@pytest.mark.slow
+def test_rank_0_alone_writes_and_logs(whole: Path) -> None:
+    assert len(list(whole.glob("wandb/offline-run-*"))) == 1
+    expected = {"config.yaml", "metrics.csv", "record.json", "predictions.npz", "encoder.safetensors", "tsne.png"}
+    assert expected <= {path.name for path in whole.iterdir()}
+    assert not [path.name for path in whole.rglob("*tmp*") if "wandb" not in path.parts]
+
+
+@pytest.mark.slow
+def test_a_sweep_starts_ranks_for_each_run(tmp_path: Path) -> None:
+    output, runs = finish(tmp_path, *TWO, "-m", "seed=0,1", "epochs=1")
+    records = [json.loads((folder / "record.json").read_text()) for folder in runs]
+    assert sorted(record["seed"] for record in records) == [0, 1]
+    assert output.count("2 processes") == 2
+
+
+@pytest.mark.slow
+def test_statistics_of_each_device_are_another_run_and_one_network(tmp_path: Path) -> None:
+    _, (one,) = finish(tmp_path, *TWO, "epochs=1", "trainer.sync_batchnorm=false")
+    record = json.loads((one / "record.json").read_text())
+    assert record["batch_statistics"] == "per_device"
+    config = compose([*CPU, *SMALL, "epochs=1"])
+    alike = {"data_digest": record["data_digest"], "precision": "32-true"}
+    assert one.name == run.fingerprint(config, **alike, statistics_shares=2) != run.fingerprint(config, **alike)
+    # Curve and final table are of the same network although ranks have running statistics of their own in between.
+    assert record["curves"]["test/knn1/teacher"][-1][1] == record["results"]["teacher"]["knn1"]
+
+
+# -- interruptions --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_killed_with_all_its_ranks_and_started_again_equals_uninterrupted(whole: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, *TWO, OFTEN, "optimizer.lr=0.0001")
+    after_saves(tmp_path, process, 4)
+    for pid in (process.pid, *ranks_of(process)):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    output, (again,) = finish(tmp_path, *TWO, "optimizer.lr=0.0001")
+    assert "going on after step" in output
+    assert_same_bits(whole, again)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_ends_the_run_with_one_line(tmp_path: Path, victim: int) -> None:
+    process = start(tmp_path, *TWO, OFTEN)
+    after_saves(tmp_path, process, 3)
+    killed_at = time.monotonic()
+    os.kill(ranks_of(process)[victim], signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert time.monotonic() - killed_at < 60
+    assert process.returncode == 128 + signal.SIGKILL
+    assert f"ssl_bench: rank {victim} was ended by SIGKILL" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", [lambda p: p.pid, lambda p: ranks_of(p)[1]], ids=["launcher", "one rank"])
+def test_a_signal_saves_once_and_says_how_to_go_on(
+    whole: Path, tmp_path: Path, to: Callable[[subprocess.Popen[str]], int]
+) -> None:
+    process = start(tmp_path, *TWO, OFTEN, "optimizer.lr=0.0001")
+    after_saves(tmp_path, process, 3)
+    os.kill(to(process), signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert output.count("ssl_bench:") == output.count("stopped by SIGTERM at epoch") == 1
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    _, (again,) = finish(tmp_path, *TWO, "optimizer.lr=0.0001")
+    assert_same_bits(whole, again)
+
+
+@pytest.mark.slow
+def test_ranks_stop_when_their_launcher_is_killed(tmp_path: Path) -> None:
+    process = start(tmp_path, *TWO, OFTEN, "epochs=1000")
+    after_saves(tmp_path, process, 2)
+    ranks = ranks_of(process)
+    process.kill()
+    process.communicate(timeout=60)  # until the ranks have closed their end, too
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in ranks) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_folder_in_use_ends_all_ranks_with_one_line(whole: Path) -> None:
+    with FileLock(whole / ".lock"):
+        process = start(whole.parents[1], *TWO, "optimizer.lr=0.0001")
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert output.count("ssl_bench:") == 1
+    assert "another process is at work in" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_crash_of_one_rank_is_shown_once(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, threading, time\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    from ssl_bench.callbacks.finite_loss import FiniteLoss\n"
+        "    def crash(*_): raise ZeroDivisionError('on purpose')\n"
+        "    FiniteLoss.on_train_batch_end = crash\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    process = start(tmp_path, *TWO, PYTHONPATH=paths)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert output.count("ZeroDivisionError: on purpose") == output.count("Traceback") == 1
+    assert output.rstrip().endswith("ssl_bench: rank 1 ended with the error above.")
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "sentence"),
+    [
+        (["trainer.devices=2"], {}, r"this is one of 1 process\(es\).* want 2"),
+        ([], {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, r"one of 4 process\(es\).* want 1"),
+        (
+            ["trainer=ddp", "trainer.devices=4", "trainer.nodes=2"],
+            {"RANK": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "2"},
+            r"one of 8 process\(es\), 2 of them on this machine, but trainer.devices=4",
+        ),
+    ],
+)
+def test_other_processes_than_asked_for_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], environment: dict[str, str], sentence: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=sentence):
+        run.run(compose([*CPU, *words, f"runs_dir={tmp_path}"]))
+
+
+def test_ranks_are_started_only_where_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not launch.needed(compose(CPU))
+    assert not launch.needed(compose(["trainer=ddp", "trainer.devices=1"]))
+    assert launch.needed(compose(["trainer=ddp"]))
+    with pytest.raises(UserError, match=r"trainer.nodes=2: start the same command .* torchrun --nnodes=2"):
+        launch.needed(compose(["trainer=ddp", "trainer.nodes=2"]))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not launch.needed(compose(["trainer=ddp"]))

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -213,13 +212,10 @@ def test_a_rank_that_is_killed_ends_the_run_with_one_line(tmp_path: Path, victim
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", [lambda p: p.pid, lambda p: ranks_of(p)[1]], ids=["launcher", "one rank"])
-def test_a_signal_saves_once_and_says_how_to_go_on(
-    whole: Path, tmp_path: Path, to: Callable[[subprocess.Popen[str]], int]
-) -> None:
+def test_a_signal_saves_once_and_says_how_to_go_on(whole: Path, tmp_path: Path) -> None:
     process = start(tmp_path, *TWO, OFTEN, "optimizer.lr=0.0001")
     after_saves(tmp_path, process, 3)
-    os.kill(to(process), signal.SIGTERM)
+    process.terminate()
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, output
     assert output.count("ssl_bench:") == output.count("stopped by SIGTERM at epoch") == 1
@@ -227,6 +223,18 @@ def test_a_signal_saves_once_and_says_how_to_go_on(
     assert "Traceback" not in output
     _, (again,) = finish(tmp_path, *TWO, "optimizer.lr=0.0001")
     assert_same_bits(whole, again)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path: Path) -> None:
+    # Few saves, and some time since the last, so that the signal comes while ranks train and not while they save.
+    process = start(tmp_path, *TWO, "trainer.checkpoint_seconds=2", "epochs=1000")
+    after_saves(tmp_path, process, 2)
+    time.sleep(0.7)
+    os.kill(ranks_of(process)[1], signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert output.count("ssl_bench:") == output.count("stopped by SIGTERM at epoch") == 1
 
 
 @pytest.mark.slow

@@ -1,5 +1,4 @@
-"""What ranks tell each other: gather, mean and sum with gradient, and what they agree on. The only importer of
-torch.distributed.
+"""What ranks tell each other: a gather with gradient, and what they agree on. The only importer of torch.distributed.
 
 DistributedDataParallel averages parameter gradients over ranks. A loss that reads rows of other ranks
 gets the gradient one process would compute on the global batch when the backward of the gather SUMS
@@ -145,30 +144,9 @@ def gather(rows: Tensor) -> Tensor:
     return _all_gather(rows)
 
 
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _all_reduce(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _all_reduce(gradient)
-
-
 def _all_reduce(x: Tensor) -> Tensor:
     total = x.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
-    return total
-
-
-def sum_over_ranks(x: Tensor) -> Tensor:
-    """The sum of every rank's ``x``, of one shape on all.
-
-    Differentiable: the gradient of a rank's ``x`` is the sum of what all ranks' losses owe the result.
-    """
-    if world_size() == 1:
-        return x
-    total: Tensor = _Sum.apply(x)
     return total
 
 

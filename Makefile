@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Two processes at a time: more would start more copies of PyTorch than small machines hold.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint format bench clean
@@ -12,10 +14,10 @@ demo: $(VENV)/.installed ## set up, then train CLBO on digits for about a minute
 	$(BIN)/python -m ssl_bench
 
 test: $(VENV)/.developing ## set up, then pass the tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.developing ## the same with slow and multi-process tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/.developing ## formatting, style and types
 	$(BIN)/ruff format --check

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from program import Program, program_in
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores; before anything imports torch
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -36,11 +36,11 @@ def settings(record: Mapping[str, Any]) -> str:
     differing = {
         key: value
         for key, value in leaves(record["config"])
-        if key.partition(".")[0] not in LEFT_OUT and shipped.get(key) != value
+        if key.partition(".")[0] not in LEFT_OUT and key in shipped and shipped[key] != value
     }
-    clip = record["config"]["trainer"]["clip"]
-    if clip != shipped["trainer.clip"]:
-        differing["trainer.clip"] = clip
+    for key in ("clip", "precision"):
+        if record["config"]["trainer"][key] != shipped[f"trainer.{key}"]:
+            differing[f"trainer.{key}"] = record["config"]["trainer"][key]
     # λ of CLBO follows from other options unless it is set.
     if record["config"]["method"].get("proximal"):
         differing.pop("method.proximal", None)

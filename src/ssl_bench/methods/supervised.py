@@ -23,7 +23,7 @@ class Supervised(Method):
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
         logits = torch.cat(student)  # [Vn, classes]
         labels = batch.labels.repeat(len(student))
-        # The sum over labelled rows, so that a batch without a label gives 0 instead of 0/0; divided alike on all ranks.
+        # The sum over labelled rows, so that a batch without a label gives 0 and not 0/0; divided alike on all ranks.
         total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
         count = mean_over_ranks((labels >= 0).sum().to(total))
         return total / count.clamp(min=1 / world_size())

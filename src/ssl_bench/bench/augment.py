@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +59,13 @@ def _measure(case: Case, repeats: int, turns: int) -> Measurement:
     loader = DataLoader(
         PILViews(images, views), BATCH, num_workers=workers, persistent_workers=True, multiprocessing_context="fork"
     )
-    pairs = alternate(lambda: [views(batch) for batch in ours], lambda: list(loader), repeats, turns=turns)
+    # A batch is dropped before the next one is drawn, as in training, on both sides.
+    pairs = alternate(
+        lambda: deque((views(batch) for batch in ours), maxlen=1),
+        lambda: deque(iter(loader), maxlen=1),
+        repeats,
+        turns=turns,
+    )
     return Measurement(
         benchmark="augment",
         case=str(case),

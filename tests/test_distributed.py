@@ -21,8 +21,19 @@ from ssl_bench.config import compose
 from ssl_bench.errors import UserError
 from ssl_bench.methods.base import Method
 
-N, D = 12, 6
-METHODS = ("simclr", "byol", "clbo", "clbo method.negatives=other_view", "barlow_twins", "vicreg")
+N, D = 12, 32  # D as at the smallest scale, since queues have it
+METHODS = (
+    "simclr",
+    "byol",
+    "clbo",
+    "clbo method.negatives=other_view",
+    "clbo method.objective=barlow_twins",
+    "clbo method.objective=vicreg",
+    "barlow_twins",
+    "vicreg",
+    "moco",
+    "swav",
+)
 
 
 def embeddings(seed: int) -> list[Tensor]:

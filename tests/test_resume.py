@@ -83,6 +83,8 @@ def assert_same_run(a: Path, b: Path) -> None:
     "words",
     [
         *((f"method={name}",) for name in GROUPS["method"]),
+        ("method=swav", "method.queue=32", "method.queue_from=2", "augment.groups.local.count=2"),
+        ("method=directpred", "method.freq=3"),
         ("method=byol", "recipe=original"),
         ("method=byol", "method.momentum_schedule=cosine", "trainer.accumulate=2"),
         ("method=pic", "augment.groups.global.count=1", "order.name=window", "method.negatives=40"),

@@ -284,3 +284,17 @@ def test_mse_without_a_predictor_collapses_and_the_panel_says_so(
     assert any("Collapsed" in sentence for sentence in said["mse"])
     assert "Collapsed" in capsys.readouterr().out
     assert not said["info_nce"]
+
+
+def test_the_recorded_loss_is_that_of_the_images_however_many_batches_a_step_takes(tmp_path: Path) -> None:
+    losses = []
+    once = ("epochs=1", "method=simclr", "evaluation.protocols=[knn1]", "evaluation.curves=[knn1]")
+    for accumulate in (1, 3):
+        config = compose(
+            [*WORDS, *once, "optimizer.lr=1e-12", f"trainer.accumulate={accumulate}", f"runs_dir={tmp_path}"]
+        )
+        losses.append(run(config)["fingerprint"])
+    first, second = (
+        next(csv.DictReader((tmp_path / name / "metrics.csv").read_text().splitlines()))["loss"] for name in losses
+    )
+    assert float(first) == pytest.approx(float(second), rel=1e-5)

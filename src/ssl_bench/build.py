@@ -60,13 +60,18 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
         if "predictor" in options:
             options["predictor"] = mlp(width, outputs=width, output_norm=False, **options["predictor"])
         if "teacher_init" in options:
-            options["teacher_init"] = _network(config, dataset)[0] if options["teacher_init"] == "independent" else None
+            independent = options["teacher_init"] == "independent"
+            options["teacher_init"] = (
+                _network(config, dataset)[0].to(memory_format=torch.channels_last) if independent else None
+            )
         method: Method = getattr(importlib.import_module(module), name)(
             backbone=student.backbone,
             projector=student.projector,
             width=width,
             views=_views(config, dataset),
-            optimizer=Recipe(**config["optimizer"], batch_size=config["batch_size"]),
+            optimizer=Recipe(
+                **config["optimizer"], batch_size=config["batch_size"], accumulate=config["trainer"]["accumulate"]
+            ),
             **options,
         )
     return method
@@ -101,6 +106,12 @@ def _network(config: Config, dataset: Dataset) -> tuple[Network, int]:
 def _views(config: Config, dataset: Dataset) -> Views:
     recipe = config["augment"]
     alike = recipe["groups"]["global"]  # what a group does not say is as for the full-size views
+    for name, group in recipe["groups"].items():
+        if group["count"] and group["size"] > config["dataset"]["size"]:
+            raise UserError(
+                f"augment.groups.{name}.size={group['size']} is larger than the {config['dataset']['size']} pixels at "
+                "which the network is evaluated: choose at most that, or a larger dataset.size."
+            )
     groups = [ViewGroup(**_tuples({**alike, **group})) for group in recipe["groups"].values() if group["count"]]
     return Views(groups, dataset.mean, dataset.std, recipe["chunk"])
 

@@ -39,6 +39,16 @@ SMALL = (
     "optimizer.warmup=0",
     "method.concat_views=false",
 )
+# What the short scale leaves out by default.
+HARDER = {
+    "swav": ("method.queue=24", "method.queue_from=1"),
+    "pic": ("method.negatives=20",),
+    "directpred": ("method.freq=2",),
+    "byol": ("augment.groups.local.count=1",),
+    "simclr": ("augment.groups.local.count=1",),
+    "moco": (f"method.queue={4 * BATCH_SIZE}",),
+    "moby": (f"method.queue={2 * BATCH_SIZE}",),
+}
 NORMS = ("alone", "synced")
 
 Trace = dict[str, Any]
@@ -147,7 +157,7 @@ def train(
     from ssl_bench.nn.norm import synchronize
     from ssl_bench.ranks import Joined, Replicated
 
-    method, data = build(compose([f"method={name}", *SMALL]))
+    method, data = build(compose([f"method={name}", *SMALL, *HARDER.get(name, ())]))
     if norms is not None:
         method.double()
     if norms == "alone":

@@ -75,7 +75,13 @@ def _by_scale(values: Any, *, _root_: DictConfig) -> Any:
     return values[_root_.scale.name]
 
 
+def _by(word: Any, values: Any) -> Any:
+    """The entry of ``values`` for ``word``."""
+    return values[word]
+
+
 OmegaConf.register_new_resolver("by_scale", _by_scale, replace=True)
+OmegaConf.register_new_resolver("by", _by, replace=True)
 OmegaConf.register_new_resolver("calc", _calculate, replace=True)
 
 

@@ -6,13 +6,31 @@ T temperature.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Arguments = ParamSpec("Arguments")
 
+
+def _in_full_precision(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
+    """Keep autocast from computing parts of ``loss`` in half precision."""
+
+    @functools.wraps(loss)
+    def exact(*arguments: Arguments.args, **options: Arguments.kwargs) -> Tensor:
+        first: Any = arguments[0]
+        tensor = first if isinstance(first, Tensor) else first[0]
+        with torch.autocast(tensor.device.type, enabled=False):
+            return loss(*arguments, **options)
+
+    return exact
+
+
+@_in_full_precision
 def nt_xent(
     anchors: Sequence[Tensor],
     candidates: Sequence[Tensor],
@@ -45,6 +63,7 @@ def nt_xent(
     return torch.stack(losses).mean()
 
 
+@_in_full_precision
 def info_nce(query: Tensor, key: Tensor, *, first: int, temperature: float) -> Tensor:
     """Cross-entropy of each query's own key among all keys (van den Oord et al. 2018).
 
@@ -57,6 +76,7 @@ def info_nce(query: Tensor, key: Tensor, *, first: int, temperature: float) -> T
     return F.cross_entropy(logits, torch.arange(first, first + len(query), device=query.device))
 
 
+@_in_full_precision
 def queue_nce(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float) -> Tensor:
     """Cross-entropy of each query's own key against the queue (He et al. 2020, MoCo, eq. 1).
 
@@ -68,11 +88,13 @@ def queue_nce(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float) 
     return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
 
 
+@_in_full_precision
 def normalized_mse(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of unit vectors, 2 − 2 cos, in [0, 4] (Grill et al. 2020, BYOL, eq. 2). Both ``[n, D]``."""
     return 2 - 2 * F.cosine_similarity(full_precision(prediction), full_precision(target), dim=1).mean()
 
 
+@_in_full_precision
 def barlow_twins(z1: Tensor, z2: Tensor, *, off_diagonal: float) -> Tensor:
     """Distance of the cross-correlation of two views from the identity (Zbontar et al. 2021, Barlow Twins, eqs. 1, 2).
 
@@ -91,6 +113,7 @@ def _standardized(z: Tensor) -> Tensor:
     return centred / (centred.square().mean(0) + 1e-5).sqrt()
 
 
+@_in_full_precision
 def vicreg(z1: Tensor, z2: Tensor, *, invariance: float, variance: float, covariance: float) -> Tensor:
     """Variance-invariance-covariance regularisation (Bardes et al. 2022, VICReg, eqs. 1–6).
 

@@ -36,15 +36,16 @@ class Recipe:
     exclude_bias_and_norm: bool  # no weight decay and no trust ratio for one-dimensional parameters
     bias_and_norm_lr: float  # factor on their learning rate
     trust: float  # η of LARS
-    scale_lr_with_batch: bool  # lr · batch_size / 256 (Goyal et al. 2017)
+    scale_lr_with_batch: bool  # lr · images of a step / 256 (Goyal et al. 2017)
     batch_size: int  # of the global batch
+    accumulate: int  # batches per optimiser step
     warmup: float  # share of all steps
     schedule: str  # "epoch": the cosine moves once an epoch; "step": at every step; "constant": there is none
 
     @property
     def peak_lr(self) -> float:
         """The learning rate after warm-up."""
-        return self.lr * self.batch_size / 256 if self.scale_lr_with_batch else self.lr
+        return self.lr * self.batch_size * self.accumulate / 256 if self.scale_lr_with_batch else self.lr
 
     def factor(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
         """Step → learning rate as a share of ``peak_lr``."""
@@ -104,9 +105,9 @@ class Recipe:
             return torch.optim.AdamW(settings, betas=(self.momentum, BETA2))
         # Fused, the step takes half the time on the CPU. Not on CUDA: there it would unscale fp16 gradients itself,
         # after the hooks that add to them. On the CPU nothing is scaled, but Lightning takes every fused optimiser
-        # for one that unscales, and then refuses to clip.
+        # for one that unscales, and then refuses to clip. Elsewhere None, for False would also switch foreach off.
         fused = all(p.device.type == "cpu" for part in settings for p in part["params"])
-        optimizer = torch.optim.SGD(settings, lr=self.peak_lr, momentum=self.momentum, fused=fused)
+        optimizer = torch.optim.SGD(settings, lr=self.peak_lr, momentum=self.momentum, fused=fused or None)
         optimizer._step_supports_amp_scaling = False
         return optimizer
 

@@ -53,10 +53,11 @@ def test_the_teacher_has_no_predictor_and_is_not_optimised(fit: Fit) -> None:
     assert not optimised & {id(p) for p in method.teacher.parameters()}
 
 
+@pytest.mark.parametrize("name", ["byol", "moco", "moby", "directpred"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_the_teacher_is_the_moving_average_under_its_schedule(fit: Fit, schedule: str) -> None:
-    _, steps = fit("method=byol", "method.momentum=0.6", f"method.momentum_schedule={schedule}")
-    average = [p.detach().clone() for p in make("method=byol")[0].student.parameters()]
+def test_the_teacher_is_the_moving_average_under_its_schedule(fit: Fit, schedule: str, name: str) -> None:
+    _, steps = fit(f"method={name}", "method.momentum=0.6", f"method.momentum_schedule={schedule}")
+    average = [p.detach().clone() for p in make(f"method={name}")[0].student.parameters()]
     for number, step in enumerate(steps):
         eta = 0.6
         if schedule == "cosine":

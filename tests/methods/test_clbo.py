@@ -257,15 +257,19 @@ def test_the_deployed_network_is_the_teacher() -> None:
     assert next(iter(method.networks())) == "teacher"
 
 
-def test_the_default_proximal_strength_is_the_stated_share_of_the_drift() -> None:
+@pytest.mark.parametrize("schedule", ["constant", "decay"])
+def test_the_default_proximal_strength_is_the_stated_share_of_the_drift(schedule: str) -> None:
     from ssl_bench.config import compose
 
-    config = compose(["method=clbo", "scale=paper", "epochs=800"])
+    config = compose(["method=clbo", "scale=paper", "epochs=800", f"method.teacher_schedule={schedule}"])
     kappa, lr, lookahead = 0.01, 0.06, 2
     # A steady drift settles at K a g / (κ + K a λ_e) with a = lr_e / (1 − β): the slow-down is 1 + K a λ_e / κ.
     lam = config["method"]["proximal"]
     rates = [lr * (1 + math.cos(math.pi * e / 800)) / 2 for e in range(1, 801)]
-    slowdown = max(lookahead * rate / (1 - 0.9) * lam * e / kappa for e, rate in enumerate(rates, 1))
+    slowdown = max(
+        lookahead * rate / (1 - 0.9) * lam * e / (kappa / e if schedule == "decay" else kappa)
+        for e, rate in enumerate(rates, 1)
+    )
     assert slowdown == pytest.approx(0.5, rel=0.01)
 
 

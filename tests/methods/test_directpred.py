@@ -142,3 +142,38 @@ def test_a_correlation_that_is_not_finite_is_named(fit: Fit) -> None:
     method.student_steps = 1
     with pytest.raises(UserError, match="correlation of DirectPred's embeddings is not finite at step 1"):
         method.after_optimizer_step()
+
+
+def test_the_floor_holds_outside_the_root_too_and_signs_of_eigenvectors_do_not_matter() -> None:
+    f = torch.diag(torch.tensor([1.0, 0.25, 0.0]))
+    torch.testing.assert_close(
+        direct_predictor(f, epsilon=0.0, epsilon_place="outside"), torch.diag(torch.tensor([1.0, 0.5, 1e-4]))
+    )
+    flip = torch.diag(torch.tensor([1.0, -1.0, 1.0]))
+    q = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q
+    turned = direct_predictor(q @ f @ q.T, epsilon=0.1, epsilon_place="outside")
+    torch.testing.assert_close(turned, q @ direct_predictor(f, epsilon=0.1, epsilon_place="outside") @ q.T)
+    mirrored = q @ flip  # the same axes, one of them the other way round
+    torch.testing.assert_close(
+        direct_predictor(mirrored @ f @ mirrored.T, epsilon=0.1, epsilon_place="outside"), turned
+    )
+
+
+def test_the_sum_of_directions_is_twice_their_mean() -> None:
+    f1, f2, z1, z2 = draws(4)
+    mean, batch = directpred()
+    both, _ = directpred("method.symmetrize=sum")
+    for method in (mean, both):
+        method.predict([f1, f2])  # which notes what the predictor sees
+    torch.testing.assert_close(both.loss([f1, f2], [z1, z2], batch), 2 * mean.loss([f1, f2], [z1, z2], batch))
+
+
+@pytest.mark.parametrize(("freq", "trained"), [(1, False), (2, True)])
+def test_a_predictor_that_is_set_after_every_step_needs_no_gradient(freq: int, trained: bool) -> None:
+    method, _ = directpred(f"method.freq={freq}")
+    assert method.predictor.weight.requires_grad == trained
+
+
+def test_least_squares_refuses_a_negative_epsilon() -> None:
+    with pytest.raises(UserError, match=r"method\.epsilon=-0\.1: least squares"):
+        make("method=directpred", "method.kind=optimal", "method.epsilon=-0.1")

@@ -13,7 +13,7 @@ from test_moco import draws
 
 
 def moby(*words: str) -> tuple[Any, Any]:
-    method, data = make("method=moby", *words)
+    method, data = make("method=moby", "method.queue=64", *words)
     return method, next(iter(data.train_dataloader()))
 
 
@@ -40,10 +40,10 @@ def test_the_first_queue_does_not_touch_the_first_prediction() -> None:
 
 def test_with_one_queue_content_and_no_predictor_it_is_symmetric_moco() -> None:
     mine, batch = moby("method.temperature=0.2")
-    moco, _ = make("method=moco", "method.temperature=0.2")
+    moco, _ = make("method=moco", "method.queue=64", "method.temperature=0.2")
     p1, p2, k1, k2 = draws(4)
     for queue in mine.queues:
-        queue.rows.copy_(moco.queue.rows)
+        queue.rows.copy_(next(iter(moco.queues)).rows)
     torch.testing.assert_close(mine.loss([p1, p2], [k1, k2], batch), moco.loss([p1, p2], [k1, k2], batch))
 
 

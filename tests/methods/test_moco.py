@@ -13,8 +13,13 @@ from small_runs import Fit, make
 from ssl_bench.errors import UserError
 
 
+def rows(method: Any) -> torch.Tensor:
+    (queue,) = method.queues
+    return queue.rows
+
+
 def moco(*words: str) -> tuple[Any, Any]:
-    method, data = make("method=moco", *words)
+    method, data = make("method=moco", "method.queue=64", *words)
     return method, next(iter(data.train_dataloader()))
 
 
@@ -26,7 +31,7 @@ def draws(count: int, n: int = 16, width: int = 32) -> list[torch.Tensor]:
 def test_the_loss_is_the_loop_over_queue_rows_in_both_directions() -> None:
     method, batch = moco("method.temperature=0.3")
     q1, q2, k1, k2 = draws(4)
-    queue = method.queue.rows.clone()
+    queue = rows(method).clone()
     expected = against_queue(q1, k2, queue, 0.3) + against_queue(q2, k1, queue, 0.3)
     assert method.loss([q1, q2], [k1, k2], batch).item() == pytest.approx(expected / 2, rel=1e-5)
     both, _ = moco("method.temperature=0.3", "method.symmetrize=sum")
@@ -35,41 +40,41 @@ def test_the_loss_is_the_loop_over_queue_rows_in_both_directions() -> None:
 
 def test_equal_embeddings_give_the_log_of_one_plus_the_queue() -> None:
     method, batch = moco()
-    method.queue.rows.fill_(1 / math.sqrt(32))
+    rows(method).fill_(1 / math.sqrt(32))
     ones = torch.ones(16, 32)
     assert method.loss([ones, ones], [ones, ones], batch).item() == pytest.approx(math.log(1 + 64), rel=1e-6)
 
 
 def test_keys_are_enqueued_after_the_step_and_never_read_by_their_own_batch() -> None:
     method, batch = moco()
-    before = method.queue.rows.clone()
+    before = rows(method).clone()
     first = method.training_step(batch, 0)["loss"]
-    assert torch.equal(method.queue.rows, before)
+    assert torch.equal(rows(method), before)
     again = method.training_step(batch, 0)["loss"]  # the queue has not moved in between
     torch.testing.assert_close(first, again)
-    method.keys = method.keys[:1]
+    method.queues.held = method.queues.held[:1]
     with torch.no_grad():
         k1, k2 = method.embed(method.teacher, method.views(batch))
     method.student_steps = 1
     method.after_optimizer_step()
     expected = torch.nn.functional.normalize(torch.cat([k1, k2]), dim=1)
-    torch.testing.assert_close(method.queue.rows[:32], expected)
-    assert torch.equal(method.queue.rows[32:], before[32:])
+    torch.testing.assert_close(rows(method)[:32], expected)
+    assert torch.equal(rows(method)[32:], before[32:])
 
 
 def test_the_queue_holds_the_keys_of_the_last_batches(fit: Fit) -> None:
-    method, steps = fit("method=moco")
-    assert method.queue.pushed == 2 * 16 * len(steps)
-    assert method.keys == []
-    half, _ = fit("method=moco", accumulate_grad_batches=2)  # as many keys in fewer steps
-    assert half.queue.pushed == 2 * 16 * len(steps)
+    method, steps = fit("method=moco", "method.queue=64")
+    assert next(iter(method.queues)).pushed == 2 * 16 * len(steps)
+    assert method.queues.held == []
+    half, _ = fit("method=moco", "method.queue=64", accumulate_grad_batches=2)  # as many keys in fewer steps
+    assert next(iter(half.queues)).pushed == 2 * 16 * len(steps)
 
 
 def test_no_gradient_reaches_teacher_or_queue() -> None:
     method, batch = moco()
     method.training_step(batch, 0)["loss"].backward()
     assert all(p.grad is None for p in method.teacher.parameters())
-    assert not method.queue.rows.requires_grad
+    assert not rows(method).requires_grad
     assert all(p.grad is not None for p in method.student.parameters())
 
 

@@ -60,4 +60,10 @@ def test_methods_that_compare_full_size_views_refuse_smaller_ones(name: str) -> 
 
 def test_smaller_views_must_be_smaller() -> None:
     with pytest.raises(UserError, match="largest views first"):
-        make("method=swav", LOCAL, "augment.groups.local.size=32")
+        make("method=swav", LOCAL, "augment.groups.local.size=16", "augment.groups.global.size=12")
+
+
+@pytest.mark.parametrize("group", ["global", "local"])
+def test_a_view_larger_than_what_the_network_is_evaluated_at_is_refused(group: str) -> None:
+    with pytest.raises(UserError, match=rf"augment\.groups\.{group}\.size=64 is larger than the 16 pixels"):
+        make("method=simclr", f"augment.groups.{group}.size=64", f"augment.groups.{group}.count=2")

@@ -55,7 +55,8 @@ def test_every_images_code_sums_to_one_and_prototypes_balance_with_iterations() 
 def test_codes_ignore_a_constant_and_follow_permutations() -> None:
     codes = sinkhorn(scores(), epsilon=0.05, iterations=3)
     torch.testing.assert_close(sinkhorn(scores() + 3, epsilon=0.05, iterations=3), codes)
-    images, prototypes = torch.randperm(48), torch.randperm(10)
+    generator = torch.Generator().manual_seed(1)
+    images, prototypes = (torch.randperm(size, generator=generator) for size in (48, 10))
     torch.testing.assert_close(sinkhorn(scores()[images], epsilon=0.05, iterations=3), codes[images])
     torch.testing.assert_close(sinkhorn(scores()[:, prototypes], epsilon=0.05, iterations=3), codes[:, prototypes])
 
@@ -86,7 +87,7 @@ def test_the_loss_predicts_each_full_size_code_from_every_other_view() -> None:
     predicted = [(z @ method.prototypes.T / 0.1).log_softmax(1) for z in unit]
     terms = []
     for i in (0, 1):
-        codes = by_loops((unit[i] @ method.prototypes.T).detach().double(), 0.05, 3).float()
+        codes = by_loops((unit[i] @ method.prototypes.T).detach().double(), method.epsilon, 3).float()
         terms += [-(codes * predicted[v]).sum(1).mean() for v in range(4) if v != i]
     torch.testing.assert_close(method.loss(views, views[:2], batch), torch.stack(terms).mean())
 
@@ -127,7 +128,10 @@ def test_the_queue_helps_when_full_and_its_rows_have_no_loss() -> None:
         unit = torch.nn.functional.normalize(z1, dim=1)
         together = torch.cat([unit, next(iter(method.queues)).rows]) @ method.prototypes.T
         torch.testing.assert_close(
-            method.codes(unit, 0), by_loops(together.detach().double(), 0.05, 3)[:16].float(), atol=1e-5, rtol=1e-4
+            method.codes(unit, 0),
+            by_loops(together.detach().double(), method.epsilon, 3)[:16].float(),
+            atol=1e-5,
+            rtol=1e-4,
         )
     finally:
         del type(method).epoch
@@ -144,3 +148,14 @@ def test_fewer_than_two_prototypes_and_an_uneven_queue_are_refused() -> None:
         make("method=swav", "method.prototypes=1")
     with pytest.raises(UserError, match=r"method.queue=40 is not a multiple of the 16 keys"):
         make("method=swav", "method.queue=40")
+
+
+def test_prototypes_get_no_gradient_through_the_codes() -> None:
+    method, batch = swav()
+    z1, z2 = draws(2)
+    (found,) = torch.autograd.grad(method.loss([z1, z2], [z1, z2], batch), method.prototypes)
+    unit = [z / z.norm(dim=1, keepdim=True) for z in (z1, z2)]
+    codes = [by_loops((z @ method.prototypes.T).detach().double(), method.epsilon, 3).float() for z in unit]
+    terms = [-(codes[1 - v] * (unit[v] @ method.prototypes.T / 0.1).log_softmax(1)).sum(1).mean() for v in (0, 1)]
+    (expected,) = torch.autograd.grad(sum(terms) / 2, method.prototypes)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""VICReg: its three terms with their weights, and its way through plain SGD."""
+"""VICReg: its three terms with their weights, and what it asks of plain SGD."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import pytest
 import torch
 from small_runs import make
 from test_moco import draws
+
+from ssl_bench.config import compose
 
 
 def test_the_loss_weighs_the_three_terms_as_configured() -> None:
@@ -21,3 +23,22 @@ def test_the_loss_weighs_the_three_terms_as_configured() -> None:
         covariance += sum(float(c[i, j]) ** 2 for i in range(32) for j in range(32) if i != j) / 32
     expected = 0.5 * (3 * invariance + 5 * variance + 7 * covariance)
     assert method.loss([z1, z2], [z1, z2], batch).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_both_views_get_gradient() -> None:
+    method, data = make("method=vicreg")
+    batch = next(iter(data.train_dataloader()))
+    z1, z2 = (z.requires_grad_() for z in draws(2))
+    first, second = torch.autograd.grad(method.loss([z1, z2], [z1, z2], batch), [z1, z2])
+    # The loss does not know which view is which.
+    swapped = torch.autograd.grad(method.loss([z2, z1], [z2, z1], batch), [z2, z1])
+    torch.testing.assert_close(swapped, (second, first))
+    assert first.abs().sum() > 0
+    assert second.abs().sum() > 0
+
+
+def test_it_asks_for_clipping_unless_the_user_says_otherwise() -> None:
+    assert compose(["method=vicreg", "scale=paper"])["trainer"]["clip"] == 1
+    assert compose(["method=vicreg", "scale=paper"])["optimizer"]["warmup"] > 0
+    assert compose(["method=vicreg", "trainer.clip=3"])["trainer"]["clip"] == 3
+    assert compose(["method=simclr"])["trainer"]["clip"] is None

@@ -28,7 +28,7 @@ class FiniteLoss(pl.Callback):
         # Reading a loss from CUDA waits for the device, so there only now and then.
         if method.device.type == "cuda" and batch_idx % 20 and not trainer.is_last_batch:
             return
-        loss = outputs["loss"].item()
+        loss = outputs["value"].item()
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss of {type(method).__name__} is {loss} at epoch {trainer.current_epoch + 1}, step "

@@ -54,7 +54,7 @@ class TrainingProgress(pl.Callback):
             return
         self._drawn_at = now
         steps = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
-        self._draw(trainer, trainer.current_epoch + 1, steps, float(outputs["loss"]), batch.place.size)
+        self._draw(trainer, trainer.current_epoch + 1, steps, float(outputs["value"]), batch.place.size)
 
     def _draw(self, trainer: pl.Trainer, epoch: int, steps: int, loss: float, batch_size: int) -> None:
         figures = [f"loss {loss:.3f}", f"{self.timing.images_per_second:,.0f} images/s"]

@@ -49,7 +49,7 @@ class Recorder(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, method: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        self.loss_sum = self.loss_sum.to(outputs["loss"].device) + outputs["loss"].detach()
+        self.loss_sum = self.loss_sum.to(outputs["value"].device) + outputs["value"]
         self.batches += 1
         if trainer.is_last_batch:
             self.history.add({f"method/{name}": float(value) for name, value in outputs["figures"].items()})

@@ -22,7 +22,7 @@ class Replicas(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, method: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        outputs["loss"] = mean_over_ranks(outputs["loss"])
+        outputs["value"] = mean_over_ranks(outputs["value"])
         if trainer.is_last_batch:  # when they are recorded
             outputs["figures"] = {name: mean_over_ranks(value) for name, value in outputs["figures"].items()}
 

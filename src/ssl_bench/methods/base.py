@@ -117,8 +117,14 @@ class Method(pl.LightningModule):
                 targets = self.embed(self.teacher, views[:full_size])
         with torch.autocast(self.device.type, enabled=False):
             loss = self.loss([full_precision(p) for p in predictions], [full_precision(t) for t in targets], batch)
-        # Those who watch compare views of one size.
-        return {"loss": loss, "embeddings": [z.detach() for z in embeddings[:full_size]], "figures": self.figures}
+        # Those who watch compare views of one size, and read the value: Lightning divides the loss by the batches that
+        # a step accumulates.
+        return {
+            "loss": loss,
+            "value": loss.detach(),
+            "embeddings": [z.detach() for z in embeddings[:full_size]],
+            "figures": self.figures,
+        }
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step the student, then what follows it, if the step was real."""

@@ -9,8 +9,9 @@ f: the student's embeddings. The cosine loss ignores the scale of W, so dividing
 with. Baselines: ``predictor.kind: linear`` (W trained by gradient), ``two_layer`` (BYOL's), ``optimal`` (the W of
 least squares, E[z' fᵀ] (F + εI)⁻¹), and with ``momentum: 0`` no moving average at all.
 
-Deviations: directions are averaged; the teacher starts as a copy of the student; after the optimiser's step, W is set
-at steps 0, freq, 2·freq, … and follows the gradient in between.
+Deviations: directions are averaged (``symmetrize: mean``); ``center`` subtracts each batch's own mean; the teacher
+starts as a copy of the student; after the optimiser's step, W is set at steps 0, freq, 2·freq, … and follows the
+gradient in between.
 """
 
 from __future__ import annotations
@@ -57,10 +58,13 @@ class DirectPred(EMATeacher):
         epsilon: float,
         epsilon_place: str,
         center: bool,
+        symmetrize: str,
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
         self.require_views(full_size=2, smaller=True)
+        if kind == "optimal" and epsilon < 0:
+            raise UserError(f"method.epsilon={epsilon}: least squares (method.kind=optimal) wants at least 0.")
         self.kind = kind
         self.predictor: nn.Module = predictor if kind == "two_layer" else nn.Linear(self.width, self.width, bias=False)
         self.predictor_lr_scale = predictor_lr_scale
@@ -69,8 +73,11 @@ class DirectPred(EMATeacher):
         self.epsilon = epsilon
         self.epsilon_place = epsilon_place
         self.center = center
+        self.symmetrize = symmetrize
         self.batches = 0  # that the correlation has seen
         if kind in ("direct", "optimal"):
+            # Set after every step, it needs no gradient, which would only count when gradients are clipped.
+            self.predictor.requires_grad_(freq > 1)
             self.register_buffer("correlation", torch.zeros(self.width, self.width))
             self.register_buffer("cross_correlation", torch.zeros(self.width, self.width))
         self.embeddings: list[Tensor] = []
@@ -82,7 +89,8 @@ class DirectPred(EMATeacher):
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
         if self.kind in ("direct", "optimal"):
             self.observe([gather(f) for f in self.embeddings], [gather(z) for z in target])
-        return over_pairs(normalized_mse, student, target)
+        mean = over_pairs(normalized_mse, student, target)
+        return mean if self.symmetrize == "mean" else len(target) * mean
 
     @torch.no_grad()
     def observe(self, f: list[Tensor], z: list[Tensor]) -> None:
@@ -99,7 +107,7 @@ class DirectPred(EMATeacher):
     def after_optimizer_step(self) -> None:
         super().after_optimizer_step()
         if self.kind in ("direct", "optimal") and (self.student_steps - 1) % self.freq == 0:
-            if not self.correlation.isfinite().all():
+            if not (self.correlation.isfinite().all() and self.cross_correlation.isfinite().all()):
                 raise UserError(
                     f"the correlation of DirectPred's embeddings is not finite at step {self.student_steps}: "
                     "try a lower optimizer.lr or trainer.precision=32-true."

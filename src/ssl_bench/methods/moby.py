@@ -33,7 +33,6 @@ class MoBY(EMATeacher):
         self.temperature = temperature
         self.symmetrize = symmetrize
         self.queues = Queues(2, queue, self.width, step=self.recipe.batch_size)
-        self.keys: list[tuple[Tensor, Tensor]] = []  # by view, of the batches since the last optimiser step, [N, D]
 
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
         p1, p2 = student  # [n, D]
@@ -42,11 +41,9 @@ class MoBY(EMATeacher):
         both = queue_nce(p1, k2, queue2, temperature=self.temperature) + queue_nce(
             p2, k1, queue1, temperature=self.temperature
         )
-        self.keys.append((gather(k1), gather(k2)))
+        self.queues.hold([gather(k1), gather(k2)])
         return both / 2 if self.symmetrize == "mean" else both
 
     def after_optimizer_step(self) -> None:
         super().after_optimizer_step()
-        for keys in self.keys:
-            self.queues.push(keys)
-        self.keys = []
+        self.queues.push_held()

@@ -9,7 +9,8 @@ of view 1 and then of view 2, are enqueued.
 
 Deviations: directions are averaged. BatchNorm sees the whole global batch in student and teacher; the paper shuffles
 images among devices instead so that a query and its key do not share statistics, which would make the result depend
-on the number of devices. Heads have the common protocol's BatchNorm, the paper's have none (``recipe=original``).
+on the number of devices. Heads have the common protocol's BatchNorm, which v2's have not; the notebook's single linear
+layer comes with ``recipe=original``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather
 from ssl_bench.losses import queue_nce
 from ssl_bench.methods.base import EMATeacher
-from ssl_bench.nn.queue import Queue
+from ssl_bench.nn.queue import Queues
 
 
 class MoCo(EMATeacher):
@@ -34,20 +35,18 @@ class MoCo(EMATeacher):
         self.require_views(full_size=2, smaller=False)
         self.temperature = temperature
         self.symmetrize = symmetrize
-        self.queue = Queue(queue, self.width, step=2 * self.recipe.batch_size)
-        self.keys: list[Tensor] = []  # of the batches since the last optimiser step, [2N, D] each
+        self.queues = Queues(1, queue, self.width, step=2 * self.recipe.batch_size)
 
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
         q1, q2 = student  # [n, D]
         k1, k2 = target  # [n, D]
-        both = queue_nce(q1, k2, self.queue.rows, temperature=self.temperature) + queue_nce(
-            q2, k1, self.queue.rows, temperature=self.temperature
+        (queue,) = (queue.rows for queue in self.queues)  # [M, D]
+        both = queue_nce(q1, k2, queue, temperature=self.temperature) + queue_nce(
+            q2, k1, queue, temperature=self.temperature
         )
-        self.keys.append(torch.cat([gather(k1), gather(k2)]))
+        self.queues.hold([torch.cat([gather(k1), gather(k2)])])
         return both / 2 if self.symmetrize == "mean" else both
 
     def after_optimizer_step(self) -> None:
         super().after_optimizer_step()
-        for keys in self.keys:
-            self.queue.push(keys)
-        self.keys = []
+        self.queues.push_held()

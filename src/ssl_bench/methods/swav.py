@@ -67,7 +67,6 @@ class SwAV(Method):
         self.queue_from = queue_from
         self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, self.width), dim=1))
         self.queues = Queues(2, queue, self.width, step=self.recipe.batch_size) if queue else None
-        self.keys: list[list[Tensor]] = []  # by view, of the batches since the last optimiser step, [N, D]
 
     def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
         embeddings = [F.normalize(z, dim=1) for z in student]
@@ -80,7 +79,7 @@ class SwAV(Method):
                 if v != i:
                     losses.append(-(codes * F.log_softmax(scores[v] / self.temperature, dim=1)).sum(1).mean())
         if self.queues is not None:
-            self.keys.append(gathered)
+            self.queues.hold(gathered)
         loss = torch.stack(losses).mean()
         self.figures = {"loss_over_ln_p": loss.detach() / math.log(len(self.prototypes))}  # 1: nothing is told apart
         return loss
@@ -105,6 +104,4 @@ class SwAV(Method):
     def after_optimizer_step(self) -> None:
         self.prototypes.copy_(F.normalize(self.prototypes, dim=1))
         if self.queues is not None:
-            for views in self.keys:
-                self.queues.push(views)
-        self.keys = []
+            self.queues.push_held()

@@ -55,15 +55,22 @@ class Queue(nn.Module):
 
 
 class Queues(nn.ModuleList):
-    """One queue for each full-size view."""
+    """Several queues that are filled in step, such as one for each view."""
 
     def __init__(self, count: int, length: int, width: int, *, step: int) -> None:
         super().__init__(Queue(length, width, step=step) for _ in range(count))
+        self.held: list[Sequence[Tensor]] = []  # of the batches since the last optimiser step
 
     def __iter__(self) -> Iterator[Queue]:
         return cast(Iterator[Queue], super().__iter__())
 
-    def push(self, views: Sequence[Tensor]) -> None:
-        """``[step, D]`` for each view into its queue."""
-        for queue, rows in zip(self, views, strict=True):
-            queue.push(rows)
+    def hold(self, keys: Sequence[Tensor]) -> None:
+        """Keep a batch's keys, ``[step, D]`` for each queue, until its loss has been read from the queues."""
+        self.held.append([rows.detach() for rows in keys])
+
+    def push_held(self) -> None:
+        """Enqueue what is held: after the optimiser step."""
+        for keys in self.held:
+            for queue, rows in zip(self, keys, strict=True):
+                queue.push(rows)
+        self.held = []

@@ -31,6 +31,8 @@ LEFT_OUT = (
     "dataset.epochs",
     "dataset.subset",
     "dataset.stem",
+    "dataset.queue",
+    "dataset.window",
     "scale.batch_size",
     "scale.width",
     "scale.projector_hidden",
@@ -44,14 +46,7 @@ LEFT_OUT = (
 )
 
 # Keys added after the first release, with the value under which a run is what it was before they existed.
-NEUTRAL: dict[str, Any] = {
-    "optimizer.name": "sgd",
-    "optimizer.bias_and_norm_lr": 1.0,
-    "optimizer.trust": 0.001,
-    "order.name": "permutation",
-    "order.window": 0.1,
-    "order.strides": 8,
-}
+NEUTRAL: dict[str, Any] = {}
 
 
 def fingerprint(config: Mapping[str, Any], *, data_digest: str, precision: str, statistics_shares: int = 1) -> str:

@@ -1,0 +1,26 @@
+"""SimCLR: its temperature, and gradient through both roles of an embedding."""
+
+from __future__ import annotations
+
+import torch
+from small_runs import make
+from test_moco import draws
+
+
+def test_an_embedding_gets_gradient_as_anchor_and_as_candidate() -> None:
+    method, data = make("method=simclr", "method.temperature=0.3")
+    z = [z.requires_grad_() for z in draws(2)]
+    loss = method.loss(z, z, next(iter(data.train_dataloader())))
+    found = torch.autograd.grad(loss, z)
+
+    unit = [x / x.norm(dim=1, keepdim=True) for x in z]
+    terms = []
+    for view in (0, 1):
+        for image in range(16):
+            others = [(w, j) for w in (0, 1) for j in range(16) if (w, j) != (view, image)]
+            logits = torch.stack([unit[view][image] @ unit[w][j] for w, j in others]) / 0.3
+            terms.append(logits.logsumexp(0) - logits[others.index((1 - view, image))])
+    expected = torch.stack(terms).mean()
+    torch.testing.assert_close(loss, expected)
+    for mine, theirs in zip(found, torch.autograd.grad(expected, z), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)

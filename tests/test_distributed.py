@@ -52,7 +52,7 @@ def gradients(method: Method, first: int, rows: int) -> tuple[Tensor, list[Tenso
 
 
 def method_of(words: str) -> Method:
-    return build(compose(["scale=smoke", *f"method={words}".split()]))[0]
+    return build(compose(["scale=smoke", *f"method={words}".split()]))[0].double()
 
 
 def rank_program(rank: int, world: int, folder: str) -> None:

@@ -31,9 +31,9 @@ from ssl_bench.options import options_in
 
 
 def measurement(
-    *pairs: tuple[float, float], benchmark: str = "step", less_is_faster: bool = False, target: Target | None = None
+    *pairs: tuple[float, float], benchmark: str = "step", inverse: bool = False, target: Target | None = None
 ) -> Measurement:
-    return Measurement(benchmark, "case", "ours", "theirs", "s", pairs, "times as fast", less_is_faster, target)
+    return Measurement(benchmark, "case", "ours", "theirs", "s", pairs, "times as fast", inverse, target)
 
 
 # -- words ----------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def measurement(
     [
         ("kn", "benchmark kn is unknown; did you mean knn?"),
         ("teachers", "benchmark teachers is unknown; did you mean teacher?"),
-        ("zzz", "benchmark zzz is unknown; known are step, program, augment, knn, probe, teacher, instances."),
+        ("zzz", "benchmark zzz is unknown; known are step, program, augment, knn, probe, teacher, instances, methods."),
         ("repeat=3", "option repeat is unknown; did you mean repeats?"),
         ("repeats=0", "repeats=0 is not allowed: repeats is a whole number at least 1."),
         ("repeats=often", "repeats=often is not allowed: repeats is a whole number at least 1."),
@@ -113,7 +113,7 @@ def test_the_program_pays_for_all_between_epochs_and_not_for_the_bare_loop(monke
 def test_the_ratio_is_the_median_over_pairs_so_a_slow_minute_cancels() -> None:
     slow = 10.0  # times slower, in the second and third pair
     pairs = [(1.0, 3.0), (slow, 3.0 * slow), (slow, 3.0 * slow), (1.0, 3.3)]
-    assert measurement(*pairs, less_is_faster=True).ratio == pytest.approx(3.0)
+    assert measurement(*pairs, inverse=True).ratio == pytest.approx(3.0)
     assert measurement(*rates(pairs, 128)).ratio == pytest.approx(3.0)
 
 
@@ -171,7 +171,7 @@ def test_a_file_of_another_kind_is_not_overwritten(tmp_path: Path) -> None:
 # -- what is compared is the same thing -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["simclr", "byol", "clbo"])
+@pytest.mark.parametrize("method", ["simclr", "byol", "clbo", "directpred"])
 def test_the_bare_loop_takes_the_step_that_training_takes(method: str) -> None:
     dataset = synthetic_dataset(8, channels=3, side=32)
     config = configuration(dataset, f"method={method}", "backbone.width=2", "batch_size=8")

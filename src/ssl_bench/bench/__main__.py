@@ -21,6 +21,7 @@ BENCHMARKS = {
     "probe": "the linear probe against scikit-learn",
     "teacher": "the teacher's update as a share of a training step",
     "instances": "a step of PIC with many instances against one with few",
+    "methods": "a training step of each method against SimCLR's",
 }
 BUSY = 0.7  # processes that wait for a processor; above it they slow the two sides by chance
 

@@ -115,21 +115,26 @@ def _method(case: Case) -> tuple[PIC, Iterator[Batch]]:
     assert isinstance(method, PIC)
     factor = method.recipe.factor(STEPS, STEPS)
     method.classes.follow([method.recipe.peak_lr * factor(step) for step in range(STEPS)])
+    (batch,) = batches(pictures(case.batch_size, 1, 28), case.batch_size)
+    return method, come_round(method, batch)
+
+
+def come_round(method: PIC, batch: Batch) -> Iterator[Batch]:
+    """``batch`` over and over with the images that are next on a circle; those before the first are the recent ones."""
     # In training every row has been written to; here a row's first touch would let the process grow.
     method.classes.velocity.zero_()
     method.classes.taken.zero_()
-    circle = torch.randperm(case.instances, generator=torch.Generator().manual_seed(0))
-    method.recent = circle[-case.negatives :].flip(0)
-    (batch,) = batches(pictures(case.batch_size, 1, 28), case.batch_size)
+    circle = torch.randperm(len(method.instances), generator=torch.Generator().manual_seed(0))
+    method.recent = circle[len(circle) - len(method.recent) :].flip(0)
 
     def looks() -> Iterator[Batch]:
         first = 0
         while True:
-            rows = torch.arange(first, first + case.batch_size) % case.instances
+            rows = torch.arange(first, first + len(batch)) % len(circle)
             yield replace(batch, index=circle[rows])
-            first += case.batch_size
+            first += len(batch)
 
-    return method, looks()
+    return looks()
 
 
 def added_memory(case: Case) -> int:

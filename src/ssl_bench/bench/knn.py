@@ -67,7 +67,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
                 unit="s",
                 pairs=pairs,
                 meaning="times as fast as the baseline",
-                less_is_faster=True,
+                inverse=True,
                 target=Target(3.0, at_least=True),
             )
         )

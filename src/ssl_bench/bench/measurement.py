@@ -32,7 +32,7 @@ class Measurement:
     unit: str
     pairs: Sequence[tuple[float, float]]  # ours, the baseline's
     meaning: str  # of the ratio, in words
-    less_is_faster: bool = False  # the ratio is baseline / ours, else ours / baseline
+    inverse: bool = False  # the ratio is baseline / ours, else ours / baseline
     target: Target | None = None
 
     @property
@@ -48,7 +48,7 @@ class Measurement:
     @property
     def ratios(self) -> list[float]:
         """One per pair: what slows the machine for a while slows both sides of a pair, and cancels."""
-        return [theirs / mine if self.less_is_faster else mine / theirs for mine, theirs in self.pairs]
+        return [theirs / mine if self.inverse else mine / theirs for mine, theirs in self.pairs]
 
     @property
     def ratio(self) -> float:
@@ -72,14 +72,19 @@ def alternate(
     Each of the ``repeats`` pairs is the sum over ``turns`` calls of both: the shorter a turn, the more alike is what
     else happens on the machine during both sides.
     """
-    ours()
-    baseline()
-    pairs = []
+    return [(mine, theirs) for mine, theirs in rotate((ours, baseline), repeats, turns=turns)]
+
+
+def rotate(ways: Sequence[Callable[[], object]], repeats: int, *, turns: int) -> list[tuple[float, ...]]:
+    """Seconds of any number of ways in turn, A B C A B C …; else as ``alternate``."""
+    for way in ways:
+        way()
+    found: list[tuple[float, ...]] = []
     for _ in range(repeats):
         gc.collect()  # not in the middle of somebody's turn
-        calls = [(seconds(ours), seconds(baseline)) for _ in range(turns)]
-        pairs.append((sum(mine for mine, _ in calls), sum(theirs for _, theirs in calls)))
-    return pairs
+        calls = [[seconds(way) for way in ways] for _ in range(turns)]
+        found.append(tuple(map(sum, zip(*calls, strict=True))))
+    return found
 
 
 def seconds(work: Callable[[], object]) -> float:

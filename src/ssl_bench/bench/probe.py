@@ -47,7 +47,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
             unit="s",
             pairs=pairs,
             meaning="times as fast as the baseline",
-            less_is_faster=True,
+            inverse=True,
         ),
         Measurement(
             benchmark="probe",

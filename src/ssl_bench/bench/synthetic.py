@@ -82,9 +82,9 @@ def in_catalog(dataset: Dataset) -> Iterator[None]:
         del catalog.DATASETS[dataset.name]
 
 
-def configuration(dataset: Dataset, *words: str) -> Config:
-    """The program's configuration under ``words``, at the scale of real comparisons on a CPU, for ``dataset``."""
+def configuration(dataset: Dataset, *words: str, scale: str = "cpu") -> Config:
+    """The program's configuration under ``words`` for ``dataset``, by default at the scale of comparisons on a CPU."""
     colour = COLOUR if dataset.channels == 3 else ()
-    config = compose(["dataset=fashion_mnist", "scale=cpu", f"dataset.size={dataset.height}", *colour, *words])
+    config = compose(["dataset=fashion_mnist", f"scale={scale}", f"dataset.size={dataset.height}", *colour, *words])
     config["dataset"]["name"] = dataset.name
     return config

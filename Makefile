@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench clean
+.PHONY: help demo test test-all mutations lint format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -18,6 +18,9 @@ test: $(VENV)/.developing ## set up, then pass the tests
 
 test-all: $(VENV)/.developing ## the same with slow and multi-process tests
 	$(PYTEST)
+
+mutations: $(VENV)/.developing ## break the code on purpose, one place at a time; a test must notice
+	$(BIN)/python tests/mutations.py
 
 lint: $(VENV)/.developing ## formatting, style and types
 	$(BIN)/ruff format --check

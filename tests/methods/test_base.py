@@ -71,6 +71,23 @@ def test_a_step_that_a_gradient_scaler_skips_does_not_count() -> None:
     assert method.teacher_steps == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "counters"),
+    [
+        ("byol", ("student_steps",)),
+        ("clbo", ("student_steps", "teacher_steps")),
+        ("directpred", ("student_steps", "batches")),
+    ],
+)
+def test_counters_go_on_where_they_were_saved(name: str, counters: tuple[str, ...]) -> None:
+    method, _ = make(f"method={name}")
+    again, _ = make(f"method={name}")
+    for number, counter in enumerate(counters, start=3):
+        setattr(method, counter, number)
+    again.load_state_dict(method.state_dict())
+    assert [getattr(again, counter) for counter in counters] == list(range(3, 3 + len(counters)))
+
+
 def test_concatenated_views_share_batch_statistics(fit: Fit) -> None:
     apart, data = make("method=simclr")
     together, _ = make("method=simclr", "method.concat_views=true")

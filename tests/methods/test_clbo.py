@@ -103,9 +103,12 @@ def test_no_restart_leaves_the_student_where_its_steps_brought_it(fit: Fit) -> N
 
 
 def test_restart_sets_the_student_back_to_the_teacher(fit: Fit) -> None:
-    _, steps = fit("method.lookahead=2", "method.restart=true")
+    _, steps = fit("method.lookahead=2", "method.restart=true", "method.teacher_step=0.01")
     same = [all(map(torch.equal, step["student"], step["teacher"])) for step in steps]
     assert same == [number % 2 == 0 for number in range(1, 11)]
+    # And not the teacher forward to the student: both are nearly where they began.
+    start = list(make()[0].student.parameters())
+    assert distance(steps[1]["student"], start) < distance(steps[0]["student"], start) / 10
 
 
 def test_the_ema_rule_moves_the_teacher_after_every_student_step(fit: Fit) -> None:

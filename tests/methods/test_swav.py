@@ -137,6 +137,18 @@ def test_the_queue_helps_when_full_and_its_rows_have_no_loss() -> None:
         del type(method).epoch
 
 
+def test_a_view_is_assigned_among_its_own_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, _ = swav("method.queue=16", "method.queue_from=1")
+    monkeypatch.setattr(type(method), "epoch", 1)
+    rows, *keys = (z / z.norm(dim=1, keepdim=True) for z in draws(3))
+    method.queues.push(keys)
+    for view in (0, 1):
+        scores = (torch.cat([rows, keys[view]]) @ method.prototypes.T).detach().double()
+        torch.testing.assert_close(
+            method.codes(rows, view), by_loops(scores, 0.05, 3)[:16].float(), atol=1e-5, rtol=1e-4
+        )
+
+
 def test_each_views_embeddings_enter_its_queue_after_the_step(fit: Fit) -> None:
     method, steps = fit("method=swav", "method.queue=32")
     assert [queue.pushed for queue in method.queues] == [16 * len(steps)] * 2

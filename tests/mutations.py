@@ -1,0 +1,1151 @@
+"""Break the code on purpose, one place at a time, and see that a test notices: python tests/mutations.py [word …].
+
+Words choose the mutations whose names contain one of them. Everything happens in a temporary copy. There the tests
+that the table names must first pass; then each mutation must make its own fail. One that does not fail them shows that
+a test is missing.
+"""
+
+from __future__ import annotations
+
+import ast
+import gc
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TIME_LIMIT = 600  # seconds for the tests of one mutation; a busy machine may need many
+# Imported once; every run is a fork of a process that has imported them, and nothing of ours.
+LIBRARIES = ["pytest", "torch", "torchvision", "pytorch_lightning", "hydra", "scipy.stats", "sklearn.neighbors"]
+MISTAKE = re.compile(r"\b(NameError|SyntaxError|IndentationError|ImportError|ModuleNotFoundError|UnboundLocalError)\b")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One place to break."""
+
+    name: str
+    file: str  # under src/ssl_bench, or conf/…
+    old: str  # occurs once in the file
+    new: str
+    tests: tuple[str, ...]  # as pytest names them; one must fail
+
+    def path(self, root: Path) -> Path:
+        """The file within the checkout or copy ``root``."""
+        return root / self.file if self.file.startswith("conf/") else root / "src" / "ssl_bench" / self.file
+
+
+def _of(file: str, test_file: str, *rows: tuple[str, str, str, str]) -> list[Mutation]:
+    """Mutations of one file that one test file is to notice: (name, old, new, tests)."""
+    return [
+        Mutation(name, file, old, new, tuple(f"tests/{test_file}::test_{test}" for test in tests.split()))
+        for name, old, new, tests in rows
+    ]
+
+
+MUTATIONS = [
+    # -- losses ---------------------------------------------------------------------------------------
+    *_of(
+        "losses.py",
+        "test_losses.py",
+        (
+            "nt_xent: an image's own candidates stay in the denominator",
+            'logits[others].scatter(2, hidden.expand(len(others), -1, -1), float("-inf"))',
+            "logits[others]",
+            "nt_xent_equals_the_double_loop",
+        ),
+        (
+            "nt_xent: every rank takes its rows for the first ones",
+            "torch.arange(first, first + n, device",
+            "torch.arange(n, device",
+            "nt_xent_of_rank_slices_averages_to_the_global_loss",
+        ),
+        (
+            "nt_xent: no temperature",
+            "(query @ key.T / temperature).view",
+            "(query @ key.T).view",
+            "nt_xent_equals_the_double_loop",
+        ),
+        (
+            "nt_xent: small crops look for one full-size view only",
+            "for positive in range(count):",
+            "for positive in range(1):",
+            "nt_xent_of_smaller_views_looks_for_each_full_size_view_among_other_images",
+        ),
+        (
+            "info_nce: every rank takes its rows for the first ones",
+            "torch.arange(first, first + len(query), device",
+            "torch.arange(len(query), device",
+            "info_nce_equals_the_double_loop",
+        ),
+        (
+            "info_nce: no temperature",
+            "F.normalize(full_precision(key), dim=1).T / temperature",
+            "F.normalize(full_precision(key), dim=1).T",
+            "info_nce_equals_the_double_loop",
+        ),
+        (
+            "queue_nce: the temperature acts on the positive alone",
+            "torch.cat([positive, query @ queue.to(query).T], dim=1) / temperature",
+            "torch.cat([positive / temperature, query @ queue.to(query).T], dim=1)",
+            "queue_nce_equals_the_explicit_matrix",
+        ),
+        (
+            "normalized_mse: one cosine instead of two",
+            "2 - 2 * F.cosine_similarity",
+            "2 - F.cosine_similarity",
+            "normalized_mse_is_the_squared_distance_of_unit_vectors",
+        ),
+        (
+            "barlow_twins: N - 1 instead of N",
+            "c = a.T @ b / len(a)",
+            "c = a.T @ b / (len(a) - 1)",
+            "barlow_twins_is_zero_for_equal_whitened_views_and_four_for_a_flipped_column",
+        ),
+        (
+            "barlow_twins: the second sum has no weight",
+            "return on + off_diagonal * off",
+            "return on + off",
+            "barlow_twins_of_independent_views_meets_its_expectation",
+        ),
+        (
+            "barlow_twins: columns are centred only",
+            "return centred / (centred.square().mean(0) + 1e-5).sqrt()",
+            "return centred",
+            "barlow_twins_ignores_shift_and_positive_scale_of_columns_and_the_order_of_views",
+        ),
+        (
+            "vicreg: the spread is pushed above 1 too",
+            "F.relu(1 - deviation).mean()",
+            "(1 - deviation).mean()",
+            "vicreg_of_equal_views_constant_columns_and_whitened_ones",
+        ),
+        (
+            "vicreg: variances count as covariances",
+            "(c.square().sum() - c.diagonal().square().sum()) / width",
+            "c.square().sum() / width",
+            "vicreg_terms_equal_double_loops",
+        ),
+        (
+            "vicreg: the distance of views is summed over columns",
+            "invariance * F.mse_loss(z1, z2)",
+            "invariance * width * F.mse_loss(z1, z2)",
+            "vicreg_terms_equal_double_loops",
+        ),
+        (
+            "over_pairs: a view predicts itself",
+            "for v in range(len(student)) if v != i]",
+            "for v in range(len(student))]",
+            "over_pairs_compares_each_full_size_view_with_all_others",
+        ),
+        (
+            "over_pairs: small crops are forgotten",
+            "for v in range(len(student)) if v != i]",
+            "for v in range(len(target)) if v != i]",
+            "over_pairs_compares_each_full_size_view_with_all_others",
+        ),
+        (
+            "losses: half precision stays half",
+            "return x if x.dtype == torch.float64 else x.float()",
+            "return x",
+            "losses_are_computed_in_float32",
+        ),
+    ),
+    # -- teachers -------------------------------------------------------------------------------------
+    *_of(
+        "teachers.py",
+        "test_teachers.py",
+        (
+            "teacher: the rate is the momentum",
+            "list(student.parameters()), rate)",
+            "list(student.parameters()), 1 - rate)",
+            "a_full_step_copies_and_a_zero_step_freezes",
+        ),
+        (
+            "teacher: the student follows",
+            "_foreach_lerp_(list(teacher.parameters()), list(student.parameters())",
+            "_foreach_lerp_(list(student.parameters()), list(teacher.parameters())",
+            "the_teacher_step_leaves_the_student_and_all_buffers_alone",
+        ),
+        (
+            "teacher: buffers are copied instead of averaged",
+            "mine.lerp_(theirs, rate)",
+            "mine.copy_(theirs)",
+            "followed_buffers_average_statistics_and_copy_counters",
+        ),
+        (
+            "teacher: counters stand still",
+            "            mine.copy_(theirs)",
+            "            pass",
+            "followed_buffers_average_statistics_and_copy_counters",
+        ),
+        (
+            "teacher: the twin is trained",
+            ".requires_grad_(False)",
+            "",
+            "a_twin_is_an_equal_copy_in_training_mode_that_no_gradient_reaches",
+        ),
+        (
+            "proximal: pushes away from the teacher",
+            "_foreach_add_(gradients, [p for p, _ in pairs], alpha=strength)\n"
+            "    torch._foreach_sub_(gradients, [t for _, t in pairs], alpha=strength)",
+            "_foreach_sub_(gradients, [p for p, _ in pairs], alpha=strength)\n"
+            "    torch._foreach_add_(gradients, [t for _, t in pairs], alpha=strength)",
+            "proximal_gradient_equals_autograd_of_the_quadratic_term",
+        ),
+        (
+            "proximal: a plain weight decay",
+            "    torch._foreach_sub_(gradients, [t for _, t in pairs], alpha=strength)\n",
+            "",
+            "proximal_gradient_is_zero_where_student_and_teacher_agree",
+        ),
+    ),
+    *_of(
+        "methods/base.py",
+        "methods/test_byol.py",
+        (
+            "ema: the momentum has no schedule",
+            "momentum = cosine(self.momentum, 1.0, self.progress)",
+            "momentum = self.momentum",
+            "the_teacher_is_the_moving_average_under_its_schedule[cosine]",
+        ),
+        (
+            "ema: rate and momentum are exchanged",
+            "teachers.step_towards(self.teacher, self.student, 1 - momentum)",
+            "teachers.step_towards(self.teacher, self.student, momentum)",
+            "the_teacher_is_the_moving_average_under_its_schedule[constant]",
+        ),
+    ),
+    *_of(
+        "methods/base.py",
+        "methods/test_base.py",
+        (
+            "ema: a step that a gradient scaler skips counts",
+            "if self.student_steps > before:",
+            "if True:",
+            "a_step_that_a_gradient_scaler_skips_does_not_count",
+        ),
+        (
+            "checkpoint: the count of student steps is not restored",
+            'self.student_steps = state["student_steps"]',
+            "pass",
+            "counters_go_on_where_they_were_saved",
+        ),
+    ),
+    *_of(
+        "methods/base.py",
+        "methods/test_simsiam.py",
+        (
+            "predictor: its constant learning rate decays",
+            "lr_scale=scale, constant_lr=constant)",
+            "lr_scale=scale, constant_lr=False)",
+            "a_constant_learning_rate_is_the_predictors_alone",
+        ),
+    ),
+    *_of(
+        "methods/base.py",
+        "methods/test_directpred.py",
+        (
+            "predictor: the factor on its learning rate is ignored",
+            "Group(apart, lr_scale=scale,",
+            "Group(apart, lr_scale=1.0,",
+            "baselines_train_their_predictor_at_a_rate_of_its_own[linear]",
+        ),
+    ),
+    *_of(
+        "methods/base.py",
+        "methods/test_multi_crop.py",
+        (
+            "views: small crops are targets",
+            "self.embed(self.teacher, views[:full_size])",
+            "self.embed(self.teacher, views)",
+            "only_full_size_views_are_targets",
+        ),
+    ),
+    # -- methods -----------------------------------------------------------------------------------------
+    *_of(
+        "methods/clbo.py",
+        "methods/test_clbo.py",
+        (
+            "clbo: the proximal strength starts at 0",
+            "self.proximal * self.epoch)",
+            "self.proximal * (self.epoch - 1))",
+            "training_follows_algorithm_1_across_epoch_ends[2-0.3-False]",
+        ),
+        (
+            "clbo: the proximal strength does not grow",
+            "self.proximal * self.epoch)",
+            "self.proximal)",
+            "training_follows_algorithm_1_across_epoch_ends[2-0.3-False]",
+        ),
+        (
+            "clbo: the teacher moves before the last student step",
+            "if self.student_steps % every:",
+            "if (self.student_steps + 1) % every:",
+            "the_teacher_stands_still_between_its_steps_and_the_count_crosses_epoch_ends",
+        ),
+        (
+            "clbo: lookahead steps are counted anew in every epoch",
+            "if self.student_steps % every:",
+            "if self.student_steps % self.trainer.num_training_batches % every:",
+            "the_teacher_stands_still_between_its_steps_and_the_count_crosses_epoch_ends",
+        ),
+        (
+            "clbo: the teacher's rate does not decay",
+            "self.teacher_step / (self.epoch if",
+            "self.teacher_step / (1 if",
+            "training_follows_algorithm_1_across_epoch_ends[3-0.1-True]",
+        ),
+        (
+            "clbo: no restart",
+            "if self.restart:",
+            "if self.restart and self.teacher_steps:",
+            "restart_sets_the_student_back_to_the_teacher",
+        ),
+        (
+            "clbo: the restart moves the teacher",
+            "teachers.step_towards(self.student, self.teacher, 1.0)",
+            "teachers.step_towards(self.teacher, self.student, 1.0)",
+            "restart_sets_the_student_back_to_the_teacher",
+        ),
+        (
+            "clbo: the student is deployed",
+            'evaluated = "teacher"',
+            'evaluated = "student"',
+            "the_deployed_network_is_the_teacher",
+        ),
+        (
+            "clbo: a second look has the views of the first",
+            'self.draw = repeat if self.lookahead_batch == "same_images" else 0',
+            "self.draw = 0",
+            "same_images_are_augmented_anew_and_the_same_batch_is_not",
+        ),
+        (
+            "clbo: averaged statistics follow the teacher's own batches too",
+            "module.momentum = 0.0",
+            "pass",
+            "averaged_teacher_statistics_move_by_the_teacher_step_alone",
+        ),
+    ),
+    *_of(
+        "methods/clbo.py",
+        "methods/test_base.py",
+        (
+            "checkpoint: the count of teacher steps is not restored",
+            'self.teacher_steps = state["teacher_steps"]',
+            "pass",
+            "counters_go_on_where_they_were_saved",
+        ),
+    ),
+    *_of(
+        "methods/directpred.py",
+        "methods/test_base.py",
+        (
+            "checkpoint: the count of observed batches is not restored",
+            'self.batches = state["batches"]',
+            "pass",
+            "counters_go_on_where_they_were_saved",
+        ),
+    ),
+    *_of(
+        "methods/directpred.py",
+        "methods/test_directpred.py",
+        (
+            "directpred: ρ and 1 - ρ are exchanged",
+            "1 - keep)",
+            "keep)",
+            "the_correlation_is_the_moving_average_of_both_views",
+        ),
+        (
+            "directpred: a view predicts itself",
+            "torch.cat(z[::-1])",
+            "torch.cat(z)",
+            "the_correlation_is_the_moving_average_of_both_views",
+        ),
+        (
+            "directpred: the predictor is set one step late",
+            "(self.student_steps - 1) % self.freq == 0",
+            "self.student_steps % self.freq == 0",
+            "the_predictor_is_set_at_multiples_of_freq_only",
+        ),
+        (
+            "directpred: eigenvalues have no floor",
+            "(s + epsilon).clamp(min=FLOOR).sqrt()",
+            "(s + epsilon).clamp(min=0).sqrt()",
+            "a_negative_epsilon_inside_is_floored",
+        ),
+        (
+            "directpred: inside and outside are exchanged",
+            'if epsilon_place == "inside" else',
+            'if epsilon_place != "inside" else',
+            "the_predictor_has_the_correlations_axes_and_the_papers_eigenvalues",
+        ),
+    ),
+    *_of(
+        "methods/moco.py",
+        "methods/test_moco.py",
+        (
+            "moco: keys are enqueued before the loss",
+            "        both = queue_nce(q1, k2,",
+            "        self.queue.push(torch.cat([gather(k1), gather(k2)]))\n        both = queue_nce(q1, k2,",
+            "keys_are_enqueued_after_the_step_and_never_read_by_their_own_batch",
+        ),
+        (
+            "moco: a query meets its own view's key",
+            "queue_nce(q1, k2, queue",
+            "queue_nce(q1, k1, queue",
+            "the_loss_is_the_loop_over_queue_rows_in_both_directions",
+        ),
+    ),
+    *_of(
+        "methods/moby.py",
+        "methods/test_moby.py",
+        (
+            "moby: the queues are exchanged",
+            "queue1, queue2 = (queue.rows",
+            "queue2, queue1 = (queue.rows",
+            "the_loss_pairs_a_prediction_with_the_other_views_key_and_queue",
+        ),
+        (
+            "moby: keys enter the other view's queue",
+            "self.queues.hold([gather(k1), gather(k2)])",
+            "self.queues.hold([gather(k2), gather(k1)])",
+            "each_queue_takes_the_keys_of_its_view",
+        ),
+    ),
+    *_of(
+        "methods/swav.py",
+        "methods/test_swav.py",
+        (
+            "swav: sinkhorn ends with the prototypes",
+            "log = log - log.logsumexp(0, keepdim=True)  # every prototype the same\n"
+            "        log = log - log.logsumexp(1, keepdim=True)",
+            "log = log - log.logsumexp(1, keepdim=True)  # every prototype the same\n"
+            "        log = log - log.logsumexp(0, keepdim=True)",
+            "codes_equal_the_iteration_on_plain_exponentials",
+        ),
+        (
+            "swav: prototypes are not balanced",
+            "        log = log - log.logsumexp(0, keepdim=True)  # every prototype the same\n",
+            "",
+            "every_images_code_sums_to_one_and_prototypes_balance_with_iterations",
+        ),
+        (
+            "swav: prototypes wake an epoch early",
+            "self.epoch <= self.freeze_epochs",
+            "self.epoch < self.freeze_epochs",
+            "prototypes_rest_while_frozen_then_move_and_stay_unit",
+        ),
+        (
+            "swav: prototypes leave the sphere",
+            "self.prototypes.copy_(F.normalize(self.prototypes, dim=1))",
+            "pass",
+            "prototypes_rest_while_frozen_then_move_and_stay_unit",
+        ),
+        (
+            "swav: the queue is used before it is full",
+            "if queue.full:",
+            "if queue.pushed:",
+            "the_queue_helps_when_full_and_its_rows_have_no_loss",
+        ),
+        (
+            "swav: both views read the first queue",
+            "queue = list(self.queues)[view]",
+            "queue = list(self.queues)[0]",
+            "a_view_is_assigned_among_its_own_queue",
+        ),
+        (
+            "swav: a view predicts its own code",
+            "                if v != i:",
+            "                if True:",
+            "the_loss_predicts_each_full_size_code_from_every_other_view",
+        ),
+    ),
+    *_of(
+        "methods/simsiam.py",
+        "methods/test_simsiam.py",
+        (
+            "simsiam: gradient flows through the target",
+            "[z.detach() for z in target]",
+            "target",
+            "no_gradient_flows_through_the_targets",
+        ),
+    ),
+    *_of(
+        "nn/heads.py",
+        "methods/test_simsiam.py",
+        (
+            "simsiam: the output norm has scale and shift",
+            "nn.BatchNorm1d(inputs, affine=False)",
+            "nn.BatchNorm1d(inputs)",
+            "the_projector_ends_in_a_norm_without_scale_and_shift",
+        ),
+    ),
+    *_of(
+        "conf/method/simsiam.yaml",
+        "methods/test_simsiam.py",
+        (
+            "simsiam: no output norm",
+            "  output_norm: true  #",
+            "  output_norm: false  #",
+            "the_projector_ends_in_a_norm_without_scale_and_shift",
+        ),
+    ),
+    *_of(
+        "methods/pic.py",
+        "methods/test_pic.py",
+        (
+            "pic: small crops move the instance weights",
+            "(classes if crop < full_size else classes.detach())",
+            "classes",
+            "small_crops_learn_from_the_weights_and_do_not_move_them",
+        ),
+        (
+            "pic: recent classes are forgotten",
+            "torch.cat([visited, self.recent[self.recent >= 0]])",
+            "visited",
+            "the_classes_are_the_batchs_and_those_visited_last_or_all",
+        ),
+        (
+            "pic: a step takes the next step's learning rate",
+            "mean_over_ranks(gradient), self.student_steps - 1)",
+            "mean_over_ranks(gradient), self.student_steps % len(self.classes.rates))",
+            "training_is_that_of_a_dense_optimiser_over_all_instance_weights",
+        ),
+    ),
+    # -- parts of methods --------------------------------------------------------------------------------
+    *_of(
+        "nn/recency.py",
+        "nn/test_recency.py",
+        (
+            "recency: the oldest of a batch come first",
+            "visited.flip(0)",
+            "visited",
+            "the_list_is_that_of_a_queue_that_moves_a_visitor_to_the_front",
+        ),
+    ),
+    *_of(
+        "nn/queue.py",
+        "nn/test_queue.py",
+        (
+            "queue: the pointer stands still",
+            "first = self.pushed % len(self.rows)",
+            "first = 0",
+            "it_holds_the_newest_keys_the_oldest_are_overwritten_first",
+        ),
+        (
+            "queue: keys keep their length",
+            "= F.normalize(rows, dim=1)",
+            "= rows",
+            "rows_are_unit_vectors_from_the_start",
+        ),
+        (
+            "queue: the pointer is not restored",
+            'self.pushed = state["pushed"]',
+            "pass",
+            "its_state_says_where_to_go_on",
+        ),
+        (
+            "queue: full after one push",
+            "return self.pushed >= len(self.rows)",
+            "return self.pushed > 0",
+            "it_holds_the_newest_keys_the_oldest_are_overwritten_first",
+        ),
+    ),
+    *_of(
+        "methods/simclr.py",
+        "methods/test_simclr.py",
+        (
+            "simclr: candidates get no gradient",
+            "gather(z) for z in target",
+            "gather(z.detach()) for z in target",
+            "an_embedding_gets_gradient_as_anchor_and_as_candidate",
+        ),
+    ),
+    *_of(
+        "methods/vicreg.py",
+        "methods/test_vicreg.py",
+        (
+            "vicreg: the second view gets no gradient",
+            "self.terms(z1, z2)",
+            "self.terms(z1, z2.detach())",
+            "both_views_get_gradient",
+        ),
+    ),
+    *_of(
+        "methods/moco.py",
+        "methods/test_byol.py",
+        (
+            "moco: the teacher stands still",
+            "super().after_optimizer_step()",
+            "pass",
+            "the_teacher_is_the_moving_average_under_its_schedule",
+        ),
+    ),
+    *_of(
+        "nn/queue.py",
+        "methods/test_moco.py",
+        (
+            "queue: held keys are enqueued again and again",
+            "                queue.push(rows)\n        self.held = []\n",
+            "                queue.push(rows)\n",
+            "the_queue_holds_the_keys_of_the_last_batches",
+        ),
+    ),
+    *_of(
+        "nn/lazy_sgd.py",
+        "nn/test_lazy_sgd.py",
+        (
+            "lazy sgd: missed steps are not caught up with",
+            "        self.catch_up(active, step)\n",
+            "",
+            "lazy_rows_are_those_of_dense_sgd",
+        ),
+        (
+            "lazy sgd: the velocity rests in missed steps",
+            "weight, velocity = (product @ pair).unbind(1)",
+            "weight, velocity = (product @ pair)[:, 0], pair[:, 1]",
+            "lazy_rows_are_those_of_dense_sgd",
+        ),
+        (
+            "lazy sgd: a look at a row stops its velocity",
+            "velocity.mul_(self.momentum).add_",
+            "velocity.zero_().add_",
+            "lazy_rows_are_those_of_dense_sgd",
+        ),
+        (
+            "lazy sgd: later steps stand right",
+            "self.levels[level][block] @ product, product)",
+            "product @ self.levels[level][block], product)",
+            "a_product_over_any_interval_is_the_product_of_its_steps_the_later_to_the_left",
+        ),
+        (
+            "lazy sgd: a step is taken twice",
+            "self._keep(active, weight, velocity, step + 1)",
+            "self._keep(active, weight, velocity, step)",
+            "lazy_rows_are_those_of_dense_sgd",
+        ),
+    ),
+    *_of(
+        "optim.py",
+        "test_optim.py",
+        (
+            "lars: the ratio is upside down",
+            "trust * w / d, 1.0)",
+            "trust * d / w, 1.0)",
+            "lars_is_the_loop_of_its_equation",
+        ),
+        (
+            "lars: what is 0 never moves",
+            "torch.where((w > 0) & (d > 0), trust",
+            "torch.where(d > 0, trust",
+            "lars_is_the_loop_of_its_equation",
+        ),
+        (
+            "lars: biases have a ratio",
+            "**self._trusting(None if spared else self.trust)",
+            "**self._trusting(self.trust)",
+            "lars_is_the_loop_of_its_equation",
+        ),
+        (
+            "lars: biases decay",
+            "0.0 if spared else self.weight_decay",
+            "self.weight_decay",
+            "lars_is_the_loop_of_its_equation",
+        ),
+        (
+            "lars: no momentum",
+            'torch._foreach_mul_(momenta, group["momentum"])',
+            "torch._foreach_mul_(momenta, 0.0)",
+            "lars_is_the_loop_of_its_equation",
+        ),
+    ),
+    *_of(
+        "schedules.py",
+        "methods/test_base.py",
+        (
+            "schedule: the cosine starts after the warm-up",
+            "step / self.total_steps)",
+            "(step - self.warmup_steps) / (self.total_steps - self.warmup_steps))",
+            "the_learning_rate_is_a_warm_up_and_a_cosine",
+        ),
+    ),
+    # -- images and views --------------------------------------------------------------------------------
+    *_of(
+        "data/loader.py",
+        "data/test_loader.py",
+        (
+            "loader: ranks take every R-th row",
+            "rows = rows[first:end]",
+            "rows = rows[self.rank :: self.world]",
+            "ranks_together_see_what_one_rank_sees",
+        ),
+        (
+            "loader: a restored loader repeats a batch",
+            "(epoch, step + 1) if step < last",
+            "(epoch, step) if step < last",
+            "a_saved_loader_goes_on_with_the_next_batch",
+        ),
+        (
+            "loader: a restored loader begins its epoch again",
+            'self.epoch, self.step = state_dict["epoch"], state_dict["step"]',
+            'self.epoch, self.step = state_dict["epoch"], 0',
+            "a_saved_loader_goes_on_with_the_next_batch",
+        ),
+    ),
+    *_of(
+        "data/datamodule.py",
+        "data/test_datamodule.py",
+        (
+            "resume: the position in the data is forgotten",
+            "loader.load_state_dict(self._position)",
+            "pass",
+            "a_window_drops_no_image_between_batches_and_epochs_and_goes_on_after_a_restart",
+        ),
+    ),
+    *_of(
+        "data/orders.py",
+        "data/test_orders.py",
+        (
+            "order: every epoch is alike",
+            'generator("permutation", seed, epoch)',
+            'generator("permutation", seed)',
+            "permutations_of_neighbouring_seeds_and_epochs_are_unrelated",
+        ),
+        (
+            "order: seed and epoch are added",
+            'generator("permutation", seed, epoch)',
+            'generator("permutation", seed + epoch)',
+            "permutations_of_neighbouring_seeds_and_epochs_are_unrelated",
+        ),
+        (
+            "window: it moves by its length",
+            "number * stride + shuffled",
+            "number * window + shuffled",
+            "a_pass_is_a_stretch_of_the_circle_and_the_next_one_shares_all_but_a_stride_of_it",
+        ),
+        (
+            "window: every epoch begins a pass",
+            "skipped : skipped + length",
+            "0:length",
+            "epochs_of_any_length_are_cuts_of_one_stream",
+        ),
+    ),
+    *_of(
+        "batch.py",
+        "data/test_loader.py",
+        (
+            "views: drawn per rank",
+            "numbers[self.first : self.first + rows]",
+            "numbers[:rows]",
+            "random_draws_of_an_image_do_not_depend_on_the_number_of_ranks",
+        ),
+    ),
+    *_of(
+        "batch.py",
+        "augment/test_views.py",
+        (
+            "views: a second look draws the same",
+            "self.step, draw, stream)",
+            "self.step, stream)",
+            "every_view_draw_step_epoch_and_seed_draws_anew",
+        ),
+        (
+            "views: both views are one",
+            "self.step, draw, stream)",
+            "self.step, draw)",
+            "every_view_draw_step_epoch_and_seed_draws_anew",
+        ),
+    ),
+    # -- evaluation --------------------------------------------------------------------------------------
+    *_of(
+        "evaluation/knn.py",
+        "evaluation/test_knn.py",
+        (
+            "knn: the vote has no temperature",
+            "(similarity - similarity[:, :1]) / temperature).exp()",
+            "similarity - similarity[:, :1]).exp()",
+            "vote_is_that_of_scikit_learn",
+        ),
+        (
+            "knn: the farthest candidates",
+            "ranked = similarity.sort(dim=1, descending=True",
+            "ranked = similarity.sort(dim=1, descending=False",
+            "neighbours_are_those_of_a_float64_search",
+        ),
+        (
+            "knn: the scan trusts its rounding",
+            "similarity >= (lowest - error).to(dtype)",
+            "similarity > reached.to(dtype)",
+            "scan_never_rules_out_a_neighbour",
+        ),
+    ),
+    *_of(
+        "evaluation/protocols.py",
+        "evaluation/test_protocols.py",
+        (
+            "knn: a validation image is its own neighbour",
+            "splits.bank.rows(~torch.isin(splits.bank.index, splits.validation.index))",
+            "splits.bank",
+            "validation_images_in_the_bank_are_not_their_own_neighbours",
+        ),
+        (
+            "few labels: classes are drawn as they come",
+            "[in_order[label == c] for c in range(classes)]",
+            "[in_order for c in range(classes)]",
+            "draws_hold_every_class_alike_and_differ",
+        ),
+        (
+            "few labels: draws follow the order of the bank",
+            "bank.index.argsort().cpu()",
+            "torch.arange(len(bank.index))",
+            "draws_are_the_same_images_for_every_order_of_the_bank_and_every_run",
+        ),
+        (
+            "linear: validation is scored after the refit on it",
+            'refit=self.refit and on == "test")',
+            "refit=self.refit)",
+            "linear_reports_validation_without_refit_and_test_after_it",
+        ),
+    ),
+    *_of(
+        "evaluation/linear.py",
+        "evaluation/test_linear.py",
+        (
+            "linear: the worst learning rate is chosen",
+            "torch.stack(right).argmax()",
+            "torch.stack(right).argmin()",
+            "learning_rate_is_chosen_on_validation_alone",
+        ),
+        (
+            "linear: the refit sees train alone",
+            "self._train(train.joined(validation),",
+            "self._train(train,",
+            "refit_trains_on_train_and_validation",
+        ),
+        (
+            "linear: features are centred only",
+            "return mean, deviation.masked_fill(constant, 1)",
+            "return mean, torch.ones_like(deviation)",
+            "scale_shift_and_constant_features_do_not_matter",
+        ),
+        (
+            "linear: rounding noise is blown up",
+            "deviation <= 1e-6 * x.abs().amax(0)",
+            "deviation <= 0",
+            "rounding_noise_of_a_constant_feature_is_not_blown_up",
+        ),
+    ),
+    *_of(
+        "evaluation/features.py",
+        "evaluation/test_features.py",
+        (
+            "features: batch statistics at evaluation",
+            "        network.eval()\n",
+            "        pass\n",
+            "features_are_those_of_the_network_in_evaluation_mode",
+        ),
+    ),
+    # -- what a run leaves behind ------------------------------------------------------------------------
+    *_of(
+        "results/fingerprint.py",
+        "results/test_fingerprint.py",
+        (
+            "fingerprint: the seed is left out",
+            '    "data_dir",\n',
+            '    "data_dir",\n    "seed",\n',
+            "what_changes_the_numbers_changes_the_name[seed=1]",
+        ),
+        (
+            "fingerprint: a path is let in",
+            '    "data_dir",\n',
+            "",
+            "where_and_how_a_run_is_watched_does_not_change_its_name[data_dir=elsewhere]",
+        ),
+        (
+            "fingerprint: the data is left out",
+            '"data": data_digest, ',
+            "",
+            "data_precision_and_numerics_are_part_of_the_name",
+        ),
+        (
+            "fingerprint: a newer key renames old runs",
+            "if leaves.get(key) == neutral:",
+            "if leaves.get(key) != neutral:",
+            "a_key_added_later_is_left_out_while_neutral",
+        ),
+    ),
+    *_of(
+        "results/files.py",
+        "results/test_files.py",
+        (
+            "files: written in place",
+            'path.with_name(f".{path.stem}.tmp{path.suffix}")',
+            "path",
+            "a_writer_that_fails_leaves_the_old_file_and_no_temporary",
+        ),
+        (
+            "files: a failure leaves its temporary file",
+            "temporary.unlink(missing_ok=True)",
+            "pass",
+            "a_writer_that_fails_leaves_the_old_file_and_no_temporary",
+        ),
+    ),
+    *_of(
+        "results/store.py",
+        "test_run.py",
+        (
+            "record: a finished run is trained again",
+            "if not self.record.exists():",
+            "if True:",
+            "a_finished_run_is_shown_again_and_not_trained_again",
+        ),
+    ),
+    *_of(
+        "callbacks/checkpointer.py",
+        "test_run.py",
+        (
+            "resume: from another run's checkpoint",
+            "if owner != fingerprint:",
+            "if False:",
+            "a_damaged_or_foreign_checkpoint_is_named_and_kept[foreign]",
+        ),
+    ),
+    *_of(
+        "callbacks/recorder.py",
+        "callbacks/test_recorder.py",
+        (
+            "resume: the epoch's mean loss starts anew",
+            'torch.tensor(state["loss_sum"], dtype=torch.float64)',
+            "torch.zeros((), dtype=torch.float64)",
+            "an_epoch_that_was_interrupted_ends_with_the_row_of_an_uninterrupted_one",
+        ),
+        (
+            "resume: the epoch's batches are counted anew",
+            'self.batches = state["batches"]',
+            "pass",
+            "an_epoch_that_was_interrupted_ends_with_the_row_of_an_uninterrupted_one",
+        ),
+        (
+            "record: the loss of an epoch runs on into the next",
+            "self.loss_sum, self.batches = torch.zeros_like(self.loss_sum), 0",
+            "pass",
+            "rows_hold_each_epochs_mean_loss_last_rate_and_figures_exactly",
+        ),
+    ),
+    *_of(
+        "results/history.py",
+        "callbacks/test_recorder.py",
+        (
+            "resume: earlier rows are lost",
+            '[dict(row) for row in state["rows"]]',
+            "[]",
+            "an_epoch_that_was_interrupted_ends_with_the_row_of_an_uninterrupted_one",
+        ),
+        (
+            "record: figures are rounded",
+            "repr(value)",
+            'f"{value:.6g}"',
+            "rows_hold_each_epochs_mean_loss_last_rate_and_figures_exactly",
+        ),
+    ),
+    # -- several processes -------------------------------------------------------------------------------
+    *_of(
+        "distributed.py",
+        "nn/test_norm.py",
+        (
+            "gather: the backward does not sum",
+            "        dist.all_reduce(gradient)\n        first",
+            "        first",
+            "ranks_together_have_output_gradient_and_statistics_of_one_process[2]",
+        ),
+        (
+            "gather: the backward averages",
+            "        dist.all_reduce(gradient)\n        first",
+            "        dist.all_reduce(gradient)\n        gradient /= world_size()\n        first",
+            "ranks_together_have_output_gradient_and_statistics_of_one_process[2]",
+        ),
+    ),
+    *_of(
+        "distributed.py",
+        "test_distributed.py",
+        (
+            "mean over ranks: a sum",
+            "_all_reduce(x) / world_size()",
+            "_all_reduce(x)",
+            "ranks_agree",
+        ),
+    ),
+    *_of(
+        "nn/norm.py",
+        "nn/test_norm.py",
+        (
+            "sync batchnorm: ranks' means do not add to the variance",
+            "(variances + (means - mean).square())",
+            "variances",
+            "ranks_together_have_output_gradient_and_statistics_of_one_process[2]",
+        ),
+        (
+            "sync batchnorm: the momentum is upside down",
+            "self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)",
+            "self.running_mean.lerp_(mean.to(self.running_mean.dtype), 1 - rate)",
+            "ranks_together_have_output_gradient_and_statistics_of_one_process[2]",
+        ),
+        (
+            "sync batchnorm: running variances are biased",
+            "(variance * total / (total - 1))",
+            "variance",
+            "ranks_together_have_output_gradient_and_statistics_of_one_process[2]",
+        ),
+    ),
+]
+
+
+# -- the copy -------------------------------------------------------------------------------------
+
+
+def copied(root: Path) -> Path:
+    """The checkout's code and tests in the empty folder ``root``."""
+    root.mkdir()
+    for folder in ("src", "conf", "tests"):
+        shutil.copytree(
+            ROOT / folder, root / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
+    shutil.copy(ROOT / "pyproject.toml", root)
+    link = root / "src" / "ssl_bench" / "conf"
+    if not link.exists():  # where the package is installed, it is mapped there
+        link.symlink_to(Path("..", "..", "conf"))
+    return root
+
+
+def run_pytest(root: Path, tests: Sequence[str], output: Path) -> None:
+    """In a process of its own: leave with pytest's status; what it says goes to ``output``."""
+    os.setsid()  # so that ranks that tests start can be ended with it
+    gc.freeze()  # pytest collects garbage again and again, which need not look at the libraries
+    with output.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.chdir(root)
+    folders = [os.fspath(root / folder) for folder in ("src", "tests", "tests/methods")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(folders)
+    # A source file may change twice within the second by which Python dates its bytecode.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    sys.dont_write_bytecode = True
+    os.environ["COLUMNS"] = "1000"  # the summary shows why a test failed only where a line has room for it
+    sys.path[:] = [*folders, *(path for path in sys.path if not Path(path).resolve().is_relative_to(ROOT / "tests"))]
+    try:
+        import pytest
+
+        import ssl_bench
+
+        assert Path(ssl_bench.__file__).is_relative_to(root), f"{ssl_bench.__file__} is not the copy"
+        # The libraries are here before pytest, which warns of those that bring plugins.
+        late = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *late, *tests]))
+    except BaseException:  # status 1 is for tests that failed
+        traceback.print_exc()
+        status = 70
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of pytest ended."""
+
+    status: int | None  # None: it ran into the time limit
+    said: str
+
+    @property
+    def verdict(self) -> str:
+        """ "caught" where tests failed, "survived" where none did, else "broken": no test judged the mutation."""
+        if self.status == 0:
+            return "survived"
+        return "caught" if self.status == 1 and not MISTAKE.search(self.summary) else "broken"
+
+    @property
+    def summary(self) -> str:
+        """The first failure, or the last line."""
+        if self.status is None:
+            return f"no answer within {TIME_LIMIT} seconds"
+        lines = [line.strip() for line in self.said.splitlines() if line.strip()]
+        return next((line for line in lines if line.startswith(("FAILED ", "ERROR "))), lines[-1] if lines else "")
+
+
+def outcome(context: multiprocessing.context.ForkServerContext, root: Path, tests: Sequence[str]) -> Outcome:
+    """Run ``tests`` of the copy ``root``."""
+    output = root / "output.txt"
+    process = context.Process(target=run_pytest, args=(root, tuple(tests), output))
+    process.start()
+    process.join(TIME_LIMIT)
+    status = process.exitcode
+    if status is None:
+        assert process.pid is not None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    return Outcome(status, output.read_text(errors="replace"))
+
+
+def judged(context: multiprocessing.context.ForkServerContext, root: Path, mutation: Mutation) -> Outcome:
+    """What the mutation's tests say of it; afterwards the copy is whole again."""
+    path = mutation.path(root)
+    text = path.read_text(encoding="utf-8")
+    broken = text.replace(mutation.old, mutation.new)
+    if text.count(mutation.old) != 1 or broken == text:
+        return Outcome(2, f"its text does not stand once in {mutation.file}")
+    if path.suffix == ".py":
+        try:
+            ast.parse(broken)
+        except SyntaxError as error:
+            return Outcome(2, f"SyntaxError: {error}")
+    path.write_text(broken, encoding="utf-8")
+    try:
+        return outcome(context, root, mutation.tests)
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def main(words: Sequence[str]) -> int:
+    """0 if every chosen mutation is caught, 1 if not, 2 for words that choose nothing and tests that fail untouched."""
+    lost = [word for word in words if not any(word in mutation.name for mutation in MUTATIONS)]
+    if lost:
+        print(f"no mutation has {lost[0]!r} in its name", file=sys.stderr)
+        return 2
+    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    started = time.monotonic()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
+    with tempfile.TemporaryDirectory(prefix="mutations") as folder:
+        root = copied(Path(folder).resolve() / "copy")
+        selections = list(dict.fromkeys(mutation.tests for mutation in chosen))
+        print(f"{len(selections)} selections of tests on the untouched code", flush=True)
+        for tests in selections:
+            untouched = outcome(context, root, tests)
+            if untouched.status != 0:
+                print(f"{untouched.said}\n{' '.join(tests)} must pass before anything is broken: {untouched.summary}")
+                return 2
+            if re.search(r"\bskipped\b", untouched.said):
+                print(f"skipped: {' '.join(tests)}", flush=True)
+        escaped = []
+        for mutation in chosen:
+            found = judged(context, root, mutation)
+            reason = "" if found.verdict == "caught" else f"\n          {' '.join(mutation.tests)}: {found.summary}"
+            print(f"{found.verdict:<9} {mutation.name}{reason}", flush=True)
+            if found.verdict != "caught":
+                escaped.append(mutation)
+    print(f"{len(chosen) - len(escaped)} of {len(chosen)} caught in {time.monotonic() - started:.0f} s")
+    return 1 if escaped else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from ssl_bench.config import compose
@@ -20,6 +21,7 @@ HERE = Path(__file__).parent
 # Where a run lies, what it runs on, and how it is watched.
 LEFT_OUT = ("runs_dir", "data_dir", "trainer", "logger", "seed", "recipe")
 ROUND = 2
+DEPLOYED = {"clbo": "teacher"}
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -77,6 +79,28 @@ def main(folders: list[str]) -> None:
             writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+    print(table(results))
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: mean ± standard deviation over seeds for each method's deployed network, best `knn1` first."""
+    scores: dict[tuple[str, str], dict[str, dict[int, float]]] = {}  # protocol → seed → percent
+    for row in results:
+        network = {"random": "random weights", "pixels": "raw pixels"}.get(row["network"], row["method"])
+        if network == row["method"] and row["network"] != DEPLOYED.get(row["method"], "student"):
+            continue
+        by_protocol = scores.setdefault((row["dataset"], network), {})
+        by_protocol.setdefault(row["protocol"], {})[row["seed"]] = row["percent"]
+    lines = ["| dataset | network | n | knn1 | knn200 | knn1_100labels | linear |", "|---|---|---|---|---|---|---|"]
+    for (dataset, network), found in sorted(
+        scores.items(), key=lambda item: (item[0][0], -mean(item[1]["knn1"].values()))
+    ):
+        cells = [
+            f"{mean(seeds.values()):.1f}" + (f" ± {stdev(seeds.values()):.1f}" if len(seeds) > 1 else "")
+            for seeds in found.values()
+        ]
+        lines.append(f"| {dataset} | `{network}` | {len(found['knn1'])} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

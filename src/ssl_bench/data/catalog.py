@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers import digits, fashion_mnist
+from ssl_bench.data.readers import cifar, digits, fashion_mnist
 from ssl_bench.errors import UserError
 
 
@@ -28,6 +28,8 @@ class Dataset:
     source: str  # who made it, and where it is described
     read: Callable[[Path], dict[str, Images]]  # data_dir → "train" and "test"
 
+
+CIFAR_SOURCE = "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009."
 
 DATASETS = {
     dataset.name: dataset
@@ -65,6 +67,34 @@ DATASETS = {
                 "Machine Learning Algorithms, arXiv:1708.07747, 2017."
             ),
             read=fashion_mnist.read,
+        ),
+        Dataset(
+            name="cifar10",
+            classes=cifar.CIFAR10.classes,
+            train=50_000,
+            test=10_000,
+            channels=3,
+            height=cifar.SIDE,
+            width=cifar.SIDE,
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2470, 0.2435, 0.2616),
+            licence="none stated",
+            source=CIFAR_SOURCE,
+            read=cifar.read10,
+        ),
+        Dataset(
+            name="cifar100",
+            classes=cifar.CIFAR100.classes,
+            train=50_000,
+            test=10_000,
+            channels=3,
+            height=cifar.SIDE,
+            width=cifar.SIDE,
+            mean=(0.5071, 0.4865, 0.4409),
+            std=(0.2673, 0.2564, 0.2762),
+            licence="none stated",
+            source=CIFAR_SOURCE,
+            read=cifar.read100,
         ),
     )
 }

@@ -24,7 +24,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "_wait_for_answer", no_answer)
 
 
-@pytest.mark.parametrize("name", catalog.DATASETS)
+@pytest.mark.parametrize("name", [name for name, dataset in catalog.DATASETS.items() if dataset.height])
 def test_an_entry_tells_the_truth_about_its_data(name: str) -> None:
     dataset = catalog.find(name)
     assert dataset.name == name

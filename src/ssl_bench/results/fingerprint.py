@@ -31,6 +31,11 @@ LEFT_OUT = (
     "dataset.epochs",
     "dataset.subset",
     "dataset.stem",
+    # What they lead to is part of the data's digest.
+    "dataset.root",
+    "dataset.test_root",
+    "dataset.on_error",
+    "dataset.max_pixels",
     "scale.batch_size",
     "scale.width",
     "scale.projector_hidden",

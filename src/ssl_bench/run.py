@@ -182,7 +182,7 @@ def _run(
     )
     for split, images in data.splits.items():
         if images.skipped:
-            tell(f"{len(images.skipped)} pictures of {split} cannot be read and are skipped, as {images.skipped[0]}.")
+            tell(f"{len(images.skipped)} broken picture(s) of {split} left out, such as {images.skipped[0]}.")
     trainer = pl.Trainer(
         accelerator=resolve_accelerator(config),
         devices=chosen["devices"],

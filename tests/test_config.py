@@ -251,6 +251,8 @@ def test_a_key_with_a_letter_missing_finds_itself(method: str) -> None:
 def test_a_choice_with_a_letter_missing_finds_itself(group: str) -> None:
     for choice in GROUPS[group]:
         misspelt = choice[:-2] + choice[-1]
+        if misspelt in GROUPS[group]:  # cifar100 and cifar10
+            continue
         assert f"did you mean {choice}?" in refusal(f"{group}={misspelt}")
 
 

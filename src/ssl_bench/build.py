@@ -12,9 +12,11 @@ from torch import nn
 
 from ssl_bench.augment.views import ViewGroup, Views
 from ssl_bench.config import Config
+from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.orders import Window, sequential
+from ssl_bench.data.readers.folder import Folder
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import Protocol, protocols
@@ -30,10 +32,24 @@ def build(config: Config) -> tuple[Method, DataModule]:
     return build_method(config, data.dataset, data), data
 
 
+def build_dataset(config: Config) -> Dataset:
+    """The catalog's entry, or one made for a folder that is looked into now."""
+    chosen, folder = config["dataset"], None
+    if "stored" in chosen:
+        folder = Folder(
+            root=chosen["root"],
+            test_root=chosen.get("test_root"),
+            stored=chosen["stored"],
+            skip=chosen["on_error"] == "skip",
+            max_pixels=chosen["max_pixels"],
+        )
+    return catalog.find(chosen["name"], folder)
+
+
 def build_data(config: Config) -> DataModule:
     order = config["order"]
     return DataModule(
-        name=config["dataset"]["name"],
+        dataset=build_dataset(config),
         data_dir=config["data_dir"],
         batch_size=config["batch_size"],
         evaluation_batch_size=config["evaluation"]["batch_size"],

@@ -49,7 +49,7 @@ from ssl_bench.results.encoder import save_encoder
 from ssl_bench.results.files import write_text, write_whole
 from ssl_bench.results.fingerprint import NUMERICS, fingerprint
 from ssl_bench.results.history import History
-from ssl_bench.results.record import code_version, environment, peak_memory, write_record
+from ssl_bench.results.record import code_version, environment, peak_memory, without_places, write_record
 from ssl_bench.results.store import RunFolder
 
 CALIBRATION_IMAGES = 2048  # for the BatchNorm statistics of random weights
@@ -180,6 +180,9 @@ def _run(
         + ("" if resumed is None else f", going on after step {resumed}"),
         highlight=False,
     )
+    for split, images in data.splits.items():
+        if images.skipped:
+            tell(f"{len(images.skipped)} broken picture(s) of {split} left out, such as {images.skipped[0]}.")
     trainer = pl.Trainer(
         accelerator=resolve_accelerator(config),
         devices=chosen["devices"],
@@ -230,6 +233,7 @@ def _run(
         "data_digest": data.digest,
         "images": {part: len(getattr(data.parts, part)) for part in ("pretraining", "bank", "probe", "validation")}
         | {"test": len(data.splits["test"])},
+        "skipped_images": {split: len(images.skipped) for split, images in data.splits.items()},
         "student_steps": method.student_steps,
         "train_seconds": round(timing.seconds, 2),
         "images_per_second": round(timing.images_per_second, 1),
@@ -237,7 +241,7 @@ def _run(
         "peak_memory_bytes": peak_memory(),
         "code": code_version(),
         "environment": environment(),
-        "config": {key: value for key, value in config.items() if key not in ("runs_dir", "data_dir")},
+        "config": without_places(config),
     }
     if first:
         write_record(folder.record, record)

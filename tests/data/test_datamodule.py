@@ -17,7 +17,7 @@ from ssl_bench.errors import UserError
 
 def digits(**changes: Any) -> DataModule:
     values: dict[str, Any] = {
-        "name": "digits",
+        "dataset": catalog.find("digits"),
         "data_dir": "unused",
         "batch_size": 64,
         "evaluation_batch_size": 100,
@@ -55,7 +55,7 @@ def test_setup_reads_once_however_often_it_is_called(monkeypatch: pytest.MonkeyP
     images = data.train_dataloader().images
     data.setup("test")
     assert data.train_dataloader().images is images
-    assert calls == [("digits", Path("unused"))]
+    assert calls == [(catalog.find("digits"), Path("unused"))]
 
 
 @pytest.mark.parametrize("hold_out_validation", [True, False])
@@ -147,7 +147,7 @@ def test_limits_that_cannot_be_met_are_refused_when_the_data_is_known() -> None:
     with pytest.raises(UserError, match=r"Cannot choose 1400 .* ask for 10 to 1295 "):
         digits(subset=1400).setup()
     with pytest.raises(UserError, match="There is no dataset 'mnist'"):
-        digits(name="mnist")
+        catalog.find("mnist")
     with pytest.raises(UserError, match="batch_size=2000 is larger than the 1295 images"):
         digits(batch_size=2000).train_dataloader()
 

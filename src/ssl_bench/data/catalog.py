@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers import digits, fashion_mnist
+from ssl_bench.data.readers import cifar, digits, fashion_mnist, imagenet100, stl10, tiny_imagenet
+from ssl_bench.data.readers.folder import Folder, listings, read_listing
 from ssl_bench.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What is known of a dataset before a file is opened."""
+    """What is known of a dataset before a picture is decoded."""
 
     name: str
     classes: int
@@ -22,12 +24,21 @@ class Dataset:
     channels: int
     height: int  # pixels, native
     width: int
-    mean: tuple[float, ...]  # per channel, over the train split in 0–1
+    mean: tuple[float, ...]  # per channel, over the train split in 0–1; ImageNet's where pictures come in all sizes
     std: tuple[float, ...]
     licence: str
     source: str  # who made it, and where it is described
     read: Callable[[Path], dict[str, Images]]  # data_dir → "train" and "test"
 
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as everyone has them
+
+
+def _nowhere(data_dir: Path) -> dict[str, Images]:
+    raise UserError("This dataset has no place of its own: set dataset.root=<folder>.")
+
+
+CIFAR_SOURCE = "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009."
 
 DATASETS = {
     dataset.name: dataset
@@ -66,36 +77,136 @@ DATASETS = {
             ),
             read=fashion_mnist.read,
         ),
+        Dataset(
+            name="cifar10",
+            classes=cifar.CIFAR10.classes,
+            train=50_000,
+            test=10_000,
+            channels=3,
+            height=cifar.SIDE,
+            width=cifar.SIDE,
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2470, 0.2435, 0.2616),
+            licence="none stated",
+            source=CIFAR_SOURCE,
+            read=cifar.read10,
+        ),
+        Dataset(
+            name="cifar100",
+            classes=cifar.CIFAR100.classes,
+            train=50_000,
+            test=10_000,
+            channels=3,
+            height=cifar.SIDE,
+            width=cifar.SIDE,
+            mean=(0.5071, 0.4865, 0.4409),
+            std=(0.2673, 0.2564, 0.2762),
+            licence="none stated",
+            source=CIFAR_SOURCE,
+            read=cifar.read100,
+        ),
+        Dataset(
+            name="stl10",
+            classes=stl10.CLASSES,
+            train=stl10.COUNTS["train"] + stl10.COUNTS["unlabeled"],
+            test=stl10.COUNTS["test"],
+            channels=3,
+            height=stl10.SIDE,
+            width=stl10.SIDE,
+            mean=(0.4408, 0.4279, 0.3867),
+            std=(0.2682, 0.2610, 0.2686),
+            licence="none stated; pictures from ImageNet",
+            source=(
+                "A. Coates, H. Lee and A. Y. Ng, An Analysis of Single-Layer Networks in Unsupervised Feature "
+                "Learning, AISTATS 2011."
+            ),
+            read=stl10.read,
+        ),
+        Dataset(
+            name="tiny_imagenet",
+            classes=tiny_imagenet.CLASSES,
+            train=100_000,
+            test=10_000,
+            channels=3,
+            height=tiny_imagenet.SIDE,
+            width=tiny_imagenet.SIDE,
+            mean=(0.4802, 0.4481, 0.3975),
+            std=(0.2770, 0.2691, 0.2821),
+            licence="ImageNet's terms of access: research and teaching",
+            source="Y. Le and X. Yang, Tiny ImageNet Visual Recognition Challenge, Stanford CS 231N, 2015.",
+            read=tiny_imagenet.read,
+        ),
+        Dataset(
+            name="imagenet100",
+            classes=imagenet100.CLASSES,
+            train=126_689,
+            test=5_000,
+            channels=3,
+            height=0,  # as stored in memory
+            width=0,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            licence="ImageNet's terms of access: research and teaching",
+            source="Y. Tian, D. Krishnan and P. Isola, Contrastive Multiview Coding, ECCV 2020.",
+            read=_nowhere,
+        ),
+        Dataset(
+            name="folder",
+            classes=0,  # these numbers are known when the folder is
+            train=0,
+            test=0,
+            channels=3,
+            height=0,
+            width=0,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            licence="the user's",
+            source="A folder of pictures.",
+            read=_nowhere,
+        ),
     )
 }
 
 
-def find(name: str) -> Dataset:
-    """The entry called ``name``.
+def find(name: str, folder: Folder | None = None) -> Dataset:
+    """The entry called ``name``; ``folder`` says where the pictures lie and how they are kept, where one may choose.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none; or the folder has no pictures.
     """
     if name not in DATASETS:
         raise UserError(f"There is no dataset {name!r}: choose one of {', '.join(DATASETS)}.")
-    return DATASETS[name]
+    entry = DATASETS[name]
+    if folder is None:
+        return entry
+    entry = replace(entry, height=folder.stored, width=folder.stored, read=partial(imagenet100.read, folder))
+    if name == "imagenet100":
+        return entry
+    classes, found = listings(folder)
+    return replace(
+        entry,
+        classes=len(classes),
+        train=len(found["train"].names),
+        test=len(found["test"].names),
+        read=lambda data_dir: {split: read_listing(listing, folder) for split, listing in found.items()},
+    )
 
 
-def load(name: str, data_dir: str | Path) -> dict[str, Images]:
-    """The official splits ``train`` and ``test`` of a dataset, in memory.
+def load(dataset: Dataset | str, data_dir: str | Path) -> dict[str, Images]:
+    """The official splits ``train`` and ``test`` of a dataset or of the entry called so, in memory.
 
     Raises:
         UserError: the name is unknown, the files are missing or damaged, or are not those of this dataset.
     """
-    dataset = find(name)
+    dataset = find(dataset) if isinstance(dataset, str) else dataset
     splits = dataset.read(Path(data_dir))
     for split, size in (("train", dataset.train), ("test", dataset.test)):
-        expected = (size, dataset.channels, dataset.height, dataset.width)
+        expected = (size - len(splits[split].skipped), dataset.channels, dataset.height, dataset.width)
         found = tuple(splits[split].images.shape)
         if found != expected:
             raise UserError(
-                f"The {split} split of {name} found for data_dir={data_dir} is not the official one: expected images × "
-                f"channels × height × width = {_times(expected)}, found {_times(found)}; replace its files."
+                f"The {split} split of {dataset.name} found for data_dir={data_dir} is not the official one: expected "
+                f"images × channels × height × width = {_times(expected)}, found {_times(found)}; replace its files."
             )
     return splits
 

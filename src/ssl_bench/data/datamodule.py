@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from ssl_bench.data import catalog
+from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
 from ssl_bench.data.orders import Window, permutation, sequential
@@ -20,7 +21,7 @@ class DataModule(pl.LightningDataModule):
     """Loaders for pretraining and for each part of the evaluation.
 
     Args:
-        name: of the dataset, in the catalog.
+        dataset: its entry of the catalog.
         data_dir: where files are looked for, and downloaded to.
         batch_size: images per training step, over all devices.
         evaluation_batch_size: the same where no gradient is taken.
@@ -35,7 +36,7 @@ class DataModule(pl.LightningDataModule):
     def __init__(
         self,
         *,
-        name: str,
+        dataset: Dataset,
         data_dir: str | Path,
         batch_size: int,
         evaluation_batch_size: int,
@@ -46,7 +47,7 @@ class DataModule(pl.LightningDataModule):
         window: Window | None,
     ) -> None:
         super().__init__()
-        self.dataset = catalog.find(name)
+        self.dataset = dataset
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.evaluation_batch_size = evaluation_batch_size
@@ -61,7 +62,7 @@ class DataModule(pl.LightningDataModule):
     @cached_property
     def splits(self) -> dict[str, Images]:
         """The official splits ``train`` and ``test``, read when first asked for."""
-        return catalog.load(self.dataset.name, self.data_dir)
+        return catalog.load(self.dataset, self.data_dir)
 
     @cached_property
     def parts(self) -> Parts:

@@ -17,6 +17,7 @@ class Images:
 
     images: Tensor  # u8 [M, C, H, W]
     labels: Tensor  # int64 [M], -1 where the image has none
+    skipped: tuple[str, ...] = ()  # names of files that could not be read, left out as asked for
 
     def __len__(self) -> int:
         return len(self.images)

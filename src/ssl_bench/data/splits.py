@@ -57,7 +57,7 @@ def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor
     Raises:
         UserError: a class is so small that one of the two would have none of it.
     """
-    sizes = torch.bincount(labels[labels >= 0])
+    sizes = torch.bincount(labels[labels >= 0], minlength=1)  # where no image has a label, too
     shares = (sizes * fraction).round().long().clamp(min=1)
     small = ((sizes > 0) & (shares >= sizes)).nonzero()[:, 0].tolist()
     if small:

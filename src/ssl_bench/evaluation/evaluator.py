@@ -62,7 +62,10 @@ class Evaluator:
         """Protocols by name on the ``validation`` or ``test`` images."""
         return {name: self.protocols[name].evaluate(splits, on, self.memory) for name in names}
 
-    def _splits(self, embed: Callable[[Loader], Features]) -> Splits:
+    def _splits(self, embed_some: Callable[[Loader], Features]) -> Splits:
+        def embed(loader: Loader) -> Features:
+            return embed_some(loader) if len(loader.index) else _nothing()
+
         bank = embed(self.loaders["bank"]())
         return Splits(
             bank=bank,
@@ -71,6 +74,12 @@ class Evaluator:
             test=embed(self.loaders["test"]()),
             classes=self.classes,
         )
+
+
+def _nothing() -> Features:
+    """Where no image has a label there is nothing to evaluate, and the protocols say so."""
+    none = torch.empty(0, dtype=torch.int64)
+    return Features(torch.empty(0, 0), none, none)
 
 
 def _part(loader: Loader, bank: Features, embed: Callable[[Loader], Features]) -> Features:

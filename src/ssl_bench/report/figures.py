@@ -25,8 +25,10 @@ def tsne_picture(path: Path, features: Tensor, labels: Tensor, *, title: str, se
 
     points = np.ascontiguousarray(features[:limit].cpu().numpy())
     classes = labels[:limit].cpu().numpy()
-    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
-    plane = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(points)
+    plane = points[:, :2]  # of two points or none there is nothing to arrange
+    if len(points) > 2:
+        perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
+        plane = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(points)
 
     known = np.unique(classes)
     colours = colormaps["tab10" if len(known) <= 10 else "tab20" if len(known) <= LEGEND_CLASSES else "nipy_spectral"]
@@ -40,6 +42,6 @@ def tsne_picture(path: Path, features: Tensor, labels: Tensor, *, title: str, se
     axes.set_title(title, fontsize=10)
     axes.set_xticks([])
     axes.set_yticks([])
-    if len(known) <= LEGEND_CLASSES:
+    if 0 < len(known) <= LEGEND_CLASSES:
         axes.legend(title="class", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120, metadata={"Software": None}))

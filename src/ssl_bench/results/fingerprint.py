@@ -33,6 +33,11 @@ LEFT_OUT = (
     "dataset.stem",
     "dataset.queue",
     "dataset.window",
+    # What they lead to is part of the data's digest.
+    "dataset.root",
+    "dataset.test_root",
+    "dataset.on_error",
+    "dataset.max_pixels",
     "scale.batch_size",
     "scale.width",
     "scale.projector_hidden",

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,16 @@ def peak_memory() -> int | None:
         return None
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without where things lie on this machine."""
+    places = ("runs_dir", "data_dir", "root", "test_root")
+    return {
+        key: without_places(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in places
+    }
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import FashionMNIST
 
-from ssl_bench.data.readers import fashion_mnist
+from ssl_bench.data.readers import downloads, fashion_mnist
 from ssl_bench.errors import UserError
 
 IDX = {
@@ -88,7 +88,7 @@ def test_a_missing_dataset_names_every_way_to_get_it_and_leaves_nothing_behind(t
     start = time.perf_counter()
     with pytest.raises(UserError) as caught:
         fashion_mnist.read(tmp_path / "data")
-    assert time.perf_counter() - start < 2 * fashion_mnist.ANSWER_SECONDS
+    assert time.perf_counter() - start < 2 * downloads.ANSWER_SECONDS
     sentence = str(caught.value)
     assert str(tmp_path / "data" / "FashionMNIST" / "raw") in sentence
     assert "dataset-fashion-mnist" in sentence
@@ -99,7 +99,7 @@ def test_a_missing_dataset_names_every_way_to_get_it_and_leaves_nothing_behind(t
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(fashion_mnist, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(downloads, "ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
         with pytest.raises(UserError, match=r"\(it failed: .*(no answer|timed out).*\)\.$"):

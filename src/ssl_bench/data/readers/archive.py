@@ -1,0 +1,79 @@
+"""Files of a dataset that lie in a folder or in a .tar.gz of that folder; an archive is read, never unpacked."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from ssl_bench.data.readers.idx import MEND
+from ssl_bench.errors import UserError
+
+STEP = 1 << 20  # bytes read at a time where nothing is kept
+
+
+def find(data_dir: Path, name: str, folder: str, archive: str, files: Collection[str]) -> Path | None:
+    """``folder`` with all of its ``files``, else the ``archive`` of it, in ``data_dir`` or in its folder ``name``."""
+    places = (data_dir, data_dir / name)
+    for place in places:  # what is unpacked need not be unpacked again
+        if all(os.path.exists(place / folder / file) for file in files):
+            return place / folder
+    return next((place / archive for place in places if os.path.exists(place / archive)), None)
+
+
+def streams(path: Path, folder: str, files: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+    """Name, open stream and size of each of ``files`` in the folder ``path`` or in the .tar.gz ``path``.
+
+    They come in the archive's order, and each must be read before the next is asked for. Read them within `intact`.
+
+    Raises:
+        UserError: a file is missing, or one in the archive would leave its folder if it were unpacked.
+    """
+    if path.is_dir():
+        for name in files:
+            with open(path / name, "rb") as file:
+                yield name, file, os.fstat(file.fileno()).st_size
+        return
+    wanted = {str(PurePosixPath(folder, name)): name for name in files}
+    with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as tar:
+        for member in tar:
+            check_inside(path, member.name)
+            name = wanted.pop(str(PurePosixPath(member.name)), "")
+            if not name:
+                continue
+            stream = tar.extractfile(member) if member.isfile() else None
+            if stream is None:
+                raise UserError(f"{path} is damaged: expected {member.name} to be a file, found none; {MEND}")
+            with stream:
+                yield name, stream, member.size
+        if wanted:
+            raise UserError(f"{path} is damaged: expected {min(wanted)} in it, found no such file; {MEND}")
+        while unzipped.read(STEP):  # to the end, where the checksum stands
+            pass
+
+
+def check_inside(path: Path, name: str) -> None:
+    """Refuse an archive that would write outside the folder it is unpacked to, even though we do not unpack it."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if ".." in parts or parts[:1] == ("/",):
+        raise UserError(f"{path} is not to be trusted: its member {name!r} would leave the folder; {MEND}")
+
+
+@contextmanager
+def intact(path: Path) -> Iterator[None]:
+    """Say in one sentence that ``path`` cannot be read or is damaged."""
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path} is damaged: expected a whole archive, found: {error}; {MEND}") from error
+    except OSError as error:
+        raise UserError(
+            f"Cannot read {error.filename or path}: expected a readable file, found: {error.strerror or error}; "
+            "mend its permissions or replace it."
+        ) from error

@@ -1,0 +1,150 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the python and the binary version, unpacked or straight from the archive.
+
+Both versions hold the same images in the same order: a row of 3,072 bytes is 32 × 32 pixels of red, then of green,
+then of blue (https://www.cs.toronto.edu/~kriz/cifar.html).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ssl_bench.data.images import Images
+from ssl_bench.data.readers import archive, downloads
+from ssl_bench.data.readers.arrays import read_pickle
+from ssl_bench.data.readers.idx import MEND
+from ssl_bench.errors import UserError
+
+SIDE = 32
+ROW = 3 * SIDE * SIDE  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One of the two forms in which a dataset is published; its archive is ``<archive>.tar.gz``."""
+
+    folder: str  # of the archive
+    archive: str
+    files: dict[str, tuple[str, ...]]  # by split
+    labels: str | int  # the key of the pickled dict, or how many bytes of labels precede a row; the last one counts
+
+
+@dataclass(frozen=True, slots=True)
+class Cifar:
+    """What distinguishes the two datasets."""
+
+    name: str  # in the catalog
+    title: str
+    classes: int
+    md5: str  # of the archive of the python version
+    versions: tuple[Version, Version]  # python, binary
+
+
+FIVE = tuple(f"data_batch_{number}" for number in range(1, 6))
+CIFAR10 = Cifar(
+    name="cifar10",
+    title="CIFAR-10",
+    classes=10,
+    md5="c58f30108f718f92721af3b95e74349a",
+    versions=(
+        Version("cifar-10-batches-py", "cifar-10-python", {"train": FIVE, "test": ("test_batch",)}, "labels"),
+        Version(
+            "cifar-10-batches-bin",
+            "cifar-10-binary",
+            {"train": tuple(f"{name}.bin" for name in FIVE), "test": ("test_batch.bin",)},
+            1,
+        ),
+    ),
+)
+CIFAR100 = Cifar(
+    name="cifar100",
+    title="CIFAR-100",
+    classes=100,
+    md5="eb9058c3a382ffc7106e4002c42a8d85",
+    versions=(
+        Version("cifar-100-python", "cifar-100-python", {"train": ("train",), "test": ("test",)}, "fine_labels"),
+        Version("cifar-100-binary", "cifar-100-binary", {"train": ("train.bin",), "test": ("test.bin",)}, 2),
+    ),
+)
+URL = "https://www.cs.toronto.edu/~kriz/"
+
+
+def read10(data_dir: Path) -> dict[str, Images]:
+    """``train`` and ``test`` of CIFAR-10; raises UserError as `read`."""
+    return read(CIFAR10, data_dir)
+
+
+def read100(data_dir: Path) -> dict[str, Images]:
+    """``train`` and ``test`` of CIFAR-100 with its 100 fine labels; raises UserError as `read`."""
+    return read(CIFAR100, data_dir)
+
+
+def read(cifar: Cifar, data_dir: Path) -> dict[str, Images]:
+    """``train`` and ``test`` from ``data_dir``, or from the internet.
+
+    Raises:
+        UserError: the files are nowhere and cannot be fetched, or are damaged.
+    """
+    version, path = find(cifar, data_dir) or _downloaded(cifar, data_dir)
+    names = [name for files in version.files.values() for name in files]
+    parts: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {}
+    with archive.intact(path):
+        for name, stream, _ in archive.streams(path, version.folder, names):
+            parts[name] = _decode(stream.read(), version, f"{path}: {name}" if path.is_file() else str(path / name))
+            _check_labels(parts[name][1], cifar, f"{name} of {path}")
+    return {
+        split: Images(
+            torch.from_numpy(np.concatenate([parts[name][0] for name in files])).view(-1, 3, SIDE, SIDE),
+            torch.from_numpy(np.concatenate([parts[name][1] for name in files])),
+        )
+        for split, files in version.files.items()
+    }
+
+
+def find(cifar: Cifar, data_dir: Path) -> tuple[Version, Path] | None:
+    """The version that is there, and its folder or archive."""
+    for version in cifar.versions:
+        names = [name for files in version.files.values() for name in files]
+        path = archive.find(data_dir, cifar.name, version.folder, f"{version.archive}.tar.gz", names)
+        if path is not None:
+            return version, path
+    return None
+
+
+def _downloaded(cifar: Cifar, data_dir: Path) -> tuple[Version, Path]:
+    version = cifar.versions[0]
+    name = f"{version.archive}.tar.gz"
+    downloads.download_file(URL + name, data_dir, md5=cifar.md5, what=cifar.title)
+    return version, data_dir / name
+
+
+def _decode(content: bytes, version: Version, file: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Rows u8 ``[M, 3072]`` without a copy, and labels int64 ``[M]``."""
+    if isinstance(version.labels, int):
+        size = version.labels + ROW
+        if not content or len(content) % size:
+            raise UserError(f"{file} is damaged: expected rows of {size} bytes, found {len(content)} bytes; {MEND}")
+        rows = np.frombuffer(content, np.uint8).reshape(-1, size)
+        return rows[:, version.labels :], rows[:, version.labels - 1].astype(np.int64)
+    try:
+        batch = read_pickle(content)
+        data, labels = batch["data"], batch[version.labels]
+        if not isinstance(data, np.ndarray) or data.shape != (len(labels), ROW):
+            raise ValueError(f"{len(labels)} labels, but no {len(labels)} rows of {ROW} bytes")
+        if not all(type(label) is int for label in labels):
+            raise ValueError("a label that is no whole number")
+        return data, np.array(labels, np.int64)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise UserError(f"{file} is damaged: expected a pickled batch of images, found: {error}; {MEND}") from error
+
+
+def _check_labels(labels: NDArray[np.int64], cifar: Cifar, file: str) -> None:
+    wrong = labels[(labels < 0) | (labels >= cifar.classes)]
+    if len(wrong):
+        raise UserError(
+            f"{file} holds a label out of range: expected 0 to {cifar.classes - 1}, found {wrong[0]}; {MEND}"
+        )

@@ -1,0 +1,128 @@
+"""Pictures in a folder of one's own: a subfolder per class, or no classes at all.
+
+A picture's class is the path of its folder below the root (``cat``, ``birds/owl``); one that lies in the root itself
+has none, and is pretrained on but never evaluated with. Names that begin with a dot, and files that are no pictures by
+their ending, are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssl_bench.data.images import Images
+from ssl_bench.data.readers.pictures import ENDINGS, decode_all
+from ssl_bench.data.splits import SPLIT_SEED, hold_out
+from ssl_bench.errors import UserError
+
+TEST_FRACTION = 0.2  # where no test folder is given
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Where pictures lie, and how they are kept in memory."""
+
+    root: str | None
+    test_root: str | None  # pictures of the same classes; None: a fifth of each class of ``root``
+    stored: int  # side in pixels
+    skip: bool  # leave out what cannot be read
+    max_pixels: int  # of a picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """The pictures below a folder, sorted by name."""
+
+    root: Path
+    names: list[str]
+    labels: Tensor  # int64 [M], -1 where there is no class
+
+    def rows(self, index: Tensor) -> Listing:
+        return Listing(self.root, [self.names[row] for row in index.tolist()], self.labels[index])
+
+
+def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
+    """The classes, sorted, and the pictures of ``train`` and ``test``; nothing is decoded.
+
+    Raises:
+        UserError: there is no folder or no picture, or the test folder has classes that the other has not.
+    """
+    if folder.root is None:
+        raise UserError("dataset=folder needs to know where the pictures are: set dataset.root=<folder>.")
+    found = _pictures(Path(folder.root))
+    classes = sorted({_class(name) for name in found} - {""})
+    train = _listing(Path(folder.root), found, classes)
+    if folder.test_root is None:
+        rest, test = hold_out(train.labels, TEST_FRACTION, SPLIT_SEED)
+        return classes, {"train": train.rows(rest), "test": train.rows(test)}
+    found = _pictures(Path(folder.test_root))
+    unknown = sorted({_class(name) for name in found} - {*classes})
+    if unknown:
+        place = f"the class {unknown[0]!r}" if unknown[0] else "pictures without a class"
+        raise UserError(f"{folder.test_root} has {place}, which {folder.root} has not: name the classes alike.")
+    return classes, {"train": train, "test": _listing(Path(folder.test_root), found, classes)}
+
+
+def read_listing(listing: Listing, folder: Folder) -> Images:
+    """Decode the pictures; raises UserError as `decode_all`."""
+    found = decode_all(
+        [str(listing.root / name) for name in listing.names],
+        lambda path: Path(path).read_bytes(),
+        side=folder.stored,
+        skip=folder.skip,
+        max_pixels=folder.max_pixels,
+    )
+    skipped = tuple(Path(path).relative_to(listing.root).as_posix() for path in found.skipped)
+    return Images(found.images, listing.labels[found.kept], skipped)
+
+
+def restricted(root: Path, classes: Collection[str]) -> Listing:
+    """The pictures of ``classes`` below ``root``; raises UserError if a class has none."""
+    found = [name for wnid in classes if (root / wnid).is_dir() for name in _pictures(root / wnid, f"{wnid}/")]
+    absent = sorted({*classes} - {name.partition("/")[0] for name in found})
+    if absent:
+        raise UserError(f"{root} has no pictures of {len(absent)} of the {len(classes)} classes, such as {absent[0]}.")
+    number = {wnid: place for place, wnid in enumerate(sorted(classes))}
+    found.sort()
+    return Listing(root, found, torch.tensor([number[name.partition("/")[0]] for name in found]))
+
+
+def _listing(root: Path, names: list[str], classes: list[str]) -> Listing:
+    number = {name: place for place, name in enumerate(classes)}
+    return Listing(root, names, torch.tensor([number.get(_class(name), -1) for name in names]))
+
+
+def _class(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _pictures(root: Path, prefix: str = "") -> list[str]:
+    """Paths below ``root`` of all pictures, sorted alike on every machine; links are followed."""
+    found: list[str] = []
+
+    def visit(folder: Path, before: str, above: frozenset[tuple[int, int]]) -> None:
+        stat = os.stat(folder)
+        here = (stat.st_dev, stat.st_ino)
+        if here in above:
+            raise UserError(f"{folder} is a link to a folder that it lies in: remove it.")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    visit(folder / entry.name, f"{before}{entry.name}/", above | {here})
+                elif entry.name.lower().endswith(ENDINGS) and (entry.is_file() or entry.is_symlink()):
+                    found.append(before + entry.name)
+
+    try:
+        visit(root, prefix, frozenset())
+    except OSError as error:
+        raise UserError(f"Cannot look into {error.filename or root}: {error.strerror}; give another folder.") from error
+    if not found:
+        raise UserError(f"{root} holds no pictures: expected files ending in {', '.join(ENDINGS)}.")
+    return sorted(found)

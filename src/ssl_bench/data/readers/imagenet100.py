@@ -1,0 +1,50 @@
+"""ImageNet-100 (Tian, Krishnan & Isola 2020): 100 of ImageNet's classes, out of an ImageNet folder.
+
+The folder is laid out as everyone keeps it: ``train/n01558993/….JPEG`` and ``val/n01558993/….JPEG``; it may hold all
+1,000 classes. The official validation images are the test split here. Classes are numbered in the order of their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import os
+from pathlib import Path
+
+from ssl_bench.data.images import Images
+from ssl_bench.data.readers.folder import Folder, read_listing, restricted
+from ssl_bench.errors import UserError
+
+CLASSES = 100
+LIST = "imagenet100.txt"  # of the package
+PARTS = {"train": "train", "test": "val"}  # our splits, their folders
+SHA256 = "5ee5db69d488bb799a286d8e181801c3d02798776c1ce9203e5450f64e086e07"
+
+
+def class_list() -> list[str]:
+    """The WordNet names of the classes, sorted; raises UserError if the package's list was changed."""
+    content = importlib.resources.files("ssl_bench.data").joinpath(LIST).read_bytes()
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise UserError(f"The package's list {LIST} is not the published one: install ssl_bench anew.")
+    return sorted(content.decode().split())
+
+
+def read(folder: Folder, data_dir: Path) -> dict[str, Images]:
+    """``train`` and ``test`` (the official validation images) from ``folder.root``, or from ``data_dir``.
+
+    Raises:
+        UserError: there is no ImageNet folder, classes are missing, or a picture cannot be read.
+    """
+    classes = class_list()
+    root = Path(folder.root) if folder.root else _find(data_dir)
+    return {split: read_listing(restricted(root / name, classes), folder) for split, name in PARTS.items()}
+
+
+def _find(data_dir: Path) -> Path:
+    for place in (data_dir / "imagenet100", data_dir / "imagenet", data_dir):
+        if all(os.path.isdir(place / name) for name in PARTS.values()):
+            return place
+    raise UserError(
+        f"ImageNet-100 is not there: get ImageNet (ILSVRC 2012) from https://image-net.org, unpack it into "
+        f"{data_dir / 'imagenet'} as train/<class>/ and val/<class>/, or set dataset.root=<its folder>."
+    )

@@ -1,0 +1,80 @@
+"""STL-10 (Coates, Lee & Ng 2011), binary version, unpacked or straight from the archive.
+
+An image is 3 × 96 × 96 bytes, channel after channel and each column by column; labels are bytes from 1 to 10
+(https://cs.stanford.edu/~acoates/stl10/). ``train`` here is the official train and unlabeled together, as one pretrains
+on; only the first 5,000 images of it have a label.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_bench.data.images import Images
+from ssl_bench.data.readers import archive, downloads
+from ssl_bench.data.readers.idx import MEND
+from ssl_bench.errors import UserError
+
+CLASSES = 10
+SIDE = 96
+SIZE = 3 * SIDE * SIDE  # bytes of an image
+COUNTS = {"train": 5_000, "unlabeled": 100_000, "test": 8_000}
+FILES = ("train_X.bin", "train_y.bin", "unlabeled_X.bin", "test_X.bin", "test_y.bin")
+FOLDER = "stl10_binary"
+ARCHIVE = "stl10_binary.tar.gz"
+URL = f"http://ai.stanford.edu/~acoates/stl10/{ARCHIVE}"
+MD5 = "91f7769df0f17e558f3565bffb0c7dfb"
+STEP = 1_000  # images on their way into memory at a time
+
+
+def read(data_dir: Path) -> dict[str, Images]:
+    """``train`` (labelled, then unlabelled with -1) and ``test``, from ``data_dir``, or from the internet.
+
+    Raises:
+        UserError: the files are nowhere and cannot be fetched, or are damaged.
+    """
+    path = archive.find(data_dir, "stl10", FOLDER, ARCHIVE, FILES)
+    if path is None:
+        downloads.download_file(URL, data_dir, md5=MD5, what="STL-10")
+        path = data_dir / ARCHIVE
+    labelled = COUNTS["train"]
+    train = torch.empty(labelled + COUNTS["unlabeled"], 3, SIDE, SIDE, dtype=torch.uint8)
+    test = torch.empty(COUNTS["test"], 3, SIDE, SIDE, dtype=torch.uint8)
+    places = {"train_X.bin": train[:labelled], "unlabeled_X.bin": train[labelled:], "test_X.bin": test}
+    labels = {"train_y.bin": torch.full((len(train),), -1), "test_y.bin": torch.empty(len(test), dtype=torch.int64)}
+    with archive.intact(path):
+        for name, stream, size in archive.streams(path, FOLDER, FILES):
+            count = COUNTS[name.partition("_")[0]]
+            expected = count * SIZE if name in places else count
+            if size != expected:
+                raise UserError(f"{name} of {path} is damaged: expected {expected} bytes, found {size}; {MEND}")
+            if name in places:
+                _fill(places[name], stream)
+            else:
+                labels[name][:count] = _labels(stream.read(), f"{name} of {path}")
+    return {"train": Images(train, labels["train_y.bin"]), "test": Images(test, labels["test_y.bin"])}
+
+
+def _fill(place: Tensor, stream: IO[bytes]) -> None:
+    """Read images column by column into ``place``, u8 ``[M, 3, 96, 96]``."""
+    target = place.numpy()
+    for start in range(0, len(target), STEP):
+        part = target[start : start + STEP]
+        content = stream.read(len(part) * SIZE)
+        if len(content) < len(part) * SIZE:
+            raise EOFError("the end, too early")
+        part[:] = np.frombuffer(content, np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 1, 3, 2)
+
+
+def _labels(content: bytes, file: str) -> Tensor:
+    labels = torch.tensor(list(content)) - 1
+    wrong = labels[(labels < 0) | (labels >= CLASSES)]
+    if len(wrong):
+        raise UserError(
+            f"{file} holds a label out of range: expected 1 to {CLASSES}, found {int(wrong[0]) + 1}; {MEND}"
+        )
+    return labels

@@ -1,0 +1,83 @@
+"""Tiny-ImageNet (Stanford CS 231N, 2015): 200 classes of ImageNet at 64 × 64 pixels, zipped or unpacked.
+
+Its validation images are the test split here, since the labels of its test images were never published. Classes are
+numbered in the order of their WordNet names.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ssl_bench.data.images import Images
+from ssl_bench.data.readers import archive, downloads
+from ssl_bench.data.readers.idx import MEND
+from ssl_bench.data.readers.pictures import decode_all
+from ssl_bench.errors import UserError
+
+CLASSES = 200
+SIDE = 64
+FOLDER = "tiny-imagenet-200"
+ARCHIVE = "tiny-imagenet-200.zip"
+URL = f"http://cs231n.stanford.edu/{ARCHIVE}"
+MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+def read(data_dir: Path) -> dict[str, Images]:
+    """``train`` and ``test`` (the official validation images), from ``data_dir``, or from the internet.
+
+    Raises:
+        UserError: the files are nowhere and cannot be fetched, or are damaged.
+    """
+    path = archive.find(data_dir, "tiny_imagenet", FOLDER, ARCHIVE, ("wnids.txt", "val/val_annotations.txt"))
+    if path is None:
+        downloads.download_file(URL, data_dir, md5=MD5, what="Tiny-ImageNet")
+        path = data_dir / ARCHIVE
+    with archive.intact(path):
+        if path.is_dir():
+            return _read(path, _below(path), lambda name: (path / name).read_bytes())
+        with zipfile.ZipFile(path) as zipped:
+            for name in zipped.namelist():
+                archive.check_inside(path, name)
+            names = [name.removeprefix(f"{FOLDER}/") for name in zipped.namelist()]
+            return _read(path, names, lambda name: zipped.read(f"{FOLDER}/{name}"))
+
+
+def _read(path: Path, names: list[str], content: Callable[[str], bytes]) -> dict[str, Images]:
+    pictures = sorted(name for name in names if name.endswith(".JPEG"))
+
+    def lines(name: str) -> list[list[str]]:
+        if name not in names:
+            raise UserError(f"{path} is damaged: expected {name} in it, found no such file; {MEND}")
+        return [line.split() for line in content(name).decode(errors="replace").splitlines() if line.strip()]
+
+    number = {wnid: place for place, (wnid, *_) in enumerate(sorted(lines("wnids.txt")))}
+    said = {f"val/images/{line[0]}": line[1] for line in lines("val/val_annotations.txt") if len(line) > 1}
+    class_of = {
+        "train": {name: name.split("/")[1] for name in pictures if name.startswith("train/")},
+        "test": {name: said.get(name, "") for name in pictures if name.startswith("val/images/")},
+    }
+    unknown = [name for classes in class_of.values() for name, wnid in classes.items() if wnid not in number]
+    if unknown:
+        raise UserError(f"{path} is damaged: expected a class of wnids.txt for {unknown[0]}, found none; {MEND}")
+    splits = {}
+    for split, classes in class_of.items():
+        found = decode_all(
+            list(classes),
+            content,
+            side=SIDE,
+            skip=False,
+            max_pixels=SIDE * SIDE,
+            advice=f"it belongs to {path}: {MEND[:-1]}",
+        )
+        splits[split] = Images(found.images, torch.tensor([number[wnid] for wnid in classes.values()]))
+    return splits
+
+
+def _below(folder: Path) -> list[str]:
+    """All files below ``folder``, as an archive names them."""
+    return [Path(place, name).relative_to(folder).as_posix() for place, _, names in os.walk(folder) for name in names]

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ssl_bench.data import catalog
+from ssl_bench.data.images import Images
+from ssl_bench.data.readers import imagenet100
+from ssl_bench.data.readers.folder import Folder
+from ssl_bench.errors import UserError
+
+KEPT = Folder(root=None, test_root=None, stored=8, skip=False, max_pixels=10**6)
+
+
+def place(root: Path, name: str, level: int) -> Path:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (10, 6), level).save(path)
+    return path
+
+
+def animals(root: Path, each: int = 10) -> Path:
+    for number, name in enumerate(("cat", "birds/owl", "birds/köder-日本", "d" * 200)):
+        for image in range(each):
+            place(root, f"{name}/{image}.png", 50 * number + image)
+    return root
+
+
+def load(root: Path, name: str = "folder", **changes: object) -> dict[str, Images]:
+    return catalog.load(catalog.find(name, replace(KEPT, root=str(root), **changes)), "unused")  # type: ignore[arg-type]
+
+
+def refusal(root: Path, **changes: object) -> str:
+    with pytest.raises(UserError) as caught:
+        load(root, **changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def levels(images: Images) -> list[int]:
+    return images.images[:, 0, 0, 0].tolist()
+
+
+def test_classes_are_the_folders_however_deep_and_a_fifth_of_each_is_the_test(tmp_path: Path) -> None:
+    root = animals(tmp_path / "animals")
+    entry = catalog.find("folder", replace(KEPT, root=str(root)))
+    assert (entry.classes, entry.train, entry.test, entry.channels, entry.height) == (4, 32, 8, 3, 8)
+    splits = load(root)
+    assert sorted(levels(splits["train"]) + levels(splits["test"])) == sorted(
+        50 * number + image for number in range(4) for image in range(10)
+    )
+    assert splits["test"].labels.bincount().tolist() == [2, 2, 2, 2]
+    written = [2, 1, 0, 3]  # the classes by name: birds/köder-日本, birds/owl, cat, ddd…
+    for split in splits.values():
+        assert [written[label] for label in split.labels.tolist()] == [level // 50 for level in levels(split)]
+    again = load(root)
+    assert {name: split.digest() for name, split in again.items()} == {
+        name: split.digest() for name, split in splits.items()
+    }
+
+
+def test_a_test_folder_leaves_all_of_the_other_for_training(tmp_path: Path) -> None:
+    root, other = animals(tmp_path / "a"), tmp_path / "b"
+    place(other, "cat/x.webp", 7)
+    splits = load(root, test_root=str(other))
+    assert (len(splits["train"]), len(splits["test"])) == (40, 1)
+    assert splits["test"].labels.tolist() == [2]
+    place(other, "dog/x.png", 7)
+    assert "has the class 'dog', which" in refusal(root, test_root=str(other))
+
+
+def test_pictures_without_classes_are_all_for_training(tmp_path: Path) -> None:
+    for number in range(5):
+        place(tmp_path, f"{number}.PNG", number)
+    splits = load(tmp_path)
+    assert levels(splits["train"]) == [0, 1, 2, 3, 4]
+    assert splits["train"].labels.tolist() == [-1] * 5
+    assert len(splits["test"]) == 0
+    animals(tmp_path, each=5)
+    assert sorted(set(load(tmp_path)["train"].labels.tolist())) == [-1, 0, 1, 2, 3]
+
+
+def test_what_is_no_picture_by_its_name_is_passed_over(tmp_path: Path) -> None:
+    root = animals(tmp_path)
+    for name in ("notes.txt", "cat/.hidden.png", "cat/._0.png", ".git/x.png", "cat/model.pth"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"no picture")
+    (root / "empty class").mkdir()
+    os.mkfifo(root / "cat" / "pipe.png")
+    assert catalog.find("folder", replace(KEPT, root=str(root))).classes == 4
+    assert len(load(root)["train"]) == 32
+
+
+def test_links_are_followed_unless_they_lead_into_themselves(tmp_path: Path) -> None:
+    animals(tmp_path / "elsewhere")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "linked").symlink_to(tmp_path / "elsewhere" / "cat")
+    place(root, "other/a.png", 1)
+    (root / "other" / "b.png").symlink_to(tmp_path / "elsewhere" / "cat" / "0.png")
+    splits = load(root)
+    assert len(splits["train"]) + len(splits["test"]) == 12
+    (root / "other" / "round").symlink_to(root)
+    assert "is a link to a folder that it lies in" in refusal(root)
+
+
+@pytest.mark.parametrize("kind", ["half", "empty", "dangling"])
+def test_a_broken_picture_ends_the_run_or_is_left_out_and_counted(kind: str, tmp_path: Path) -> None:
+    root = animals(tmp_path)
+    path = root / "cat" / "3.png"
+    content = path.read_bytes()
+    path.unlink()
+    if kind == "dangling":
+        path.symlink_to("nowhere.png")
+    else:
+        path.write_bytes(content[:40] if kind == "half" else b"")
+    assert refusal(root).startswith(f"{path} cannot be read as a picture: ")
+    splits = load(root, skip=True)
+    assert [name for split in splits.values() for name in split.skipped] == ["cat/3.png"]
+    assert sum(map(len, splits.values())) == 39
+    assert all(len(split.labels) == len(split.images) for split in splits.values())
+
+
+def test_what_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
+    assert (
+        refusal(tmp_path / "nowhere")
+        == f"Cannot look into {tmp_path / 'nowhere'}: No such file or directory; give another folder."
+    )
+    assert f"{tmp_path} holds no pictures: expected files ending in .png, " in refusal(tmp_path)
+    with pytest.raises(UserError, match=r"set dataset\.root=<folder>"):
+        catalog.find("folder", KEPT)
+    place(tmp_path, "cat/1.png", 1)
+    assert "Class 0 has 1 image(s), too few" in refusal(tmp_path)
+
+
+# -- ImageNet-100 ---------------------------------------------------------------------------------
+
+
+def test_the_hundred_classes_are_those_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = imagenet100.class_list()
+    assert len(set(classes)) == imagenet100.CLASSES == catalog.find("imagenet100").classes
+    assert classes == sorted(classes)
+    assert all(len(name) == 9 and name[0] == "n" and name[1:].isdigit() for name in classes)
+    monkeypatch.setattr(imagenet100, "SHA256", hashlib.sha256(b"").hexdigest())
+    with pytest.raises(UserError, match="is not the published one"):
+        imagenet100.class_list()
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path) -> Path:
+    """An ImageNet folder of two pictures a class, one of each for validation, with a class that is not wanted."""
+    for number, wnid in enumerate([*imagenet100.class_list(), "n00000001"]):
+        for image in range(2):
+            place(tmp_path, f"imagenet/train/{wnid}/{wnid}_{image}.JPEG", number)
+        place(tmp_path, f"imagenet/val/{wnid}/ILSVRC2012_val_{number:08d}.JPEG", number)
+    return tmp_path
+
+
+def test_imagenet100_is_the_hundred_classes_of_an_imagenet_folder(imagenet: Path) -> None:
+    for folder, data_dir in ((KEPT, imagenet), (replace(KEPT, root=str(imagenet / "imagenet")), Path("unused"))):
+        splits = imagenet100.read(folder, data_dir)
+        assert splits["train"].labels.tolist() == [number for number in range(100) for _ in range(2)]
+        assert splits["test"].labels.tolist() == levels(splits["test"]) == list(range(100))
+    with pytest.raises(UserError, match=r"train split of imagenet100 .* 126689 × 3 × 8 × 8, found 200 × 3 × 8 × 8"):
+        catalog.load(catalog.find("imagenet100", KEPT), imagenet)
+
+
+def test_an_imagenet_folder_without_a_class_or_none_at_all_is_asked_for(imagenet: Path, tmp_path: Path) -> None:
+    missing = imagenet / "imagenet" / "val" / imagenet100.class_list()[7]
+    for path in missing.iterdir():
+        path.unlink()
+    missing.rmdir()
+    with pytest.raises(UserError, match=f"val has no pictures of 1 of the 100 classes, such as {missing.name}"):
+        imagenet100.read(KEPT, imagenet)
+    with pytest.raises(
+        UserError, match=r"ImageNet-100 is not there: get ImageNet .* or set dataset\.root=<its folder>"
+    ):
+        imagenet100.read(KEPT, tmp_path / "nowhere")

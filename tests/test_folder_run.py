@@ -1,0 +1,66 @@
+"""A folder of one's own pictures, from files to the record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_bench import load_encoder
+from ssl_bench.config import compose
+from ssl_bench.run import run
+
+WORDS = [
+    *("dataset=folder", "dataset.size=8", "scale=smoke", "method=simclr", "batch_size=16", "epochs=1"),
+    *("trainer.threads=1", "trainer.precision=32-true", "trainer.progress=false"),
+]
+
+
+def pictures(root: Path, classes: int) -> Path:
+    random = np.random.default_rng(0)
+    for number in range(60):
+        folder = root / f"class {number % classes}" if classes else root
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = random.integers(0, 80, (12, 9 + number % 7, 3)) + 60 * (number % 3)
+        Image.fromarray(noise.astype(np.uint8)).save(folder / f"{number}.png")
+    return root
+
+
+def trained(root: Path, *words: str) -> dict[str, Any]:
+    """The record, as it is written."""
+    done = run(compose([*WORDS, f"dataset.root={root}", f"runs_dir={root.parent / 'runs'}", *words]))
+    path = root.parent / "runs" / done["fingerprint"]
+    assert load_encoder(path) is not None
+    assert (path / "tsne.png").exists()
+    found: dict[str, Any] = json.loads((path / "record.json").read_text())
+    return found
+
+
+@pytest.mark.slow
+def test_a_folder_goes_to_the_record_without_its_place_and_with_what_was_left_out(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "pictures", classes=3)
+    (root / "class 1" / "0.jpg").write_bytes(b"broken")
+    record = trained(root, "dataset.on_error=skip")
+    assert sum(record["skipped_images"].values()) == 1
+    assert record["images"]["test"] + record["skipped_images"]["test"] == 12
+    assert {record["results"][network]["knn1"] is not None for network in record["results"]} == {True}
+    assert str(tmp_path) not in json.dumps(record)
+
+
+@pytest.mark.slow
+def test_a_folder_that_moves_keeps_the_names_of_its_runs(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "pictures", classes=3)
+    first = trained(root)
+    assert trained(root.rename(tmp_path / "elsewhere")) == first
+
+
+@pytest.mark.slow
+def test_pictures_without_classes_train_an_encoder_and_are_not_scored(tmp_path: Path) -> None:
+    record = trained(pictures(tmp_path / "pictures", classes=0))
+    assert record["images"] == {"pretraining": 60, "bank": 0, "probe": 0, "validation": 0, "test": 0}
+    for scores in record["results"].values():
+        assert set(scores.values()) == {None}

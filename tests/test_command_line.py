@@ -108,7 +108,7 @@ def test_help_shows_every_option_of_the_chosen_files_with_default_allowed_values
         assert "  method=" + method.partition("=")[2] + " " in out
     byol = answers(["method=byol", "epochs=3", "--help"], COLUMNS="160")[0][1]
     (entry,) = [line for line in byol.splitlines() if line.startswith("  method.momentum=")]
-    assert " ".join(entry.split()) == "method.momentum=0.95 [0..1] η of ξ ← ηξ + (1 − η)θ"
+    assert " ".join(entry.split()) == "method.momentum=0.9 [0..1] η of ξ ← ηξ + (1 − η)θ"
     assert "  epochs=3 " in byol
     assert "method.lookahead" not in byol
 

@@ -24,6 +24,7 @@ RECIPE = Recipe(
     bias_and_norm_lr=1.0,
     trust=0.01,
     scale_lr_with_batch=False,
+    accumulate=1,
     batch_size=64,
     warmup=0.2,
     schedule="step",

@@ -372,9 +372,13 @@ def help_text(words: Sequence[str] = ()) -> str:
         "",
         "Choices (--help after a choice shows its options, as in method=byol --help):",
     ]
-    lines += [f"  {group}={choices[group]:<{24 - len(group)}}{' | '.join(known)}" for group, known in GROUPS.items()]
+    width = shutil.get_terminal_size().columns
+    for group, known in GROUPS.items():
+        entry = f"  {group}={choices[group]:<{24 - len(group)}}"
+        wrapped = textwrap.wrap(" | ".join(known), max(width - len(entry), 40))
+        lines += [entry + wrapped[0], *(" " * len(entry) + line for line in wrapped[1:])]
     lines += ["", "Options, with the allowed values; a round bracket leaves its end of the range out:"]
-    column, width = 40, shutil.get_terminal_size().columns
+    column = 40
     for key, option in options.items():
         entry = f"  {key}={typed(values[key])}"
         meaning = textwrap.wrap(f"{option.allowed}  {option.meaning}".strip(), max(width - column, 40))

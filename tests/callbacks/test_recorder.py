@@ -36,7 +36,7 @@ def train(recorder: Recorder, first: int, end: int) -> None:
         batch: Any = None
         recorder.on_train_batch_start(trainer, method, batch, batch_idx)
         figures = {"margin": LOSSES[number] / 3}
-        recorder.on_train_batch_end(trainer, method, {"loss": LOSSES[number], "figures": figures}, batch, batch_idx)
+        recorder.on_train_batch_end(trainer, method, {"value": LOSSES[number], "figures": figures}, batch, batch_idx)
         if last:
             recorder.on_train_epoch_end(trainer, method)
 

@@ -75,6 +75,7 @@ def distance(a: Any, b: Any) -> float:
 def test_training_follows_algorithm_1_across_epoch_ends(fit: Fit, lookahead: int, lam: float, decay: bool) -> None:
     words = [
         "method=clbo",
+        "method.temperature=0.2",
         f"method.lookahead={lookahead}",
         f"method.proximal={lam}",
         "method.teacher_step=0.2",

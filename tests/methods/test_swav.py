@@ -141,11 +141,12 @@ def test_a_view_is_assigned_among_its_own_queue(monkeypatch: pytest.MonkeyPatch)
     method, _ = swav("method.queue=16", "method.queue_from=1")
     monkeypatch.setattr(type(method), "epoch", 1)
     rows, *keys = (z / z.norm(dim=1, keepdim=True) for z in draws(3))
-    method.queues.push(keys)
+    method.queues.hold(keys)
+    method.queues.push_held()
     for view in (0, 1):
         scores = (torch.cat([rows, keys[view]]) @ method.prototypes.T).detach().double()
         torch.testing.assert_close(
-            method.codes(rows, view), by_loops(scores, 0.05, 3)[:16].float(), atol=1e-5, rtol=1e-4
+            method.codes(rows, view), by_loops(scores, method.epsilon, 3)[:16].float(), atol=1e-5, rtol=1e-4
         )
 
 

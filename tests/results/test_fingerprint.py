@@ -99,13 +99,3 @@ def test_a_recipe_counts_by_its_values_not_by_its_name() -> None:
     assert name("method=supervised", "recipe=original") == name("method=supervised")
     assert name("method=clbo", "recipe=original") == name("method=clbo", "method.epoch_unit=teacher")
     assert name("method=byol", "recipe=original") != name("method=byol")
-
-
-def test_the_optimisers_newer_keys_leave_the_names_of_older_runs_alone() -> None:
-    config: dict[str, Any] = compose([])
-    before = fingerprint(config, data_digest="d", precision="32-true")
-    for key in ("name", "trust", "bias_and_norm_lr"):
-        del config["optimizer"][key]
-    assert fingerprint(config, data_digest="d", precision="32-true") == before
-    assert name("optimizer.name=lars") != before
-    assert name("optimizer.name=lars", "optimizer.trust=0.01") != name("optimizer.name=lars")

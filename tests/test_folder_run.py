@@ -44,9 +44,12 @@ def trained(root: Path, *words: str) -> dict[str, Any]:
 def test_a_folder_goes_to_the_record_without_its_place_and_with_what_was_left_out(tmp_path: Path) -> None:
     root = pictures(tmp_path / "pictures", classes=3)
     (root / "class 1" / "0.jpg").write_bytes(b"broken")
+    for number in range(20):
+        Image.new("L", (9, 9), 77).save(root / "class 2" / f"same {number}.png")
     record = trained(root, "dataset.on_error=skip")
     assert sum(record["skipped_images"].values()) == 1
-    assert record["images"]["test"] + record["skipped_images"]["test"] == 12
+    assert record["images"]["test"] + record["skipped_images"]["test"] == 16
+    assert record["test_images_in_train"] > 1
     assert {record["results"][network]["knn1"] is not None for network in record["results"]} == {True}
     assert str(tmp_path) not in json.dumps(record)
 

@@ -147,6 +147,11 @@ def test_the_wheel_holds_every_package() -> None:
     # conf is mapped into the package from the top of the repository.
     assert set(setuptools["packages"]) == packages | {"ssl_bench.conf"}
     assert len(setuptools["packages"]) == len(set(setuptools["packages"]))
+    others = {ids(file) for file in SOURCE.rglob("*.*") if file.suffix not in (".py", ".pyc") and file.is_file()}
+    others -= {name for name in others if name.startswith("conf/")}
+    assert {
+        name for pattern in setuptools["package-data"]["ssl_bench"] for name in map(ids, SOURCE.glob(pattern))
+    } == others
     assert setuptools["package-dir"]["ssl_bench.conf"] == CONF.name
 
 

@@ -38,6 +38,7 @@ from ssl_bench.callbacks.timing import Timing
 from ssl_bench.config import Config
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
+from ssl_bench.data.images import repeats
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.backbone import recalibrate
@@ -183,6 +184,9 @@ def _run(
     for split, images in data.splits.items():
         if images.skipped:
             tell(f"{len(images.skipped)} broken picture(s) of {split} left out, such as {images.skipped[0]}.")
+    repeated = repeats(data.splits["train"], data.splits["test"])
+    if repeated:
+        tell(f"{repeated} of {len(data.splits['test'])} test images are training images, too, pixel for pixel.")
     trainer = pl.Trainer(
         accelerator=resolve_accelerator(config),
         devices=chosen["devices"],
@@ -234,6 +238,7 @@ def _run(
         "images": {part: len(getattr(data.parts, part)) for part in ("pretraining", "bank", "probe", "validation")}
         | {"test": len(data.splits["test"])},
         "skipped_images": {split: len(images.skipped) for split, images in data.splits.items()},
+        "test_images_in_train": repeated,
         "student_steps": method.student_steps,
         "train_seconds": round(timing.seconds, 2),
         "images_per_second": round(timing.images_per_second, 1),

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from ssl_bench.data.images import Images
+from ssl_bench.data.images import Images, repeats
 
 
 def random_images(seed: int = 0) -> Images:
@@ -55,3 +55,14 @@ def test_digest_is_sha256_of_type_shape_and_bytes() -> None:
         label.to_bytes(8, "little", signed=True) for label in split.labels.tolist()
     )
     assert split.digest() == hashlib.sha256(content).hexdigest()
+
+
+def test_an_image_is_repeated_where_every_pixel_is_the_same() -> None:
+    train = torch.randint(0, 256, (20, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    test = torch.cat([train[[3, 7, 3]], train[5:7]])
+    test[3, 0, 0, 0] ^= 1
+    none = torch.zeros(20, dtype=torch.int64)
+    strided = test.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    for others in (test, strided):
+        assert repeats(Images(train, none), Images(others, none[:5])) == 4
+    assert repeats(Images(train, none), Images(test[:0], none[:0])) == 0

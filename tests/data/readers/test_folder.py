@@ -102,9 +102,10 @@ def test_links_are_followed_unless_they_lead_into_themselves(tmp_path: Path) -> 
     root.mkdir()
     (root / "linked").symlink_to(tmp_path / "elsewhere" / "cat")
     place(root, "other/a.png", 1)
+    place(root, "other/c.png", 1)
     (root / "other" / "b.png").symlink_to(tmp_path / "elsewhere" / "cat" / "0.png")
     splits = load(root)
-    assert len(splits["train"]) + len(splits["test"]) == 12
+    assert len(splits["train"]) + len(splits["test"]) == 13
     (root / "other" / "round").symlink_to(root)
     assert "is a link to a folder that it lies in" in refusal(root)
 
@@ -135,7 +136,11 @@ def test_what_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"set dataset\.root=<folder>"):
         catalog.find("folder", KEPT)
     place(tmp_path, "cat/1.png", 1)
-    assert "Class 0 has 1 image(s), too few" in refusal(tmp_path)
+    place(tmp_path, "cat/2.png", 1)
+    assert refusal(tmp_path).startswith(f"The class 'cat' of {tmp_path} has 2 picture(s), but each needs 3 at least: ")
+    assert len(load(tmp_path, test_root=str(tmp_path))["train"]) == 2
+    place(tmp_path, "cat/3.png", 1)
+    assert len(load(tmp_path)["train"]) == 2
 
 
 # -- ImageNet-100 ---------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def test_a_jpeg_is_what_it_was_in_colour(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["L", "1", "I;16"])
 def test_gray_becomes_equal_red_green_and_blue(mode: str) -> None:
     if mode == "I;16":
-        image, expected = Image.fromarray(GRAY.astype(np.uint16) * 257), GRAY
+        image, expected = Image.fromarray(GRAY.astype(np.uint16) * 256 + 255 - GRAY), GRAY
     elif mode == "1":
         image, expected = Image.fromarray(GRAY > 70), np.where(GRAY > 70, 255, 0)
     else:
@@ -140,7 +140,8 @@ def broken() -> dict[str, bytes]:
         "half a PNG": png[: len(png) // 2],
         "a changed PNG": png[:50] + bytes([png[50] ^ 255]) + png[51:],
         "a bomb": wide + struct.pack(">I", zlib.crc32(wide[12:])) + png[33:],
-        "a drawing program": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+        "a program": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+        "another format": b"P5 2 2 255\n" + bytes(4),
     }
 
 

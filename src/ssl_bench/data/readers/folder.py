@@ -50,13 +50,20 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
     """The classes, sorted, and the pictures of ``train`` and ``test``; nothing is decoded.
 
     Raises:
-        UserError: there is no folder or no picture, or the test folder has classes that the other has not.
+        UserError: there is no folder or no picture, a class is too small, or the test folder has another class.
     """
     if folder.root is None:
         raise UserError("dataset=folder needs to know where the pictures are: set dataset.root=<folder>.")
     found = _pictures(Path(folder.root))
     classes = sorted({_class(name) for name in found} - {""})
     train = _listing(Path(folder.root), found, classes)
+    fewest = 2 if folder.test_root else 3  # one to learn from, one for validation, one for the test
+    for number, count in enumerate(train.labels[train.labels >= 0].bincount().tolist()):
+        if count < fewest:
+            raise UserError(
+                f"The class {classes[number]!r} of {folder.root} has {count} picture(s), but each needs {fewest} at "
+                "least: add pictures of it or remove it."
+            )
     if folder.test_root is None:
         rest, test = hold_out(train.labels, TEST_FRACTION, SPLIT_SEED)
         return classes, {"train": train.rows(rest), "test": train.rows(test)}

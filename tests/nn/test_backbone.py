@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import build_backbone, recalibrate
@@ -92,3 +92,23 @@ def test_an_mlp_has_norm_and_relu_between_its_linear_layers_and_a_plain_end(laye
 def test_an_mlp_without_layers_is_the_identity() -> None:
     x = torch.randn(3, 6)
     assert torch.equal(mlp(6, 5, 4, 0, output_norm=False)(x), x)
+
+
+def test_weight_gradients_over_a_single_pixel_are_right_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    network, _ = build_backbone("resnet18", stem="small", width=16, channels=1)
+    conv = network.layer4[0].conv1
+    images = torch.randn(32, conv.in_channels, 1, 1)
+
+    def gradient(mixed: bool) -> Tensor:
+        conv.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            out = conv(images)
+        out.float().square().sum().backward()
+        found: Tensor = conv.weight.grad
+        return found.clone()
+
+    expected = gradient(False)
+    for _ in range(20):  # what a wrong kernel leaves unwritten holds whatever was there before
+        del [torch.full((1 << 18,), 1e30) for _ in range(4)][:]
+        torch.testing.assert_close(gradient(True), expected, rtol=0.05, atol=0.05 * float(expected.abs().max()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
@@ -16,6 +17,20 @@ LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
+
+
+class StridedConv(nn.Conv2d):
+    """A convolution that forgets its stride over a single pixel, where the stride changes nothing.
+
+    There oneDNN returns a wrong weight gradient in bfloat16 (seen with torch 2.14 on the CPU: values of 1e35). Small
+    views in deep stages come to it.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.shape[-2:] == (1, 1):
+            return F.conv2d(input, weight, bias, 1, self.padding, self.dilation, self.groups)
+        output: Tensor = super()._conv_forward(input, weight, bias)
+        return output
 
 
 class ResNet(TorchvisionResNet):
@@ -46,6 +61,8 @@ class ResNet(TorchvisionResNet):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.stride == (2, 2):
+                    module.__class__ = StridedConv
 
 
 def build_backbone(name: str, *, stem: str, width: int, channels: int) -> tuple[nn.Module, int]:

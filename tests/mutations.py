@@ -427,10 +427,8 @@ MUTATIONS = [
         "methods/test_swav.py",
         (
             "swav: sinkhorn ends with the prototypes",
-            "log = log - log.logsumexp(0, keepdim=True)  # every prototype the same\n"
-            "        log = log - log.logsumexp(1, keepdim=True)",
-            "log = log - log.logsumexp(1, keepdim=True)  # every prototype the same\n"
-            "        log = log - log.logsumexp(0, keepdim=True)",
+            "        images = 1 / (kernel @ prototypes)\n    return images",
+            "        images = 1 / (kernel @ prototypes)\n    prototypes = 1 / (images @ kernel)\n    return images",
             "codes_equal_the_iteration_on_plain_exponentials",
         ),
         (

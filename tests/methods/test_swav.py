@@ -37,8 +37,17 @@ def by_loops(s: torch.Tensor, epsilon: float, iterations: int) -> torch.Tensor:
     return (q * images).T
 
 
-def test_codes_equal_the_iteration_on_plain_exponentials() -> None:
-    torch.testing.assert_close(sinkhorn(scores(), epsilon=0.05, iterations=3), by_loops(scores(), 0.05, 3))
+@pytest.mark.parametrize("epsilon", [0.02, 0.05, 0.5])  # on logarithms, and twice by factors
+def test_codes_equal_the_iteration_on_plain_exponentials(epsilon: float) -> None:
+    torch.testing.assert_close(sinkhorn(scores(), epsilon=epsilon, iterations=3), by_loops(scores(), epsilon, 3))
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.025, 0.05])
+def test_codes_are_finite_for_the_most_unequal_cosines(epsilon: float) -> None:
+    extreme = torch.full((6, 4), -1.0)
+    extreme[0, 0] = 1.0
+    codes = sinkhorn(extreme, epsilon=epsilon, iterations=3)
+    torch.testing.assert_close(codes.sum(1), torch.ones(6))
 
 
 def test_every_images_code_sums_to_one_and_prototypes_balance_with_iterations() -> None:

@@ -30,26 +30,26 @@ SAFE_EXPONENT = 80.0  # exp(−80) is far from underflow in float32
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int) -> Tensor:
+def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int, rows: int | None = None) -> Tensor:
     """Codes ``[N, P]`` of cosines ``[N, P]``: rows sum to 1, columns nearly to N / P (eq. 5, section 3.1).
 
     Starts from exp(scores / epsilon) and in turn gives all prototypes, then all images, equal mass. Larger ``epsilon``
-    makes the codes softer.
+    makes the codes softer. ``rows`` asks for the codes of the first so many images only.
     """
     if 2 / epsilon > SAFE_EXPONENT:
         log = scores / epsilon
         for _ in range(iterations):
             log = log - log.logsumexp(0, keepdim=True)  # every prototype the same
             log = log - log.logsumexp(1, keepdim=True)  # every image 1
-        return log.exp()
+        return log[:rows].exp()
     # The same, five times as fast: only factors of rows and columns change. One maximum for all, since one for each
     # row would give other codes after finitely many iterations.
-    kernel = ((scores - scores.max()) / epsilon).exp()
+    kernel = scores.sub(scores.max()).div_(epsilon).exp_()
     images = scores.new_ones(len(scores))
     for _ in range(iterations):
         prototypes = 1 / (images @ kernel)
         images = 1 / (kernel @ prototypes)
-    return images[:, None] * kernel * prototypes
+    return images[:rows, None] * kernel[:rows] * prototypes
 
 
 class SwAV(Method):
@@ -104,7 +104,7 @@ class SwAV(Method):
             if queue.full:
                 everything = torch.cat([rows, queue.rows.to(rows)])
         scores = everything @ self.prototypes.T
-        return sinkhorn(scores, epsilon=self.epsilon, iterations=self.iterations)[: len(rows)]
+        return sinkhorn(scores, epsilon=self.epsilon, iterations=self.iterations, rows=len(rows))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Zero and not None, on which a fused optimiser insists; the weight decay that is left only shortens them.

@@ -216,13 +216,13 @@ MUTATIONS = [
             "ema: the momentum has no schedule",
             "momentum = cosine(self.momentum, 1.0, self.progress)",
             "momentum = self.momentum",
-            "the_teacher_is_the_moving_average_under_its_schedule[cosine]",
+            "the_teacher_is_the_moving_average_under_its_schedule[cosine-byol]",
         ),
         (
             "ema: rate and momentum are exchanged",
             "teachers.step_towards(self.teacher, self.student, 1 - momentum)",
             "teachers.step_towards(self.teacher, self.student, momentum)",
-            "the_teacher_is_the_moving_average_under_its_schedule[constant]",
+            "the_teacher_is_the_moving_average_under_its_schedule[constant-byol]",
         ),
     ),
     *_of(

@@ -433,9 +433,15 @@ MUTATIONS = [
         ),
         (
             "swav: prototypes are not balanced",
+            "        prototypes = 1 / (images @ kernel)",
+            "        prototypes = torch.ones_like(kernel[0])",
+            "every_images_code_sums_to_one_and_prototypes_balance_with_iterations",
+        ),
+        (
+            "swav: prototypes are not balanced on logarithms",
             "        log = log - log.logsumexp(0, keepdim=True)  # every prototype the same\n",
             "",
-            "every_images_code_sums_to_one_and_prototypes_balance_with_iterations",
+            "codes_equal_the_iteration_on_plain_exponentials",
         ),
         (
             "swav: prototypes wake an epoch early",

@@ -468,9 +468,9 @@ MUTATIONS = [
             "a_view_is_assigned_among_its_own_queue",
         ),
         (
-            "swav: a view predicts its own code",
-            "                if v != i:",
-            "                if True:",
+            "swav: the temperature is left out",
+            "F.log_softmax(scores / self.temperature, dim=1)",
+            "F.log_softmax(scores, dim=1)",
             "the_loss_predicts_each_full_size_code_from_every_other_view",
         ),
     ),

@@ -66,7 +66,7 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
 
     ``data`` is read for methods that keep something for every image: those with a key ``instances``.
     """
-    left_out = ("name", "target", "projector", "sets", "original")
+    left_out = ("name", "target", "projector")
     options = {key: value for key, value in config["method"].items() if key not in left_out}
     if "instances" in options:
         options["instances"] = data.parts.pretraining if data else sequential(dataset.train)

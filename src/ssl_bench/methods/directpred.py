@@ -6,7 +6,7 @@ BYOL with a linear predictor W that is not trained but set from the correlation 
     pⱼ = √(sⱼ / s_max) + ε      ("outside");      pⱼ = √(sⱼ / s_max + ε)      ("inside")             (eqs. 18, 19)
 
 f: the student's embeddings. The cosine loss ignores the scale of W, so dividing by s_max only says what ε is compared
-with. Baselines: ``predictor.kind: linear`` (W trained by gradient), ``two_layer`` (BYOL's), ``optimal`` (the W of
+with. Baselines: ``kind: linear`` (W trained by gradient), ``two_layer`` (BYOL's), ``optimal`` (the W of
 least squares, E[z' fᵀ] (F + εI)⁻¹), and with ``momentum: 0`` no moving average at all.
 
 Deviations: directions are averaged (``symmetrize: mean``); ``center`` subtracts each batch's own mean; the teacher

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
+from ssl_bench.losses import over_pairs
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.queue import Queues
 
@@ -83,17 +84,17 @@ class SwAV(Method):
         embeddings = [F.normalize(z, dim=1) for z in student]
         scores = [z @ self.prototypes.T for z in embeddings]  # [n, P]
         gathered = [gather(F.normalize(z.detach(), dim=1)) for z in target]  # [N, D]
-        losses = []
-        for i, rows in enumerate(gathered):
-            codes = self.codes(rows, i)[batch.place.first :][: len(scores[i])]  # [n, P]
-            for v in range(len(scores)):
-                if v != i:
-                    losses.append(-(codes * F.log_softmax(scores[v] / self.temperature, dim=1)).sum(1).mean())
+        own = slice(batch.place.first, batch.place.first + len(batch))
+        codes = [self.codes(rows, view)[own] for view, rows in enumerate(gathered)]  # [n, P]
         if self.queues is not None:
             self.queues.hold(gathered)
-        loss = torch.stack(losses).mean()
+        loss = over_pairs(self.prediction_loss, scores, codes)
         self.figures = {"loss_over_ln_p": loss.detach() / math.log(len(self.prototypes))}  # 1: nothing is told apart
         return loss
+
+    def prediction_loss(self, scores: Tensor, codes: Tensor) -> Tensor:
+        """ℓ(z, q) of one view's scores and another's codes, ``[n, P]`` each (eq. 2)."""
+        return -(codes * F.log_softmax(scores / self.temperature, dim=1)).sum(1).mean()
 
     @torch.no_grad()
     def codes(self, rows: Tensor, view: int) -> Tensor:

@@ -22,7 +22,15 @@ from ssl_bench.options import BLOCKS, GROUPS, Option, typed
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-CONF_FILES = [("", "config.yaml"), *((group, f"{group}/{choice}.yaml") for group in GROUPS for choice in GROUPS[group])]
+CONF_FILES = [
+    ("", "config.yaml"),
+    *(
+        (group, f"{group}/{choice}.yaml")
+        for group in GROUPS
+        for choice in GROUPS[group]
+        if not (group == "experiment" and experiments.is_sweep(choice))
+    ),
+]
 CHOSEN = list(itertools.product(GROUPS["method"], GROUPS["dataset"], GROUPS["scale"], ["shared", "original"]))
 IDENTIFIERS = {"name", "target", "instances"}
 OPTIONS_CALLED_NAME = {"backbone.name", "optimizer.name", "order.name"}

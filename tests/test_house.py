@@ -22,6 +22,7 @@ CONF = ROOT / "conf"
 FLOORS = (
     ("errors",),
     ("schedules", "distributed", "batch", "options"),
+    ("experiments",),
     ("augment", "teachers", "evaluation", "losses", "nn", "optim"),
     ("methods", "data", "results", "loggers"),
     ("callbacks",),  # they read methods and write results

@@ -24,6 +24,7 @@ from ssl_bench.methods.base import Method, Network
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.nn.heads import mlp
 from ssl_bench.optim import Recipe
+from ssl_bench.results.fingerprint import fingerprint
 
 
 def build(config: Config) -> tuple[Method, DataModule]:
@@ -154,6 +155,17 @@ def build_protocols(config: Config) -> list[Protocol]:
     names = dict.fromkeys([*chosen["protocols"], *chosen["curves"], chosen["monitor"]])
     probe = LinearProbe(**_tuples(chosen["linear"]), seed=0)
     return protocols(list(names), probe, refit=config["labels"] is None)
+
+
+def fingerprint_of(config: Config, data_digest: str) -> str:
+    """The name of the run that ``config`` makes of images with this digest, on this machine's devices."""
+    chosen = config["trainer"]
+    return fingerprint(
+        config,
+        data_digest=data_digest,
+        precision=resolve_precision(config),
+        statistics_shares=1 if chosen["sync_batchnorm"] else chosen["devices"] * chosen["nodes"],
+    )
 
 
 def resolve_precision(config: Config) -> str:

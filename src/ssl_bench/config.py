@@ -36,8 +36,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ssl_bench import experiments
 from ssl_bench.errors import UserError
-from ssl_bench.options import BLOCKS, CONF, GROUPS, Option, choices_with, nearest, options_of, typed
+from ssl_bench.options import BLOCKS, CHOICES, CONF, GROUPS, Option, choices_with, nearest, options_of, typed
 
 Config = dict[str, Any]
 Task = Callable[[Config], None]
@@ -102,7 +103,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
 
 
 def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """The combinations of a multirun's values, each as overrides of one run."""
+    """The combinations of a multirun's values, each as overrides of one run; a table's or figure's are all its runs."""
     axes = []
     for override in parse(overrides):
         line = override.input_line or ""
@@ -110,7 +111,36 @@ def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
         if override.is_sweep_override() and not values:
             raise UserError(f"{line} names no single values: list them, as in seed=0,1,2.")
         axes.append([f"{override.get_key_element()}={value}" for value in values] or [line])
-    return (list(cell) for cell in itertools.product(*axes))
+    return (run for cell in itertools.product(*axes) for run in _runs_of(list(cell)))
+
+
+def _runs_of(words: list[str]) -> list[list[str]]:
+    """The runs of the table or figure that ``words`` name; themselves if they name none."""
+    said = dict(word.lstrip("+").partition("=")[::2] for word in words)
+    if not experiments.is_sweep(said.get("experiment", "none")):
+        return [words]
+    chosen = ("experiment", "scale", "dataset", "seed")
+    found = experiments.find(said["experiment"]).cells(
+        said.get("scale", CHOICES["scale"]),
+        datasets=[said["dataset"]] if "dataset" in said else None,
+        seeds=[int(said["seed"])] if said.get("seed", "").isdigit() else None,
+        words=[word for word in words if word.lstrip("+").partition("=")[0] not in chosen],
+    )
+    return [list(cell.words) for cell in found]
+
+
+def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:
+    """The resolved configuration of every cell; those that differ by their seed alone are composed once."""
+    composed: dict[tuple[str, ...], Config] = {}
+    found = []
+    for cell in cells:
+        kind = tuple(word for word in cell.words if word != f"seed={cell.seed}")
+        if kind not in composed:
+            composed[kind] = compose(cell.words)
+        config = copy.deepcopy(composed[kind])
+        config["seed"] = cell.seed
+        found.append(config)
+    return found
 
 
 FINITE = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
@@ -149,6 +179,9 @@ def _compose(parsed: Sequence[Override]) -> tuple[Config, dict[str, Option], dic
             raise UserError(
                 f"{group}={typed(choice)} is unknown{nearest(str(choice), GROUPS[group]) or '.'} Known: {known}."
             )
+    if experiments.is_sweep(str(groups.get("experiment", "none"))):
+        name = groups["experiment"]
+        raise UserError(f"experiment={name} is many runs: add -m, or say python -m ssl_bench.sweep {name}.")
     defaults, options, choices, blocks = _files(_words(groups))
     settings = {override.key_or_group: override.value() for override in parsed if override.key_or_group not in GROUPS}
     _check(settings, options, choices)

@@ -22,12 +22,16 @@ import yaml
 from ssl_bench.errors import UserError
 
 CONF = importlib.resources.files("ssl_bench.conf")
-GROUPS = {  # in the order of config.yaml
-    group: sorted(file.name.removesuffix(".yaml") for file in (CONF / group).iterdir() if file.name.endswith(".yaml"))
+CHOICES: dict[str, str] = {  # of each group, unless another is asked for; in the order of config.yaml
+    group: choice
     for entry in yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     if isinstance(entry, dict)
-    for group in entry
+    for group, choice in entry.items()
     if not group.startswith("override ")
+}
+GROUPS = {
+    group: sorted(file.name.removesuffix(".yaml") for file in (CONF / group).iterdir() if file.name.endswith(".yaml"))
+    for group in CHOICES
 }
 BLOCKS = ("sets", "original")  # of a method's file: values for options of any group, not options themselves
 COMMENT = re.compile(r"\s#\s(?P<allowed>[\[(][^\s\])]*[\])])?\s*(?P<meaning>.*)$")

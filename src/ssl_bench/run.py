@@ -23,6 +23,7 @@ from ssl_bench.build import (
     build_method,
     build_protocols,
     clean_arguments,
+    fingerprint_of,
     random_backbone,
     resolve_accelerator,
     resolve_precision,
@@ -48,7 +49,7 @@ from ssl_bench.report.figures import tsne_picture
 from ssl_bench.report.tables import run_table
 from ssl_bench.results.encoder import save_encoder
 from ssl_bench.results.files import write_text, write_whole
-from ssl_bench.results.fingerprint import NUMERICS, fingerprint
+from ssl_bench.results.fingerprint import NUMERICS
 from ssl_bench.results.history import History
 from ssl_bench.results.record import code_version, environment, peak_memory, without_places, write_record
 from ssl_bench.results.store import RunFolder
@@ -81,12 +82,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
             distributed.everywhere(data.setup if distributed.local_rank() == 0 else lambda: None)
         distributed.everywhere(data.setup)
         precision = resolve_precision(config)
-        name = fingerprint(
-            config,
-            data_digest=data.digest,
-            precision=precision,
-            statistics_shares=1 if chosen["sync_batchnorm"] else distributed.world_size(),
-        )
+        name = fingerprint_of(config, data.digest)
         folder = RunFolder(Path(config["runs_dir"]) / distributed.agreed(name, "configuration, data or precision"))
 
         def claim() -> dict[str, Any] | None:

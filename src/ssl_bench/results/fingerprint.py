@@ -72,6 +72,11 @@ def fingerprint(config: Mapping[str, Any], *, data_digest: str, precision: str, 
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def configuration_key(config: Mapping[str, Any]) -> str:
+    """Names what a run was asked for: equal for equal runs on whatever data and precision, other for any other."""
+    return fingerprint(config, data_digest="", precision="")
+
+
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in config.items():

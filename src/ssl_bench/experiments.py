@@ -1,0 +1,115 @@
+"""Tables and figures as sweeps: which runs belong to one, and how it is shown; ``conf/experiment/<name>.yaml``.
+
+``sweep`` names the runs: every row (a label and the words of ``python -m ssl_bench`` that make it) on every dataset
+of the scale with every seed. ``show`` says how their records are presented; ``report`` reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ssl_bench.errors import UserError
+from ssl_bench.options import CONF, GROUPS, nearest
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep."""
+
+    row: str
+    dataset: str
+    seed: int
+    words: tuple[str, ...]  # of python -m ssl_bench
+
+    @property
+    def name(self) -> str:
+        return f"{self.row} on {self.dataset}, seed {self.seed}"
+
+    @property
+    def command(self) -> str:
+        return " ".join(["python -m ssl_bench", *self.words])
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or a figure."""
+
+    name: str
+    rows: dict[str, tuple[str, ...]]  # label → words
+    datasets: dict[str, list[str]]  # scale → names
+    seeds: list[int]
+    show: dict[str, Any]
+
+    def cells(
+        self,
+        scale: str,
+        *,
+        methods: Sequence[str] | None = None,
+        datasets: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        words: Sequence[str] = (),
+    ) -> list[Cell]:
+        """The runs, dataset by dataset and row by row; ``words`` are said to every one of them.
+
+        methods, datasets, seeds: limit or replace those of the experiment.
+
+        Raises:
+            UserError: a name is unknown.
+        """
+        if scale not in self.datasets:
+            raise UserError(f"scale={scale} is unknown{_near(scale, self.datasets)}")
+        own = {_method(row) for row in self.rows.values()}
+        for method in methods or ():
+            if method not in own:
+                raise UserError(f"{self.name} has no row of method={method}{_near(method, own)}")
+        for dataset in datasets or ():
+            if dataset not in GROUPS["dataset"]:
+                raise UserError(f"dataset={dataset} is unknown{_near(dataset, GROUPS['dataset'])}")
+        rows = {label: row for label, row in self.rows.items() if methods is None or _method(row) in methods}
+        return [
+            Cell(label, dataset, seed, (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *words))
+            for dataset in (self.datasets[scale] if datasets is None else datasets)
+            for seed in (self.seeds if seeds is None else seeds)
+            for label, row in rows.items()
+        ]
+
+
+def names() -> list[str]:
+    """The experiments that are sweeps."""
+    return [name for name in GROUPS["experiment"] if "sweep" in _read(name)]
+
+
+def is_sweep(name: str) -> bool:
+    return name in GROUPS["experiment"] and "sweep" in _read(name)
+
+
+def find(name: str) -> Experiment:
+    """The experiment called ``name``; UserError if there is none."""
+    if not is_sweep(name):
+        raise UserError(f"there is no table or figure {name!r}{_near(name, names())}")
+    found = _read(name)
+    sweep = found["sweep"]
+    return Experiment(
+        name=name,
+        rows={label: tuple(words.split()) for label, words in sweep["rows"].items()},
+        datasets=sweep["datasets"],
+        seeds=sweep["seeds"],
+        show=found["show"],
+    )
+
+
+def _read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+
+
+def _method(row: tuple[str, ...]) -> str:
+    return next(word.partition("=")[2] for word in row if word.startswith("method="))
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    return nearest(word, known) or f"; known are {', '.join(sorted(known))}."

@@ -1,0 +1,66 @@
+"""Tables and figures as sweeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from ssl_bench import config, experiments
+from ssl_bench.errors import UserError
+from ssl_bench.options import GROUPS
+from ssl_bench.results.fingerprint import configuration_key
+
+SWEEPS = experiments.names()
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_row_composes_and_is_a_run_of_its_own(name: str) -> None:
+    cells = experiments.find(name).cells("cpu", datasets=["digits"], seeds=[3])
+    keys = {configuration_key(config.compose(cell.words)) for cell in cells}
+    assert len(keys) == len(cells) == len(experiments.find(name).rows)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_scale_names_known_datasets_and_what_is_shown_names_known_rows(name: str) -> None:
+    experiment = experiments.find(name)
+    assert set(experiment.datasets) == set(GROUPS["scale"])
+    assert {dataset for datasets in experiment.datasets.values() for dataset in datasets} <= set(GROUPS["dataset"])
+    panels = experiment.show.get("panels", {}).values()
+    assert {row for panel in panels for row in panel} | set(experiment.show.get("ranked", ())) <= set(experiment.rows)
+
+
+def test_table3_has_every_method_and_clbo_twice() -> None:
+    methods = [words[0].partition("=")[2] for words in experiments.find("table3").rows.values()]
+    assert sorted(methods) == sorted([*GROUPS["method"], "clbo"])
+
+
+def test_a_multirun_of_an_experiment_is_its_cells() -> None:
+    expected = [list(cell.words) for cell in experiments.find("fig2").cells("smoke", seeds=[4], words=["epochs=1"])]
+    assert list(config.cells(["experiment=fig2", "scale=smoke", "seed=4", "epochs=1"])) == expected
+
+
+def test_cells_that_differ_by_their_seed_are_composed_as_they_would_be_alone() -> None:
+    cells = experiments.find("fig5").cells("cpu", datasets=["digits"], seeds=[0, 7])
+    assert config.compose_cells(cells) == [config.compose(cell.words) for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        ({"methods": ["byl"]}, "table3 has no row of method=byl; did you mean byol?"),
+        ({"datasets": ["digit"]}, "dataset=digit is unknown; did you mean digits?"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(limits: dict[str, list[str]], sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        experiments.find("table3").cells("cpu", **limits)  # type: ignore[arg-type]
+    assert str(caught.value) == sentence
+
+
+def test_an_unknown_table_is_answered_with_those_there_are() -> None:
+    with pytest.raises(UserError, match=r"there is no table or figure 'table33'; did you mean table3\?"):
+        experiments.find("table33")
+
+
+def test_a_sweep_is_not_one_run() -> None:
+    with pytest.raises(UserError, match=r"experiment=table3 is many runs: add -m, or say python -m ssl_bench\.sweep"):
+        config.compose(["experiment=table3"])

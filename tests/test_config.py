@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ssl_bench import config, options
+from ssl_bench import config, experiments, options
 from ssl_bench.config import Config, cells, compose, main
 from ssl_bench.errors import UserError
 from ssl_bench.options import BLOCKS, GROUPS, Option, typed

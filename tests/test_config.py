@@ -112,7 +112,7 @@ def test_every_constraint_can_be_read(group: str, file: str) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_setting_every_key_to_its_own_value_changes_nothing(group: str) -> None:
-    for choice in GROUPS[group]:
+    for choice in (choice for choice in GROUPS[group] if not experiments.is_sweep(choice)):
         settings = compose([f"{group}={choice}"])
         keys = [key for key, _ in leaves(settings) if is_option(key)]
         words = [f"{key}={typed(value_at(settings, key))}" for key in keys]

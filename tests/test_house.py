@@ -29,7 +29,7 @@ FLOORS = (
     ("config", "report"),
     ("build", "ranks"),
     ("run",),
-    ("bench", "check", "evaluate", "plan", "launch"),
+    ("bench", "check", "evaluate", "embed", "plan", "launch"),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_bench.augment.views import ViewGroup, Views
+from ssl_bench.augment.views import CleanView, ViewGroup, Views
 from ssl_bench.config import Config
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
@@ -18,6 +18,7 @@ from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.orders import Window, sequential
 from ssl_bench.data.readers.folder import Folder
 from ssl_bench.errors import UserError
+from ssl_bench.evaluation.evaluator import Evaluator
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import Protocol, protocols
 from ssl_bench.methods.base import Method, Network
@@ -25,6 +26,7 @@ from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.nn.heads import mlp
 from ssl_bench.optim import Recipe
 from ssl_bench.results.fingerprint import fingerprint
+from ssl_bench.results.weights import Opened
 
 
 def build(config: Config) -> tuple[Method, DataModule]:
@@ -96,8 +98,13 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
 
 def random_backbone(config: Config, dataset: Dataset) -> nn.Module:
     """The backbone as it was before training: the first thing the seed draws."""
-    with _seeded(config["seed"]):
-        return _backbone(config, dataset)[0].to(memory_format=torch.channels_last)
+    return random_network({**config["backbone"], "channels": dataset.channels}, config["seed"])
+
+
+def random_network(arguments: dict[str, Any], seed: int) -> nn.Module:
+    """What ``build_backbone(**arguments)`` gives under ``seed``."""
+    with _seeded(seed):
+        return build_backbone(**arguments)[0].to(memory_format=torch.channels_last)
 
 
 @contextmanager
@@ -143,6 +150,34 @@ def clean_arguments(config: Config, dataset: Dataset) -> dict[str, Any]:
     return {"size": size, "crop": crop, "mean": list(dataset.mean), "std": list(dataset.std)}
 
 
+def encoder_clean(
+    encoder: Opened, *, size: int | None, crop: float | None, statistics: str, dataset: Dataset | None
+) -> tuple[dict[str, Any], str]:
+    """Arguments of an encoder's clean view, and whose mean and standard deviation they hold, in words.
+
+    size and crop: None for what its file says. statistics: ``dataset``, ``imagenet``, or ``auto`` for the file's, else
+    those that timm publishes for the model, else ImageNet's for three channels and the dataset's for one. Raises
+    UserError where the file is asked and does not say, and for statistics of more channels than the network has.
+    """
+    clean = dict(encoder.clean or {"crop": 1.0})
+    clean |= {key: value for key, value in (("size", size), ("crop", crop)) if value is not None}
+    if "size" not in clean:
+        raise UserError(f"{encoder.file} does not say for images of which size it is: set size, as in size=224.")
+    if statistics == "auto" and encoder.clean:
+        return clean, "its file's"
+    if statistics == "auto" and encoder.statistics:
+        clean["mean"], clean["std"] = encoder.statistics
+        return clean, "timm's for the model"
+    if statistics == "imagenet" or (statistics == "auto" and encoder.channels == 3):
+        if encoder.channels != 3:
+            raise UserError(f"statistics=imagenet are of three channels, but the network has {encoder.channels}.")
+        return {**clean, "mean": list(catalog.IMAGENET_MEAN), "std": list(catalog.IMAGENET_STD)}, "ImageNet's"
+    if dataset is None:
+        raise UserError(f"{encoder.file} does not say by what it normalises images of {encoder.channels} channel(s).")
+    repeated = encoder.channels // len(dataset.mean)
+    return {**clean, "mean": [*dataset.mean] * repeated, "std": [*dataset.std] * repeated}, f"those of {dataset.name}"
+
+
 def build_protocols(config: Config) -> list[Protocol]:
     """All protocols that the table, the curves and the monitor name."""
     chosen = config["evaluation"]
@@ -165,6 +200,17 @@ def fingerprint_of(config: Config, data_digest: str) -> str:
         data_digest=data_digest,
         precision=resolve_precision(config),
         statistics_shares=1 if chosen["sync_batchnorm"] else chosen["devices"] * chosen["nodes"],
+    )
+
+
+def build_evaluator(config: Config, data: DataModule, clean: dict[str, Any]) -> Evaluator:
+    """All protocols on the images of ``data``; ``clean``: arguments of the clean view."""
+    return Evaluator(
+        clean=CleanView(**clean),
+        loaders={"bank": data.bank, "probe": data.probe, "validation": data.validation, "test": data.test},
+        protocols=build_protocols(config),
+        classes=data.dataset.classes,
+        memory=config["evaluation"]["memory"],
     )
 
 

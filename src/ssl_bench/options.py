@@ -11,9 +11,10 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.resources
+import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,6 +200,18 @@ def read_settings(file: str, words: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"option {key} is unknown{near_or_all(key, known)}")
         settings[key] = known[key].read(_plain_value(value))
     return settings
+
+
+def leading(words: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
+    """The first words, one for each of ``names``, and the rest; UserError where key=value stands in their place.
+
+    A word with an equals sign is taken for the name of a file if there is one.
+    """
+    for number, name in enumerate(names):
+        if number >= len(words) or ("=" in words[number] and not os.path.exists(words[number])):
+            found = f", and {words[number]} is none" if number < len(words) else ""
+            raise UserError(f"word {number + 1} is to be {name}{found}; --help shows more.")
+    return list(words[: len(names)]), list(words[len(names) :])
 
 
 def near_or_all(word: str, known: Iterable[str]) -> str:

@@ -15,13 +15,13 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from rich.console import Console
+from torch import nn
 
 from ssl_bench import distributed, loggers
-from ssl_bench.augment.views import CleanView
 from ssl_bench.build import (
     build_data,
+    build_evaluator,
     build_method,
-    build_protocols,
     clean_arguments,
     fingerprint_of,
     random_backbone,
@@ -136,13 +136,7 @@ def _run(
         synchronize(method, cuda=resolve_accelerator(config) == "gpu")
     epochs = config["epochs"] * method.passes_per_epoch
     history, timing = History(), Timing()
-    evaluator = Evaluator(
-        clean=CleanView(**clean_arguments(config, dataset)),
-        loaders={"bank": data.bank, "probe": data.probe, "validation": data.validation, "test": data.test},
-        protocols=build_protocols(config),
-        classes=dataset.classes,
-        memory=config["evaluation"]["memory"],
-    )
+    evaluator = build_evaluator(config, data, clean_arguments(config, dataset))
     logger = loggers.Logger()
     if first:
         logger = loggers.build_logger(config, folder=folder.path, fingerprint=folder.fingerprint, warn=tell)
@@ -283,16 +277,16 @@ def _evaluate(
                 seed=0,
                 limit=PICTURE_IMAGES,
             )
-    scores["random"] = _random_scores(config, dataset, evaluator, data, device, names)
+    scores["random"] = random_scores(random_backbone(config, dataset), evaluator, data, device, names)
     scores["pixels"] = evaluator.score(evaluator.pixels(), names, "test")
     return scores
 
 
-def _random_scores(
-    config: Config, dataset: Dataset, evaluator: Evaluator, data: DataModule, device: torch.device, names: list[str]
+def random_scores(
+    backbone: nn.Module, evaluator: Evaluator, data: DataModule, device: torch.device, names: list[str]
 ) -> Scores:
     """Random weights per protocol: the better of untouched BatchNorm statistics and ones measured on images."""
-    backbone = random_backbone(config, dataset).to(device)
+    backbone = backbone.to(device)
     untouched = evaluator.score(evaluator.features(backbone, device), names, "test")
     clean = evaluator.clean
     batches, images = [], 0

@@ -8,26 +8,29 @@ from typing import Any
 from rich.table import Table
 
 # The order in which networks stand in a table: what was trained, then what it is measured against.
-NETWORKS = ("teacher", "student", "random", "pixels")
+NETWORKS = ("encoder", "teacher", "student", "random", "pixels")
 NAMES = {"random": "random weights", "pixels": "raw pixels"}
 
 
 def run_table(record: Mapping[str, Any]) -> Table:
     """One run: networks as rows, protocols as columns, percent on test images."""
+    return accuracy_table(record["method"], record, bold=record["evaluated"])
+
+
+def accuracy_table(name: str, record: Mapping[str, Any], *, bold: str) -> Table:
+    """The results that ``record`` holds of what is called ``name``; ``bold`` is the network that it is about."""
     results: Mapping[str, Mapping[str, float | None]] = record["results"]
     versions: Mapping[str, int] = record["protocols"]
     table = Table(
-        title=f"{record['method']} on {record['dataset']}, scale {record['scale']}, seed {record['seed']}: "
-        "% of test images"
+        title=f"{name} on {record['dataset']}, scale {record['scale']}, seed {record['seed']}: % of test images"
     )
     table.add_column("")
     protocols = list(dict.fromkeys(name for scores in results.values() for name in scores))
     for name in protocols:
         table.add_column(f"{name} v{versions[name]}", justify="right")
-    evaluated = record["evaluated"]
     for network in (n for n in NETWORKS if n in results):
         cells = [_percent(results[network].get(name)) for name in protocols]
-        table.add_row(NAMES.get(network, network), *cells, style="bold" if network == evaluated else None)
+        table.add_row(NAMES.get(network, network), *cells, style="bold" if network == bold else None)
     return table
 
 

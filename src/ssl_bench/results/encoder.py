@@ -47,20 +47,30 @@ def load_encoder(run_or_file: str | Path) -> nn.Module:
     run_or_file: a run's folder or its ``encoder.safetensors``. The module resizes and normalises as in training.
     Raises UserError for a file that is missing, damaged or not ours.
     """
+    return read_encoder(encoder_file(run_or_file))[0]
+
+
+def encoder_file(run_or_file: str | Path) -> Path:
+    """The file itself, or that of a run's folder; UserError if there is none."""
     path = Path(run_or_file)
     if path.is_dir():
         path = path / "encoder.safetensors"
     if not path.is_file():
         raise UserError(f"{path} does not exist: give a finished run's folder or its encoder.safetensors.")
+    return path
+
+
+def read_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder in a file of ours, in eval mode, and what `save_encoder` was told of it; UserError as above."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        description = json.loads(header["ssl_bench"])
+        description: dict[str, Any] = json.loads(header["ssl_bench"])
         backbone, _ = build_backbone(**description["backbone"])
         backbone.load_state_dict(weights)
         encoder = Encoder(CleanView(**description["clean"]), backbone)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not an encoder saved by ssl_bench, or is damaged ({reason}).") from None
-    return encoder.to(memory_format=torch.channels_last).eval()
+    return encoder.to(memory_format=torch.channels_last).eval(), description

@@ -48,7 +48,7 @@ def _refused(path: Path, error: OSError) -> str:
     reason = "no space left" if full else error.strerror or str(error)
     return (
         f"{path} could not be saved ({reason}); what was there before is intact. "
-        "Make room or choose another runs_dir, then run the same command again to go on."
+        "Make room or choose another folder, then run the same command again."
     )
 
 

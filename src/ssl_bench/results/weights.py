@@ -25,7 +25,7 @@ from ssl_bench.results.encoder import encoder_file, read_encoder
 
 CLASSIFIER = ("fc",)  # of torchvision's ResNets, which ours are without
 COUNTER = "num_batches_tracked"  # of BatchNorm; evaluation does not read it, and old files lack it
-STEMS = {7: "imagenet", 3: "cifar"}  # by the side of the first kernel
+STEMS = {(7, 7): "imagenet", (3, 3): "cifar"}  # by the first kernel; small has one of 3 × 3, too
 SHOWN = 6  # names in a sentence
 
 
@@ -279,16 +279,17 @@ def _open_resnet(
                 continue
             before = _prefix(path, tensors, names, candidate, prefix)
             first = tensors.get(f"{before}conv1.weight")
-            kernel = first.shape[2:] if first is not None and first.ndim == 4 else None
-            if first is None or kernel is None or (stem is None and (kernel[0] != kernel[1] or kernel[0] not in STEMS)):
-                what = "nothing" if first is None else _times(first)
+            if first is None and not name:
+                continue
+            sides = () if first is None else tuple(first.shape[2:])
+            if first is None or len(sides) != 2 or (stem is None and sides not in STEMS):
                 raise UserError(
-                    f"{path} is of no ResNet of ours: its {before}conv1.weight is {what}, and a first layer of 7×7 or "
-                    "3×3 pixels is wanted."
+                    f"{path} is of no ResNet of ours: its {before}conv1.weight is "
+                    f"{'missing' if first is None else _times(first)}, and one of 7×7 or 3×3 pixels is wanted."
                 )
             network: dict[str, Any] = {
                 "name": candidate,
-                "stem": stem or STEMS[kernel[0]],
+                "stem": stem or STEMS[sides],
                 "width": width or first.shape[0],
                 "channels": first.shape[1],
             }

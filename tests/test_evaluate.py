@@ -1,0 +1,188 @@
+"""Encoders from anywhere, scored as runs are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from ssl_bench import evaluate
+from ssl_bench.build import build_data, build_evaluator, encoder_clean
+from ssl_bench.config import compose
+from ssl_bench.errors import UserError
+from ssl_bench.nn.backbone import build_backbone
+from ssl_bench.results.encoder import save_encoder
+from ssl_bench.results.weights import open_encoder
+from ssl_bench.run import run
+
+SMALL = ("dataset=digits", "scale=smoke", "subset=160", "evaluation.protocols=[knn1]")
+GRAY = {"size": 16, "crop": 1.0, "mean": [0.3], "std": [0.4]}
+
+
+def mine(path: Path, *, channels: int = 1) -> Path:
+    """A small encoder as a run saves it."""
+    network = {"name": "resnet18", "stem": "small", "width": 4, "channels": channels}
+    clean = {**GRAY, "mean": [0.3] * channels, "std": [0.4] * channels}
+    torch.manual_seed(0)
+    save_encoder(path, build_backbone(**network)[0], {"backbone": network, "clean": clean})
+    return path
+
+
+def foreign(path: Path, *, channels: int = 3) -> Path:
+    torch.manual_seed(0)
+    network, _ = build_backbone("resnet18", stem="cifar", width=4, channels=channels)
+    torch.save({"state_dict": {f"module.{name}": value for name, value in network.state_dict().items()}}, path)
+    return path
+
+
+def evaluated(*words: Any) -> dict[str, Any]:
+    return evaluate.evaluate(*evaluate.read([str(word) for word in words]))
+
+
+def test_a_runs_encoder_gets_the_figures_of_its_record(tmp_path: Path) -> None:
+    words = ["dataset=digits", "scale=smoke", "subset=160", "epochs=1", "seed=3", "batch_size=16"]
+    rest = ["trainer.progress=false", "trainer.precision=32-true", f"runs_dir={tmp_path}"]
+    record = run(compose([*words, *rest]))
+    again = evaluated(tmp_path / record["fingerprint"], *SMALL[:3], "seed=3", f"runs_dir={tmp_path}")
+    assert again["results"] == {
+        "encoder": record["results"]["teacher"],
+        "random": record["results"]["random"],
+        "pixels": record["results"]["pixels"],
+    }
+    assert again["data_digest"] == record["data_digest"]
+    assert again["notes"]["encoder"] == record["notes"]["teacher"]
+    assert again["encoder"]["run"] == record["fingerprint"]
+
+
+def test_the_record_tells_file_network_keys_and_assumptions_but_no_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = foreign(tmp_path / "w.pth")
+    record = evaluated(path, *SMALL, f"runs_dir={tmp_path / 'runs'}")
+    (file,) = (tmp_path / "runs").iterdir()
+    assert file.name == f"evaluation-{record['fingerprint']}.json"
+    assert json.loads(file.read_text()) == json.loads(json.dumps(record))
+    assert str(tmp_path) not in file.read_text()
+    about = record["encoder"]
+    assert about["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert about["network"] == {"name": "resnet18", "stem": "cifar", "width": 4, "channels": 3}
+    assert (about["keys"]["prefix"], len(about["keys"]["used"])) == ("state_dict.module.", 120)
+    assert about["clean"]["mean"] == [0.485, 0.456, 0.406]
+    assert record["protocols"] == {"knn1": 1}
+    said = capsys.readouterr().out
+    for word in ("120 tensors used", "resnet18, by its layers", "cifar stem", "ImageNet's", "gray channel three times"):
+        assert word in said
+    for row in ("encoder", "random weights", "raw pixels", "knn1 v1"):
+        assert row in said
+
+
+def test_gray_images_reach_a_colour_network_as_equal_red_green_and_blue(tmp_path: Path) -> None:
+    config = compose(SMALL)
+    data = build_data(config)
+    encoder = open_encoder(foreign(tmp_path / "w.pth"), name=None, stem=None, width=None, prefix=None)
+    clean, _ = encoder_clean(encoder, size=16, crop=1.0, statistics="auto", dataset=data.dataset)
+    evaluator = build_evaluator(config, data, clean)
+    found = evaluator.features(encoder.backbone, torch.device("cpu")).test.x[:9]
+    images = data.splits["test"].images[:9].expand(-1, 3, -1, -1) / 255
+    images = torch.nn.functional.interpolate(images, (16, 16), mode="bilinear", antialias=True)
+    images = torchvision.transforms.functional.normalize(images, clean["mean"], clean["std"])
+    with torch.no_grad():
+        torch.testing.assert_close(found, encoder.backbone(images), rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_are_the_files_own_unless_one_chooses(tmp_path: Path) -> None:
+    dataset = build_data(compose(SMALL)).dataset
+
+    def statistics(path: Path, word: str) -> tuple[float, str]:
+        encoder = open_encoder(path, name=None, stem=None, width=None, prefix=None)
+        clean, whose = encoder_clean(encoder, size=16, crop=None, statistics=word, dataset=dataset)
+        assert len(clean["mean"]) == len(clean["std"]) == encoder.channels
+        return clean["mean"][0], whose
+
+    own, colour = mine(tmp_path / "e.safetensors"), foreign(tmp_path / "c.pth")
+    gray = foreign(tmp_path / "g.pth", channels=1)
+    assert statistics(own, "auto") == (0.3, "its file's")
+    assert statistics(own, "dataset") == (0.3054, "those of digits")
+    assert statistics(colour, "auto") == statistics(colour, "imagenet") == (0.485, "ImageNet's")
+    assert statistics(colour, "dataset") == (0.3054, "those of digits")
+    assert statistics(gray, "auto") == (0.3054, "those of digits")
+    with pytest.raises(UserError, match="of three channels, but the network has 1"):
+        statistics(gray, "imagenet")
+
+
+def test_our_files_size_holds_unless_one_is_said_and_a_foreign_ones_is_the_datasets(tmp_path: Path) -> None:
+    own, other = mine(tmp_path / "e.safetensors"), foreign(tmp_path / "w.pth")
+    runs = f"runs_dir={tmp_path}"
+    assert evaluated(own, *SMALL, runs, "dataset.clean_crop=0.5")["encoder"]["clean"] == {**GRAY, "crop": 0.5}
+    assert evaluated(own, *SMALL, runs, "dataset.size=12")["encoder"]["clean"]["size"] == 12
+    assert evaluated(other, *SMALL, f"out={tmp_path / 'x.json'}", "dataset.size=12")["encoder"]["clean"]["size"] == 12
+    assert json.loads((tmp_path / "x.json").read_text())["dataset"] == "digits"
+
+
+def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(4):
+        Image.fromarray(np.full((9, 9, 3), number, np.uint8)).save(pictures / f"{number}.png")
+    words = ("dataset=folder", f"dataset.root={pictures}", "dataset.size=16", f"runs_dir={tmp_path}")
+    with pytest.raises(UserError, match=r"takes images of 1 channel.*, but folder has 3"):
+        evaluated(mine(tmp_path / "e.safetensors"), *words)
+    record = evaluated(mine(tmp_path / "c.safetensors", channels=3), *words)
+    assert set(record["results"]["encoder"].values()) == {None}
+    assert "not scored: there are no labelled images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ([], "word 1 is to be a run's folder or a file of weights"),
+        (["dataset=digits"], "word 1 is to be a run's folder or a file of weights, and dataset=digits is none"),
+        (["nowhere", "dataset=digits"], "nowhere does not exist"),
+        (["HERE"], "say on which dataset, as in dataset=digits"),
+        (["HERE", "dataset=digit"], "dataset=digit is unknown; did you mean digits?"),
+        (["HERE", "sedd=1"], "option sedd is unknown; did you mean seed?"),
+        (["HERE", "prefx=a"], "option prefx is unknown; did you mean prefix?"),
+        (["HERE", "statistics=mine"], "statistics is auto or imagenet or dataset"),
+        (["HERE", "dataset=digits", "method=byol"], "method makes no sense here"),
+        (["HERE", "dataset=digits", "optimizer.lr=1"], "optimizer.lr makes no sense here"),
+        (["HERE", "dataset=digits", "dataset.epochs=1"], "dataset.epochs makes no sense here"),
+        (["HERE", "dataset=digits", "trainer=ddp"], "trainer makes no sense here"),
+        (["HERE", "dataset=digits"], "HERE/encoder.safetensors does not exist"),
+    ],
+)
+def test_a_wrong_word_is_answered_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], part: str
+) -> None:
+    assert evaluate.main([str(tmp_path) if word == "HERE" else word for word in words]) == 2
+    said = capsys.readouterr().err
+    assert part.replace("HERE", str(tmp_path)) in said
+    assert said.count("\n") == 1
+
+
+def test_help_shows_what_may_be_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(
+        word in said for word in ("RUN_OR_FILE", "prefix=null", "statistics=auto", "out=null", "evaluation.linear.")
+    )
+
+
+def test_words_are_checked_before_torch_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from ssl_bench import evaluate, embed\n"
+        f"evaluate.read([{str(tmp_path)!r}, 'dataset=digits'])\n"
+        f"embed.main(['nowhere', {str(tmp_path)!r}])\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)

@@ -1,0 +1,233 @@
+"""Features of a folder of pictures: those of the encoder on each alone, in order, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssl_bench import embed, load_encoder
+from ssl_bench.nn.backbone import build_backbone
+from ssl_bench.results.encoder import save_encoder
+
+SHAPES = {"b.png": (16, 16), "a/tall ü.png": (60, 21), "a/wide.png": (23, 90), "a/big.png": (120, 100), "c.png": (5, 7)}
+
+
+def encoder(path: Path, *, channels: int = 3) -> Path:
+    network = {"name": "resnet18", "stem": "small", "width": 4, "channels": channels}
+    clean = {"size": 16, "crop": 0.8, "mean": [0.3] * channels, "std": [0.4] * channels}
+    torch.manual_seed(0)
+    save_encoder(path, build_backbone(**network)[0], {"backbone": network, "clean": clean})
+    return path
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 255 // height, columns * 255 // width, (rows + columns) % 256], 2).astype(np.uint8)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five pictures of different shapes; the working folder is the one above."""
+    monkeypatch.chdir(tmp_path)
+    encoder(tmp_path / "e.safetensors")
+    for name, (height, width) in SHAPES.items():
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(smooth(height, width)).save(path)
+    return tmp_path / "pictures"
+
+
+def embedded(*words: Any) -> int:
+    return embed.main([str(word) for word in words])
+
+
+def alone(file: str, picture: np.ndarray) -> np.ndarray:
+    images = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        features: torch.Tensor = load_encoder(file)(images)[0]
+    return features.numpy()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_every_picture_gets_what_the_encoder_makes_of_it_alone(pictures: Path, batch_size: int) -> None:
+    assert embedded("e.safetensors", pictures, f"batch_size={batch_size}") == 0
+    features, names = np.load("features.npy"), Path("features.txt").read_text(encoding="utf-8").splitlines()
+    assert (features.dtype, features.shape) == (np.float32, (5, 32))
+    assert names == sorted(SHAPES)
+    for name, row in zip(names, features, strict=True):
+        np.testing.assert_allclose(row, alone("e.safetensors", smooth(*SHAPES[name])), rtol=1e-5, atol=1e-6)
+
+
+def test_pictures_are_seen_as_a_viewer_shows_them(pictures: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # turn by 90° clockwise
+    Image.fromarray(smooth(20, 40)).save(pictures / "exif.png", exif=turned)
+    Image.fromarray(smooth(20, 40)[..., 0]).save(pictures / "gray.png")
+    assert embedded("e.safetensors", pictures) == 0
+    rows = dict(zip(Path("features.txt").read_text().splitlines(), np.load("features.npy"), strict=True))
+    shown = {
+        "exif.png": np.rot90(smooth(20, 40), -1),
+        "gray.png": np.repeat(smooth(20, 40)[..., :1], 3, 2),
+    }
+    for name, picture in shown.items():
+        np.testing.assert_allclose(rows[name], alone("e.safetensors", picture), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", "half"])
+def test_a_broken_picture_stops_or_is_left_out_by_name(
+    pictures: Path, content: bytes | str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embedded("e.safetensors", pictures, "out=whole.npy") == 0
+    whole = (pictures / "a" / "big.png").read_bytes()
+    broken = whole[: len(whole) // 2] if isinstance(content, str) else content
+    (pictures / "a" / "broken.png").write_bytes(broken)
+    capsys.readouterr()
+    assert embedded("e.safetensors", pictures) == 2
+    said = capsys.readouterr().err
+    assert "a/broken.png cannot be read as a picture" in said
+    assert "on_error=skip" in said
+    assert said.count("\n") == 1
+    assert not list(Path().glob(".features*")) + list(Path().glob("features*"))
+    assert embedded("e.safetensors", pictures, "on_error=skip", "batch_size=2") == 0
+    said = capsys.readouterr().out
+    assert "left out: " in said
+    assert "a/broken.png" in said
+    assert "(1 left out)" in said
+    assert Path("features.txt").read_text(encoding="utf-8").splitlines() == sorted(SHAPES)
+    np.testing.assert_allclose(np.load("features.npy"), np.load("whole.npy"), rtol=1e-5, atol=1e-6)
+
+
+def test_a_failure_leaves_the_files_of_before(pictures: Path) -> None:
+    assert embedded("e.safetensors", pictures) == 0
+    before = {name: Path(name).read_bytes() for name in ("features.npy", "features.txt")}
+    (pictures / "z.png").write_bytes(b"broken, and the last")
+    assert embedded("e.safetensors", pictures, "batch_size=1") == 2
+    assert {name: Path(name).read_bytes() for name in before} == before
+
+
+def test_where_no_picture_can_be_read_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"nothing")
+    words = (tmp_path / "pictures", f"out={tmp_path / 'f.npy'}", "on_error=skip")
+    assert embedded(encoder(tmp_path / "e.safetensors"), *words) == 2
+    assert "None of the 1 pictures" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*f*.npy"))
+
+
+def test_large_and_very_long_pictures_are_broken(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = Image.MAX_IMAGE_PIXELS
+    assert embedded("e.safetensors", pictures, "max_pixels=11999") == 2
+    assert "big.png cannot be read as a picture: it has more than 11999 pixels" in capsys.readouterr().err
+    Image.fromarray(np.zeros((1, 400, 3), np.uint8)).save(pictures / "long.png")
+    assert embedded("e.safetensors", pictures, "max_pixels=12000") == 2
+    assert "long.png cannot be read as a picture: at 400 × 1 pixels it is too long" in capsys.readouterr().err
+    assert limits == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_gray_network_takes_gray_pictures_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(smooth(20, 40)[..., 0]).save(pictures / "gray.png")
+    words = (encoder(tmp_path / "e.safetensors", channels=1), pictures, f"out={tmp_path / 'f.npy'}")
+    assert embedded(*words) == 0
+    expected = alone(str(tmp_path / "e.safetensors"), smooth(20, 40)[..., :1])
+    np.testing.assert_allclose(np.load(tmp_path / "f.npy")[0], expected, rtol=1e-5, atol=1e-6)
+    Image.fromarray(smooth(20, 40)).save(pictures / "colour.png")
+    assert embedded(*words) == 2
+    assert "colour.png cannot be read as a picture: it is in colour" in capsys.readouterr().err
+
+
+def test_foreign_weights_need_a_size(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(build_backbone("resnet18", stem="cifar", width=4, channels=3)[0].state_dict(), "w.pth")
+    assert embedded("w.pth", pictures) == 2
+    assert "w.pth does not say for images of which size it is: set size" in capsys.readouterr().err
+    assert embedded("w.pth", pictures, "size=24", "crop=0.75") == 0
+    assert "the cifar stem" in (said := capsys.readouterr().out)
+    assert "at 24 pixels" in said
+    assert "ImageNet's" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be made there")
+@pytest.mark.parametrize(
+    ("name", "part"), [("a\nb.png", "several lines"), ("a\u2028b.png", "several lines"), ("\udcff.png", "UTF-8")]
+)
+def test_names_that_are_no_lines_are_refused(
+    pictures: Path, name: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        (pictures / "b.png").rename(pictures / name)
+    except OSError:
+        pytest.skip("this system does not take such names")
+    assert embedded("e.safetensors", pictures) == 2
+    said = capsys.readouterr().err
+    assert part in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["e.safetensors"], "word 2 is to be a folder of pictures"),
+        (["e.safetensors", "size=3"], "word 2 is to be a folder of pictures, and size=3 is none"),
+        (["e.safetensors", "nowhere"], "nowhere does not exist"),
+        (["e.safetensors", "pictures", "sise=3"], "option sise is unknown; did you mean size?"),
+        (["e.safetensors", "pictures", "crop=0"], "crop=0 is not allowed: crop is null or a number above 0"),
+        (["e.safetensors", "pictures", "out=f.csv"], "out=f.csv is to end in .npy"),
+        (["e.safetensors", "pictures", "backbone=resnet18"], "says itself what network it holds: leave backbone out"),
+        (["pictures", "pictures"], "pictures/encoder.safetensors does not exist"),
+        (["e.safetensors", "e.safetensors"], "Cannot look into e.safetensors"),
+    ],
+)
+def test_a_wrong_word_is_answered_in_one_line(
+    pictures: Path, words: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embedded(*words) == 2
+    said = capsys.readouterr().err
+    assert part in said
+    assert said.count("\n") == 1
+
+
+def test_help_shows_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert embed.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("RUN_OR_FILE FOLDER", "on_error=stop", "out=features.npy"))
+
+
+def test_only_a_batch_and_the_next_are_held(pictures: Path) -> None:
+    """What is read but not asked for yet: the pictures of two batches at most."""
+    clean = load_encoder("e.safetensors").clean
+    looked: list[Path] = []
+
+    def look(path: Path, **_: Any) -> str:
+        looked.append(path)
+        return "not today"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embed, "look", look)
+        names = [str(number) for number in range(100)]
+        reader = embed.read_in_batches(
+            pictures,
+            names,
+            clean=clean,
+            channels=3,
+            batch_size=5,
+            threads=2,
+            max_pixels=10**6,  # type: ignore[arg-type]
+        )
+        assert [name for name, _ in next(reader)] == names[:5]
+        assert len(looked) <= 10
+        reader.close()
+        assert len(looked) <= 10
+
+
+def test_the_header_is_numpys_and_keeps_its_length() -> None:
+    assert len(embed.header(1, 512)) == len(embed.header(10**12, 512))
+    data = embed.header(2, 3) + np.arange(6, dtype="<f4").tobytes()
+    np.testing.assert_array_equal(np.load(io.BytesIO(data)), np.arange(6, dtype=np.float32).reshape(2, 3))

@@ -905,6 +905,78 @@ MUTATIONS = [
         ),
     ),
     *_of(
+        "results/weights.py",
+        "results/test_weights.py",
+        (
+            "weights: pickles may run code",
+            'map_location="cpu", weights_only=True',
+            'map_location="cpu", weights_only=False',
+            "a_pickle_that_would_run_code_is_refused_and_runs_nothing",
+        ),
+        (
+            "weights: what a file lacks stays random",
+            "missing.append(name)",
+            "pass",
+            "missing_keys_are_named every_name_is_accounted_for_once",
+        ),
+        (
+            "weights: a larger network's file fits a smaller one",
+            "return inside and not head and",
+            "return False and",
+            "layers_that_the_network_has_not_make_it_another_network",
+        ),
+        (
+            "weights: the classifier makes it another network",
+            "inside and not head and",
+            "inside and",
+            "every_name_is_accounted_for_once",
+        ),
+        (
+            "weights: of two networks the first",
+            'if len(found) > 1 and "" not in found:',
+            "if False:",
+            "two_networks_in_a_file_must_be_told_apart",
+        ),
+    ),
+    *_of(
+        "evaluate.py",
+        "test_evaluate.py",
+        (
+            "evaluate: random weights of another seed",
+            'random_network(network, config["seed"])',
+            'random_network(network, config["seed"] + 1)',
+            "a_runs_encoder_gets_the_figures_of_its_record",
+        ),
+        (
+            "evaluate: the dataset's size in place of the file's",
+            'if encoder.clean is None or "dataset.size" in said else None',
+            "if True else None",
+            "our_files_size_holds_unless_one_is_said_and_a_foreign_ones_is_the_datasets",
+        ),
+    ),
+    *_of(
+        "embed.py",
+        "test_embed.py",
+        (
+            "embed: names of pictures that were left out",
+            "kept.extend(name for name, _ in good)",
+            "kept.extend(name for name, _ in batch)",
+            "a_broken_picture_stops_or_is_left_out_by_name",
+        ),
+        (
+            "embed: pictures as stored, not as shown",
+            "colour(ImageOps.exif_transpose(image))",
+            "colour(image)",
+            "pictures_are_seen_as_a_viewer_shows_them",
+        ),
+        (
+            "embed: the whole folder is read ahead",
+            "following = pool.map(one, parts[0])",
+            "following, _ = pool.map(one, parts[0]), pool.map(one, names)",
+            "only_a_batch_and_the_next_are_held",
+        ),
+    ),
+    *_of(
         "results/store.py",
         "test_run.py",
         (

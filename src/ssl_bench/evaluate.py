@@ -127,7 +127,7 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
         width=chosen["width"] if "backbone.width" in said else None,
         prefix=settings["prefix"],
     )
-    keys, network = encoder.keys, encoder.network
+    keys, network, content = encoder.keys, encoder.network, sha256(encoder.file)
     tell(
         f"{run_or_file}: {network['name']}, {len(keys.used)} tensors used"
         + (f", all below {keys.prefix}" if keys.prefix else "")
@@ -168,7 +168,7 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
         "pixels": evaluator.score(evaluator.pixels(), names, "test"),
     }
     identity = {
-        "sha256": sha256(encoder.file),
+        "sha256": content,
         "network": network,
         "prefix": keys.prefix,
         "clean": clean,
@@ -183,7 +183,7 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     record = {
         "encoder": {
             "file": encoder.file.name,
-            "sha256": identity["sha256"],
+            "sha256": content,
             "run": encoder.fingerprint,
             "network": network,
             "clean": clean,

@@ -18,11 +18,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssl_bench.config import Config, compose, parse
 from ssl_bench.errors import UserError
 from ssl_bench.options import GROUPS, choices_with, comments, leading, nearest, options_in, read_settings, settings_text
+
+if TYPE_CHECKING:
+    from ssl_bench.data.datamodule import DataModule
+    from ssl_bench.evaluation.evaluator import Evaluator, Scores
+    from ssl_bench.results.weights import Opened
 
 FILE = "evaluate.yaml"
 # What an evaluation reads of a run's options; a trailing dot means all below. All else is training's.
@@ -106,8 +111,7 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
 
     from ssl_bench.build import build_data, build_evaluator, encoder_clean, random_network, resolve_accelerator
     from ssl_bench.report.tables import accuracy_table
-    from ssl_bench.results.fingerprint import NUMERICS
-    from ssl_bench.results.record import code_version, environment, without_places, write_record
+    from ssl_bench.results.record import write_record
     from ssl_bench.results.weights import listed, open_encoder, sha256
     from ssl_bench.run import random_scores
 
@@ -167,31 +171,61 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
         "random": random_scores(untrained, evaluator, data, device, names),
         "pixels": evaluator.score(evaluator.pixels(), names, "test"),
     }
+    record = describe(config, data, encoder, evaluator, scores, clean=clean, statistics=whose, sha256=content)
+    record["seconds"] = round(time.perf_counter() - started, 2)
+    console.print(accuracy_table(run_or_file.name, record, bold="encoder"))
+    for reason in dict.fromkeys(
+        str(score.notes["reason"]) for score in scores["encoder"].values() if score.percent is None
+    ):
+        tell(f"not scored: {reason}")
+    path = Path(settings["out"] or config["runs_dir"])
+    if settings["out"] is None or path.is_dir():
+        path = path / f"evaluation-{record['fingerprint']}.json"
+    write_record(path, record)
+    tell(str(path))
+    return record
+
+
+def describe(
+    config: Config,
+    data: DataModule,
+    encoder: Opened,
+    evaluator: Evaluator,
+    scores: dict[str, Scores],
+    *,
+    clean: dict[str, Any],
+    statistics: str,
+    sha256: str,
+) -> dict[str, Any]:
+    """What an evaluation leaves behind, under a name that is the same for the same evaluation."""
+    from ssl_bench.results.fingerprint import NUMERICS
+    from ssl_bench.results.record import code_version, environment, without_places
+
     identity = {
-        "sha256": content,
-        "network": network,
-        "prefix": keys.prefix,
+        "sha256": sha256,
+        "network": encoder.network,
+        "prefix": encoder.keys.prefix,
         "clean": clean,
         "data": data.digest,
-        "protocols": {name: evaluator.protocols[name].version for name in names},
+        "protocols": {name: evaluator.protocols[name].version for name in config["evaluation"]["protocols"]},
         "linear": config["evaluation"]["linear"],
         "labels": config["labels"],
         "seed": config["seed"],
         "numerics": NUMERICS,
     }
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    record = {
+    return {
         "encoder": {
             "file": encoder.file.name,
-            "sha256": content,
+            "sha256": sha256,
             "run": encoder.fingerprint,
-            "network": network,
+            "network": encoder.network,
             "clean": clean,
-            "statistics": whose,
+            "statistics": statistics,
             "assumed": list(encoder.assumed),
-            "keys": asdict(keys),
+            "keys": asdict(encoder.keys),
         },
-        "dataset": dataset.name,
+        "dataset": data.dataset.name,
         "scale": config["scale"]["name"],
         "seed": config["seed"],
         "fingerprint": fingerprint,
@@ -205,22 +239,10 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
         "images": {part: len(getattr(data.parts, part)) for part in ("bank", "probe", "validation")}
         | {"test": len(data.splits["test"])},
         "skipped_images": {split: len(images.skipped) for split, images in data.splits.items()},
-        "seconds": round(time.perf_counter() - started, 2),
         "code": code_version(),
         "environment": environment(),
         "config": without_places({key: config[key] for key in ("dataset", "evaluation", "subset", "labels")}),
     }
-    console.print(accuracy_table(run_or_file.name, record, bold="encoder"))
-    for reason in dict.fromkeys(
-        str(score.notes["reason"]) for score in scores["encoder"].values() if score.percent is None
-    ):
-        tell(f"not scored: {reason}")
-    path = Path(settings["out"] or config["runs_dir"])
-    if settings["out"] is None or path.is_dir():
-        path = path / f"evaluation-{fingerprint}.json"
-    write_record(path, record)
-    tell(str(path))
-    return record
 
 
 if __name__ == "__main__":

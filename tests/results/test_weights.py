@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.results.encoder import save_encoder
-from ssl_bench.results.weights import Opened, compare, open_encoder, prefixes, read_tensors
+from ssl_bench.results.weights import Opened, compare, listed, open_encoder, prefixes, read_tensors
 
 CLEAN = {"size": 16, "crop": 1.0, "mean": [0.3], "std": [0.4]}
 
@@ -253,3 +253,10 @@ def test_every_name_is_accounted_for_once() -> None:
     assert found.left_over == ("m.a.extra", "m.head.weight", "other", "m.a.head.weight")
     assert found.surplus == ("m.a.extra",)
     assert not found.fits
+
+
+def test_many_names_are_listed_in_groups() -> None:
+    assert listed(["a.b", "c"]) == "a.b, c"
+    many = [f"net.{layer}.{part}.weight" for layer in ("one", "two") for part in range(5)]
+    assert listed([*many, "fc"]) == "net.one.* (5), net.two.* (5), fc"
+    assert listed(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"

@@ -52,7 +52,8 @@ class Keys:
     def complaints(self) -> str:
         """Why the file does not fit, as part of a sentence."""
         found = [f"it has nothing for {listed(self.missing)}"] if self.missing else []
-        found += [listed(self.misshapen, "; ")] if self.misshapen else []
+        more = len(self.misshapen) - SHOWN
+        found += [*self.misshapen[:SHOWN], *([f"{more} more shapes differ"] if more > 0 else [])]
         found += [f"the network has no {listed(self.surplus)}"] if self.surplus else []
         return "; ".join(found)
 
@@ -224,10 +225,16 @@ def compare(
     return Keys(prefix, *map(tuple, (used, left_over, missing, misshapen, surplus)))
 
 
-def listed(names: Sequence[str], between: str = ", ") -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return between.join(names[:SHOWN]) + more
+def listed(names: Sequence[str]) -> str:
+    """The names, if need be in groups by their first parts, or the first ones and how many more there are."""
+    if len(names) <= SHOWN:
+        return ", ".join(names)
+    parts = [name.split(".") for name in names]
+    for depth in range(max(map(len, parts)) - 1, 0, -1):
+        groups = Counter(".".join(part[:depth]) for part in parts)
+        if len(groups) <= SHOWN:
+            return ", ".join(f"{group}.* ({count})" if count > 1 else group for group, count in groups.items())
+    return f"{', '.join(names[:SHOWN])} and {len(names) - SHOWN} more"
 
 
 def _times(tensor: Tensor) -> str:

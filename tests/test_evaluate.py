@@ -25,7 +25,7 @@ from ssl_bench.results.weights import open_encoder
 from ssl_bench.run import run
 
 SMALL = ("dataset=digits", "scale=smoke", "subset=160", "evaluation.protocols=[knn1]")
-GRAY = {"size": 16, "crop": 1.0, "mean": [0.3], "std": [0.4]}
+GRAY = {"size": 14, "crop": 1.0, "mean": [0.3], "std": [0.4]}
 
 
 def mine(path: Path, *, channels: int = 1) -> Path:

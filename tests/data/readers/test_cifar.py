@@ -3,22 +3,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import pickle
-import socket
 import tarfile
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from formats import python2_batch, tarred, unpacked
+from server import served
 from torchvision.datasets import CIFAR10 as TORCHVISION10
 from torchvision.datasets import CIFAR100 as TORCHVISION100
 
-from ssl_bench.data.readers import cifar, downloads
+from ssl_bench.data.readers import cifar
 from ssl_bench.data.readers.archive import streams
 from ssl_bench.data.readers.arrays import read_pickle
 from ssl_bench.errors import UserError
@@ -270,40 +267,21 @@ def test_missing_files_are_asked_for_in_one_sentence(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A server at work; the archive it serves."""
-    (tmp_path / "served").mkdir()
-    path = tarred(tmp_path / "served" / "cifar-10-python.tar.gz", files("cifar-10-python"))
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(path.parent)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setattr(cifar, "URL", f"http://127.0.0.1:{server.server_port}/")
-    yield path
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def test_a_download_is_kept_if_its_checksum_is_right_and_only_then(
-    served: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    data_dir = tmp_path / "data"
-    assert "corrupted" in refusal("cifar-10-python", data_dir)
-    assert list(data_dir.iterdir()) == []
-    right = hashlib.md5(served.read_bytes()).hexdigest()
-    archive = downloads.download_file
-    monkeypatch.setattr(downloads, "download_file", lambda *words, **more: archive(*words, **{**more, "md5": right}))
-    assert read("cifar-10-python", data_dir)["train"].labels.tolist() == LABELS[:10]
-    assert [path.name for path in data_dir.iterdir()] == ["cifar-10-python.tar.gz"]
-    served.unlink()
+    data_dir, name = tmp_path / "data", "cifar-10-python.tar.gz"
+    content = tarred(tmp_path / name, files("cifar-10-python")).read_bytes()
+    (tmp_path / name).unlink()
+    with served(**{name: content}) as server:
+        monkeypatch.setattr(cifar, "URL", server.url)
+        right = hashlib.md5(content).hexdigest()
+        assert f"checksum {cifar.CIFAR10.md5}, found {right}" in refusal("cifar-10-python", data_dir)
+        assert not list(data_dir.glob("[!.]*"))
+        monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, md5=right))
+        assert read("cifar-10-python", data_dir)["train"].labels.tolist() == LABELS[:10]
+        assert [path.name for path in data_dir.glob("[!.]*")] == [name]
     assert len(read("cifar-10-python", data_dir)["test"]) == 2
-    assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(cifar.CIFAR10, TORCHVISION10), (cifar.CIFAR100, TORCHVISION100)])

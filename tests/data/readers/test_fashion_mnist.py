@@ -3,15 +3,12 @@ from __future__ import annotations
 import gc
 import gzip
 import hashlib
-import socket
-import threading
 import time
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from server import Server, served
 from torchvision.datasets import FashionMNIST
 
 from ssl_bench.data.readers import downloads, fashion_mnist
@@ -40,28 +37,19 @@ def files(folder: Path) -> list[str]:
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """This machine may have Debian's package and the internet; the tests have neither."""
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "usr" / "share")
-    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(fashion_mnist, "URL", "http://127.0.0.1:9/")
 
 
 @pytest.fixture
-def mirror(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A server at work; the folder it serves."""
-    folder = place(tmp_path / "served", ".gz")
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-    sums = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in sorted(folder.iterdir())]
-    monkeypatch.setattr(FashionMNIST, "resources", sums)
-    yield folder
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server at work on the four files."""
+    content = {f"{name}.gz": gzip.compress(content) for name, content in IDX.items()}
+    with served(**content) as state:
+        monkeypatch.setattr(fashion_mnist, "URL", state.url)
+        sums = {name: hashlib.md5(content[f"{name}.gz"]).hexdigest() for name in IDX}
+        monkeypatch.setattr(fashion_mnist, "MD5", sums)
+        yield state
+    gc.collect()  # an answer left open would be an error here
 
 
 @pytest.mark.parametrize("folder", ["FashionMNIST/raw", "fashion_mnist", "."])
@@ -92,48 +80,40 @@ def test_a_missing_dataset_names_every_way_to_get_it_and_leaves_nothing_behind(t
     sentence = str(caught.value)
     assert str(tmp_path / "data" / "FashionMNIST" / "raw") in sentence
     assert "dataset-fashion-mnist" in sentence
-    assert "torchvision" in sentence
+    assert "http://127.0.0.1:9/" in sentence
     assert "Connection refused" in sentence
     assert "\n" not in sentence
     assert files(tmp_path) == []
 
 
-def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(downloads, "ANSWER_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
-        with pytest.raises(UserError, match=r"\(it failed: .*(no answer|timed out).*\)\.$"):
-            fashion_mnist.read(tmp_path)
+def test_addresses_and_checksums_are_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert FashionMNIST.mirrors == [fashion_mnist.URL]
+    assert [(f"{name}.gz", md5) for name, md5 in fashion_mnist.MD5.items()] == FashionMNIST.resources
 
 
-@pytest.mark.usefixtures("mirror")
-def test_a_download_is_kept_where_torchvision_keeps_it(tmp_path: Path) -> None:
+def test_a_download_is_kept_where_torchvision_finds_it(mirror: Server, tmp_path: Path) -> None:
     splits = fashion_mnist.read(tmp_path / "data")
     assert splits["train"].labels.tolist() == [7, 8, 9]
-    assert {Path(file).parent for file in files(tmp_path / "data")} == {Path("FashionMNIST/raw")}
-    assert len(FashionMNIST(tmp_path / "data", train=False)) == 1
-    assert socket.getdefaulttimeout() is None
+    raw = tmp_path / "data" / "FashionMNIST" / "raw"
+    assert sorted(path.name for path in raw.glob("[!.]*")) == sorted(f"{name}.gz" for name in IDX)
+    mirror.files.clear()
+    assert fashion_mnist.read(tmp_path / "data")["test"].labels.tolist() == [4]
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # torchvision leaves the answer 404 open
-@pytest.mark.parametrize("damage", ["missing", "damaged"])
-def test_a_download_that_fails_halfway_leaves_no_file(damage: str, mirror: Path, tmp_path: Path) -> None:
-    last = sorted(mirror.iterdir())[-1]
-    if damage == "missing":
-        last.unlink()
-    else:
-        last.write_bytes(last.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"Fashion-MNIST is not there: .* \(it failed: [^\n]+\)\.$"):
+def test_a_download_that_fails_halfway_goes_on_with_what_is_missing(mirror: Server, tmp_path: Path) -> None:
+    last = "t10k-labels-idx1-ubyte.gz"
+    content = mirror.files[last]
+    mirror.files[last] = content[:-1] + bytes([content[-1] ^ 1])
+    with pytest.raises(UserError, match=r"Fashion-MNIST is not there: .* \(it failed: [^\n]+ MD5 [^\n]+\)\.$"):
         fashion_mnist.read(tmp_path / "data")
-    assert files(tmp_path / "data") == []
-    assert socket.getdefaulttimeout() is None
-    gc.collect()  # the open answer goes here, not in the midst of another test
+    assert last not in {Path(file).name for file in files(tmp_path / "data")}
+    mirror.files = {last: content}
+    assert fashion_mnist.read(tmp_path / "data")["test"].labels.tolist() == [4]
 
 
-def test_a_server_without_the_files_is_left_before_anything_is_written(mirror: Path, tmp_path: Path) -> None:
-    for path in mirror.iterdir():
-        path.unlink()
-    with pytest.raises(UserError, match=r"\(it failed: (HTTP Error 404: )?File not found\)\.$"):
+def test_a_server_without_the_files_is_left_before_anything_is_written(mirror: Server, tmp_path: Path) -> None:
+    mirror.files.clear()
+    with pytest.raises(UserError, match=r"\(it failed: HTTP Error 404: Not Found\)\.$"):
         fashion_mnist.read(tmp_path / "data")
     assert not (tmp_path / "data").exists()
-    gc.collect()  # an open answer would be an error here

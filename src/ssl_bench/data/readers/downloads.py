@@ -1,57 +1,156 @@
-"""Fetch what is missing: beside its place and moved when complete, so that no half-written file is ever found there."""
+"""Fetch what is missing, going on where an earlier try was interrupted.
+
+A file grows under the name ``<file>.part`` and is moved to its place once it is whole and its checksum is right. Beside
+it, ``<file>.part.tag`` keeps by what the server tells one version of the file from another (RFC 9110, section 13.1.5):
+bytes of two versions are never joined.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import socket
-import tempfile
 import threading
 import urllib.request
-from collections.abc import Callable
-from http.client import HTTPException
+from collections.abc import Iterable
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError, URLError
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssl_bench.errors import UserError
 
 ANSWER_SECONDS = 5.0  # how long the server may take to answer at all
 STALL_SECONDS = 30.0  # how long a running download may stand still
+STEP = 1 << 20  # bytes read at a time
+HEADERS = {"User-Agent": "ssl_bench"}
 
 
-def download(url: str, place: Path, fetch: Callable[[str], Path], *, missing: str) -> None:
-    """Let ``fetch`` load files into a temporary folder, and move all files of the folder it returns to ``place``.
+def download(files: Iterable[tuple[str, str]], place: Path, *, missing: str) -> None:
+    """Put files, given by address and MD5 checksum, into the folder ``place``; those that are there are left alone.
 
-    Neither an interrupted download nor another process at the same work leaves a half-written file. ``url`` is asked
-    first whether it answers; ``missing`` is a sentence without its full stop on how else to get the data.
+    What arrived before an interruption is kept, and the next call goes on from there. Of two processes that fetch the
+    same file, one waits for the other. ``missing`` is a sentence without its full stop on how else to get the data.
 
     Raises:
         UserError: ``missing``, with what failed.
     """
-    patience = socket.getdefaulttimeout()
-    try:
-        _wait_for_answer(url)
-        socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets none and would wait for ever
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=place) as folder:
-            for file in fetch(folder).iterdir():
-                os.replace(file, place / file.name)
-    except (OSError, RuntimeError, HTTPException, EOFError) as error:
-        raise UserError(f"{missing} (it failed: {_brief(error)}).") from error
-    finally:
-        socket.setdefaulttimeout(patience)
+    for url, md5 in files:
+        path = place / url.rpartition("/")[2]
+        try:
+            if path.exists():
+                continue
+            _wait_for_answer(url)
+            place.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_name(f".{path.name}.lock")):
+                if not path.exists():
+                    _fetch(url, path, md5)
+        except (OSError, HTTPException) as error:
+            kept = _size(_part(path)[0])
+            more = f"; {kept:,} bytes of {path.name} are kept, and the same command goes on from there" if kept else ""
+            raise UserError(f"{missing} (it failed: {_brief(error)}{more}).") from error
 
 
 def download_file(url: str, place: Path, *, md5: str, what: str) -> None:
     """Fetch one file into the folder ``place``; ``what`` names the dataset."""
-    from torchvision.datasets.utils import download_url
-
-    def fetch(folder: str) -> Path:
-        download_url(url, folder, md5=md5)
-        return Path(folder)
-
     name = url.rpartition("/")[2]
     missing = f"{what} is not there: put {name} into {place}, packed or unpacked, or connect to the internet so that "
-    download(url, place, fetch, missing=f"{missing}it can be downloaded from {url}")
+    download([(url, md5)], place, missing=f"{missing}it can be downloaded from {url}")
+
+
+def _fetch(url: str, path: Path, md5: str) -> None:
+    """Load until the file is whole: a connection that breaks off is taken up again as long as each brings more."""
+    part, tag = _part(path)
+    reached = _size(part)
+    while True:
+        try:
+            _load(url, part, tag)
+            break
+        except (OSError, HTTPException):
+            if _size(part) <= reached:
+                raise
+            reached = _size(part)
+    found = _md5(part)
+    if found != md5:
+        part.unlink()
+        tag.unlink(missing_ok=True)
+        raise OSError(f"expected {url} to have the MD5 checksum {md5}, found {found}, and removed what had arrived")
+    os.replace(part, path)
+    tag.unlink(missing_ok=True)
+
+
+def _load(url: str, part: Path, tag: Path) -> None:
+    """Ask once for what ``part`` has not yet; raises OSError or HTTPException where it does not come to an end."""
+    start = _size(part) if tag.exists() else 0
+    headers = {"Range": f"bytes={start}-", "If-Range": tag.read_text(encoding="latin-1")} if start else {}
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=HEADERS | headers), timeout=STALL_SECONDS)
+    except HTTPError as error:
+        error.close()
+        if start and error.code == 416:  # nothing is left to be loaded
+            return
+        raise
+    with response:
+        version = _version(response)
+        whole = response.status == 200
+        if not whole and not (
+            response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            and version in ("", headers.get("If-Range"))  # some servers need not be asked twice, others do not listen
+        ):
+            tag.unlink(missing_ok=True)
+            _load(url, part, tag)
+            return
+        length = response.headers.get("Content-Length")
+        with open(part, "wb" if whole else "ab") as file:
+            if whole:  # the tag is that of the bytes, whenever a power cut comes
+                start = 0
+                tag.unlink(missing_ok=True)
+                if version:
+                    tag.write_text(version, encoding="latin-1")
+            expected = start + int(length) if length else None
+            with _progress() as progress:
+                bar = progress.add_task(part.stem, total=expected, completed=start)
+                while content := response.read1(STEP):
+                    file.write(content)
+                    progress.advance(bar, len(content))
+            file.flush()
+            os.fsync(file.fileno())
+    if expected is not None and _size(part) < expected:
+        raise ConnectionAbortedError(f"the connection ended after {_size(part):,} of {expected:,} bytes")
+
+
+def _version(response: HTTPResponse) -> str:
+    """What a request may name so that it gets more of the same bytes only; "" if the server gives nothing of use."""
+    strong = response.headers.get("ETag", "")
+    return strong if strong.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _progress() -> Progress:
+    """Bytes on stderr, if somebody is looking."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _part(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.tag")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _md5(path: Path) -> str:
+    md5 = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while content := file.read(STEP):
+            md5.update(content)
+    return md5.hexdigest()
 
 
 def _wait_for_answer(url: str) -> None:
@@ -62,8 +161,9 @@ def _wait_for_answer(url: str) -> None:
     outcome: list[OSError | None] = []
 
     def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD", headers=HEADERS)
         try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ANSWER_SECONDS).close()
+            urllib.request.urlopen(request, timeout=ANSWER_SECONDS).close()
             outcome.append(None)
         except OSError as error:
             if isinstance(error, HTTPError):
@@ -79,6 +179,6 @@ def _wait_for_answer(url: str) -> None:
 
 
 def _brief(error: BaseException) -> str:
-    """An error in one line: urllib wraps the reason, torchvision lists its attempts line by line."""
-    reason = error.reason if isinstance(error, URLError) else error
-    return str(reason).strip().rpartition("\n")[2] or type(error).__name__
+    """An error in one line: urllib wraps the reason."""
+    reason = error.reason if isinstance(error, URLError) and not isinstance(error, HTTPError) else error
+    return " ".join(str(reason).split()) or type(error).__name__

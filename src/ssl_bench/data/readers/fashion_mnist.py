@@ -15,6 +15,13 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+MD5 = {  # of the gzipped files
+    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+}
 
 
 def read(data_dir: Path) -> dict[str, Images]:
@@ -43,26 +50,19 @@ def find(data_dir: Path) -> dict[str, Path] | None:
 
 
 def download(data_dir: Path) -> dict[str, Path]:
-    """Fetch the files with torchvision into its usual place below ``data_dir``.
+    """Fetch the files into torchvision's usual place below ``data_dir``.
 
     Raises:
         UserError: naming every way to get the data.
     """
-    from torchvision.datasets import FashionMNIST
-
-    def fetch(folder: str) -> Path:
-        FashionMNIST(folder, download=True)
-        return Path(folder, "FashionMNIST", "raw")
-
     place = data_dir / "FashionMNIST" / "raw"
     downloads.download(
-        FashionMNIST.mirrors[-1] + FashionMNIST.resources[0][0],
+        [(f"{URL}{name}.gz", md5) for name, md5 in MD5.items()],
         place,
-        fetch,
         missing=(
             f"Fashion-MNIST is not there: put its four idx files into {place}, "
             "or install Debian's package dataset-fashion-mnist, "
-            "or connect to the internet so that torchvision can download them"
+            f"or connect to the internet so that they can be downloaded from {URL}"
         ),
     )
-    return {name: place / name for pair in FILES.values() for name in pair}
+    return {name: place / f"{name}.gz" for name in MD5}

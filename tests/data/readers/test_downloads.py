@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from server import Server, served
+
+from ssl_bench.data.readers import downloads
+from ssl_bench.errors import UserError
+
+CONTENT = random.Random(0).randbytes(30_000)
+OTHER = random.Random(1).randbytes(30_000)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with served(big=CONTENT) as state:
+        yield state
+    gc.collect()  # an answer left open would be an error here
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def fetch(server: Server, place: Path, expected: bytes = CONTENT, name: str = "big") -> bytes:
+    downloads.download_file(f"{server.url}{name}", place, md5=md5(expected), what="Big")
+    return (place / name).read_bytes()
+
+
+def refusal(server: Server, place: Path, **options: object) -> str:
+    with pytest.raises(UserError) as caught:
+        fetch(server, place, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"Big is not there: put {options.get('name', 'big')} into {place}, ")
+    return str(caught.value)
+
+
+def seen(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir() if not path.name.endswith(".lock"))
+
+
+def begin(server: Server, place: Path, size: int) -> None:
+    """Leave ``size`` bytes of a download that broke off."""
+    place.mkdir()
+    server.breaks_after = size
+    wanted, server.ranges = server.ranges, False
+    refusal(server, place)
+    server.breaks_after, server.ranges = None, wanted
+    server.asked.clear()
+    assert (place / "big.part").stat().st_size == size
+
+
+def test_a_file_is_put_in_its_place_whole_and_asked_for_only_once(server: Server, tmp_path: Path) -> None:
+    assert fetch(server, tmp_path / "deep" / "data") == CONTENT
+    assert seen(tmp_path / "deep" / "data") == ["big"]
+    server.files.clear()
+    assert fetch(server, tmp_path / "deep" / "data") == CONTENT
+    assert server.ranges_asked == [None]
+
+
+def test_a_download_goes_on_where_it_broke_off_and_says_how_much_is_kept(server: Server, tmp_path: Path) -> None:
+    server.breaks_after, server.ranges = 12_000, False
+    sentence = refusal(server, tmp_path)
+    assert "the connection ended after 12,000 of 30,000 bytes; 12,000 bytes of big are kept, and the same" in sentence
+    server.breaks_after, server.ranges = None, True
+    server.asked.clear()
+    assert fetch(server, tmp_path) == CONTENT
+    assert server.asked == [("/big", "bytes=12000-", 206)]
+    assert seen(tmp_path) == ["big"]
+
+
+def test_a_connection_that_keeps_breaking_off_is_taken_up_again_at_once(server: Server, tmp_path: Path) -> None:
+    server.breaks_after = 7_000
+    assert fetch(server, tmp_path) == CONTENT
+    assert server.ranges_asked == [None, "bytes=7000-", "bytes=14000-", "bytes=21000-", "bytes=28000-"]
+
+
+@pytest.mark.parametrize("tag", ["etag", "weak", "date", "none"])
+def test_what_is_no_version_of_its_own_is_not_asked_for_in_parts(tag: str, server: Server, tmp_path: Path) -> None:
+    server.tag = tag
+    begin(server, tmp_path / "data", 9_000)
+    assert fetch(server, tmp_path / "data") == CONTENT
+    assert server.ranges_asked == [None if tag == "none" else "bytes=9000-"]
+    assert server.statuses == [200 if tag == "none" else 206]
+
+
+def test_a_server_that_knows_no_ranges_starts_over(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    begin(server, tmp_path / "data", 9_000)
+    assert fetch(server, tmp_path / "data") == CONTENT
+    assert server.statuses == [200]
+
+
+@pytest.mark.parametrize("tag", ["etag", "date"])
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_file_that_was_changed_is_not_joined_to_what_came_of_the_old_one(
+    tag: str, listens: bool, server: Server, tmp_path: Path
+) -> None:
+    server.tag = tag
+    begin(server, tmp_path / "data", 9_000)
+    server.files["big"] = OTHER  # as long as before
+    server.listens = listens
+    assert fetch(server, tmp_path / "data", OTHER) == OTHER
+    assert server.statuses == ([200] if listens else [206, 200])
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_wrong_checksum_is_named_beside_the_right_one_and_nothing_is_kept(
+    resumed: bool, server: Server, tmp_path: Path
+) -> None:
+    place = tmp_path / "data"
+    if resumed:
+        begin(server, place, 9_000)
+    sentence = refusal(server, place, expected=OTHER)
+    assert f"to have the MD5 checksum {md5(OTHER)}, found {md5(CONTENT)}, and removed what had arrived)." in sentence
+    assert seen(place) == []
+
+
+def test_a_part_that_is_whole_or_longer_needs_no_further_bytes(server: Server, tmp_path: Path) -> None:
+    begin(server, tmp_path / "data", 9_000)
+    (tmp_path / "data" / "big.part").write_bytes(CONTENT)
+    assert fetch(server, tmp_path / "data") == CONTENT
+    assert server.statuses == [416]
+    begin(server, tmp_path / "again", 9_000)
+    (tmp_path / "again" / "big.part").write_bytes(CONTENT + b"x")
+    assert "removed what had arrived" in refusal(server, tmp_path / "again")
+    assert fetch(server, tmp_path / "again") == CONTENT
+
+
+def test_a_part_of_unknown_origin_is_not_gone_on_with(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "big.part").write_bytes(OTHER[:5000])
+    assert fetch(server, tmp_path) == CONTENT
+    assert server.ranges_asked == [None]
+
+
+def test_a_server_without_the_file_is_left_before_anything_is_written(server: Server, tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    assert "(it failed: HTTP Error 404: Not Found)." in refusal(server, place, name="gone")
+    assert not place.exists()
+
+
+def test_a_file_that_disappears_leaves_what_has_come_of_it(server: Server, tmp_path: Path) -> None:
+    begin(server, tmp_path / "data", 9_000)
+    server.files.clear()
+    assert "404" in refusal(server, tmp_path / "data")
+    assert (tmp_path / "data" / "big.part").read_bytes() == CONTENT[:9_000]
+
+
+def test_a_server_that_stands_still_is_given_up_and_what_came_is_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(downloads, "STALL_SECONDS", 0.2)
+    server.stalls_after, server.ranges = 5_000, False
+    assert "timed out; 5,000 bytes of big are kept" in refusal(server, tmp_path)
+    server.stalls_after, server.ranges = None, True
+    assert fetch(server, tmp_path) == CONTENT
+    assert server.ranges_asked[-1] == "bytes=5000-"
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(downloads, "ANSWER_SECONDS", 0.2)
+    state = Server()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        state.url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        assert "(it failed: " in refusal(state, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_named(server: Server, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "Permission denied" in refusal(server, tmp_path)
+    tmp_path.chmod(0o700)
+
+
+def test_a_place_that_is_no_folder_is_named(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"")
+    assert str(tmp_path / "data") in refusal(server, tmp_path / "data").partition("it failed")[2]
+
+
+PROGRAM = (
+    "import sys; from pathlib import Path; from ssl_bench.data.readers import downloads; "
+    "downloads.download_file(sys.argv[1], Path(sys.argv[2]), md5=sys.argv[3], what='Big')"
+)
+
+
+def start(server: Server, place: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PROGRAM, f"{server.url}big", str(place), md5(CONTENT)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_after_kill_9(server: Server, tmp_path: Path) -> None:
+    server.pace = 0.1
+    process = start(server, tmp_path)
+    part = tmp_path / "big.part"
+    while not (part.exists() and part.stat().st_size >= 3_000):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = part.stat().st_size
+    assert 3_000 <= kept < len(CONTENT)
+    server.pace = 0
+    assert fetch(server, tmp_path) == CONTENT
+    assert server.ranges_asked == [None, f"bytes={kept}-"]
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_waits_and_finds_the_others_file(server: Server, tmp_path: Path) -> None:
+    server.pace = 0.1
+    both = [start(server, tmp_path) for _ in range(2)]
+    assert [process.communicate()[1] for process in both] == [b"", b""]  # nothing is drawn where there is no terminal
+    assert [process.returncode for process in both] == [0, 0]
+    assert (tmp_path / "big").read_bytes() == CONTENT
+    assert server.ranges_asked == [None]
+    assert seen(tmp_path) == ["big"]
+
+
+def test_bytes_are_shown_on_a_terminal_only(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fetch(server, tmp_path / "a")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    fetch(server, tmp_path / "b")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "30.0/30.0 kB" in err

@@ -97,7 +97,7 @@ def test_every_key_has_a_meaning(group: str, file: str) -> None:
 @pytest.mark.parametrize(("group", "file"), CONF_FILES, ids=lambda value: str(value))
 def test_every_constraint_can_be_read(group: str, file: str) -> None:
     """What looks like a constraint is one: words or one range of two ordered numbers."""
-    number, word = r"-?\d*\.?\d*", r"[a-z0-9_-]+"
+    number, word = r"-?\d*\.?\d*", r"[a-z0-9_+-]+"
     for key, (allowed, meaning) in options.comments(file, group).items():
         assert meaning[0] not in "[(", key
         if not allowed:
@@ -272,6 +272,8 @@ def test_a_choice_with_a_letter_missing_finds_itself(group: str) -> None:
         ("[1..]", 3, [1, 2.0, 10**9], [0, 1.5, -1, True, "1"]),
         ("[null|1..]", None, [None, 1, 7.0], [0, 0.5, "null"]),
         ("[null|0..]", None, [None, 0, 0.5], [-1, "x"]),
+        ("[null|0..9]", None, [None, 0, 9], [-1, 0.5, 10, "x"]),
+        ("[null|0..1]", None, [None, 0, 0.5], [1.5, "x"]),
         ("[mean|sum]", "mean", ["mean", "sum"], ["", "Mean", "null", None, 1]),
         ("", True, [True, False], [0, 1, "true", None]),
         ("", "runs", ["x", " "], ["", 3, None, True]),

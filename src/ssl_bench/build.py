@@ -38,6 +38,8 @@ def build(config: Config) -> tuple[Method, DataModule]:
 def build_dataset(config: Config) -> Dataset:
     """The catalog's entry, or one made for a folder that is looked into now."""
     chosen, folder = config["dataset"], None
+    if "fold" in chosen:
+        return catalog.stl10_with(chosen["split"], chosen["fold"])
     if "stored" in chosen:
         folder = Folder(
             root=chosen["root"],

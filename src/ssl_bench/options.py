@@ -74,8 +74,9 @@ class Option:
             return type(example)
         if not any(".." in word for word in self.alternatives):
             return str
-        # A null default shows no type: ranges that start at 1 count something.
-        return int if re.fullmatch(r"[1-9]\d*", self.limits[0]) else float
+        # A null default shows no type: ranges that start at 1 or end beyond it count something.
+        low, high = self.limits
+        return int if re.fullmatch(r"[1-9]\d*", low) or re.fullmatch(r"[2-9]|[1-9]\d+", high) else float
 
     def read(self, value: Any) -> Any:
         """``value`` as this option's type; UserError in one sentence if it is not allowed."""

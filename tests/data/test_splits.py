@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_bench.data.splits import hold_out, parts, subset
+from ssl_bench.data.splits import Parts, hold_out, parts, subset
 from ssl_bench.errors import UserError
 
 CLASSES = 7
@@ -126,3 +126,37 @@ def test_without_held_out_validation_all_of_train_is_pretrained_on() -> None:
     rule = parts(labels, subset_size=None, label_count=None, hold_out_validation=False)
     assert rule.pretraining.tolist() == rule.bank.tolist() == list(range(len(labels)))
     assert sorted(rule.probe.tolist() + rule.validation.tolist()) == list(range(len(labels)))
+
+
+@pytest.mark.parametrize("first", [0, 5])
+def test_a_subset_takes_unlabelled_images_once_it_has_all_labelled_ones(first: int) -> None:
+    labels = torch.full((2000,), -1)
+    labels[:300] = torch.arange(300) % CLASSES
+    sizes = [50, 260, 270, 271, 900, 1970]
+
+    def rule(size: int | None) -> Parts:
+        return parts(labels, subset_size=size, label_count=None, hold_out_validation=True, pretraining_from=first)
+
+    chosen = [set(rule(size).pretraining.tolist()) for size in sizes[: 6 if not first else 5]]
+    assert [len(images) for images in chosen] == sizes[: len(chosen)]
+    assert all(small < large for small, large in pairwise(chosen))
+    labelled = [sum(row < 300 for row in images) for images in chosen]
+    most = int((labels[rule(None).pretraining] >= 0).sum())
+    assert labelled == [min(size, most) for size in sizes[: len(chosen)]]
+    unlabelled = torch.tensor(sorted(chosen[4])).double()[most:]
+    assert abs(unlabelled.mean() - 1150) < 5 * 1700 / (12 * 600) ** 0.5  # from everywhere
+    everything = len(rule(None).pretraining)
+    assert len(rule(everything).pretraining) == everything
+    with pytest.raises(UserError, match=f"Cannot choose {everything + 1} "):
+        rule(everything + 1)
+
+
+def test_images_before_the_first_that_is_pretrained_on_serve_bank_probe_and_validation() -> None:
+    labels = torch.full((1000,), -1)
+    labels[:200] = torch.arange(200) % CLASSES
+    for subset_size in (None, 100):
+        rule = parts(labels, subset_size=subset_size, label_count=None, hold_out_validation=True, pretraining_from=200)
+        assert int(rule.pretraining.min()) >= 200
+        assert len(rule.pretraining) == (subset_size or 800)
+        assert torch.equal(rule.bank, rule.probe)
+        assert torch.equal(torch.cat([rule.bank, rule.validation]).sort().values, torch.arange(200))

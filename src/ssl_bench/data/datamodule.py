@@ -72,6 +72,7 @@ class DataModule(pl.LightningDataModule):
             subset_size=self.subset,
             label_count=self.labels,
             hold_out_validation=self.hold_out_validation,
+            pretraining_from=self.dataset.pretraining_from,
         )
 
     @cached_property

@@ -24,31 +24,51 @@ class Parts:
     """What the images of the train split are used for: sorted positions, int64."""
 
     pretraining: Tensor
-    bank: Tensor  # labelled neighbours of k-NN, within pretraining
-    probe: Tensor  # the linear probe trains here while it chooses, within pretraining without validation
+    bank: Tensor  # labelled neighbours of k-NN
+    probe: Tensor  # the linear probe trains here while it chooses, within bank without validation
     validation: Tensor  # choices are made here
 
 
-def parts(labels: Tensor, *, subset_size: int | None, label_count: int | None, hold_out_validation: bool) -> Parts:
+def parts(
+    labels: Tensor,
+    *,
+    subset_size: int | None,
+    label_count: int | None,
+    hold_out_validation: bool,
+    pretraining_from: int | None = None,
+) -> Parts:
     """The rule by which train is divided.
 
     Validation is cut first and is the same whatever else is asked for. ``hold_out_validation`` keeps it
     out of pretraining and bank; otherwise these use all of train, as the published protocols do.
-    ``subset_size`` limits pretraining, and bank and probe with it; ``label_count`` limits bank and probe
-    to so many labelled images. None means no limit.
+    ``subset_size`` limits pretraining, and bank and probe with it; it takes labelled images first and unlabelled
+    ones when there are no more of them. ``label_count`` limits bank and probe to so many labelled images.
+    None means no limit. Images before ``pretraining_from`` are not pretrained on; what bank and probe use of them
+    is then not limited by ``subset_size``.
 
     Raises:
         UserError: a limit is below one image per class, or above what there is.
     """
     rest, validation = hold_out(labels, VALIDATION_FRACTION, SPLIT_SEED)
-    pretraining = rest if hold_out_validation else sequential(len(labels))
+    used = rest if hold_out_validation else sequential(len(labels))
+    pretraining = used[used >= (pretraining_from or 0)]
     if subset_size is not None:
-        pretraining = pretraining[subset(labels[pretraining], subset_size, SPLIT_SEED)]
-    bank = pretraining[labels[pretraining] >= 0]
+        pretraining = pretraining[_subset(labels[pretraining], subset_size)]
+    bank = used if pretraining_from else pretraining
+    bank = bank[labels[bank] >= 0]
     probe = bank[torch.isin(bank, rest)]
     if label_count is not None:  # one budget: both know the same labels
         bank = probe = probe[subset(labels[probe], label_count, SPLIT_SEED)]
     return Parts(pretraining, bank, probe, validation)
+
+
+def _subset(labels: Tensor, count: int) -> Tensor:
+    """`subset` of the labelled images, or all of these and as many of the others as are still wanted."""
+    others = labels < 0
+    missing = count - int((~others).sum())
+    if missing <= 0 or count > len(labels):
+        return subset(labels, count, SPLIT_SEED)
+    return (~others | (others & (_turns(labels, SPLIT_SEED) < missing))).nonzero()[:, 0]
 
 
 def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

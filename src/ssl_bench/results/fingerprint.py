@@ -38,6 +38,8 @@ LEFT_OUT = (
     "dataset.test_root",
     "dataset.on_error",
     "dataset.max_pixels",
+    "dataset.split",
+    "dataset.fold",
     "scale.batch_size",
     "scale.width",
     "scale.projector_hidden",

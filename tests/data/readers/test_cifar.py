@@ -250,10 +250,30 @@ def test_a_binary_file_of_broken_rows_or_labels_is_refused(version: str, tmp_pat
 
 def test_only_what_is_asked_for_is_kept_in_memory(tmp_path: Path) -> None:
     path = tarred(tmp_path / "x.tar.gz", {"d/big": bytes(10**7), "d/a": b"1", "d/b": b"2"})
-    assert {name: (stream.read(), size) for name, stream, size in streams(path, "d", ["a", "b"])} == {
+    assert {name: (stream.read(), size) for name, stream, size in streams(path, "d", ["a", "b"], 1)} == {
         "a": (b"1", 1),
         "b": (b"2", 1),
     }
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_small_archive_cannot_fill_the_memory(kind: bytes, tmp_path: Path) -> None:
+    """Nothing but its header claims so many bytes: reading on would end at the end of the archive."""
+    member = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    member.type, member.size = kind, 10**12
+    with gzip.open(tmp_path / "cifar-10-python.tar.gz", "wb") as file:
+        file.write(member.tobuf(tarfile.GNU_FORMAT) + bytes(10_000))
+    sentence = refusal("cifar-10-python", tmp_path)
+    assert str(tmp_path / "cifar-10-python.tar.gz") in sentence
+    assert "1000000000000" in sentence
+
+
+def test_headers_without_end_are_refused(tmp_path: Path) -> None:
+    name = tarfile.TarInfo("x")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 512
+    with gzip.open(tmp_path / "cifar-10-python.tar.gz", "wb") as file:
+        file.write((name.tobuf(tarfile.GNU_FORMAT) + bytes(512)) * 3000)
+    assert "is damaged: expected a whole archive" in refusal("cifar-10-python", tmp_path)
 
 
 # -- the internet ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_bench.data.readers import idx
 from ssl_bench.data.readers.idx import read_idx, read_pair
 from ssl_bench.errors import UserError
 
@@ -158,3 +159,11 @@ def test_files_of_different_length_are_refused(pair: tuple[Path, Path]) -> None:
 def test_a_label_beyond_the_classes_is_refused(pair: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match=r"labels holds a label .* expected 0 to 8, found 9 at position 1; replace"):
         read_pair(*pair, classes=9)
+
+
+def test_a_small_file_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = write(tmp_path / "images.gz", encode(IMAGES))
+    monkeypatch.setattr(idx, "LARGEST", len(encode(IMAGES)))
+    assert np.array_equal(read_idx(path).numpy(), IMAGES)
+    monkeypatch.setattr(idx, "LARGEST", len(encode(IMAGES)) - 1)
+    assert f"found: more than {len(encode(IMAGES)) - 1} bytes;" in refusal(path)

@@ -126,5 +126,38 @@ def test_a_member_that_expands_to_too_many_pixels_is_refused(tmp_path: Path) -> 
     assert "val/images/val_1.JPEG cannot be read as a picture: it has more than 4096 pixels" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "tiny-imagenet-200/../../evil", "a\\..\\..\\evil"])
+def test_a_member_outside_the_folder_is_refused(name: str, tmp_path: Path) -> None:
+    path = zipped(tmp_path, {**files(), name: b""})
+    assert f"{path} is not to be trusted: its member" in refusal(tmp_path)
+
+
+def test_a_member_that_expands_to_too_many_bytes_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    name = "tiny-imagenet-200/wnids.txt"
+    path = tmp_path / "tiny-imagenet-200.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in {**files(), name: bytes(tiny_imagenet.LARGEST + 1)}.items():
+            archive.writestr(member, content)
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("read"))
+    assert f"{name} of {path} is damaged: expected at most 16777216 bytes, found 16777217;" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["local header", "data", "flags"])
+def test_a_damaged_member_is_named(where: str, tmp_path: Path) -> None:
+    path = zipped(tmp_path, files())
+    name = b"tiny-imagenet-200/val/images/val_1.JPEG"
+    content = bytearray(path.read_bytes())
+    start = content.index(name) - 30
+    if where == "local header":
+        content[start] ^= 1
+    elif where == "data":
+        at = start + 30 + len(name)
+        content[at + 200 : at + 300] = bytes(100)
+    else:
+        content[content.rindex(name) - 46 + 8] |= 1  # encrypted, says the directory
+    path.write_bytes(content)
+    assert "val/images/val_1.JPEG cannot be read as a picture: " in refusal(tmp_path)
+
+
 def test_a_missing_dataset_is_asked_for(tmp_path: Path) -> None:
     assert refusal(tmp_path).startswith(f"Tiny-ImageNet is not there: put tiny-imagenet-200.zip into {tmp_path}, ")

@@ -16,6 +16,22 @@ from ssl_bench.data.readers.idx import MEND
 from ssl_bench.errors import UserError
 
 STEP = 1 << 20  # bytes read at a time where nothing is kept
+HEADER = 1 << 20  # bytes; the longest names need a few thousand
+LONG = (  # what tarfile reads into memory as a whole
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+
+
+class Header(tarfile.TarInfo):
+    """A tar's header; the kinds that tarfile reads into memory as a whole must be small."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in LONG and header.size > HEADER:
+            raise tarfile.ReadError(f"a header of {header.size} bytes")
+        return header
 
 
 def find(data_dir: Path, name: str, folder: str, archive: str, files: Collection[str]) -> Path | None:
@@ -27,21 +43,24 @@ def find(data_dir: Path, name: str, folder: str, archive: str, files: Collection
     return next((place / archive for place in places if os.path.exists(place / archive)), None)
 
 
-def streams(path: Path, folder: str, files: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+def streams(path: Path, folder: str, files: Collection[str], largest: int) -> Iterator[tuple[str, IO[bytes], int]]:
     """Name, open stream and size of each of ``files`` in the folder ``path`` or in the .tar.gz ``path``.
 
     They come in the archive's order, and each must be read before the next is asked for. Read them within `intact`.
+    largest: bytes of a file; one that claims to have more is not read, so that no small archive fills the memory.
 
     Raises:
-        UserError: a file is missing, or one in the archive would leave its folder if it were unpacked.
+        UserError: a file is missing or too large, or one in the archive would leave its folder if it were unpacked.
     """
     if path.is_dir():
         for name in files:
             with open(path / name, "rb") as file:
-                yield name, file, os.fstat(file.fileno()).st_size
+                size = os.fstat(file.fileno()).st_size
+                check_size(str(path / name), size, largest)
+                yield name, file, size
         return
     wanted = {str(PurePosixPath(folder, name)): name for name in files}
-    with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as tar:
+    with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r:", tarinfo=Header) as tar:
         for member in tar:
             check_inside(path, member.name)
             name = wanted.pop(str(PurePosixPath(member.name)), "")
@@ -50,12 +69,19 @@ def streams(path: Path, folder: str, files: Collection[str]) -> Iterator[tuple[s
             stream = tar.extractfile(member) if member.isfile() else None
             if stream is None:
                 raise UserError(f"{path} is damaged: expected {member.name} to be a file, found none; {MEND}")
+            check_size(f"{name} of {path}", member.size, largest)
             with stream:
                 yield name, stream, member.size
         if wanted:
             raise UserError(f"{path} is damaged: expected {min(wanted)} in it, found no such file; {MEND}")
         while unzipped.read(STEP):  # to the end, where the checksum stands
             pass
+
+
+def check_size(file: str, size: int, largest: int) -> None:
+    """Refuse what claims to be larger than it can be before it is read into memory."""
+    if size > largest:
+        raise UserError(f"{file} is damaged: expected at most {largest} bytes, found {size}; {MEND}")
 
 
 def check_inside(path: Path, name: str) -> None:
@@ -70,7 +96,16 @@ def intact(path: Path) -> Iterator[None]:
     """Say in one sentence that ``path`` cannot be read or is damaged."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    # The last two: headers without end, numbers that are none, members that are encrypted or of an unknown kind.
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        gzip.BadGzipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise UserError(f"{path} is damaged: expected a whole archive, found: {error}; {MEND}") from error
     except OSError as error:
         raise UserError(

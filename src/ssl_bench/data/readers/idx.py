@@ -19,6 +19,7 @@ from ssl_bench.data.images import Images
 from ssl_bench.errors import UserError
 
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+LARGEST = 100_000_000  # bytes of an unzipped file; 60,000 images of 28 × 28 pixels have 47,040,016
 MEND = "replace it with an intact copy, or remove it so that another source is used."
 
 
@@ -87,7 +88,7 @@ def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
         # zlib checks length and checksum as the gzip module does, in three quarters of the time
-        return zlib.decompress(content, wbits=31) if content[:2] == b"\x1f\x8b" else content
+        return _unzipped(content) if content[:2] == b"\x1f\x8b" else content
     except OSError as error:
         raise UserError(
             f"Cannot read {path}: expected a readable idx file, found: {error.strerror}; "
@@ -95,3 +96,14 @@ def _content(path: Path) -> bytes:
         ) from error
     except zlib.error as error:
         raise UserError(f"{path} is damaged: expected a whole gzip stream, found: {error}; {MEND}") from error
+
+
+def _unzipped(content: bytes) -> bytes:
+    """No more than LARGEST bytes, so that a small file cannot fill the memory."""
+    stream = zlib.decompressobj(wbits=31)
+    unzipped = stream.decompress(content, LARGEST + 1)
+    if len(unzipped) > LARGEST:
+        raise zlib.error(f"more than {LARGEST} bytes")
+    if not stream.eof:
+        raise zlib.error("incomplete or truncated stream")
+    return unzipped

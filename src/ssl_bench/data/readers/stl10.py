@@ -2,7 +2,8 @@
 
 An image is 3 × 96 × 96 bytes, channel after channel and each column by column; labels are bytes from 1 to 10
 (https://cs.stanford.edu/~acoates/stl10/). ``train`` here is the official train and unlabeled together, as one pretrains
-on; only the first 5,000 images of it have a label.
+on; only the first 5,000 images of it have a label. By the official protocol one learns from the 1,000 labels of one of
+ten folds at a time, and averages the ten accuracies on the test images.
 """
 
 from __future__ import annotations
@@ -23,31 +24,44 @@ CLASSES = 10
 SIDE = 96
 SIZE = 3 * SIDE * SIDE  # bytes of an image
 COUNTS = {"train": 5_000, "unlabeled": 100_000, "test": 8_000}
+FOLDS = 10
+FOLD_FILE = "fold_indices.txt"  # a line of zero-based positions in train for each fold
 FILES = ("train_X.bin", "train_y.bin", "unlabeled_X.bin", "test_X.bin", "test_y.bin")
 FOLDER = "stl10_binary"
 ARCHIVE = "stl10_binary.tar.gz"
 URL = f"http://ai.stanford.edu/~acoates/stl10/{ARCHIVE}"
 MD5 = "91f7769df0f17e558f3565bffb0c7dfb"
+FOLD_BYTES = 1 << 20  # the official file has a twentieth of that
 STEP = 1_000  # images on their way into memory at a time
 
 
-def read(data_dir: Path) -> dict[str, Images]:
+def read(data_dir: Path, *, unlabelled: bool, fold: int | None) -> dict[str, Images]:
     """``train`` (labelled, then unlabelled with -1) and ``test``, from ``data_dir``, or from the internet.
+
+    unlabelled: whether train goes on with the unlabelled images. fold: 0–9 leaves only the labels of this fold, and
+    -1 in place of the others; None leaves all.
 
     Raises:
         UserError: the files are nowhere and cannot be fetched, or are damaged.
     """
-    path = archive.find(data_dir, "stl10", FOLDER, ARCHIVE, FILES)
+    wanted = [*FILES, *([] if fold is None else [FOLD_FILE])]
+    if not unlabelled:
+        wanted.remove("unlabeled_X.bin")
+    path = archive.find(data_dir, "stl10", FOLDER, ARCHIVE, wanted)
     if path is None:
         downloads.download_file(URL, data_dir, md5=MD5, what="STL-10")
         path = data_dir / ARCHIVE
     labelled = COUNTS["train"]
-    train = torch.empty(labelled + COUNTS["unlabeled"], 3, SIDE, SIDE, dtype=torch.uint8)
+    train = torch.empty(labelled + (COUNTS["unlabeled"] if unlabelled else 0), 3, SIDE, SIDE, dtype=torch.uint8)
     test = torch.empty(COUNTS["test"], 3, SIDE, SIDE, dtype=torch.uint8)
     places = {"train_X.bin": train[:labelled], "unlabeled_X.bin": train[labelled:], "test_X.bin": test}
     labels = {"train_y.bin": torch.full((len(train),), -1), "test_y.bin": torch.empty(len(test), dtype=torch.int64)}
+    known = torch.ones(len(train), dtype=torch.bool)
     with archive.intact(path):
-        for name, stream, size in archive.streams(path, FOLDER, FILES):
+        for name, stream, size in archive.streams(path, FOLDER, wanted, SIZE * max(COUNTS.values())):
+            if name == FOLD_FILE:
+                known = _fold(stream.read(FOLD_BYTES), fold or 0, len(train), f"{name} of {path}")
+                continue
             count = COUNTS[name.partition("_")[0]]
             expected = count * SIZE if name in places else count
             if size != expected:
@@ -56,7 +70,24 @@ def read(data_dir: Path) -> dict[str, Images]:
                 _fill(places[name], stream)
             else:
                 labels[name][:count] = _labels(stream.read(), f"{name} of {path}")
+    labels["train_y.bin"][~known] = -1
     return {"train": Images(train, labels["train_y.bin"]), "test": Images(test, labels["test_y.bin"])}
+
+
+def _fold(content: bytes, fold: int, size: int, file: str) -> Tensor:
+    """Which of ``size`` images of train belong to a fold; bool ``[size]``."""
+    count = COUNTS["train"]
+    lines = content.splitlines()
+    words = lines[fold].split() if len(lines) == FOLDS else []
+    rows = {int(word) for word in words if word.isdigit()}
+    if not len(rows) == len(words) == count // 5 or max(rows) >= count:
+        raise UserError(
+            f"{file} is damaged: expected {FOLDS} lines of {count // 5} different numbers from 0 to {count - 1}, found "
+            f"{len(lines)} lines with {len(rows)} numbers in line {fold + 1}; {MEND}"
+        )
+    known = torch.zeros(size, dtype=torch.bool)
+    known[list(rows)] = True
+    return known
 
 
 def _fill(place: Tensor, stream: IO[bytes]) -> None:

@@ -21,6 +21,7 @@ from ssl_bench.errors import UserError
 
 CLASSES = 200
 SIDE = 64
+LARGEST = 1 << 24  # bytes of a file; the official ones have 2.7 million at most
 FOLDER = "tiny-imagenet-200"
 ARCHIVE = "tiny-imagenet-200.zip"
 URL = f"http://cs231n.stanford.edu/{ARCHIVE}"
@@ -41,8 +42,9 @@ def read(data_dir: Path) -> dict[str, Images]:
         if path.is_dir():
             return _read(path, _below(path), lambda name: (path / name).read_bytes())
         with zipfile.ZipFile(path) as zipped:
-            for name in zipped.namelist():
-                archive.check_inside(path, name)
+            for member in zipped.infolist():
+                archive.check_inside(path, member.filename)
+                archive.check_size(f"{member.filename} of {path}", member.file_size, LARGEST)
             names = [name.removeprefix(f"{FOLDER}/") for name in zipped.namelist()]
             return _read(path, names, lambda name: zipped.read(f"{FOLDER}/{name}"))
 

@@ -8,7 +8,7 @@ their ending, are passed over.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +41,14 @@ class Listing:
     root: Path
     names: list[str]
     labels: Tensor  # int64 [M], -1 where there is no class
+    content: Callable[[str], bytes] | None = None  # the bytes of a name; None: of the file below root
 
     def rows(self, index: Tensor) -> Listing:
-        return Listing(self.root, [self.names[row] for row in index.tolist()], self.labels[index])
+        return Listing(self.root, [self.names[row] for row in index.tolist()], self.labels[index], self.content)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a picture, from any thread."""
+        return self.content(name) if self.content else (self.root / name).read_bytes()
 
 
 def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
@@ -77,26 +82,34 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
 
 def read_listing(listing: Listing, folder: Folder) -> Images:
     """Decode the pictures; raises UserError as `decode_all`."""
+    names = {str(listing.root / name): name for name in listing.names}
     found = decode_all(
-        [str(listing.root / name) for name in listing.names],
-        lambda path: Path(path).read_bytes(),
+        list(names),
+        lambda path: listing.read(names[path]),
         side=folder.stored,
         skip=folder.skip,
         max_pixels=folder.max_pixels,
     )
-    skipped = tuple(Path(path).relative_to(listing.root).as_posix() for path in found.skipped)
+    skipped = tuple(names[path] for path in found.skipped)
     return Images(found.images, listing.labels[found.kept], skipped)
 
 
 def restricted(root: Path, classes: Collection[str]) -> Listing:
     """The pictures of ``classes`` below ``root``; raises UserError if a class has none."""
     found = [name for wnid in classes if (root / wnid).is_dir() for name in _pictures(root / wnid, f"{wnid}/")]
-    absent = sorted({*classes} - {name.partition("/")[0] for name in found})
+    return of_classes(root, found, classes)
+
+
+def of_classes(
+    root: Path, names: list[str], classes: Collection[str], content: Callable[[str], bytes] | None = None
+) -> Listing:
+    """The pictures ``<class>/…``, sorted; raises UserError if a class has none."""
+    absent = sorted({*classes} - {name.partition("/")[0] for name in names})
     if absent:
         raise UserError(f"{root} has no pictures of {len(absent)} of the {len(classes)} classes, such as {absent[0]}.")
     number = {wnid: place for place, wnid in enumerate(sorted(classes))}
-    found.sort()
-    return Listing(root, found, torch.tensor([number[name.partition("/")[0]] for name in found]))
+    names = sorted(names)
+    return Listing(root, names, torch.tensor([number[name.partition("/")[0]] for name in names]), content)
 
 
 def _listing(root: Path, names: list[str], classes: list[str]) -> Listing:

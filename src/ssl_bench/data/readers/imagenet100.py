@@ -1,7 +1,8 @@
-"""ImageNet-100 (Tian, Krishnan & Isola 2020): 100 of ImageNet's classes, out of an ImageNet folder.
+"""ImageNet-100 (Tian, Krishnan & Isola 2020): 100 of ImageNet's classes, out of an ImageNet folder or its tars.
 
 The folder is laid out as everyone keeps it: ``train/n01558993/….JPEG`` and ``val/n01558993/….JPEG``; it may hold all
-1,000 classes. The official validation images are the test split here. Classes are numbered in the order of their names.
+1,000 classes. Where it holds the official tars instead, these are read without being unpacked. The official validation
+images are the test split here. Classes are numbered in the order of their names.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 from pathlib import Path
 
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers.folder import Folder, read_listing, restricted
+from ssl_bench.data.readers import imagenet_tars
+from ssl_bench.data.readers.folder import Folder, Listing, read_listing, restricted
 from ssl_bench.errors import UserError
 
 CLASSES = 100
@@ -35,16 +37,28 @@ def read(folder: Folder, data_dir: Path) -> dict[str, Images]:
     Raises:
         UserError: there is no ImageNet folder, classes are missing, or a picture cannot be read.
     """
+    return {split: read_listing(listing, folder) for split, listing in listings(folder, data_dir).items()}
+
+
+def listings(folder: Folder, data_dir: Path) -> dict[str, Listing]:
+    """The pictures of ``train`` and ``test``; nothing is decoded. UserError as `read`."""
     classes = class_list()
     root = Path(folder.root) if folder.root else _find(data_dir)
-    return {split: read_listing(restricted(root / name, classes), folder) for split, name in PARTS.items()}
+    if not _is_unpacked(root) and imagenet_tars.are_in(root):
+        return imagenet_tars.listings(root, classes)
+    return {split: restricted(root / name, classes) for split, name in PARTS.items()}
+
+
+def _is_unpacked(place: Path) -> bool:
+    return all(os.path.isdir(place / name) for name in PARTS.values())
 
 
 def _find(data_dir: Path) -> Path:
     for place in (data_dir / "imagenet100", data_dir / "imagenet", data_dir):
-        if all(os.path.isdir(place / name) for name in PARTS.values()):
+        if _is_unpacked(place) or imagenet_tars.are_in(place):
             return place
     raise UserError(
-        f"ImageNet-100 is not there: get ImageNet (ILSVRC 2012) from https://image-net.org, unpack it into "
-        f"{data_dir / 'imagenet'} as train/<class>/ and val/<class>/, or set dataset.root=<its folder>."
+        f"ImageNet-100 is not there: get ImageNet (ILSVRC 2012) from https://image-net.org, put {imagenet_tars.TRAIN}, "
+        f"{imagenet_tars.VAL} and {imagenet_tars.KIT}.tar.gz into {data_dir / 'imagenet'} or unpack it there as "
+        "train/<class>/ and val/<class>/, or set dataset.root=<its folder>."
     )

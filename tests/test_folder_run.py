@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,24 @@ def trained(root: Path, *words: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_folder_goes_to_the_record_without_its_place_and_with_what_was_left_out(tmp_path: Path) -> None:
+def test_a_folder_goes_to_the_record_without_its_place_and_with_what_was_left_out(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     root = pictures(tmp_path / "pictures", classes=3)
     (root / "class 1" / "0.jpg").write_bytes(b"broken")
     for number in range(20):
         Image.new("L", (9, 9), 77).save(root / "class 2" / f"same {number}.png")
+    Image.new("L", (9, 9), 77).save(root / "class 0" / "same.png")
+    (root / os.fsdecode(b"none [b] \xff")).mkdir()
     record = trained(root, "dataset.on_error=skip")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 folder(s) of" in said
+    assert "[b] \\" in said
+    assert "such as class 2/same" in said
+    assert record["contradictory_train_images"] >= 1
+    assert (
+        "images equal another one of a different class pixel for pixel, such as class 0/same.png and class 2/" in said
+    )
     assert sum(record["skipped_images"].values()) == 1
     assert record["images"]["test"] + record["skipped_images"]["test"] == 16
     assert record["test_images_in_train"] > 1

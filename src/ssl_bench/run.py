@@ -39,7 +39,7 @@ from ssl_bench.callbacks.timing import Timing
 from ssl_bench.config import Config
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
-from ssl_bench.data.images import repeats
+from ssl_bench.data.images import contradictions, keys, twins
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.backbone import recalibrate
@@ -120,7 +120,8 @@ def _run(
     started = time.perf_counter()
 
     def tell(sentence: str) -> None:
-        console.print(f"warning: {sentence}", style="yellow", highlight=False)
+        shown = sentence.encode(errors="backslashreplace").decode()  # file names need not be text
+        console.print(f"warning: {shown}", style="yellow", highlight=False, markup=False)
 
     def begin() -> int | None:
         checkpoint = read_checkpoint(folder.checkpoint, folder.fingerprint)
@@ -174,9 +175,23 @@ def _run(
     for split, images in data.splits.items():
         if images.skipped:
             tell(f"{len(images.skipped)} broken picture(s) of {split} left out, such as {images.skipped[0]}.")
-    repeated = repeats(data.splits["train"], data.splits["test"])
+    for note in dataset.notes:
+        tell(note)
+    train, test = data.splits["train"], data.splits["test"]
+    known = keys(train)
+    repeated, contradictory = twins(known, keys(test)), contradictions(known, train.labels)
     if repeated:
-        tell(f"{repeated} of {len(data.splits['test'])} test images are training images, too, pixel for pixel.")
+        pair = f"{test.name(repeated[0][1])} and {train.name(repeated[0][0])}"
+        tell(
+            f"{len(repeated)} of {len(test)} test images are training images, too, pixel for pixel, such as "
+            f"{pair} of train."
+        )
+    if contradictory:
+        one, other = (train.name(row) for row in contradictory[0])
+        tell(
+            f"{len(contradictory)} training images equal another one of a different class pixel for pixel, such as "
+            f"{one} and {other}."
+        )
     trainer = pl.Trainer(
         accelerator=resolve_accelerator(config),
         devices=chosen["devices"],
@@ -228,7 +243,8 @@ def _run(
         "images": {part: len(getattr(data.parts, part)) for part in ("pretraining", "bank", "probe", "validation")}
         | {"test": len(data.splits["test"])},
         "skipped_images": {split: len(images.skipped) for split, images in data.splits.items()},
-        "test_images_in_train": repeated,
+        "test_images_in_train": len(repeated),
+        "contradictory_train_images": len(contradictory),
         "student_steps": method.student_steps,
         "train_seconds": round(timing.seconds, 2),
         "images_per_second": round(timing.images_per_second, 1),

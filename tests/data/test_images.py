@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from ssl_bench.data.images import Images, repeats
+from ssl_bench.data.images import Images, contradictions, keys, repeats, twins
 
 
 def random_images(seed: int = 0) -> Images:
@@ -66,3 +66,15 @@ def test_an_image_is_repeated_where_every_pixel_is_the_same() -> None:
     for others in (test, strided):
         assert repeats(Images(train, none), Images(others, none[:5])) == 4
     assert repeats(Images(train, none), Images(test[:0], none[:0])) == 0
+
+
+def test_twins_are_named_by_their_rows_and_contradictions_by_their_labels() -> None:
+    train = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    train[[3, 5, 6, 7]] = train[1].clone()
+    known = keys(Images(train, torch.zeros(8, dtype=torch.int64)))
+    assert twins(known, [known[5], known[2], b"new"]) == [(1, 0), (2, 1)]
+    assert contradictions(known, torch.tensor([0, 2, 0, 2, 0, 1, -1, 0])) == [(1, 5), (1, 7)]
+    assert contradictions(known, torch.tensor([0, -1, 0, 2, 0, 1, 2, -1])) == [(3, 5)]
+    assert contradictions(known, torch.full((8,), -1)) == []
+    named = Images(train[:2], torch.zeros(2, dtype=torch.int64), names=("a.png", "b.png"))
+    assert (named.name(1), Images(train, torch.zeros(8)).name(1)) == ("b.png", "image 1")

@@ -29,6 +29,7 @@ class Dataset:
     licence: str
     source: str  # who made it, and where it is described
     read: Callable[[Path], dict[str, Images]]  # data_dir → "train" and "test"
+    notes: tuple[str, ...] = ()  # what a user should hear of it before a run, in sentences
     pretraining_from: int | None = None  # images of train before this one serve bank, probe and validation only
 
 
@@ -187,8 +188,14 @@ def find(name: str, folder: Folder | None = None) -> Dataset:
     if name == "imagenet100":
         return entry
     classes, found = listings(folder)
+    empty = found["train"].empty
     return replace(
         entry,
+        notes=(
+            (f"{len(empty)} folder(s) of {folder.root} hold no pictures and are no classes, such as {empty[0]!r}.",)
+            if empty
+            else ()
+        ),
         classes=len(classes),
         train=len(found["train"].names),
         test=len(found["test"].names),

@@ -18,9 +18,14 @@ class Images:
     images: Tensor  # u8 [M, C, H, W]
     labels: Tensor  # int64 [M], -1 where the image has none
     skipped: tuple[str, ...] = ()  # names of files that could not be read, left out as asked for
+    names: tuple[str, ...] = ()  # of the files, where each image has one
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def name(self, row: int) -> str:
+        """What to call an image in a sentence."""
+        return self.names[row] if self.names else f"image {row}"
 
     def digest(self) -> str:
         """SHA-256 over shape, type and every byte of images and labels: equal digests, equal data."""
@@ -31,11 +36,29 @@ class Images:
         return sha.hexdigest()
 
 
+def keys(images: Images) -> list[bytes]:
+    """A key for each image; equal keys, equal pixels."""
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in images.images.contiguous().numpy()]
+
+
 def repeats(images: Images, others: Images) -> int:
     """How many of ``others`` equal one of ``images`` pixel for pixel."""
+    return len(twins(keys(images), keys(others)))
 
-    def keys(split: Images) -> list[bytes]:
-        return [hashlib.blake2b(row, digest_size=16).digest() for row in split.images.contiguous().numpy()]
 
-    known = set(keys(images))
-    return sum(key in known for key in keys(others))
+def twins(known: list[bytes], others: list[bytes]) -> list[tuple[int, int]]:
+    """Rows of equal images: of ``known`` and of ``others``, one pair for each of ``others`` that is known."""
+    first = {key: row for row, key in reversed([*enumerate(known)])}
+    return [(first[key], row) for row, key in enumerate(others) if key in first]
+
+
+def contradictions(known: list[bytes], labels: Tensor) -> list[tuple[int, int]]:
+    """Rows of equal images with different labels: each with the first of its kind; -1 contradicts none."""
+    first: dict[bytes, tuple[int, int]] = {}
+    found = []
+    for row, (key, label) in enumerate(zip(known, labels.tolist(), strict=True)):
+        if label >= 0:
+            other, said = first.setdefault(key, (row, label))
+            if said != label:
+                found.append((other, row))
+    return found

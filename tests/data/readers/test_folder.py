@@ -91,9 +91,15 @@ def test_what_is_no_picture_by_its_name_is_passed_over(tmp_path: Path) -> None:
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"no picture")
     (root / "empty class").mkdir()
+    (root / "birds" / "none").mkdir()
     os.mkfifo(root / "cat" / "pipe.png")
-    assert catalog.find("folder", replace(KEPT, root=str(root))).classes == 4
+    entry = catalog.find("folder", replace(KEPT, root=str(root)))
+    assert entry.classes == 4
     assert len(load(root)["train"]) == 32
+    assert entry.notes == (f"2 folder(s) of {root} hold no pictures and are no classes, such as 'birds/none'.",)
+    (root / "empty class").rmdir()
+    (root / "birds" / "none").rmdir()
+    assert catalog.find("folder", replace(KEPT, root=str(root))).notes == ()
 
 
 def test_links_are_followed_unless_they_lead_into_themselves(tmp_path: Path) -> None:
@@ -124,6 +130,8 @@ def test_a_broken_picture_ends_the_run_or_is_left_out_and_counted(kind: str, tmp
     splits = load(root, skip=True)
     assert [name for split in splits.values() for name in split.skipped] == ["cat/3.png"]
     assert sum(map(len, splits.values())) == 39
+    for split in splits.values():
+        assert [int(Path(name).stem) for name in split.names] == [level % 50 for level in levels(split)]
     assert all(len(split.labels) == len(split.images) for split in splits.values())
 
 
@@ -141,6 +149,41 @@ def test_what_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
     assert len(load(tmp_path, test_root=str(tmp_path))["train"]) == 2
     place(tmp_path, "cat/3.png", 1)
     assert len(load(tmp_path)["train"]) == 2
+
+
+def test_a_class_folder_that_may_not_be_entered_is_named(tmp_path: Path) -> None:
+    root = animals(tmp_path)
+    closed, user = root / "birds" / "owl", os.geteuid()
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    closed.chmod(0)
+    if user == 0:
+        os.seteuid(65534)  # root may enter everywhere, nobody may not
+    try:
+        assert refusal(root) == f"Cannot look into {closed}: Permission denied; give another folder."
+        assert refusal(root, skip=True).startswith(f"Cannot look into {closed}")
+    finally:
+        os.seteuid(user)
+        closed.chmod(0o755)
+
+
+def test_a_folder_is_only_read(tmp_path: Path) -> None:
+    root = animals(tmp_path / "animals")
+    before = sorted((path, path.stat().st_mtime_ns) for path in [root, *root.rglob("*")])
+    for path in (root, *root.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    assert len(load(root)["train"]) == 32
+    assert sorted((path, path.stat().st_mtime_ns) for path in [root, *root.rglob("*")]) == before
+
+
+def test_names_in_any_alphabet_or_none_go_with_their_images(tmp_path: Path) -> None:
+    for number, name in enumerate(("ä ö", "日本", os.fsdecode(b"\xff\xfe"), "n" * 250)):
+        for image in range(4):
+            place(tmp_path, f"{name}/{name[:200]}{image}.png", 50 * number + image)
+    splits = load(tmp_path)
+    for split in splits.values():
+        assert all(split.names[row].endswith(f"{level % 50}.png") for row, level in enumerate(levels(split)))
+    assert len({*splits["train"].names, *splits["test"].names}) == 16
 
 
 # -- ImageNet-100 ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -42,9 +42,10 @@ class Listing:
     names: list[str]
     labels: Tensor  # int64 [M], -1 where there is no class
     content: Callable[[str], bytes] | None = None  # the bytes of a name; None: of the file below root
+    empty: tuple[str, ...] = ()  # folders without a picture, sorted
 
     def rows(self, index: Tensor) -> Listing:
-        return Listing(self.root, [self.names[row] for row in index.tolist()], self.labels[index], self.content)
+        return replace(self, names=[self.names[row] for row in index.tolist()], labels=self.labels[index])
 
     def read(self, name: str) -> bytes:
         """The bytes of a picture, from any thread."""
@@ -59,9 +60,9 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
     """
     if folder.root is None:
         raise UserError("dataset=folder needs to know where the pictures are: set dataset.root=<folder>.")
-    found = _pictures(Path(folder.root))
+    found, empty = _pictures_and_empty(Path(folder.root))
     classes = sorted({_class(name) for name in found} - {""})
-    train = _listing(Path(folder.root), found, classes)
+    train = replace(_listing(Path(folder.root), found, classes), empty=tuple(empty))
     fewest = 2 if folder.test_root else 3  # one to learn from, one for validation, one for the test
     for number, count in enumerate(train.labels[train.labels >= 0].bincount().tolist()):
         if count < fewest:
@@ -91,7 +92,8 @@ def read_listing(listing: Listing, folder: Folder) -> Images:
         max_pixels=folder.max_pixels,
     )
     skipped = tuple(names[path] for path in found.skipped)
-    return Images(found.images, listing.labels[found.kept], skipped)
+    kept = tuple(listing.names[row] for row in found.kept.tolist())
+    return Images(found.images, listing.labels[found.kept], skipped, kept)
 
 
 def restricted(root: Path, classes: Collection[str]) -> Listing:
@@ -123,13 +125,20 @@ def _class(name: str) -> str:
 
 def _pictures(root: Path, prefix: str = "") -> list[str]:
     """Paths below ``root`` of all pictures, sorted alike on every machine; links are followed."""
+    return _pictures_and_empty(root, prefix)[0]
+
+
+def _pictures_and_empty(root: Path, prefix: str = "") -> tuple[list[str], list[str]]:
+    """`_pictures`, and the folders without one."""
     found: list[str] = []
+    empty: list[str] = []
 
     def visit(folder: Path, before: str, above: frozenset[tuple[int, int]]) -> None:
         stat = os.stat(folder)
         here = (stat.st_dev, stat.st_ino)
         if here in above:
             raise UserError(f"{folder} is a link to a folder that it lies in: remove it.")
+        count = len(found)
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
@@ -138,6 +147,8 @@ def _pictures(root: Path, prefix: str = "") -> list[str]:
                     visit(folder / entry.name, f"{before}{entry.name}/", above | {here})
                 elif entry.name.lower().endswith(ENDINGS) and (entry.is_file() or entry.is_symlink()):
                     found.append(before + entry.name)
+        if len(found) == count:
+            empty.append(before[:-1])
 
     try:
         visit(root, prefix, frozenset())
@@ -145,4 +156,4 @@ def _pictures(root: Path, prefix: str = "") -> list[str]:
         raise UserError(f"Cannot look into {error.filename or root}: {error.strerror}; give another folder.") from error
     if not found:
         raise UserError(f"{root} holds no pictures: expected files ending in {', '.join(ENDINGS)}.")
-    return sorted(found)
+    return sorted(found), sorted(empty)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import gzip
 import hashlib
 import time
@@ -49,7 +48,6 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         sums = {name: hashlib.md5(content[f"{name}.gz"]).hexdigest() for name in IDX}
         monkeypatch.setattr(fashion_mnist, "MD5", sums)
         yield state
-    gc.collect()  # an answer left open would be an error here
 
 
 @pytest.mark.parametrize("folder", ["FashionMNIST/raw", "fashion_mnist", "."])

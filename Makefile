@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all mutations lint format bench clean
+.PHONY: help demo test test-all mutations lint format bench table1 clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -33,6 +33,10 @@ format: $(VENV)/.developing ## put the code into shape
 
 bench: $(VENV)/.developing ## measure the speed and write experiments/speed
 	$(BIN)/python -m ssl_bench.bench out=experiments/speed
+
+table1: $(VENV)/.installed ## write the table of datasets, experiments/table1
+	$(BIN)/python -m ssl_bench.data table out=experiments/table1
+	$(BIN)/python -m ssl_bench.data show dataset=digits images=4 out=experiments/table1/views.png
 
 clean: ## remove what the targets above made, runs excepted
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -37,18 +37,24 @@ def build(config: Config) -> tuple[Method, DataModule]:
 
 def build_dataset(config: Config) -> Dataset:
     """The catalog's entry, or one made for a folder that is looked into now."""
-    chosen, folder = config["dataset"], None
+    chosen = config["dataset"]
     if "fold" in chosen:
         return catalog.stl10_with(chosen["split"], chosen["fold"])
-    if "stored" in chosen:
-        folder = Folder(
-            root=chosen["root"],
-            test_root=chosen.get("test_root"),
-            stored=chosen["stored"],
-            skip=chosen["on_error"] == "skip",
-            max_pixels=chosen["max_pixels"],
-        )
-    return catalog.find(chosen["name"], folder)
+    return catalog.find(chosen["name"], build_folder(config))
+
+
+def build_folder(config: Config) -> Folder | None:
+    """Where the pictures lie and how they are kept; None for datasets that do not come as single pictures."""
+    chosen = config["dataset"]
+    if "stored" not in chosen:
+        return None
+    return Folder(
+        root=chosen["root"],
+        test_root=chosen.get("test_root"),
+        stored=chosen["stored"],
+        skip=chosen["on_error"] == "skip",
+        max_pixels=chosen["max_pixels"],
+    )
 
 
 def build_data(config: Config) -> DataModule:
@@ -89,7 +95,7 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
             backbone=student.backbone,
             projector=student.projector,
             width=width,
-            views=_views(config, dataset),
+            views=build_views(config, dataset),
             optimizer=Recipe(
                 **config["optimizer"], batch_size=config["batch_size"], accumulate=config["trainer"]["accumulate"]
             ),
@@ -129,7 +135,8 @@ def _network(config: Config, dataset: Dataset) -> tuple[Network, int]:
     return Network(backbone, projector), outputs if head["layers"] else width
 
 
-def _views(config: Config, dataset: Dataset) -> Views:
+def build_views(config: Config, dataset: Dataset) -> Views:
+    """The views that training draws."""
     recipe = config["augment"]
     alike = recipe["groups"]["global"]  # what a group does not say is as for the full-size views
     for name, group in recipe["groups"].items():

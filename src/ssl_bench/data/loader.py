@@ -90,6 +90,10 @@ class BatchLoader:
             self._underway = step < last
             yield batch
 
+    def at(self, epoch: int, step: int) -> Batch:
+        """The batch of ``step`` in ``epoch``; the loader's position stays where it is."""
+        return self._batch(self.index[self.order(epoch)], epoch, step)
+
     def _batch(self, positions: Tensor, epoch: int, step: int) -> Batch:
         rows = positions[step * self.batch_size : (step + 1) * self.batch_size]
         size = len(rows)

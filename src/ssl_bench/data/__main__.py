@@ -1,0 +1,324 @@
+"""python -m ssl_bench.data: see ``--help``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl_bench.config import Config, compose
+from ssl_bench.errors import UserError
+from ssl_bench.options import near_or_all, options_in, read_settings, settings_text
+
+if TYPE_CHECKING:  # imported where needed: a wrong word is answered before torch is there
+    from torch import Tensor
+
+    from ssl_bench.batch import Batch
+    from ssl_bench.data.images import Images
+    from ssl_bench.data.loader import BatchLoader
+
+OPTIONS = "data.yaml"
+MOST_ROWS = 20  # of a table of classes; of more, the smallest and the largest are named
+MOST_EPOCHS = 50  # in which an image is looked for: under a sliding window an epoch may pass it by
+
+Settings = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the words, then do what the first one says; 0 if all is well, 1 if `verify` finds fault, 2 for an error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or "-h" in words or "--help" in words:
+        print(help_text())
+        return 0
+    try:
+        command, config, settings = read(words)
+        return COMMANDS[command][0](config, settings)
+    except UserError as error:
+        print("ssl_bench:", *str(error).split(), file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("ssl_bench: interrupted; the same command goes on.", file=sys.stderr)
+        return 130
+
+
+def read(words: Sequence[str]) -> tuple[str, Config, Settings]:
+    """The command, the configuration that the words give, and the options of this program alone."""
+    command, *rest = words
+    if "=" in command:
+        raise UserError(f"{command} needs a command before it: one of {', '.join(COMMANDS)}.")
+    if command not in COMMANDS:
+        raise UserError(f"command {command} is unknown{near_or_all(command, COMMANDS)}")
+    own = [word for word in rest if word.partition("=")[0] in options_in(OPTIONS)]
+    return command, compose([word for word in rest if word not in own]), read_settings(OPTIONS, own)
+
+
+def help_text() -> str:
+    """Usage, commands, options."""
+    lines = ["python -m ssl_bench.data command [key=value ...]", "", "Commands:"]
+    lines += [f"  {name:<10}{meaning}" for name, (_, meaning) in COMMANDS.items()]
+    lines += [
+        "",
+        "The words are those of python -m ssl_bench, such as dataset=, data_dir=, dataset.root=, augment= and scale=;",
+        "python -m ssl_bench --help lists them. In addition:",
+    ]
+    return "\n".join([*lines, *settings_text(OPTIONS)])
+
+
+# -- list -----------------------------------------------------------------------------------------
+
+
+def list_datasets(config: Config, settings: Settings) -> int:
+    """Every dataset, and what of it is on disk."""
+    from rich.table import Table
+
+    from ssl_bench.data import places
+    from ssl_bench.data.catalog import DATASETS
+
+    data_dir = Path(config["data_dir"])
+    table = Table(title=f"datasets, looked for in {data_dir}")
+    for name in ("dataset", "there", "files, or what to do", "train", "test", "classes", "pixels", "licence"):
+        right = name in ("train", "test", "classes")
+        whole = name in ("dataset", "train", "test")
+        table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold")
+    for entry in DATASETS.values():
+        chosen = entry.name == config["dataset"]["name"]
+        files = places.found(entry.name, data_dir, _roots(config) if chosen else ())
+        shown = entry
+        if chosen and files and entry.name == "folder":
+            from ssl_bench.build import build_dataset
+
+            shown = build_dataset(config)
+        said = [places.described(files) if files else places.missing(entry.name, data_dir)]
+        said += [f"+ {places.described([pack])}" for pack in places.packs(entry.name, data_dir)]
+        sides = f"{entry.height} × {entry.width}" if entry.height else "all sizes"
+        counts = [f"{count:,}" if count else "–" for count in (shown.train, shown.test, shown.classes)]
+        table.add_row(entry.name, "✓" if files else "–", "\n".join(said), *counts, sides, entry.licence)
+    _console().print(table)
+    return 0
+
+
+def _roots(config: Config) -> tuple[str, ...]:
+    """Folders that the user names in place of those in ``data_dir``."""
+    chosen = config["dataset"]
+    return tuple(root for root in (chosen.get("root"), chosen.get("test_root")) if root)
+
+
+# -- prepare, pack, verify ------------------------------------------------------------------------
+
+
+def prepare(config: Config, settings: Settings) -> int:
+    """Fetch what is missing, read it once, and say what it is."""
+    from ssl_bench.build import build_dataset
+    from ssl_bench.data import catalog, places
+
+    dataset, data_dir = build_dataset(config), Path(config["data_dir"])
+    splits = catalog.load(dataset, data_dir)
+    console = _console()
+    files = places.found(dataset.name, data_dir, _roots(config))
+    console.print(f"{dataset.name} is there: {places.described(files)}." if files else f"{dataset.name} is there.")
+    for split, images in splits.items():
+        left_out = f"; {len(images.skipped):,} pictures could not be read" if images.skipped else ""
+        channels, height, width = images.images.shape[1:]
+        console.print(f"{split}: {len(images):,} images of {channels} × {height} × {width}{left_out}")
+    for line in class_counts(splits, _names(config, dataset.classes)):
+        console.print(line)
+    return 0
+
+
+def class_counts(splits: dict[str, Images], names: Sequence[str]) -> Iterator[Any]:
+    """A table of images per class and split; of many classes, a line per split."""
+    from rich.table import Table
+
+    counts = {
+        split: images.labels[images.labels >= 0].bincount(minlength=len(names)) for split, images in splits.items()
+    }
+    if not names:
+        return
+    if len(names) <= MOST_ROWS:
+        table = Table("class", "name")
+        for split in splits:
+            table.add_column(split, justify="right")
+        for number, name in enumerate(names):
+            table.add_row(str(number), name, *(f"{int(counts[split][number]):,}" for split in splits))
+        yield table
+    for split, images in splits.items():
+        unlabelled = len(images) - int(counts[split].sum())
+        if unlabelled:
+            yield f"{split}: {unlabelled:,} images without a label"
+        if len(names) > MOST_ROWS:
+            low, high = int(counts[split].argmin()), int(counts[split].argmax())
+            ends = f"{int(counts[split][low]):,} ({names[low]}) to {int(counts[split][high]):,} ({names[high]})"
+            same = counts[split][low] == counts[split][high]
+            yield f"{split}: {int(counts[split][low]) if same else ends} images in each of {len(names)} classes"
+
+
+def pack(config: Config, settings: Settings) -> int:
+    """Pack a dataset of single pictures into one file."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ssl_bench.build import build_dataset, build_folder
+
+    folder, console = build_folder(config), _console()
+    if folder is None:
+        console.print(f"{config['dataset']['name']} always fits into memory: nothing is to be packed.")
+        return 0
+    dataset = build_dataset(config)
+    packed = importlib.import_module("ssl_bench.data.packed")
+    columns = (TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    worked = False
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(dataset.name, total=None, visible=False)
+
+        def progress(done: int, total: int) -> None:
+            nonlocal worked
+            worked = True
+            bar.update(task, completed=done, total=total, visible=True)
+
+        path: Path = packed.pack(dataset, folder, Path(config["data_dir"]), progress=progress)
+    console.print(f"{path} {'is packed' if worked else 'is there already'}.")
+    return 0
+
+
+def verify(config: Config, settings: Settings) -> int:
+    """Read everything again and compare it with what is known; 1 if something is wrong."""
+    from ssl_bench.build import build_dataset
+    from ssl_bench.data import places
+    from ssl_bench.data.verify import findings
+
+    dataset, data_dir = build_dataset(config), Path(config["data_dir"])
+    files = places.found(dataset.name, data_dir, _roots(config))
+    if not files:
+        remedy = places.missing(dataset.name, data_dir)
+        raise UserError(f"There is no {dataset.name} for data_dir={data_dir} to verify: {remedy}.")
+    wrong = 0
+    for finding in findings(dataset, data_dir, files, _names(config, dataset.classes)):
+        print(finding, flush=True)
+        wrong += finding.holds is False
+    print(f"{dataset.name}: {f'{wrong} of these are wrong' if wrong else 'all is right'}.")
+    return 1 if wrong else 0
+
+
+def _names(config: Config, classes: int) -> list[str]:
+    from ssl_bench.build import build_folder
+    from ssl_bench.data.class_names import class_names
+
+    return class_names(config["dataset"]["name"], classes, build_folder(config))
+
+
+# -- show -----------------------------------------------------------------------------------------
+
+
+def show(config: Config, settings: Settings) -> int:
+    """Draw images and the views that training will draw of them."""
+    from ssl_bench.augment.views import CleanView
+    from ssl_bench.build import build_data, build_views, clean_arguments
+    from ssl_bench.report.contact_sheet import Row, contact_sheet, in_words
+
+    data = build_data(config)
+    dataset, views = data.dataset, build_views(config, data.dataset)
+    clean = CleanView(**clean_arguments(config, dataset))
+    names = _names(config, dataset.classes)
+    loader = data.train_dataloader()
+    looks = -(-settings["views"] // views.count)
+    rows = []
+    for number in chosen_images(loader, settings["images"]):
+        seen = [one for one, _ in zip(batches_of(loader, number), range(looks), strict=False)]
+        label = int(seen[0].labels)
+        rows.append(
+            Row(
+                clean=_pixels(clean(seen[0].images), clean),
+                name=names[label] if label >= 0 else "",
+                looks=[[_pixels(view, views) for view in views(one)] for one in seen],
+            )
+        )
+    groups = {group: views.groups.count(group) for group in views.groups}
+    contact_sheet(
+        path := Path(settings["out"] or Path(config["runs_dir"], f"show-{dataset.name}.png")),
+        rows,
+        title=f"{dataset.name} as {config['method']['name']} sees it (scale={config['scale']['name']})",
+        lines=[
+            *(
+                f"{count} view{'s' if count > 1 else ''} of {group.size} × {group.size} pixels: "
+                f"{in_words(group, dataset.channels)}."
+                for group, count in groups.items()
+            ),
+            "First column: the image as evaluation sees it. Then the views of the first "
+            f"{f'{looks} times' if looks > 1 else 'time'} that training looks at it, with seed={config['seed']}.",
+        ],
+    )
+    _console().print(f"{path} shows {len(rows)} images and {sum(map(len, rows[0].looks))} views of each.")
+    return 0
+
+
+def chosen_images(loader: BatchLoader, count: int) -> list[int]:
+    """Positions of images in the order of training, one of each class before a second one of any."""
+    batch = loader.at(0, 0)
+    turns: dict[int, int] = {}
+    ranked = []
+    for place, label in enumerate(batch.labels.tolist()):
+        turns[label] = turns.get(label, 0) + 1
+        ranked.append((turns[label], place))
+    return list(dict.fromkeys(batch.index[[place for _, place in sorted(ranked)]].tolist()))[:count]
+
+
+def batches_of(loader: BatchLoader, number: int) -> Iterator[Batch]:
+    """Batches of image ``number`` alone, each with its place in the run: what every look at it is drawn from."""
+    for epoch in range(MOST_EPOCHS):
+        order = loader.index[loader.order(epoch)][: len(loader) * loader.batch_size]
+        for position in (order == number).nonzero()[:, 0].tolist():
+            yield _row(loader.at(epoch, position // loader.batch_size), position % loader.batch_size)
+
+
+def _row(batch: Batch, row: int) -> Batch:
+    """One image of a batch, in its place."""
+    import torch
+
+    columns = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    alone = {name: column[row : row + 1] for name, column in columns.items() if isinstance(column, torch.Tensor)}
+    return replace(batch, **alone, place=batch.place._replace(first=batch.place.first + row))
+
+
+def _pixels(view: Tensor, drawn_by: Any) -> Any:
+    """A normalised view ``[1, C, S, S]`` as u8 ``[S, S, 3]``, gray as equal red, green and blue."""
+    import torch
+
+    shown = (view[0] * drawn_by.std + drawn_by.mean).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return shown.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+
+
+# -- table ----------------------------------------------------------------------------------------
+
+
+def table(config: Config, settings: Settings) -> int:
+    """Table 1, printed or written."""
+    from ssl_bench.report import datasets
+
+    if settings["out"]:
+        datasets.write(Path(settings["out"]))
+        print(f"{settings['out']} holds {', '.join(datasets.files())}.")
+    else:
+        print(datasets.markdown(datasets.table1()), end="")
+    return 0
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False)  # a folder may be called [red]
+
+
+COMMANDS: dict[str, tuple[Callable[[Config, Settings], int], str]] = {
+    "list": (list_datasets, "what there is, and what of it is on disk"),
+    "prepare": (prepare, "download a dataset if need be, read it once, say what was found"),
+    "pack": (pack, "pack a folder of pictures, or ImageNet-100, into one file that need not fit into memory"),
+    "verify": (verify, "read a dataset again and check all that is known of it; status 1 if something is wrong"),
+    "show": (show, "draw images and their views as training draws them, into a picture"),
+    "table": (table, "the table of datasets, out of the catalog, as Markdown, CSV and LaTeX"),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""Is what lies on disk the dataset that the catalog describes? One finding after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssl_bench.data import catalog, places
+from ssl_bench.data.catalog import DATASETS, Dataset
+from ssl_bench.data.images import Images, repeats
+from ssl_bench.data.readers.fashion_mnist import DEBIAN
+from ssl_bench.errors import UserError
+
+# Officially as many labelled images of each class, in these splits.
+BALANCED = {
+    "fashion_mnist": ("train", "test"),
+    "cifar10": ("train", "test"),
+    "cifar100": ("train", "test"),
+    "stl10": ("train", "test"),
+    "tiny_imagenet": ("train", "test"),
+    "imagenet100": ("test",),
+}
+TOLERANCE = 0.001  # of channel means and deviations in 0–1: a quarter of a gray level, more than published digits round
+STEP = 1_000  # images whose pixels are counted at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line; ``holds`` is None where it is only said."""
+
+    holds: bool | None
+    text: str
+
+    def __str__(self) -> str:
+        return f"{ {True: '✓', False: '✗', None: '·'}[self.holds] } {self.text}"
+
+
+def findings(dataset: Dataset, data_dir: Path, files: Sequence[Path], names: Sequence[str]) -> Iterator[Finding]:
+    """Check everything, the quick things first; what cannot be read ends the check.
+
+    files: what `places.found` gave. names: of the classes.
+    """
+    yield from _archives(files)
+    yield from _packs(dataset, data_dir)
+    try:
+        splits = catalog.load(dataset, data_dir)
+    except UserError as error:
+        yield Finding(False, str(error))
+        return
+    for split, images in splits.items():
+        yield _shape(split, images)
+        if images.skipped:
+            yield Finding(
+                False, f"{split}: {len(images.skipped):,} pictures cannot be read, such as {images.skipped[0]}"
+            )
+        yield from _labels(dataset, split, images.labels, names)
+    yield _channels(dataset, splits["train"])
+    yield _repeated(dataset, splits)
+
+
+def _archives(files: Sequence[Path]) -> Iterator[Finding]:
+    for path in files:
+        published = places.PUBLISHED.get(path.name)
+        if published is None or path.is_dir():
+            yield Finding(None, f"{path}: no checksum is published for it")
+            continue
+        md5 = hashlib.md5(usedforsecurity=False)
+        try:
+            with path.open("rb") as file:
+                while part := file.read(1 << 20):
+                    md5.update(part)
+        except OSError as error:
+            yield Finding(False, f"{path} cannot be read: {error.strerror}")
+            continue
+        if md5.hexdigest() == published.md5:
+            yield Finding(True, f"{path} has the published MD5 {published.md5}")
+        elif path.parent == DEBIAN:
+            yield Finding(None, f"{path}: zipped by Debian, which changes the published checksum")
+        else:
+            yield Finding(
+                False,
+                f"{path} is not the published file: expected {published.size:,} bytes with MD5 {published.md5}, found "
+                f"{path.stat().st_size:,} with {md5.hexdigest()}; remove it and prepare the dataset anew",
+            )
+
+
+def _packs(dataset: Dataset, data_dir: Path) -> Iterator[Finding]:
+    found = places.packs(dataset.name, data_dir)
+    packed = importlib.import_module("ssl_bench.data.packed") if found else None
+    for path in found:
+        try:
+            packed.verify(path)  # type: ignore[union-attr]
+            yield Finding(True, f"{path} is whole: all checksums hold")
+        except UserError as error:
+            yield Finding(False, str(error))
+
+
+def _shape(split: str, images: Images) -> Finding:
+    channels, height, width = images.images.shape[1:]
+    return Finding(True, f"{split}: {len(images):,} images of {channels} × {height} × {width}, as expected")
+
+
+def _labels(dataset: Dataset, split: str, labels: Tensor, names: Sequence[str]) -> Iterator[Finding]:
+    """Labels in range, every class there, classes balanced where they officially are."""
+    known = labels[labels >= 0]
+    classes = dataset.classes
+    in_range = bool(((labels >= -1) & (labels < classes)).all())
+    yield Finding(in_range, f"{split}: labels lie between 0 and {classes - 1}" if classes else f"{split}: no labels")
+    if not (in_range and classes and len(known)):
+        return
+    counts = known.bincount(minlength=classes)
+    unlabelled = f"; {len(labels) - len(known):,} images without a label" if len(known) < len(labels) else ""
+    absent = (counts == 0).nonzero()[:, 0].tolist()
+    if absent:
+        # Of one's own test pictures a class may be left out.
+        holds = None if dataset.name == "folder" and split == "test" else False
+        yield Finding(holds, f"{split}: no image of {len(absent)} of {classes} classes, such as {names[absent[0]]}")
+        return
+    low, high = int(counts.argmin()), int(counts.argmax())
+    if counts[low] == counts[high]:
+        yield Finding(True, f"{split}: {int(counts[low]):,} images of each of {classes} classes{unlabelled}")
+        return
+    said = f"{int(counts[low]):,} ({names[low]}) to {int(counts[high]):,} ({names[high]}) images"
+    if split in BALANCED.get(dataset.name, ()):
+        share = f"{len(known) / classes:,.0f}"
+        yield Finding(False, f"{split}: expected {share} images of each of {classes} classes, found {said}{unlabelled}")
+    else:
+        yield Finding(True, f"{split}: {said} of each of {classes} classes{unlabelled}")
+
+
+def _channels(dataset: Dataset, train: Images) -> Finding:
+    """Mean and standard deviation of each channel of train, beside those of the catalog."""
+    means, deviations = channel_statistics(train.images)
+    found = _spoken(means, deviations)
+    if not DATASETS[dataset.name].height:
+        return Finding(None, f"train: {found}; its views are normalised by ImageNet's")
+    if dataset.train != DATASETS[dataset.name].train:
+        return Finding(None, f"train: {found}; the catalog's are those of the whole split")
+    differences = [abs(a - b) for a, b in zip([*means, *deviations], [*dataset.mean, *dataset.std], strict=True)]
+    if max(differences) <= TOLERANCE:
+        return Finding(True, f"train: {found}, as in the catalog within {max(differences):.5f} (allowed {TOLERANCE})")
+    expected = _spoken(dataset.mean, dataset.std)
+    return Finding(False, f"train: expected {expected} within {TOLERANCE}, found {found}")
+
+
+def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of u8 ``[M, C, H, W]`` in 0–1, exactly: by counting gray levels."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for start in range(0, len(images), STEP):
+        part = images[start : start + STEP]
+        for channel in range(images.shape[1]):
+            counts[channel] += part[:, channel].flatten().bincount(minlength=256)
+    shares = counts / counts.sum(1, keepdim=True)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means = shares @ levels
+    deviations = (shares * (levels - means[:, None]).square()).sum(1).sqrt()
+    return means.tolist(), deviations.tolist()
+
+
+def _spoken(means: Sequence[float], deviations: Sequence[float]) -> str:
+    return f"channel means {_list(means)} and deviations {_list(deviations)}"
+
+
+def _list(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:.4f}" for number in numbers)
+
+
+def _repeated(dataset: Dataset, splits: dict[str, Images]) -> Finding:
+    """Test images that are in train: to be mended in one's own folder, a property of a published dataset."""
+    count = repeats(splits["train"], splits["test"])
+    if not count:
+        return Finding(True, "no test image is in train as well")
+    text = f"{count:,} of {len(splits['test']):,} test images are in train as well, pixel for pixel"
+    return Finding(False if dataset.name == "folder" else None, text)

@@ -16,6 +16,7 @@ from ssl_bench.options import near_or_all, options_in, read_settings, settings_t
 if TYPE_CHECKING:  # imported where needed: a wrong word is answered before torch is there
     from torch import Tensor
 
+    from ssl_bench.augment.views import CleanView
     from ssl_bench.batch import Batch
     from ssl_bench.data.images import Images
     from ssl_bench.data.loader import BatchLoader
@@ -169,7 +170,7 @@ def pack(config: Config, settings: Settings) -> int:
     packed = importlib.import_module("ssl_bench.data.packed")
     columns = (TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     worked = False
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=_console(stderr=True)) as bar:
         task = bar.add_task(dataset.name, total=None, visible=False)
 
         def progress(done: int, total: int) -> None:
@@ -219,6 +220,9 @@ def show(config: Config, settings: Settings) -> int:
 
     data = build_data(config)
     dataset, views = data.dataset, build_views(config, data.dataset)
+    path = Path(settings["out"] or Path(config["runs_dir"], f"show-{dataset.name}.png"))
+    if path.suffix != ".png":
+        raise UserError(f"out={path} is no picture's name: end it in .png.")
     clean = CleanView(**clean_arguments(config, dataset))
     names = _names(config, dataset.classes)
     loader = data.train_dataloader()
@@ -229,14 +233,14 @@ def show(config: Config, settings: Settings) -> int:
         label = int(seen[0].labels)
         rows.append(
             Row(
-                clean=_pixels(clean(seen[0].images), clean),
+                clean=pixels(clean_view(clean, seen[0]), clean),
                 name=names[label] if label >= 0 else "",
-                looks=[[_pixels(view, views) for view in views(one)] for one in seen],
+                looks=[[pixels(view, views) for view in views(one)] for one in seen],
             )
         )
     groups = {group: views.groups.count(group) for group in views.groups}
     contact_sheet(
-        path := Path(settings["out"] or Path(config["runs_dir"], f"show-{dataset.name}.png")),
+        path,
         rows,
         title=f"{dataset.name} as {config['method']['name']} sees it (scale={config['scale']['name']})",
         lines=[
@@ -281,7 +285,17 @@ def _row(batch: Batch, row: int) -> Batch:
     return replace(batch, **alone, place=batch.place._replace(first=batch.place.first + row))
 
 
-def _pixels(view: Tensor, drawn_by: Any) -> Any:
+def clean_view(clean: CleanView, one: Batch) -> Tensor:
+    """The image of a batch of one as networks are given it where they are evaluated, ``[1, C, S, S]``."""
+    from torch import nn
+
+    from ssl_bench.evaluation.features import extract
+
+    seen = extract(nn.Flatten(), clean, [one], device="cpu", autocast=None, channels_last=False)
+    return seen.x.view(1, -1, clean.size, clean.size)
+
+
+def pixels(view: Tensor, drawn_by: Any) -> Any:
     """A normalised view ``[1, C, S, S]`` as u8 ``[S, S, 3]``, gray as equal red, green and blue."""
     import torch
 
@@ -304,10 +318,10 @@ def table(config: Config, settings: Settings) -> int:
     return 0
 
 
-def _console() -> Any:
+def _console(stderr: bool = False) -> Any:
     from rich.console import Console
 
-    return Console(highlight=False, markup=False)  # a folder may be called [red]
+    return Console(stderr=stderr, highlight=False, markup=False)  # a folder may be called [red]
 
 
 COMMANDS: dict[str, tuple[Callable[[Config, Settings], int], str]] = {

@@ -1,0 +1,466 @@
+"""python -m ssl_bench.data: what it says of datasets that are there, that are not, and that are damaged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssl_bench.augment.views import CleanView
+from ssl_bench.build import build, clean_arguments
+from ssl_bench.config import compose
+from ssl_bench.data import __main__ as command
+from ssl_bench.data import catalog, places, verify
+from ssl_bench.data.class_names import NAMES, class_names
+from ssl_bench.data.images import Images
+from ssl_bench.data.readers import cifar, downloads
+from ssl_bench.data.readers.fashion_mnist import DEBIAN
+from ssl_bench.errors import UserError
+
+Run = Callable[..., tuple[int, str, str]]
+PICTURES = ("dataset=folder", "dataset.size=8", "batch_size=4", "scale=smoke")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """The command in this process, offline, in an empty folder: exit status, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "250")
+
+    def no_download(*_: object, **__: object) -> None:
+        raise UserError("Nothing is downloaded here.")
+
+    monkeypatch.setattr(downloads, "download", no_download)
+    monkeypatch.setattr(downloads, "download_file", no_download, raising=False)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        status = command.main(words)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def pictures(root: Path, names: tuple[str, ...] = ("Köder-日本", "[red]"), each: int = 5) -> Path:
+    """Pictures of 12 × 10 pixels, no two alike."""
+    random = np.random.default_rng(0)
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for number in range(each):
+            Image.fromarray(random.integers(0, 256, (10, 12, 3), np.uint8)).save(root / name / f"{number}.png")
+    return root
+
+
+def row(table: str, name: str) -> list[str]:
+    (line,) = [line for line in table.splitlines() if line.startswith(f"│ {name} ")]
+    return [cell.strip() for cell in line.split("│")[2:-1]]
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["lst"], "command lst is unknown; did you mean list?"),
+        (["zzz"], "command zzz is unknown; known are list, prepare, pack, verify, show, table."),
+        (
+            ["dataset=digits"],
+            "dataset=digits needs a command before it: one of list, prepare, pack, verify, show, table.",
+        ),
+        (["prepare", "digits"], "'digits' is not of the form key=value; did you mean dataset=digits?"),
+        (["show", "dataset=digit"], "dataset=digit is unknown; did you mean digits? Known: "),
+        (["show", "images=0"], "images=0 is not allowed: images is a whole number at least 1."),
+        (["show", "sede=1"], "option sede is unknown; did you mean seed?"),
+        (["pack", "dataset=folder"], "dataset=folder needs to know where the pictures are: set dataset.root=<folder>."),
+        (["prepare", "dataset=cifar10"], "Nothing is downloaded here."),
+        (["prepare", "dataset=folder", "dataset.root=none"], "Cannot look into none: No such file or directory;"),
+    ],
+)
+def test_a_wrong_word_is_answered_in_one_sentence(run: Run, words: list[str], sentence: str) -> None:
+    status, output, errors = run(*words)
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"ssl_bench: {sentence}")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["show", "-h"]])
+def test_without_a_command_all_commands_and_options_are_explained(run: Run, words: list[str]) -> None:
+    status, output, _ = run(*words)
+    assert status == 0
+    assert all(f"  {name} " in output for name in command.COMMANDS)
+    assert all(f"  {option}=" in output for option in ("images", "views", "out"))
+
+
+def test_a_wrong_word_is_answered_before_torch_is_imported() -> None:
+    script = "import sys, ssl_bench.data.__main__ as m; m.main(['show', 'sede=1']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
+
+
+# -- list -----------------------------------------------------------------------------------------
+
+
+def test_list_says_what_is_on_disk_and_what_there_is_to_fetch(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data" / "cifar10").mkdir(parents=True)
+    (tmp_path / "data" / "cifar10" / "cifar-10-python.tar.gz").write_bytes(bytes(2_340_000))
+    (tmp_path / "data" / "packed").mkdir()
+    (tmp_path / "data" / "packed" / "imagenet100-96-ab.safetensors").write_bytes(bytes(1000))
+    status, output, errors = run("list")
+    assert (status, errors) == (0, "")
+    assert all(row(output, name) for name in catalog.DATASETS)
+    assert row(output, "cifar10")[:2] == ["✓", "cifar-10-python.tar.gz in data/cifar10 (packed, 2.3 MB)"]
+    assert row(output, "cifar10")[2:] == ["50,000", "10,000", "10", "32 × 32", "none stated"]
+    assert row(output, "cifar100")[:2] == ["–", "prepare dataset=cifar100 downloads cifar-100-python.tar.gz, 169 MB"]
+    assert row(output, "digits")[0] == "✓"
+    fetch = "ImageNet (ILSVRC 2012) from https://image-net.org, 155 GB, into data/imagenet"
+    assert row(output, "imagenet100")[:2] == ["–", fetch]
+    assert "+ imagenet100-96-ab.safetensors in data/packed (packed, 1 kB)" in output
+    assert row(output, "folder")[2:5] == ["–", "–", "–"]
+
+
+def test_list_decodes_and_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = pictures(tmp_path / "mine")
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    for name, entry in catalog.DATASETS.items():
+        monkeypatch.setitem(catalog.DATASETS, name, replace(entry, read=None))  # type: ignore[arg-type]
+    status, output, _ = run("list", "dataset=folder", "dataset.root=mine")
+    assert status == 0
+    assert row(output, "folder")[:5] == ["✓", "mine in . (unpacked, 1 kB)", "8", "2", "2"]
+
+
+def test_what_a_reader_reads_is_what_is_found(tmp_path: Path) -> None:
+    """Half an unpacked dataset is none; unpacked wins over packed, in both places where readers look."""
+    for kind, name in ((cifar.CIFAR10, "cifar10"), (cifar.CIFAR100, "cifar100")):
+        folder = tmp_path / name / kind.versions[1].folder
+        folder.mkdir(parents=True)
+        files = [file for part in kind.versions[1].files.values() for file in part]
+        for file in files[1:]:
+            (folder / file).touch()
+        assert places.found(name, tmp_path) == []
+        (folder / files[0]).touch()
+        assert places.found(name, tmp_path) == [folder]
+    for name, file in (("stl10", "stl10_binary.tar.gz"), ("tiny_imagenet", "tiny-imagenet-200.zip")):
+        assert places.found(name, tmp_path) == []
+        (tmp_path / file).touch()
+        assert places.found(name, tmp_path) == [tmp_path / file]
+    (tmp_path / "imagenet" / "train").mkdir(parents=True)
+    assert places.found("imagenet100", tmp_path) == []
+    (tmp_path / "imagenet" / "val").mkdir()
+    assert places.found("imagenet100", tmp_path) == [tmp_path / "imagenet" / part for part in ("train", "val")]
+
+
+def test_every_dataset_has_a_place_and_a_way_to_get_it() -> None:
+    assert set(places.LOOK) == set(catalog.DATASETS)
+    for name in set(catalog.DATASETS) - {"digits"}:
+        assert (name in places.DOWNLOADS) != (name in places.BY_HAND)
+    for name in places.DOWNLOADS:
+        assert all(file in places.PUBLISHED for file in places.DOWNLOADS[name])
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(1, "1 kB"), (999_000, "999 kB"), (2_640_397_119, "2.6 GB"), (170_498_071, "170 MB"), (9_950_000, "9.9 MB")],
+)
+def test_sizes_are_powers_of_a_thousand(size: int, words: str) -> None:
+    assert places.in_words(size) == words
+
+
+# -- prepare, pack --------------------------------------------------------------------------------
+
+
+def test_prepare_counts_every_class_of_every_split(run: Run) -> None:
+    status, output, _ = run("prepare", "dataset=digits")
+    assert status == 0
+    assert "train: 1,438 images of 1 × 8 × 8\ntest: 359 images of 1 × 8 × 8\n" in output
+    cells = [row(output, str(number)) for number in range(10)]
+    assert [cell[0] for cell in cells] == [str(number) for number in range(10)]
+    assert [sum(int(cell[column]) for cell in cells) for column in (1, 2)] == [1438, 359]
+
+
+def test_prepare_names_the_classes_of_a_folder_as_they_are_written(run: Run, tmp_path: Path) -> None:
+    pictures(tmp_path / "mine")
+    status, output, _ = run("prepare", *PICTURES, "dataset.root=mine")
+    assert status == 0
+    assert "folder is there: mine in . (unpacked, " in output
+    assert [row(output, str(number)) for number in range(2)] == [["Köder-日本", "4", "1"], ["[red]", "4", "1"]]
+
+
+def test_many_classes_are_summed_up_and_images_without_a_label_are_counted() -> None:
+    labels = torch.arange(30).repeat(4)
+    splits = {
+        "train": Images(torch.zeros(122, 1, 1, 1), torch.cat([labels, torch.tensor([-1, 29])])),
+        "test": Images(torch.zeros(120, 1, 1, 1), labels),
+    }
+    names = [f"c{number}" for number in range(30)]
+    assert list(command.class_counts(splits, names)) == [
+        "train: 1 images without a label",
+        "train: 4 (c0) to 5 (c29) images in each of 30 classes",
+        "test: 4 images in each of 30 classes",
+    ]
+
+
+def test_a_broken_picture_is_named_or_left_out_and_counted(run: Run, tmp_path: Path) -> None:
+    root = pictures(tmp_path / "mine")
+    broken = sorted((root / "Köder-日本").iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:60])
+    words = ("dataset.root=mine", *PICTURES)
+    status, _, errors = run("prepare", *words)
+    assert status == 2
+    assert errors.startswith(f"ssl_bench: mine/Köder-日本/{broken.name} cannot be read as a picture: ")
+    status, output, _ = run("prepare", *words, "dataset.on_error=skip")
+    assert status == 0
+    assert "; 1 pictures could not be read" in output
+    for more, said in (((), "cannot be read as a picture"), (("dataset.on_error=skip",), "1 pictures cannot be read")):
+        status, output, _ = run("verify", *words, *more)
+        assert status == 1
+        assert [line for line in output.splitlines() if line.startswith("✗") and said in line]
+
+
+def test_pack_hands_over_the_dataset_and_says_whether_it_had_to_work(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pictures(tmp_path / "mine")
+    made: list[Path] = []
+
+    def stand_in(
+        dataset: catalog.Dataset, folder: object, data_dir: Path, *, progress: Callable[[int, int], None]
+    ) -> Path:
+        assert (dataset.name, dataset.train, dataset.test) == ("folder", 8, 2)
+        assert getattr(folder, "root") == "mine"  # noqa: B009
+        if not made:
+            progress(5, 10)
+            progress(10, 10)
+        made.append(data_dir / "packed" / "folder-16-ab.safetensors")
+        return made[-1]
+
+    monkeypatch.setitem(sys.modules, "ssl_bench.data.packed", SimpleNamespace(pack=stand_in))
+    words = ("pack", *PICTURES, "dataset.root=mine", "data_dir=there")
+    status, output, _ = run(*words)
+    assert status == 0
+    assert output.endswith("there/packed/folder-16-ab.safetensors is packed.\n")
+    assert run(*words)[:2] == (0, "there/packed/folder-16-ab.safetensors is there already.\n")
+
+
+def test_what_fits_into_memory_is_not_packed(run: Run) -> None:
+    assert run("pack", "dataset=cifar10") == (0, "cifar10 always fits into memory: nothing is to be packed.\n", "")
+
+
+# -- verify ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["digits", pytest.param("fashion_mnist", marks=pytest.mark.skipif(not DEBIAN.exists(), reason="no copy"))]
+)
+def test_verify_finds_nothing_wrong_with_intact_data(run: Run, name: str) -> None:
+    status, output, _ = run("verify", f"dataset={name}")
+    assert status == 0
+    assert "✗" not in output
+    for said in ("train: channel means 0.", "train: labels lie between 0 and 9", "no test image is in train as well"):
+        assert f"✓ {said}" in output
+    assert output.endswith(f"{name}: all is right.\n")
+
+
+def test_verify_fetches_nothing(run: Run) -> None:
+    status, output, errors = run("verify", "dataset=stl10")
+    assert (status, output) == (2, "")
+    assert "There is no stl10 for data_dir=data to verify: prepare dataset=stl10 downloads" in errors
+
+
+def wrong(entry: catalog.Dataset, **changes: object) -> list[str]:
+    """The findings that do not hold, of digits with ``changes``."""
+    found = verify.findings(replace(entry, **changes), Path("none"), [], [*"0123456789"])  # type: ignore[arg-type]
+    return [finding.text for finding in found if finding.holds is False]
+
+
+def with_train(change: Callable[[torch.Tensor, torch.Tensor], object]) -> catalog.Dataset:
+    """Digits whose training images and labels ``change`` has written into."""
+    entry = catalog.find("digits")
+
+    def read(data_dir: Path) -> dict[str, Images]:
+        splits = entry.read(data_dir)
+        train = Images(splits["train"].images.clone(), splits["train"].labels.clone())
+        change(train.images, train.labels)
+        return {**splits, "train": train}
+
+    return replace(entry, read=read)
+
+
+def test_verify_finds_each_kind_of_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = catalog.find("digits")
+    test = digits.read(Path("none"))["test"].images
+    assert wrong(digits) == []
+    assert wrong(digits, mean=(0.3075,)) == [
+        "train: expected channel means 0.3075 and deviations 0.3758 within 0.001, found channel means 0.3054 and "
+        "deviations 0.3758"
+    ]
+    assert wrong(digits, test=360)[0].startswith("The test split of digits found for data_dir=none is not the official")
+    assert wrong(with_train(lambda images, labels: labels.clamp_(max=8))) == [
+        "train: no image of 1 of 10 classes, such as 9"
+    ]
+    assert wrong(with_train(lambda images, labels: labels[:1].fill_(10))) == ["train: labels lie between 0 and 9"]
+    repeated = with_train(lambda images, labels: images[:2].copy_(test[:2]))
+    assert wrong(repeated) == []  # a published dataset is as it is: said, and no fault
+    monkeypatch.setitem(verify.BALANCED, "digits", ("test",))
+    assert wrong(digits) == ["test: expected 36 images of each of 10 classes, found 35 (2) to 37 (3) images"]
+
+
+def test_a_test_picture_that_is_in_train_is_a_fault_of_a_folder_of_ones_own(run: Run, tmp_path: Path) -> None:
+    root, others = pictures(tmp_path / "mine"), pictures(tmp_path / "others")
+    (root / "[red]" / "0.png").write_bytes((others / "Köder-日本" / "3.png").read_bytes())
+    # All others differ by a stripe, which squashing keeps.
+    for path in others.rglob("*.png"):
+        if path.name != "3.png" or "red" in str(path):
+            image = np.array(Image.open(path))
+            image[:5] = 0
+            Image.fromarray(image).save(path)
+    (root / "Köder-日本" / "3.png").unlink()
+    status, output, _ = run("verify", *PICTURES, "dataset.root=mine", "dataset.test_root=others")
+    assert status == 1
+    assert "✗ 1 of 10 test images are in train as well, pixel for pixel\n" in output
+    assert output.endswith("folder: 1 of these are wrong.\n")
+
+
+def test_an_empty_class_folder_leaves_the_other_classes_right(run: Run, tmp_path: Path) -> None:
+    (pictures(tmp_path / "mine") / "empty").mkdir()
+    status, output, errors = run("verify", *PICTURES, "dataset.root=mine")
+    assert status == 0 or "empty" in output + errors
+    assert status or "✓ train: 4 images of each of 2 classes" in output
+
+
+def test_an_archive_is_compared_with_its_published_checksum(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    path.write_bytes(b"content")
+    finding, *_ = verify.findings(catalog.find("cifar10"), tmp_path, [path], [])
+    assert finding.holds is False
+    assert "expected 170,498,071 bytes with MD5 c58f30108f718f92721af3b95e74349a, found" in finding.text
+    md5 = finding.text.partition(" with MD5 ")[2].rpartition(" with ")[2].partition(";")[0]
+    monkeypatch.setitem(places.PUBLISHED, path.name, places.Archive(path.stat().st_size, md5))
+    assert next(verify.findings(catalog.find("cifar10"), tmp_path, [path], [])).holds is True
+
+
+def test_a_damaged_pack_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pictures(tmp_path / "mine")
+    (tmp_path / "data" / "packed").mkdir(parents=True)
+    for name in ("folder-16-ab", "folder-16-cd"):
+        (tmp_path / "data" / "packed" / f"{name}.safetensors").touch()
+
+    def stand_in(path: Path) -> None:
+        if path.stem.endswith("cd"):
+            raise UserError(f"{path} is damaged: image 3 has another checksum.")
+
+    monkeypatch.setitem(sys.modules, "ssl_bench.data.packed", SimpleNamespace(verify=stand_in))
+    status, output, _ = run("verify", *PICTURES, "dataset.root=mine")
+    assert status == 1
+    assert "✓ data/packed/folder-16-ab.safetensors is whole: all checksums hold\n" in output
+    assert "✗ data/packed/folder-16-cd.safetensors is damaged: image 3 has another checksum.\n" in output
+
+
+def test_channel_statistics_are_numpys() -> None:
+    images = torch.randint(0, 256, (2_345, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    means, deviations = verify.channel_statistics(images)
+    pixels = images.numpy().astype(np.float64) / 255
+    assert means == pytest.approx(pixels.mean((0, 2, 3)), abs=1e-12)
+    assert deviations == pytest.approx(pixels.std((0, 2, 3)), abs=1e-12)
+
+
+def test_every_class_has_one_name() -> None:
+    for name in NAMES:
+        names = class_names(name, 0, None)
+        assert len(set(names)) == len(names) == catalog.find(name).classes
+    assert NAMES["cifar100"].split() == sorted(NAMES["cifar100"].split())
+    assert NAMES["cifar10"].split() == sorted(NAMES["cifar10"].split())
+
+
+# -- show -----------------------------------------------------------------------------------------
+
+SMOKE = ("dataset=digits", "scale=smoke")
+
+
+@pytest.mark.parametrize("words", [(), ("method=pic",), ("augment.groups.local.count=2", "seed=3")])
+def test_what_is_shown_is_what_training_draws_and_evaluation_sees(words: tuple[str, ...]) -> None:
+    config = compose([*SMOKE, *words])
+    method, data = build(config)
+    loader = data.train_dataloader()
+    chosen = command.chosen_images(loader, 12)
+    shown = {number: list(zip(range(3), command.batches_of(loader, number), strict=False)) for number in chosen}
+    trained: dict[int, list[list[torch.Tensor]]] = {number: [] for number in chosen}
+    for _ in range(3):
+        for batch in loader:
+            views = method.views(batch)
+            for row, number in enumerate(batch.index.tolist()):
+                if number in trained:
+                    trained[number].append([view[row : row + 1] for view in views])
+    for number, looks in shown.items():
+        assert looks
+        for (_, one), views in zip(looks, trained[number], strict=False):
+            assert all(map(torch.equal, method.views(one), views))
+    clean = CleanView(**clean_arguments(config, data.dataset))
+    for number, looks in shown.items():
+        image = data.splits["train"].images[number : number + 1]
+        assert torch.equal(command.clean_view(clean, looks[0][1]), clean(image))
+
+
+def test_images_are_of_as_many_classes_as_there_are() -> None:
+    _, data = build(compose(SMOKE))
+    loader = data.train_dataloader()
+    labels = data.splits["train"].labels
+    first = command.chosen_images(loader, 10)
+    assert sorted(labels[first].tolist()) == list(range(10))
+    assert len(set(command.chosen_images(loader, 15))) == 15
+    assert loader.state_dict() == {"epoch": 0, "step": 0}
+
+
+def tiles(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_show_draws_every_pixel_of_the_clean_view_gray_where_images_are_gray(run: Run, tmp_path: Path) -> None:
+    status, output, _ = run("show", *SMOKE, "images=3", "views=4", "out=a/b.png")
+    assert (status, output) == (0, "a/b.png shows 3 images and 4 views of each.\n")
+    picture = tiles(tmp_path / "a" / "b.png")
+    config = compose(SMOKE)
+    _, data = build(config)
+    loader = data.train_dataloader()
+    clean = CleanView(**clean_arguments(config, data.dataset))
+    number = command.chosen_images(loader, 1)[0]
+    pixels = command.pixels(command.clean_view(clean, next(command.batches_of(loader, number))), clean)
+    large = pixels.repeat(6, 0).repeat(6, 1)
+    height, width = large.shape[:2]
+    x = 24
+    places_of_it = [
+        y for y in range(picture.shape[0] - height) if np.array_equal(picture[y : y + height, x : x + width], large)
+    ]
+    assert len(places_of_it) == 1
+    assert np.ptp(picture[places_of_it[0] : places_of_it[0] + height].astype(int), axis=-1).max() == 0
+
+
+def test_show_draws_small_views_small_and_names_what_the_font_lacks(run: Run, tmp_path: Path) -> None:
+    pictures(tmp_path / "mine", ("$x$ 日本", "$", "\\frac{", "[b]"))
+    status, _, _ = run(
+        "show",
+        *PICTURES,
+        "dataset.root=mine",
+        "images=4",
+        "augment.groups.local.count=2",
+        "augment.groups.local.size=4",
+    )
+    assert status == 0
+    assert tiles(tmp_path / "runs" / "show-folder.png").shape[1] >= 640
+
+
+def test_a_picture_that_cannot_be_saved_is_one_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    status, _, errors = run("show", *SMOKE, "images=1", "out=file/a.png")
+    assert status == 2
+    assert errors.startswith("ssl_bench: file/a.png could not be saved (")
+    assert errors.count("\n") == 1
+    assert run("table", "out=file")[0] == 2
+    assert run("show", *SMOKE, "out=folder")[2] == "ssl_bench: out=folder is no picture's name: end it in .png.\n"

@@ -456,6 +456,15 @@ def test_show_draws_small_views_small_and_names_what_the_font_lacks(run: Run, tm
     assert tiles(tmp_path / "runs" / "show-folder.png").shape[1] >= 640
 
 
+@pytest.mark.parametrize("name", ["prepare", "verify", "show"])
+def test_pictures_without_classes_have_no_names_and_no_faults(run: Run, tmp_path: Path, name: str) -> None:
+    pictures(tmp_path / "mine", (".",), each=6)
+    status, output, errors = run(name, *PICTURES, "dataset.root=mine")
+    assert (status, errors) == (0, "")
+    assert "class" not in output
+    assert "✗" not in output
+
+
 def test_a_picture_that_cannot_be_saved_is_one_sentence(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     status, _, errors = run("show", *SMOKE, "images=1", "out=file/a.png")

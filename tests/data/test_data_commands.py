@@ -134,6 +134,7 @@ def test_list_decodes_and_downloads_nothing(run: Run, monkeypatch: pytest.Monkey
     status, output, _ = run("list", "dataset=folder", "dataset.root=mine")
     assert status == 0
     assert row(output, "folder")[:5] == ["✓", "mine in . (unpacked, 1 kB)", "8", "2", "2"]
+    assert row(output, "cifar10")[0] == "–"
 
 
 def test_what_a_reader_reads_is_what_is_found(tmp_path: Path) -> None:
@@ -416,6 +417,12 @@ def test_images_are_of_as_many_classes_as_there_are() -> None:
     assert sorted(labels[first].tolist()) == list(range(10))
     assert len(set(command.chosen_images(loader, 15))) == 15
     assert loader.state_dict() == {"epoch": 0, "step": 0}
+
+
+def test_pixels_are_those_of_the_image_before_it_was_normalised() -> None:
+    images = torch.randint(0, 256, (1, 3, 9, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clean = CleanView(9, 1.0, (0.1, 0.5, 0.9), (0.2, 0.5, 0.3))
+    assert np.array_equal(command.pixels(clean(images), clean), images[0].permute(1, 2, 0).numpy())
 
 
 def tiles(path: Path) -> np.ndarray:

@@ -59,7 +59,7 @@ def test_all_images_and_views_stand_in_rows_magnified_alike(tmp_path: Path) -> N
         return random.integers(0, 256, (side, side, 3), np.uint8)
 
     rows = [
-        Row(view(32), f"$\\frac{{ 日本 {number}", [[view(32), view(16)], [view(32), view(16)]]) for number in (1, 2)
+        Row(view(32), f"$\\frac{{$ 日本 {number}", [[view(32), view(16)], [view(32), view(16)]]) for number in (1, 2)
     ]
     # An image may be looked at less often than others.
     rows[0] = replace(rows[0], looks=rows[0].looks[:1])

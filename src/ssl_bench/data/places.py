@@ -82,7 +82,8 @@ def _imagenet100(data_dir: Path) -> list[Path]:
         root = imagenet100._find(data_dir)
     except UserError:
         return []
-    return [root / name for name in imagenet100.PARTS.values()]
+    folders = [root / name for name in imagenet100.PARTS.values()]
+    return folders if all(map(os.path.isdir, folders)) else sorted(root.glob("ILSVRC2012_*"))
 
 
 LOOK: Mapping[str, Callable[[Path], list[Path]]] = {

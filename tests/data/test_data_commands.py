@@ -119,7 +119,7 @@ def test_list_says_what_is_on_disk_and_what_there_is_to_fetch(run: Run, tmp_path
     assert row(output, "cifar10")[2:] == ["50,000", "10,000", "10", "32 × 32", "none stated"]
     assert row(output, "cifar100")[:2] == ["–", "prepare dataset=cifar100 downloads cifar-100-python.tar.gz, 169 MB"]
     assert row(output, "digits")[0] == "✓"
-    fetch = "ImageNet (ILSVRC 2012) from https://image-net.org, 155 GB, into data/imagenet"
+    fetch = "ImageNet (ILSVRC 2012) from https://image-net.org, 155 GB, to data/imagenet, packed or not"
     assert row(output, "imagenet100")[:2] == ["–", fetch]
     assert "+ imagenet100-96-ab.safetensors in data/packed (packed, 1 kB)" in output
     assert row(output, "folder")[2:5] == ["–", "–", "–"]
@@ -154,6 +154,10 @@ def test_what_a_reader_reads_is_what_is_found(tmp_path: Path) -> None:
         assert places.found(name, tmp_path) == [tmp_path / file]
     (tmp_path / "imagenet" / "train").mkdir(parents=True)
     assert places.found("imagenet100", tmp_path) == []
+    tars = [tmp_path / "imagenet" / name for name in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")]
+    for tar in tars:
+        tar.touch()
+    assert places.found("imagenet100", tmp_path) == tars
     (tmp_path / "imagenet" / "val").mkdir()
     assert places.found("imagenet100", tmp_path) == [tmp_path / "imagenet" / part for part in ("train", "val")]
 
@@ -325,15 +329,26 @@ def test_a_test_picture_that_is_in_train_is_a_fault_of_a_folder_of_ones_own(run:
     (root / "Köder-日本" / "3.png").unlink()
     status, output, _ = run("verify", *PICTURES, "dataset.root=mine", "dataset.test_root=others")
     assert status == 1
-    assert "✗ 1 of 10 test images are in train as well, pixel for pixel\n" in output
+    pair = "Köder-日本/3.png and [red]/0.png of train"
+    assert f"✗ 1 of 10 test images are in train as well, pixel for pixel, such as {pair}\n" in output
     assert output.endswith("folder: 1 of these are wrong.\n")
 
 
-def test_an_empty_class_folder_leaves_the_other_classes_right(run: Run, tmp_path: Path) -> None:
+def test_one_picture_of_two_classes_is_a_fault_of_a_folder_of_ones_own(run: Run, tmp_path: Path) -> None:
+    root = pictures(tmp_path / "mine")
+    (root / "[red]" / "0.png").write_bytes((root / "Köder-日本" / "0.png").read_bytes())
+    status, output, _ = run("verify", *PICTURES, "dataset.root=mine", "dataset.test_root=mine")
+    assert status == 1
+    assert "✗ train: 1 images equal another one of a different class, such as " in output
+
+
+def test_an_empty_class_folder_is_named_and_leaves_the_other_classes_right(run: Run, tmp_path: Path) -> None:
     (pictures(tmp_path / "mine") / "empty").mkdir()
-    status, output, errors = run("verify", *PICTURES, "dataset.root=mine")
-    assert status == 0 or "empty" in output + errors
-    assert status or "✓ train: 4 images of each of 2 classes" in output
+    status, output, _ = run("verify", *PICTURES, "dataset.root=mine")
+    assert status == 0
+    assert "✓ train: 4 images of each of 2 classes\n" in output
+    (note,) = [line for line in output.splitlines() if line.startswith("· ") and "empty" in line]
+    assert "no pictures" in note
 
 
 def test_an_archive_is_compared_with_its_published_checksum(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssl_bench.data.readers import archive, cifar, fashion_mnist, imagenet100, stl10, tiny_imagenet
+from ssl_bench.data.readers import archive, cifar, fashion_mnist, imagenet100, imagenet_tars, stl10, tiny_imagenet
 from ssl_bench.errors import UserError
 
 
@@ -22,10 +22,14 @@ class Archive:
 
 # By name. CIFAR's stand on https://www.cs.toronto.edu/~kriz/cifar.html, Fashion-MNIST's in its repository.
 PUBLISHED = {
-    "train-images-idx3-ubyte.gz": Archive(26_421_880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
-    "train-labels-idx1-ubyte.gz": Archive(29_515, "25c81989df183df01b3e8a0aad5dffbe"),
-    "t10k-images-idx3-ubyte.gz": Archive(4_422_102, "bef4ecab320f06d8554ea6380940ec79"),
-    "t10k-labels-idx1-ubyte.gz": Archive(5_148, "bb300cfdad3c16e7a12a480ee83cd310"),
+    f"{name}.gz": Archive(size, fashion_mnist.MD5[name])
+    for name, size in (
+        ("train-images-idx3-ubyte", 26_421_880),
+        ("train-labels-idx1-ubyte", 29_515),
+        ("t10k-images-idx3-ubyte", 4_422_102),
+        ("t10k-labels-idx1-ubyte", 5_148),
+    )
+} | {
     "cifar-10-python.tar.gz": Archive(170_498_071, cifar.CIFAR10.md5),
     "cifar-10-binary.tar.gz": Archive(170_052_171, "c32a1d4ab5d03f1284b67883e8d87530"),
     "cifar-100-python.tar.gz": Archive(169_001_437, cifar.CIFAR100.md5),
@@ -42,7 +46,7 @@ DOWNLOADS = {
     "tiny_imagenet": (tiny_imagenet.ARCHIVE,),
 }
 BY_HAND = {
-    "imagenet100": "ImageNet (ILSVRC 2012) from https://image-net.org, 155 GB, into {data_dir}/imagenet",
+    "imagenet100": "ImageNet (ILSVRC 2012) from https://image-net.org, 155 GB, to {data_dir}/imagenet, packed or not",
     "folder": "your own pictures: dataset.root=<folder>",
 }
 
@@ -83,7 +87,7 @@ def _imagenet100(data_dir: Path) -> list[Path]:
     except UserError:
         return []
     folders = [root / name for name in imagenet100.PARTS.values()]
-    return folders if all(map(os.path.isdir, folders)) else sorted(root.glob("ILSVRC2012_*"))
+    return folders if all(map(os.path.isdir, folders)) else [root / imagenet_tars.TRAIN, root / imagenet_tars.VAL]
 
 
 LOOK: Mapping[str, Callable[[Path], list[Path]]] = {

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssl_bench.data import catalog, places
 from ssl_bench.data.catalog import DATASETS, Dataset
-from ssl_bench.data.images import Images, repeats
+from ssl_bench.data.images import Images, contradictions, keys, twins
 from ssl_bench.data.readers.fashion_mnist import DEBIAN
 from ssl_bench.errors import UserError
 
@@ -46,7 +46,8 @@ def findings(dataset: Dataset, data_dir: Path, files: Sequence[Path], names: Seq
 
     files: what `places.found` gave. names: of the classes.
     """
-    yield from _archives(files)
+    yield from (Finding(None, note) for note in dataset.notes)
+    yield from _archives(() if dataset.name == "folder" else files)
     yield from _packs(dataset, data_dir)
     try:
         splits = catalog.load(dataset, data_dir)
@@ -61,7 +62,7 @@ def findings(dataset: Dataset, data_dir: Path, files: Sequence[Path], names: Seq
             )
         yield from _labels(dataset, split, images.labels, names)
     yield _channels(dataset, splits["train"])
-    yield _repeated(dataset, splits)
+    yield from _identical(dataset, splits)
 
 
 def _archives(files: Sequence[Path]) -> Iterator[Finding]:
@@ -171,10 +172,20 @@ def _list(numbers: Sequence[float]) -> str:
     return ", ".join(f"{number:.4f}" for number in numbers)
 
 
-def _repeated(dataset: Dataset, splits: dict[str, Images]) -> Finding:
-    """Test images that are in train: to be mended in one's own folder, a property of a published dataset."""
-    count = repeats(splits["train"], splits["test"])
-    if not count:
-        return Finding(True, "no test image is in train as well")
-    text = f"{count:,} of {len(splits['test']):,} test images are in train as well, pixel for pixel"
-    return Finding(False if dataset.name == "folder" else None, text)
+def _identical(dataset: Dataset, splits: dict[str, Images]) -> Iterator[Finding]:
+    """Images twice where they should not be: to be mended in one's own folder, a property of a published dataset."""
+    train, test = splits["train"], splits["test"]
+    known = keys(train)
+    fault = False if dataset.name == "folder" else None
+    if repeated := twins(known, keys(test)):
+        pair = f"{test.name(repeated[0][1])} and {train.name(repeated[0][0])} of train"
+        of = f"{len(repeated):,} of {len(test):,} test images"
+        yield Finding(fault, f"{of} are in train as well, pixel for pixel, such as {pair}")
+    else:
+        yield Finding(True, "no test image is in train as well")
+    if contradictory := contradictions(known, train.labels):
+        one, other = (train.name(row) for row in contradictory[0])
+        said = f"{len(contradictory):,} images equal another one of a different class, such as {one} and {other}"
+        yield Finding(fault, f"train: {said}")
+    elif dataset.classes:
+        yield Finding(True, "train: no two classes share an image")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from ssl_bench import config, experiments
@@ -41,6 +43,30 @@ def test_a_multirun_of_an_experiment_is_its_cells() -> None:
 def test_cells_that_differ_by_their_seed_are_composed_as_they_would_be_alone() -> None:
     cells = experiments.find("fig5").cells("cpu", datasets=["digits"], seeds=[0, 7])
     assert config.compose_cells(cells) == [config.compose(cell.words) for cell in cells]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_runs_told_to_wandb_say_group_and_row_and_stay_the_same_runs(name: str) -> None:
+    experiment = experiments.find(name)
+    plain = config.compose_cells(experiment.cells("smoke", seeds=[0], methods=["clbo"]))
+    cells = experiment.cells("smoke", seeds=[0], methods=["clbo"], words=["logger=wandb"])
+    told = config.compose_cells(cells)
+    assert [said["logger"]["row"] for said in told] == [cell.row for cell in cells]
+    assert {said["logger"]["group"] for said in told} == {f"{name}-smoke"}
+    assert [configuration_key(said) for said in told] == [configuration_key(said) for said in plain]
+
+
+def test_a_group_that_is_said_is_kept_by_a_multirun_too() -> None:
+    words = ["experiment=fig2", "scale=smoke", "seed=4", "logger=wandb"]
+    for extra, group in (([], "fig2-smoke"), (["logger.group=mine"], "mine"), (["++logger.group=mine"], "mine")):
+        runs = [config.compose(run) for run in config.cells([*words, *extra])]
+        assert [run["logger"]["group"] for run in runs] == [group, group]
+        assert [run["logger"]["row"] for run in runs] == list(experiments.find("fig2").rows)
+
+
+def test_a_cells_command_is_one_that_a_shell_reads() -> None:
+    cell = experiments.find("fig2").cells("smoke", words=["logger=wandb"])[0]
+    assert shlex.split(cell.command) == ["python", "-m", "ssl_bench", *cell.words]
 
 
 @pytest.mark.parametrize(

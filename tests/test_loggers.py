@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_bench import loggers, run
+from ssl_bench import experiments, loggers, run
 from ssl_bench.config import compose
 from ssl_bench.errors import UserError
 from ssl_bench.loggers import Forgiving, Logger, build_logger, check_installed
@@ -64,10 +64,10 @@ def no_warning(sentence: str) -> None:
     raise AssertionError(sentence)
 
 
-def tell(name: str, folder: Path, rows: list[dict[str, float]]) -> Logger:
+def tell(name: str, folder: Path, rows: list[dict[str, float]], *words: str) -> Logger:
     """A logger of a started (or restarted) run that has heard ``rows``."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = compose([f"logger={name}", "scale=smoke"])
+    config = compose([f"logger={name}", "scale=smoke", *words])
     logger = build_logger(config, folder=folder, fingerprint=FINGERPRINT, warn=no_warning)
     for row in rows:
         logger.log(int(10 * row["epoch"]), row)
@@ -122,6 +122,7 @@ class Contents:
                 self.files += [file.path for file in record.files.files]
             elif kind == "run":
                 self.id, self.config = record.run.run_id, values(record.run.config.update)
+                self.group, self.job_type, self.tags = record.run.run_group, record.run.job_type, list(record.run.tags)
 
     @property
     def curve(self) -> list[dict[str, float]]:
@@ -163,7 +164,7 @@ def test_newest_wandb_file_is_the_whole_run_by_itself(tmp_path: Path, home: Path
     expected = [{**row, "_step": 10 * row["epoch"]} for row in ROWS]
     assert first.curve == expected[:2]
     assert second.curve == expected
-    assert newest.summary["final/linear/student"] == 80.25
+    assert newest.summary["final/linear/student"] == newest.history[-1]["final/linear/student"] == 80.25
     assert "final/linear/pixels" not in newest.summary
     table = newest.history[-1]["results/path"], newest.summary["results/path"]
     image = newest.history[-1]["t-SNE/path"], newest.summary["t-SNE/path"]
@@ -180,6 +181,23 @@ def test_wandb_knows_the_configuration_but_no_place_on_this_machine(tmp_path: Pa
     assert config["method"]["name"] == "clbo"
     assert not {"runs_dir", "data_dir", "logger"} & set(config)
     assert not any(place in json.dumps(config) for place in (str(tmp_path), os.getcwd(), os.uname().nodename + "."))
+
+
+def test_a_wandb_run_of_a_table_says_its_group_row_and_dataset(tmp_path: Path, home: Path) -> None:
+    cell = experiments.find("fig2").cells("smoke", seeds=[3], words=["logger=wandb"])[1]
+    config = compose(cell.words)
+    end(build_logger(config, folder=tmp_path, fingerprint=FINGERPRINT, warn=no_warning))
+    run = Contents(tmp_path / "wandb" / "latest-run")
+    assert (run.id, run.group, run.job_type, run.tags) == (FINGERPRINT, "fig2-smoke", cell.row, ["digits"])
+    said = run.config
+    names = said["method"]["name"], said["dataset"]["name"], said["seed"], said["row"]
+    assert names == ("clbo", "digits", 3, "CLBO, K = 1, without the proximal term")
+
+
+def test_a_wandb_run_by_itself_has_its_method_as_row_and_no_group(tmp_path: Path, home: Path) -> None:
+    end(tell("wandb", tmp_path, [], "method=byol"))
+    run = Contents(tmp_path / "wandb" / "latest-run")
+    assert (run.group, run.job_type, run.config["row"]) == ("", "byol", "byol")
 
 
 class Server(ThreadingHTTPServer):

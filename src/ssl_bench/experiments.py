@@ -6,6 +6,7 @@ of the scale with every seed. ``show`` says how their records are presented; ``r
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ class Cell:
 
     @property
     def command(self) -> str:
-        return " ".join(["python -m ssl_bench", *self.words])
+        return f"python -m ssl_bench {shlex.join(self.words)}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Experiment:
     ) -> list[Cell]:
         """The runs, dataset by dataset and row by row; ``words`` are said to every one of them.
 
+        With ``logger=wandb`` among them, every run says its row and its group, too.
+
         methods, datasets, seeds: limit or replace those of the experiment.
 
         Raises:
@@ -70,12 +73,27 @@ class Experiment:
             if dataset not in GROUPS["dataset"]:
                 raise UserError(f"dataset={dataset} is unknown{_near(dataset, GROUPS['dataset'])}")
         rows = {label: row for label, row in self.rows.items() if methods is None or _method(row) in methods}
+        told = {word.lstrip("+") for word in words}
+        names: dict[str, list[str]] = {label: [] for label in rows}
+        if "logger=wandb" in told:
+            if not any(word.startswith("logger.group=") for word in told):
+                words = [*words, f"logger.group={self.group(scale)}"]
+            names = {label: [f'logger.row="{label}"'] for label in rows}  # quoted: labels have commas
         return [
-            Cell(label, dataset, seed, (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *words))
+            Cell(
+                label,
+                dataset,
+                seed,
+                (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *words, *names[label]),
+            )
             for dataset in (self.datasets[scale] if datasets is None else datasets)
             for seed in (self.seeds if seeds is None else seeds)
             for label, row in rows.items()
         ]
+
+    def group(self, scale: str) -> str:
+        """What W&B calls the runs together, unless ``logger.group`` says otherwise."""
+        return f"{self.name}-{scale}"
 
 
 def names() -> list[str]:

@@ -48,17 +48,21 @@ class WandB(Logger):
         # Silent for the session and not only for the run: else a missing key is asked for at the terminal.
         wandb.setup(settings=wandb.Settings(silent=True))
         options, mode = config["logger"], os.environ.get("WANDB_MODE", "offline")
+        dataset, row = config["dataset"]["name"], options["row"] or config["method"]["name"]
         self.run = wandb.init(
             project=options["project"],
             entity=options["entity"],
             group=options["group"],
+            job_type=row,
+            tags=[dataset],
             id=fingerprint,
-            name=f"{config['method']['name']}-{config['dataset']['name']}-{config['scale']['name']}-s{config['seed']}",
+            name=f"{row}-{dataset}-{config['scale']['name']}-s{config['seed']}",
             dir=folder.absolute(),  # W&B's service may have been started in another folder
             mode=mode,  # type: ignore[arg-type]
             resume="allow" if mode == "online" else None,
             reinit="finish_previous",  # the run before in a sweep may have ended with an error
-            config={key: value for key, value in config.items() if key not in ("runs_dir", "data_dir", "logger")},
+            config={key: value for key, value in config.items() if key not in ("runs_dir", "data_dir", "logger")}
+            | {"row": row},
             settings=wandb.Settings(
                 silent=True,
                 console="off",
@@ -82,8 +86,9 @@ class WandB(Logger):
         protocols = list(dict.fromkeys(name for scores in results.values() for name in scores))
         rows = [[network, *(scores.get(name) for name in protocols)] for network, scores in results.items()]
         table = wandb.Table(columns=["network", *protocols], data=rows)
-        self.run.log({"epoch": self.epoch, "results": table, "t-SNE": wandb.Image(str(picture))})
-        self.run.summary.update(final_figures(results))
+        image = wandb.Image(str(picture))
+        # Logged and not only summarised, so that every kind of panel finds them.
+        self.run.log({"epoch": self.epoch, "results": table, "t-SNE": image, **final_figures(results)})
 
     def close(self) -> None:
         self.run.finish()

@@ -1,0 +1,245 @@
+"""python -m ssl_bench.report wandb [key=value ...]: the W&B dashboard of a table or figure.
+
+One saved view per dataset, of the runs that W&B groups under the table's name: one line per row, which is the mean
+over seeds with its standard deviation, in the row's colour. A second time, the views are updated: anything changed in
+them by hand is lost, other views are not touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ssl_bench import experiments
+from ssl_bench.errors import UserError
+from ssl_bench.experiments import Experiment
+from ssl_bench.options import CHOICES, CONF, read_settings, settings_text
+from ssl_bench.report.palette import row_colours
+
+if TYPE_CHECKING:
+    from wandb_workspaces import workspaces
+
+TRAINED = ("teacher", "student")  # networks that have curves
+SCORED = (*TRAINED, "random", "pixels")  # those of a run's final table
+RETRIES, TIMEOUT_SECONDS = 2, 15  # W&B's own are for uploads over days
+MOST_RUNS = 100  # in a panel; W&B shows 10 unless told
+COLLAPSE = ("embedding_std", "rankme", "uniformity", "alignment")
+FIND_VIEW = """
+    query View($entity: String, $project: String, $view: String) {
+        project(name: $project, entityName: $entity) {
+            allViews(viewType: "project-view", viewName: $view) { edges { node { id } } }
+        }
+    }
+"""
+
+
+def main(words: Sequence[str]) -> int:
+    """Define the dashboard and save it at W&B, or print it; returns the exit status."""
+    if "-h" in words or "--help" in words:
+        lines = [*str(__doc__).strip().splitlines(), "", "Options, with the allowed values:"]
+        print("\n".join([*lines, *settings_text("dashboard.yaml")]))
+        return 0
+    try:
+        settings = read_settings("dashboard.yaml", words)
+        experiment = experiments.find(settings["experiment"])
+        # Asks for the scale, too.
+        datasets = list(dict.fromkeys(cell.dataset for cell in experiment.cells(settings["scale"])))
+        if importlib.util.find_spec("wandb_workspaces") is None:
+            raise UserError("the dashboard needs a package that is not installed: pip install 'ssl-bench[dashboard]'.")
+        if settings["dry"]:
+            views = [define(experiment, dataset, settings) for dataset in datasets]
+            print(json.dumps([described(view) for view in views], indent=1, ensure_ascii=False))
+        else:
+            for address in save(experiment, datasets, settings):
+                print(address)
+    except UserError as error:
+        print("ssl_bench:", *str(error).split(), file=sys.stderr)
+        return error.status
+    return 0
+
+
+# -- the definition -------------------------------------------------------------------------------
+
+
+def define(experiment: Experiment, dataset: str, settings: Mapping[str, Any]) -> workspaces.Workspace:
+    """The view of one dataset; equal for equal arguments, to the last id."""
+    import wandb_workspaces.reports.v2 as panels
+    import wandb_workspaces.workspaces as ws
+
+    group = settings["group"] or experiment.group(settings["scale"])
+    if re.search(r"['\\=<>!]", group):
+        raise UserError(
+            f"group={group} cannot be asked for: W&B's filters take no apostrophe, backslash, =, <, > or !."
+        )
+    evaluation = yaml.safe_load((CONF / "evaluation" / f"{CHOICES['evaluation']}.yaml").read_text(encoding="utf-8"))
+    curves, protocols = evaluation["curves"], evaluation["protocols"]
+    shown = experiment.show.get("protocols", [experiment.show.get("protocol")])
+
+    def curve(metric: str, title: str, label: str | None = None) -> panels.LinePlot:
+        # Grouping and colours are those of the list of runs; this says how a group is drawn.
+        return panels.LinePlot(
+            title=title,
+            x="epoch",
+            y=[metric],
+            title_x="epoch",
+            title_y=label,
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stddev",
+            smoothing_type="none",
+            max_runs_to_show=MOST_RUNS,
+        )
+
+    def final(protocol: str, network: str) -> panels.BarPlot | panels.ScalarChart:
+        title, metric = f"{protocol}, {network}", f"final/{protocol}/{network}"
+        if network in TRAINED:
+            return panels.BarPlot(
+                title=title,
+                metrics=[metric],
+                orientation="h",
+                title_x="% of test images",
+                groupby_aggfunc="mean",
+                groupby_rangefunc="stddev",
+                max_runs_to_show=MOST_RUNS,
+                max_bars_to_show=MOST_RUNS,
+            )
+        # Hardly a row's business: the weights are those of the seed, the pixels those of the dataset.
+        return panels.ScalarChart(title=title, metric=metric, groupby_aggfunc="mean")
+
+    sections = [
+        *(
+            _section(
+                f"{protocol}: % of images over epochs",
+                [
+                    curve(f"{split}/{protocol}/{network}", f"{split}, {network}", "%")
+                    for split in ("validation", "test")
+                    for network in TRAINED
+                ],
+                columns=len(TRAINED),
+            )
+            for protocol in sorted(curves, key=lambda protocol: protocol not in shown)
+        ),
+        _section("Collapse", [curve(f"collapse/{name}", name) for name in COLLAPSE], columns=len(COLLAPSE)),
+        _section("Training", [curve(name, name) for name in ("loss", "lr", "images_per_second")], columns=3),
+        _section(
+            "Final table: % of test images",
+            [final(protocol, network) for protocol in protocols for network in SCORED],
+            columns=len(SCORED),
+        ),
+        _section("Features", [panels.MediaBrowser(title="t-SNE", media_keys=["t-SNE"], num_columns=4)], columns=1),
+    ]
+    view = ws.Workspace(
+        entity=settings["entity"] or "",
+        project=settings["project"],
+        name=re.sub(r"[^\w .,:-]", "-", f"{group} {dataset}"),  # W&B takes no symbols
+        sections=sections,
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=MOST_RUNS, tooltip_number_of_runs="all_runs"),
+        runset_settings=ws.RunsetSettings(
+            filters=ws.And(ws.Metric("Group") == group, ws.Tags().isin([dataset])),
+            groupby=[ws.Config("row")],
+            group_colors=dict(row_colours(experiment.rows)),
+            # With the runs grouped, these columns are the table of means.
+            pinned_columns=[f"summary:final/{protocol}/{network}" for protocol in protocols for network in TRAINED],
+        ),
+    )
+    _name(view, f"{group} {dataset}")
+    return view
+
+
+def _section(name: str, panels: Sequence[Any], columns: int) -> workspaces.Section:
+    import wandb_workspaces.workspaces as ws
+
+    rows = -(-len(panels) // columns)
+    return ws.Section(
+        name=name,
+        panels=list(panels),
+        is_open=True,
+        layout_settings=ws.SectionLayoutSettings(columns=columns, rows=rows),
+        panel_settings=ws.SectionPanelSettings(x_axis="epoch"),
+    )
+
+
+def _name(view: workspaces.Workspace, name: str) -> None:
+    """Give the view and its parts ids of their own instead of random ones, so that it is found again."""
+
+    def identity(part: str) -> str:
+        return hashlib.blake2b(f"ssl_bench {name} {part}".encode(), digest_size=6).hexdigest()
+
+    view._internal_name = f"nw-{identity('view')[:11]}-v"  # the form of W&B's own
+    view._internal_runset_id = identity("runs")
+    for section in view.sections:
+        for panel in section.panels:
+            panel._id = identity(f"{section.name} {panel.title}")
+
+
+def described(view: workspaces.Workspace) -> dict[str, Any]:
+    """What is sent to W&B, as plain data."""
+    model: dict[str, Any] = view._to_model().model_dump(by_alias=True, exclude_none=True)
+    return model
+
+
+# -- at W&B ---------------------------------------------------------------------------------------
+
+
+def save(experiment: Experiment, datasets: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """Create or update the views of the datasets; returns their addresses.
+
+    Raises:
+        UserError: no key, no network, no such project, or W&B refuses.
+    """
+    import wandb
+    from wandb_workspaces._graphql import execute_graphql
+
+    # Silent for the session: else a missing key is asked for at the terminal.
+    wandb.setup(
+        settings=wandb.Settings(
+            silent=True,
+            x_graphql_retry_max=RETRIES,
+            x_graphql_retry_wait_max_seconds=1,
+            x_graphql_timeout_seconds=TIMEOUT_SECONDS,
+        )
+    )
+    hint = "dry=true prints the dashboard without asking W&B"
+    try:
+        api = wandb.Api()
+        entity = settings["entity"] or api.default_entity
+    except wandb.errors.UsageError as error:
+        raise UserError(f"W&B asks for a key ({_line(error)}): run wandb login or set WANDB_API_KEY; {hint}.") from None
+    except Exception as error:  # of many kinds: W&B's, and those of the libraries below it
+        raise UserError(f"W&B cannot be reached ({_line(error)}): look at the network and the key; {hint}.") from None
+    if not entity:
+        raise UserError("the key belongs to no W&B user or team: name one, as in entity=NAME.")
+    addresses = []
+    for dataset in datasets:
+        view = define(experiment, dataset, {**settings, "entity": entity})
+        place = {"entity": entity, "project": settings["project"], "view": view._internal_name}
+        try:
+            project = execute_graphql(api, FIND_VIEW, place).get("project")
+            if project is not None:
+                for edge in project["allViews"]["edges"]:
+                    view._internal_id = edge["node"]["id"]  # W&B updates what has an id, and adds what has none
+                view.save()
+                addresses.append(view.url)
+        except Exception as error:
+            raise UserError(
+                f"W&B did not take the view {view.name} ({_line(error)}): may the key write there?"
+            ) from None
+        if project is None:
+            raise UserError(
+                f"there is no W&B project {entity}/{settings['project']}, or the key may not see it: upload runs first."
+            )
+    return addresses
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).partition(" while retrying")[0].split()).rstrip(".")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

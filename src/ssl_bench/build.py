@@ -45,6 +45,7 @@ def build_dataset(config: Config) -> Dataset:
             stored=chosen["stored"],
             skip=chosen["on_error"] == "skip",
             max_pixels=chosen["max_pixels"],
+            memory=int(chosen["memory"] * 2**30),
         )
     return catalog.find(chosen["name"], folder)
 

@@ -41,6 +41,7 @@ from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.images import repeats
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
+from ssl_bench.evaluation.features import cleaned
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.backbone import recalibrate
 from ssl_bench.nn.norm import synchronize
@@ -291,7 +292,7 @@ def random_scores(
     clean = evaluator.clean
     batches, images = [], 0
     for batch in data.bank(whole=True):
-        batches.append(clean(batch.images.to(device)))
+        batches.append(cleaned(clean, batch.to(device)))
         images += len(batch)
         if images >= CALIBRATION_IMAGES:
             break

@@ -32,6 +32,7 @@ class Folder:
     stored: int  # side in pixels
     skip: bool  # leave out what cannot be read
     max_pixels: int  # of a picture
+    memory: int | None = None  # bytes that they may take decoded; None: as many as there are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +86,7 @@ def read_listing(listing: Listing, folder: Folder) -> Images:
         max_pixels=folder.max_pixels,
     )
     skipped = tuple(Path(path).relative_to(listing.root).as_posix() for path in found.skipped)
-    return Images(found.images, listing.labels[found.kept], skipped)
+    return Images(found.images, listing.labels[found.kept], skipped, found.sizes, found.hashes)
 
 
 def restricted(root: Path, classes: Collection[str]) -> Listing:

@@ -11,8 +11,9 @@ import importlib.resources
 import os
 from pathlib import Path
 
+from ssl_bench.data import packed
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers.folder import Folder, read_listing, restricted
+from ssl_bench.data.readers.folder import Folder, Listing, restricted
 from ssl_bench.errors import UserError
 
 CLASSES = 100
@@ -29,15 +30,20 @@ def class_list() -> list[str]:
     return sorted(content.decode().split())
 
 
-def read(folder: Folder, data_dir: Path) -> dict[str, Images]:
-    """``train`` and ``test`` (the official validation images) from ``folder.root``, or from ``data_dir``.
+def listings(folder: Folder, data_dir: Path) -> dict[str, Listing]:
+    """The pictures of ``train`` and ``test`` (the official validation images) in ``folder.root``, or in ``data_dir``.
 
     Raises:
-        UserError: there is no ImageNet folder, classes are missing, or a picture cannot be read.
+        UserError: there is no ImageNet folder, or classes are missing.
     """
     classes = class_list()
     root = Path(folder.root) if folder.root else _find(data_dir)
-    return {split: read_listing(restricted(root / name, classes), folder) for split, name in PARTS.items()}
+    return {split: restricted(root / name, classes) for split, name in PARTS.items()}
+
+
+def read(folder: Folder, data_dir: Path) -> dict[str, Images]:
+    """``train`` and ``test`` from their pack or decoded; raises UserError as ``listings`` and ``packed.read``."""
+    return packed.read("imagenet100", listings(folder, data_dir), folder, data_dir)
 
 
 def _find(data_dir: Path) -> Path:

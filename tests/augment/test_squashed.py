@@ -1,9 +1,9 @@
 """Views of squashed pictures show what views of the originals would have shown.
 
 Errors below are mean absolute differences in 255ths between a view of the picture squashed to 256 × 256 and the same
-view of the original by torchvision. On smooth pictures they are under 0.5, and six times that if the region moves by six
-pixels. On photographs of 640 × 427 and parts of them, random crops at 96 pixels differ by 1.7 on average (5.5 at most,
-roof tiles) and 0.8 (1.6, a flower), the clean view at 224 by 4.1: detail that 256 × 256 pixels do not hold.
+view of the original by torchvision. On smooth pictures they are at most 0.3, and twenty times that or more if the region
+moves by six pixels. On photographs of 640 × 427 and parts of them, random crops at 96 pixels differ by 1.9 on average (5.5
+at most, roof tiles) and by 0.8 (1.6, a flower), the clean view at 224 by 4.1: detail that 256 × 256 pixels do not hold.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def test_a_crop_shows_the_region_of_the_original(shape: tuple[int, int], size: i
     group = replace(CROP_ONLY, size=size, crop_scale=(0.08, 1.0))
     errors = crop_errors(smooth(*shape), group, 6)
     assert errors.max() <= 0.5, errors
-    assert crop_errors(smooth(*shape), group, 6, shift=6).mean() > 3 * errors.mean()
+    assert crop_errors(smooth(*shape), group, 6, shift=6).mean() > 10 * errors.mean()
 
 
 @pytest.mark.parametrize(("name", "mean", "highest"), [("china.jpg", 2.5, 7.0), ("flower.jpg", 1.2, 2.5)])

@@ -65,7 +65,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
     ``watchers`` see the training before the run's own callbacks do. Under several devices every rank calls this; rank
     0 alone decides, writes and speaks.
     """
-    _quiet()
+    quiet()
     chosen = config["trainer"]
     group = distributed.joined(
         devices=chosen["devices"],
@@ -100,7 +100,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
     return record
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep the libraries' advice and deprecations of their own making away from the user's terminal."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)

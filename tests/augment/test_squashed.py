@@ -1,9 +1,10 @@
 """Views of squashed pictures show what views of the originals would have shown.
 
 Errors below are mean absolute differences in 255ths between a view of the picture squashed to 256 × 256 and the same
-view of the original by torchvision. On smooth pictures they are at most 0.3, and twenty times that or more if the region
-moves by six pixels. On photographs of 640 × 427 and parts of them, random crops at 96 pixels differ by 1.9 on average (5.5
-at most, roof tiles) and by 0.8 (1.6, a flower), the clean view at 224 by 4.1: detail that 256 × 256 pixels do not hold.
+view of the original by torchvision. On smooth pictures they are at most 0.3, and twenty times that or more if the
+region moves by six pixels. On photographs of 640 × 427 and parts of them, random crops at 96 pixels differ by 1.9 on
+average (5.5 at most, roof tiles) and by 0.8 (1.6, a flower), the clean view at 224 by 4.1: detail that 256 × 256 pixels
+do not hold.
 """
 
 from __future__ import annotations

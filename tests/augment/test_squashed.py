@@ -155,6 +155,16 @@ def test_originals_of_the_stored_size_give_the_views_of_images_without_sizes() -
     torch.testing.assert_close(clean(images, sized.sizes), clean(images), atol=1e-5, rtol=0)
 
 
+def test_views_of_a_batch_with_sizes_are_of_the_originals() -> None:
+    images, sizes = natural(6, 3, 32, 32), torch.tensor([[30, 90], [300, 40], [32, 32]] * 2)
+    batch = replace(batch_of(images), sizes=sizes)
+    for number, view in enumerate(views_of([CROP_ONLY])(batch)):
+        uniforms = batch.place.uniform(6, ViewParameters.NUMBERS, stream=number)
+        boxes = ViewParameters.sample(uniforms, 32, 32, CROP_ONLY, sizes).boxes
+        picture = ops.resized_crop(images, boxes, CROP_ONLY.size)
+        torch.testing.assert_close(view, reference.normalize(picture, MEAN, STD))
+
+
 @pytest.mark.parametrize("cut_first", [True, False])
 def test_whole_boxes_written_as_fractions_are_whole_boxes(cut_first: bool) -> None:
     images, boxes = natural(40, 3, 40, 56), sample(40, STRONG, 40, 56).boxes

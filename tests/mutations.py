@@ -770,6 +770,129 @@ MUTATIONS = [
             "every_view_draw_step_epoch_and_seed_draws_anew",
         ),
     ),
+    *_of(
+        "augment/ops.py",
+        "augment/test_squashed.py",
+        (
+            "squashed: pixels at a box's edge count in full",
+            "weights *= covered.clamp_(min=0)[:, None]",
+            "weights *= (covered > 0)[:, None]",
+            "a_pixel_that_a_box_covers_in_part_counts_by_that_part",
+        ),
+    ),
+    *_of(
+        "augment/views.py",
+        "augment/test_squashed.py",
+        (
+            "squashed: crops are drawn in the squashed picture",
+            "group, batch.sizes)",
+            "group)",
+            "views_of_a_batch_with_sizes_are_of_the_originals",
+        ),
+        (
+            "squashed: height and width exchanged",
+            "(stored.double() / sizes).repeat(1, 2)",
+            "(stored.double() / sizes.flip(1)).repeat(1, 2)",
+            "a_circle_stays_round",
+        ),
+        (
+            "squashed: the clean view stays squashed",
+            "resized = self.resized * sizes // sizes.amin(1, keepdim=True)",
+            "resized = self.resized * torch.ones_like(sizes)",
+            "a_circle_stays_round",
+        ),
+    ),
+    # -- pictures in files -------------------------------------------------------------------------------
+    *_of(
+        "data/readers/pictures.py",
+        "data/test_packed.py",
+        (
+            "pictures: a camera held sideways keeps its height",
+            "height, width = width, height",
+            "pass",
+            "sizes_are_those_a_viewer_shows",
+        ),
+        (
+            "pictures: all are decoded ahead",
+            "names[: AHEAD * threads]",
+            "names",
+            "a_few_pictures_per_core_are_ahead_of_those_written",
+        ),
+    ),
+    *_of(
+        "data/packed.py",
+        "data/test_packed.py",
+        (
+            "packed: a picture's time of change does not count",
+            "return stat.st_size, stat.st_mtime_ns",
+            "return stat.st_size, 0",
+            "a_changed_folder_is_noticed_and_packed_anew",
+        ),
+        (
+            "packed: rows behind the journal stay",
+            "rows.truncate(HEADER + len(done.kept) * source.row)",
+            "pass",
+            "what_an_interruption_left_is_gone_on_with_as_far_as_it_is_whole",
+        ),
+        (
+            "packed: lines of missing rows count",
+            "if digest and HEADER + (len(done.kept) + 1) * source.row > size:",
+            "if False:",
+            "what_an_interruption_left_is_gone_on_with_as_far_as_it_is_whole",
+        ),
+        (
+            "packed: the journal of other pictures counts",
+            "if lines.readline() == title:",
+            "if lines.readline():",
+            "what_an_interruption_left_is_gone_on_with_as_far_as_it_is_whole",
+        ),
+        (
+            "packed: the tensors behind the images are not checked",
+            'if _checksum(self.about, header, self._map[HEADER + begin :]) != self.about["checksum"]:',
+            "if False:",
+            "a_flipped_byte_elsewhere_is_found_before_an_image_is_used",
+        ),
+        (
+            "packed: a file under the right name is the right one",
+            'if found.about["key"] != source.key:',
+            "if False:",
+            "a_pack_under_anothers_name_is_not_used",
+        ),
+        (
+            "packed: skipped pictures pass although they should stop",
+            "if skipped and not source.folder.skip:",
+            "if False:",
+            "a_broken_picture_is_named_and_stops_or_is_skipped_and_counted",
+        ),
+        (
+            "packed: two pack at once",
+            'with FileLock(source.path.with_name(f".{source.path.stem}.lock"), timeout=0):',
+            "if True:",
+            "two_processes_do_not_pack_the_same_at_once",
+        ),
+        (
+            "packed: room is not asked for",
+            "if needed > free:",
+            "if False:",
+            "a_disk_without_room_is_refused_in_advance_and_one_that_fills_up_is_gone_on_with",
+        ),
+        (
+            "packed: other images are verified",
+            "for row in rows:",
+            "for row in rows[1:]:",
+            "a_flipped_pixel_is_found_and_its_picture_named",
+        ),
+    ),
+    *_of(
+        "data/loader.py",
+        "data/test_packed.py",
+        (
+            "loader: sizes of other rows",
+            "sizes.index_select(0, rows)",
+            "sizes[: len(rows)]",
+            "any_number_of_ranks_sees_the_same_in_memory_and_packed",
+        ),
+    ),
     # -- evaluation --------------------------------------------------------------------------------------
     *_of(
         "evaluation/knn.py",

@@ -44,7 +44,11 @@ def measurement(
     [
         ("kn", "benchmark kn is unknown; did you mean knn?"),
         ("teachers", "benchmark teachers is unknown; did you mean teacher?"),
-        ("zzz", "benchmark zzz is unknown; known are step, program, augment, knn, probe, teacher, instances, methods."),
+        (
+            "zzz",
+            "benchmark zzz is unknown; "
+            "known are step, program, augment, knn, probe, teacher, instances, methods, packing.",
+        ),
         ("repeat=3", "option repeat is unknown; did you mean repeats?"),
         ("repeats=0", "repeats=0 is not allowed: repeats is a whole number at least 1."),
         ("repeats=often", "repeats=often is not allowed: repeats is a whole number at least 1."),

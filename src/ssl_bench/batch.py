@@ -47,12 +47,13 @@ class Batch:
     labels: Tensor  # int64 [n], -1 where the image has none
     index: Tensor  # int64 [n], position in the full dataset
     place: Place
+    sizes: Tensor | None = None  # int64 [n, 2] on the CPU: height and width of the originals, where images are squashed
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
-        """The same batch on ``device``; its place stays where it is."""
+        """The same batch on ``device``; place and sizes, from which the CPU draws numbers, stay where they are."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),

@@ -54,6 +54,7 @@ def build_folder(config: Config) -> Folder | None:
         stored=chosen["stored"],
         skip=chosen["on_error"] == "skip",
         max_pixels=chosen["max_pixels"],
+        memory=int(chosen["memory"] * 2**30),
     )
 
 

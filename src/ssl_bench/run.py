@@ -41,6 +41,7 @@ from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.images import contradictions, keys, twins
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
+from ssl_bench.evaluation.features import cleaned
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.backbone import recalibrate
 from ssl_bench.nn.norm import synchronize
@@ -64,7 +65,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
     ``watchers`` see the training before the run's own callbacks do. Under several devices every rank calls this; rank
     0 alone decides, writes and speaks.
     """
-    _quiet()
+    quiet()
     chosen = config["trainer"]
     group = distributed.joined(
         devices=chosen["devices"],
@@ -99,7 +100,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
     return record
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep the libraries' advice and deprecations of their own making away from the user's terminal."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -307,7 +308,7 @@ def random_scores(
     clean = evaluator.clean
     batches, images = [], 0
     for batch in data.bank(whole=True):
-        batches.append(clean(batch.images.to(device)))
+        batches.append(cleaned(clean, batch.to(device)))
         images += len(batch)
         if images >= CALIBRATION_IMAGES:
             break

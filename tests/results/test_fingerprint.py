@@ -64,6 +64,12 @@ def test_what_changes_the_numbers_changes_the_name(word: str) -> None:
     assert name(word) != name()
 
 
+def test_pictures_in_memory_or_packed_do_not_change_the_name() -> None:
+    words = ("dataset=folder", "dataset.root=somewhere")
+    assert name(*words, "dataset.memory=0.5") == name(*words)
+    assert name(*words, "dataset.stored=96") != name(*words)
+
+
 def test_data_precision_and_numerics_are_part_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     base = name()
     assert name(digest="e") != base

@@ -25,30 +25,38 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # torchvision's numbering of C
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, rounded as torchvision rounds it
 
 
-def resized_crop(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
+def resized_crop(
+    images: Tensor, boxes: Tensor, size: int, flip: Tensor | None = None, *, cut_first: bool = True
+) -> Tensor:
     """Cut a box out of each image, resize it (bilinear, antialiased), mirror it where ``flip`` says so.
 
     A bilinear resize is separable and linear: one small matrix per axis, whose row holds the weights
     of the source pixels in one target pixel. Cropping zeroes columns of it, mirroring reverses its rows.
+    A pixel that a box covers in part counts by that part.
 
     Args:
         images: u8 or float [n, C, H, W]; u8 counts as multiples of 1/255.
-        boxes: int [n, 4], (top, left, height, width) inside the image, at least 1 × 1.
+        boxes: int [n, 4], (top, left, height, width) inside the image, at least 1 × 1; or float [n, 4]
+            with edges anywhere between pixels, larger than 0 × 0.
         flip: bool [n].
+        cut_first: no pixel beyond the box is seen, as when the box is cut out and then resized; otherwise
+            those near its edges are, as when the image is resized and then cut.
 
     Returns:
         Float in [0, 1], ``[n, C, size, size]``.
     """
     height, width = images.shape[-2:]
     top, left, box_height, box_width = boxes.to(images.device).unbind(1)
-    rows = _resize_weights(top, box_height, height, size)  # [n, S, H]
-    columns = _resize_weights(left, box_width, width, size, flip)  # [n, S, W]
+    rows = _resize_weights(top, box_height, height, size, None, cut_first)  # [n, S, H]
+    columns = _resize_weights(left, box_width, width, size, flip, cut_first)  # [n, S, W]
     if images.dtype == torch.uint8:
         rows /= 255
     return _transform_axes(images.float(), rows, columns)
 
 
-def _resize_weights(start: Tensor, length: Tensor, source: int, size: int, flip: Tensor | None = None) -> Tensor:
+def _resize_weights(
+    start: Tensor, length: Tensor, source: int, size: int, flip: Tensor | None, cut_first: bool
+) -> Tensor:
     """Weights of ``source`` pixels in ``size`` resized ones, ``[n, size, source]``; rows sum to 1.
 
     A target pixel sees the source through a tent, one source pixel wide or, when shrinking, one
@@ -61,9 +69,13 @@ def _resize_weights(start: Tensor, length: Tensor, source: int, size: int, flip:
         target = torch.where(flip.to(start.device)[:, None], size - target, target)  # [n, size]
     center = target * scale[:, None] / unit  # [n, size]
     position = torch.arange(source, device=start.device) - start[:, None] + 0.5  # [n, source], from the box's edge
-    outside = (position < 0) | (position > length[:, None])
-    position = (position / unit).masked_fill_(outside, torch.inf)
+    covered = torch.minimum(position + 0.5, length[:, None]) - (position - 0.5).clamp(min=0)  # part of each pixel
+    position = position / unit
+    if cut_first:
+        position.masked_fill_(covered <= 0, torch.inf)
     weights = (position[:, None] - center[:, :, None]).abs_().neg_().add_(1).clamp_(min=0)
+    if cut_first and length.is_floating_point():  # else a pixel is covered or not
+        weights *= covered.clamp_(min=0)[:, None]
     return weights.div_(weights.sum(-1, keepdim=True))
 
 

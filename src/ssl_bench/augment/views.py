@@ -75,7 +75,7 @@ JITTER_ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # [24, 4]
 class ViewParameters:
     """What is done to each image in one view; ``ops`` explains the terms."""
 
-    boxes: Tensor  # int64 [n, 4]
+    boxes: Tensor  # int64 [n, 4], or float32 where images are squashed
     flip: Tensor  # bool [n]
     jitter: Tensor  # bool [n]
     factors: Tensor  # float32 [n, 4]
@@ -88,11 +88,17 @@ class ViewParameters:
     NUMBERS = 2 * CROP_TRIES + 13  # uniform numbers that one image's view takes
 
     @classmethod
-    def sample(cls, uniforms: Tensor, height: int, width: int, group: ViewGroup) -> ViewParameters:
+    def sample(
+        cls, uniforms: Tensor, height: int, width: int, group: ViewGroup, sizes: Tensor | None = None
+    ) -> ViewParameters:
         """Parameters for images of ``height`` × ``width`` from ``uniforms`` [n, NUMBERS] in [0, 1).
 
         The distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, ColorJitter
         in RandomApply, RandomGrayscale, GaussianBlur in RandomApply, and RandomSolarize.
+
+        sizes: int64 [n, 2], height and width of originals that were squashed to ``height`` × ``width``. Boxes are
+        drawn in pixels of the original and then squashed with it, so that a view shows what it would have shown of
+        the original.
         """
         crop, rest = uniforms[:, : 2 * CROP_TRIES + 2], uniforms[:, 2 * CROP_TRIES + 2 :]
         flip, jitter, brightness, contrast, saturation, hue, order, gray, blur, sigma, solarize = rest.unbind(1)
@@ -102,8 +108,10 @@ class ViewParameters:
             _uniform(saturation, max(0, 1 - group.saturation), 1 + group.saturation),
             _uniform(hue, -group.hue, group.hue),
         )
+        stored = torch.tensor([[height, width]])
+        boxes = _sample_boxes(crop, stored if sizes is None else sizes, group.crop_scale, group.crop_ratio)
         return cls(
-            boxes=_sample_boxes(crop, height, width, group.crop_scale, group.crop_ratio),
+            boxes=boxes if sizes is None else _squashed(boxes, sizes, stored),
             flip=flip < group.flip,
             jitter=jitter < group.jitter,
             factors=torch.stack(factors, dim=1).float(),
@@ -124,35 +132,38 @@ def _uniform(numbers: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * numbers
 
 
-def _sample_boxes(
-    uniforms: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
-) -> Tensor:
+def _sample_boxes(uniforms: Tensor, sizes: Tensor, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
     """Boxes (top, left, height, width), int64 [n, 4]: the first of CROP_TRIES that fits, else the central one.
 
-    The area is uniform in ``scale``, the logarithm of the aspect ratio uniform, the place uniform.
+    The area is uniform in ``scale``, the logarithm of the aspect ratio uniform, the place uniform. sizes: height and
+    width, int64 [n, 2], or [1, 2] where all images have the same.
     """
-    area = height * width * _uniform(uniforms[:, :CROP_TRIES], *scale)
+    area = sizes.prod(1, keepdim=True) * _uniform(uniforms[:, :CROP_TRIES], *scale)
     aspect = _uniform(uniforms[:, CROP_TRIES : 2 * CROP_TRIES], *map(math.log, ratio)).exp()
     sides = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()], dim=-1).round().long()  # [n, tries, 2]
-    image = torch.tensor([height, width])
-    fits = ((sides > 0) & (sides <= image)).all(-1)  # [n, tries]
+    fits = ((sides > 0) & (sides <= sizes[:, None])).all(-1)  # [n, tries]
     first = fits.int().argmax(1)
     box = sides[torch.arange(len(sides)), first]  # [n, 2]
-    corner = (uniforms[:, -2:] * (image - box + 1)).long()
+    corner = (uniforms[:, -2:] * (sizes - box + 1)).long()
 
-    central = torch.tensor(_central_box(height, width, ratio))
+    central = _central_boxes(sizes, ratio)
     some = fits.any(1, keepdim=True)
-    return torch.cat([torch.where(some, corner, (image - central) // 2), torch.where(some, box, central)], dim=1)
+    return torch.cat([torch.where(some, corner, (sizes - central) // 2), torch.where(some, box, central)], dim=1)
 
 
-def _central_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
-    """The largest (height, width) whose aspect ratio is allowed."""
+def _central_boxes(sizes: Tensor, ratio: tuple[float, float]) -> Tensor:
+    """The largest (height, width) whose aspect ratio is allowed, of images of ``sizes``; int64, both [n, 2]."""
     low, high = ratio
-    if width / height < low:
-        return round(width / low), width
-    if width / height > high:
-        return height, max(1, round(height * high))
-    return height, width
+    height, width = sizes.double().unbind(1)
+    limits = torch.stack([(width / low).round(), (height * high).round()], dim=1).clamp(min=1)
+    aspect = width / height
+    return torch.where(torch.stack([aspect < low, aspect > high], dim=1), limits, sizes).long()
+
+
+def _squashed(boxes: Tensor, sizes: Tensor, stored: Tensor) -> Tensor:
+    """Boxes (top, left, height, width) of originals of ``sizes`` [n, 2] where those are squashed to ``stored`` [1, 2];
+    float32 [n, 4]."""
+    return (boxes * (stored.double() / sizes).repeat(1, 2)).float()
 
 
 class Views(nn.Module):
@@ -211,7 +222,8 @@ class Views(nn.Module):
         views = []
         for number, group in enumerate(self.groups):
             uniforms = batch.place.uniform(len(batch), ViewParameters.NUMBERS, draw=draw, stream=number)
-            views.append(self._draw(batch.images, ViewParameters.sample(uniforms, height, width, group), group))
+            parameters = ViewParameters.sample(uniforms, height, width, group, batch.sizes)
+            views.append(self._draw(batch.images, parameters, group))
         return views
 
     def _draw(self, images: Tensor, parameters: ViewParameters, group: ViewGroup) -> Tensor:
@@ -258,9 +270,16 @@ class CleanView(nn.Module):
         self.register_buffer("std", ops.channel_column(std), persistent=False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """u8, or float in [0, 1], [n, C, H, W] → float32 [n, C, S, S]; u8 gives the same as u8 / 255."""
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """u8, or float in [0, 1], [n, C, H, W] → float32 [n, C, S, S]; u8 gives the same as u8 / 255.
+
+        sizes: int64 [n, 2], height and width of originals that were squashed to H × W; the view is then theirs, with
+        nothing squashed in it.
+        """
         images = images / 255 if images.dtype == torch.uint8 else images.float()
+        if sizes is not None:
+            boxes = self._boxes(sizes, images.shape[-2:])
+            return ops.normalize(ops.resized_crop(images, boxes, self.size, cut_first=False), self.mean, self.std)
         height, width = images.shape[-2:]
         short = min(height, width)
         if short != self.resized:
@@ -268,3 +287,11 @@ class CleanView(nn.Module):
             images = F.interpolate(images, shape, mode="bilinear", antialias=True)
         top, left = (round((side - self.size) / 2) for side in images.shape[-2:])
         return ops.normalize(images[..., top : top + self.size, left : left + self.size], self.mean, self.std)
+
+    def _boxes(self, sizes: Tensor, stored: Sequence[int]) -> Tensor:
+        """What is cut out of originals of ``sizes`` [n, 2], where those are squashed to ``stored``; float32 [n, 4]."""
+        resized = self.resized * sizes // sizes.amin(1, keepdim=True)  # as originals would be
+        corner = ((resized - self.size).double() / 2).round()
+        return _squashed(
+            torch.cat([corner, torch.full_like(corner, self.size)], dim=1), resized, torch.tensor([*stored])[None]
+        )

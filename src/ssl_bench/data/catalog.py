@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from ssl_bench.data import packed
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import cifar, digits, fashion_mnist, imagenet100, stl10, tiny_imagenet
-from ssl_bench.data.readers.folder import Folder, listings, read_listing
+from ssl_bench.data.readers.folder import Folder, Listing, listings
 from ssl_bench.errors import UserError
 
 
@@ -31,6 +32,7 @@ class Dataset:
     read: Callable[[Path], dict[str, Images]]  # data_dir → "train" and "test"
     notes: tuple[str, ...] = ()  # what a user should hear of it before a run, in sentences
     pretraining_from: int | None = None  # images of train before this one serve bank, probe and validation only
+    pictures: Callable[[Path], dict[str, Listing]] | None = None  # the same, not decoded; None: not in picture files
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as everyone has them
@@ -147,7 +149,7 @@ DATASETS = {
             train=126_689,
             test=5_000,
             channels=3,
-            height=0,  # as stored in memory
+            height=0,  # as stored
             width=0,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
@@ -184,9 +186,9 @@ def find(name: str, folder: Folder | None = None) -> Dataset:
     entry = DATASETS[name]
     if folder is None:
         return entry
-    entry = replace(entry, height=folder.stored, width=folder.stored, read=partial(imagenet100.read, folder))
+    entry = replace(entry, height=folder.stored, width=folder.stored)
     if name == "imagenet100":
-        return entry
+        return replace(entry, read=partial(imagenet100.read, folder), pictures=partial(imagenet100.listings, folder))
     classes, found = listings(folder)
     empty = found["train"].empty
     return replace(
@@ -199,7 +201,8 @@ def find(name: str, folder: Folder | None = None) -> Dataset:
         classes=len(classes),
         train=len(found["train"].names),
         test=len(found["test"].names),
-        read=lambda data_dir: {split: read_listing(listing, folder) for split, listing in found.items()},
+        read=partial(packed.read, name, found, folder),
+        pictures=lambda data_dir: found,
     )
 
 
@@ -216,7 +219,7 @@ def stl10_with(split: str, fold: int | None) -> Dataset:
 
 
 def load(dataset: Dataset | str, data_dir: str | Path) -> dict[str, Images]:
-    """The official splits ``train`` and ``test`` of a dataset or of the entry called so, in memory.
+    """The official splits ``train`` and ``test`` of a dataset or of the entry called so, in memory or from a pack.
 
     Raises:
         UserError: the name is unknown, the files are missing or damaged, or are not those of this dataset.

@@ -1,4 +1,4 @@
-"""All images of one split, in memory.
+"""All images of one split, in memory or mapped from a file.
 
 Shapes: M images of the split, C channels, H × W pixels.
 """
@@ -8,16 +8,25 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
+
+HASH_BYTES = 16  # of an image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """What a reader hands on: pixels as they stand in the files, and labels."""
+    """What a reader hands on: pixels as they stand in the files, and labels.
+
+    Pictures that come in all sizes are squashed to one; where they come from is then told by ``sizes`` and ``hashes``.
+    """
 
     images: Tensor  # u8 [M, C, H, W]
     labels: Tensor  # int64 [M], -1 where the image has none
     skipped: tuple[str, ...] = ()  # names of files that could not be read, left out as asked for
+    sizes: Tensor | None = None  # int64 [M, 2], height and width of the originals; None: images are as they were
+    hashes: Tensor | None = None  # u8 [M, HASH_BYTES], hash_of each image, where it was made on the way
     names: tuple[str, ...] = ()  # of the files, where each image has one
 
     def __len__(self) -> int:
@@ -28,17 +37,33 @@ class Images:
         return self.names[row] if self.names else f"image {row}"
 
     def digest(self) -> str:
-        """SHA-256 over shape, type and every byte of images and labels: equal digests, equal data."""
+        """SHA-256 over shape, type and every byte of images, labels and sizes: equal digests, equal data.
+
+        Images that were hashed on the way in go by their hashes: those in a file need not be read again for it.
+        """
         sha = hashlib.sha256()
-        for part in (self.images, self.labels):
+        parts = [self.images, self.labels]
+        if self.hashes is not None:
+            sha.update(f"{self.images.dtype} {tuple(self.images.shape)} by hash ".encode())
+            parts = [self.hashes, self.labels]
+        if self.sizes is not None:
+            parts.append(self.sizes)
+        for part in parts:
             sha.update(f"{part.dtype} {tuple(part.shape)} ".encode())
             sha.update(part.contiguous().numpy().data)  # a view of the memory: hashed without a copy
         return sha.hexdigest()
 
 
+def hash_of(image: NDArray[np.uint8]) -> bytes:
+    """BLAKE2b over the pixels of an image, u8 ``[C, H, W]`` and contiguous; HASH_BYTES long."""
+    return hashlib.blake2b(image.data, digest_size=HASH_BYTES).digest()
+
+
 def keys(images: Images) -> list[bytes]:
     """A key for each image; equal keys, equal pixels."""
-    return [hashlib.blake2b(row, digest_size=16).digest() for row in images.images.contiguous().numpy()]
+    if images.hashes is not None:
+        return [bytes(row) for row in images.hashes.numpy()]
+    return [hash_of(row) for row in images.images.contiguous().numpy()]
 
 
 def repeats(images: Images, others: Images) -> int:

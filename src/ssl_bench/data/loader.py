@@ -19,7 +19,7 @@ class BatchLoader:
 
     The global batch b is entries [b·N, (b+1)·N) of the order; rank r of R takes rows [r·N/R, (r+1)·N/R) of it,
     so that the ranks together see exactly what one rank alone would. There are no worker processes: gathering
-    u8 images from memory takes far less time than a training step.
+    u8 images from memory, or from a mapped file, takes far less time than a training step.
 
     The loader knows its position, and moves it when it hands out a batch: a state saved after batch b goes on
     with batch b + 1, and one saved after the last batch with the next epoch. A pass that is broken off is over,
@@ -99,12 +99,14 @@ class BatchLoader:
         size = len(rows)
         first, end = self.rank * size // self.world, (self.rank + 1) * size // self.world
         rows = rows[first:end]
+        sizes = self.images.sizes
         return Batch(
             # index_select, because indexing with a tensor takes three to ten times as long
             images=self.images.images.index_select(0, rows),
             labels=self.images.labels.index_select(0, rows),
             index=rows,
             place=Place(seed=self.seed, epoch=epoch, step=step, first=first, size=size),
+            sizes=None if sizes is None else sizes.index_select(0, rows),
         )
 
     def state_dict(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather_uneven
@@ -86,9 +87,9 @@ def extract(
     """Features of every image the loader shows, in evaluation mode and without gradient; they stay on ``device``.
 
     Where the loader shows every rank its share, each embeds its own, and all get the features of all images in the
-    loader's order. clean: turns u8 images ``[n, C, H, W]`` into the network's normalised input. Both modules are left
-    in the modes they were in, module by module. Raises UserError for an empty loader, for features that are not
-    ``[n, F]`` and for features that are not finite.
+    loader's order. clean: turns u8 images ``[n, C, H, W]``, and their sizes where they were squashed, into the
+    network's normalised input. Both modules are left in the modes they were in, module by module. Raises UserError for
+    an empty loader, for features that are not ``[n, F]`` and for features that are not finite.
     """
     device = torch.device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -100,7 +101,7 @@ def extract(
                 share.add(batch, None)
                 continue
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                features = network(clean(batch.images).contiguous(memory_format=layout))  # [n, F]
+                features = network(cleaned(clean, batch).contiguous(memory_format=layout))  # [n, F]
             if features.ndim != 2:
                 raise UserError(
                     f"The network returns features of shape {list(features.shape)} where one row per image is wanted: "
@@ -110,11 +111,27 @@ def extract(
     return share.gathered()
 
 
+def cleaned(clean: nn.Module, batch: Batch) -> Tensor:
+    """The batch's images as evaluation sees them, undistorted where they were squashed."""
+    view: Tensor = clean(batch.images) if batch.sizes is None else clean(batch.images, batch.sizes)
+    return view
+
+
+THUMBNAIL = 32  # pixels of a side, as in the downsampled ImageNet of Chrabaszcz et al. 2017
+
+
 def pixels(loader: Iterable[Batch]) -> Features:
-    """The images themselves as features ``[N, C·H·W]`` in 0 … 1: the baseline that every network should beat."""
+    """The images themselves as features ``[N, C·H·W]`` in 0 … 1: the baseline that every network should beat.
+
+    Squashed pictures are resized to at most THUMBNAIL × THUMBNAIL: all of their pixels as numbers would take four times
+    the memory that they take, and there may be more of them than fit into it.
+    """
     share = _Share(torch.device("cpu"))
     for batch in loader:
-        share.add(batch, batch.images.flatten(1).float() / 255)
+        images = batch.images
+        if batch.sizes is not None and len(batch) and max(images.shape[-2:]) > THUMBNAIL:
+            images = F.interpolate(images.float(), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
+        share.add(batch, images.flatten(1).float() / 255)
     return share.gathered()
 
 

@@ -18,6 +18,7 @@ LEFT_OUT = (
     "experiment",
     "recipe",  # the values it chooses count
     "evaluation.memory",
+    "dataset.memory",
     "augment.chunk",
     "trainer.accelerator",
     "trainer.devices",

@@ -2,22 +2,28 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zlib
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_bench.data.readers import pictures
-from ssl_bench.data.readers.pictures import decode, decode_all
+from ssl_bench.data.readers.pictures import decode_all
 from ssl_bench.errors import UserError
 
 SIDE = 16
 SMOOTH = np.stack([np.add.outer(a * np.arange(SIDE), b * np.arange(SIDE)) for a, b in ((9, 3), (2, 7), (5, 5))], -1)
 COLOUR = SMOOTH.astype(np.uint8)  # [16, 16, 3]
 GRAY = np.asarray(Image.fromarray(COLOUR).convert("L"))
+
+
+def decode(content: bytes, side: int) -> NDArray[np.uint8]:
+    return pictures.decode(content, side, threading.Lock())[0]
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -32,6 +32,7 @@ class Folder:
     stored: int  # side in pixels
     skip: bool  # leave out what cannot be read
     max_pixels: int  # of a picture
+    memory: int | None = None  # bytes that they may take decoded; None: as many as there are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +94,7 @@ def read_listing(listing: Listing, folder: Folder) -> Images:
     )
     skipped = tuple(names[path] for path in found.skipped)
     kept = tuple(listing.names[row] for row in found.kept.tolist())
-    return Images(found.images, listing.labels[found.kept], skipped, kept)
+    return Images(found.images, listing.labels[found.kept], skipped, found.sizes, found.hashes, kept)
 
 
 def restricted(root: Path, classes: Collection[str]) -> Listing:

@@ -12,9 +12,10 @@ import importlib.resources
 import os
 from pathlib import Path
 
+from ssl_bench.data import packed
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import imagenet_tars
-from ssl_bench.data.readers.folder import Folder, Listing, read_listing, restricted
+from ssl_bench.data.readers.folder import Folder, Listing, restricted
 from ssl_bench.errors import UserError
 
 CLASSES = 100
@@ -31,22 +32,22 @@ def class_list() -> list[str]:
     return sorted(content.decode().split())
 
 
-def read(folder: Folder, data_dir: Path) -> dict[str, Images]:
-    """``train`` and ``test`` (the official validation images) from ``folder.root``, or from ``data_dir``.
+def listings(folder: Folder, data_dir: Path) -> dict[str, Listing]:
+    """The pictures of ``train`` and ``test`` (the official validation images) in ``folder.root``, or in ``data_dir``.
 
     Raises:
-        UserError: there is no ImageNet folder, classes are missing, or a picture cannot be read.
+        UserError: there is no ImageNet folder, or classes are missing.
     """
-    return {split: read_listing(listing, folder) for split, listing in listings(folder, data_dir).items()}
-
-
-def listings(folder: Folder, data_dir: Path) -> dict[str, Listing]:
-    """The pictures of ``train`` and ``test``; nothing is decoded. UserError as `read`."""
     classes = class_list()
     root = Path(folder.root) if folder.root else _find(data_dir)
     if not _is_unpacked(root) and imagenet_tars.are_in(root):
         return imagenet_tars.listings(root, classes)
     return {split: restricted(root / name, classes) for split, name in PARTS.items()}
+
+
+def read(folder: Folder, data_dir: Path) -> dict[str, Images]:
+    """``train`` and ``test`` from their pack or decoded; raises UserError as ``listings`` and ``packed.read``."""
+    return packed.read("imagenet100", listings(folder, data_dir), folder, data_dir)
 
 
 def _is_unpacked(place: Path) -> bool:

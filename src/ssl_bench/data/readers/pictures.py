@@ -1,29 +1,35 @@
-"""Picture files (PNG, JPEG, WebP, BMP, GIF) → colour images of one size, in memory.
+"""Picture files (PNG, JPEG, WebP, BMP, GIF) → colour images of one size, one after another or all in memory.
 
 Every picture becomes what a viewer shows: turned as its EXIF tag says, transparent parts over white, gray as equal
 red, green and blue, of an animation the first frame. Colour profiles are not applied. It is squashed to S × S, with
-antialiasing: its aspect ratio is not kept.
+antialiasing; the height and width that it had are kept beside it, so that views can undo this.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from ssl_bench.data.images import HASH_BYTES, hash_of
 from ssl_bench.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 ADVICE = (
     "mend or remove it, leave such pictures out by dataset.on_error=skip, or allow large ones by dataset.max_pixels"
 )
@@ -34,8 +40,60 @@ class Pictures:
     """What could be read of a list of picture files."""
 
     images: Tensor  # u8 [M, 3, S, S]
+    sizes: Tensor  # int64 [M, 2], height and width before they were squashed
+    hashes: Tensor  # u8 [M, HASH_BYTES], of the images
     kept: Tensor  # int64 [M], positions in the list
     skipped: tuple[str, ...]  # names of those that could not be read
+
+
+class Picture(NamedTuple):
+    """A picture as it is kept."""
+
+    pixels: NDArray[np.uint8]  # [3, S, S], contiguous
+    size: tuple[int, int]  # height and width before it was squashed
+    hash: bytes  # of the pixels
+
+
+LARGE = 1 << 24  # pixels; of larger pictures one at a time is decoded, for each takes up to a gibibyte
+AHEAD = 8  # pictures per thread that are decoded before they are asked for
+
+
+def decoded(
+    names: Sequence[str], read: Callable[[str], bytes], *, side: int, max_pixels: int, threads: int
+) -> Generator[Picture | str, None, None]:
+    """The pictures called ``names`` in their order, or what is wrong with one; close it to stop early.
+
+    Arguments as of ``decode_all``. However many there are, a few per thread are in memory.
+    """
+    alone = threading.Lock()
+
+    def one(name: str) -> Picture | str:
+        try:
+            pixels, size = decode(read(name), side, alone)
+            pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+            return Picture(pixels, size, hash_of(pixels))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return f"it has more than {max_pixels} pixels"
+        # Decoders stumble over damaged files anywhere, with errors of every kind.
+        except Exception as error:
+            return " ".join(str(error).split()).partition(" <_io")[0] or type(error).__name__
+
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            underway = deque(pool.submit(one, name) for name in names[: AHEAD * threads])
+            try:
+                for number in range(len(names)):
+                    found = underway.popleft().result()
+                    if number + AHEAD * threads < len(names):
+                        underway.append(pool.submit(one, names[number + AHEAD * threads]))
+                    yield found
+            finally:
+                pool.shutdown(cancel_futures=True)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def decode_all(
@@ -55,44 +113,44 @@ def decode_all(
             "is: choose a smaller dataset.stored, or fewer images."
         )
     images = torch.empty(len(names), 3, side, side, dtype=torch.uint8)
-    pixels = images.numpy().transpose(0, 2, 3, 1)  # the same memory, as pictures have it
-
-    def one(number: int) -> str | None:
-        try:
-            pixels[number] = decode(read(names[number]), side)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            return f"it has more than {max_pixels} pixels"
-        # Decoders stumble over damaged files anywhere, with errors of every kind.
-        except Exception as error:
-            return " ".join(str(error).split()).partition(" <_io")[0] or type(error).__name__
-        return None
-
-    skipped: list[int] = []
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = max_pixels
-    try:
-        with warnings.catch_warnings(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            for number, wrong in enumerate(pool.map(one, range(len(names)))):
-                if wrong and not skip:
-                    pool.shutdown(cancel_futures=True)
-                    raise UserError(f"{names[number]} cannot be read as a picture: {wrong}; {advice}.")
-                if wrong:
-                    skipped.append(number)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-    kept = torch.tensor(sorted({*range(len(names))} - {*skipped}), dtype=torch.int64)
-    return Pictures(images[kept] if skipped else images, kept, tuple(names[number] for number in skipped))
+    sizes = torch.empty(len(names), 2, dtype=torch.int64)
+    hashes = torch.empty(len(names), HASH_BYTES, dtype=torch.uint8)
+    rows, kept, skipped = images.numpy(), list[int](), list[str]()
+    with closing(decoded(names, read, side=side, max_pixels=max_pixels, threads=torch.get_num_threads())) as found:
+        for number, picture in enumerate(found):
+            if isinstance(picture, Picture):
+                rows[len(kept)] = picture.pixels
+                sizes[len(kept)] = torch.tensor(picture.size)
+                hashes[len(kept)] = torch.tensor([*picture.hash], dtype=torch.uint8)
+                kept.append(number)
+            elif skip:
+                skipped.append(names[number])
+            else:
+                raise broken(names[number], picture, advice)
+    m = len(kept)
+    return Pictures(images[:m], sizes[:m], hashes[:m], torch.tensor(kept, dtype=torch.int64), tuple(skipped))
 
 
-def decode(content: bytes, side: int) -> NDArray[np.uint8]:
-    """The picture in a file's bytes, u8 ``[side, side, 3]``; raises what PIL raises, which may be anything."""
+def broken(name: str, reason: str, advice: str = ADVICE) -> UserError:
+    """What to tell of a picture that ends the run."""
+    return UserError(f"{name} cannot be read as a picture: {reason}; {advice}.")
+
+
+def decode(content: bytes, side: int, alone: threading.Lock) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The picture in a file's bytes, u8 ``[side, side, 3]``, and the height and width that it is shown with.
+
+    Whoever decodes a LARGE one holds ``alone``. Raises what PIL raises, which may be anything.
+    """
     with Image.open(BytesIO(content), formats=FORMATS) as image:
-        image.draft(None, (2 * side, 2 * side))  # a JPEG may be decoded smaller, yet twice as large as wanted
-        colour = _colour(ImageOps.exif_transpose(image))
-        if colour.size != (side, side):
-            colour = colour.resize((side, side), Image.Resampling.BILINEAR)
-        return np.asarray(colour)
+        width, height = image.size
+        with alone if width * height > LARGE else nullcontext():
+            image.draft(None, (2 * side, 2 * side))  # a JPEG may be decoded smaller, yet twice as large as wanted
+            if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+                height, width = width, height
+            colour = _colour(ImageOps.exif_transpose(image))
+            if colour.size != (side, side):
+                colour = colour.resize((side, side), Image.Resampling.BILINEAR)
+            return np.asarray(colour), (height, width)
 
 
 def _colour(image: Image.Image) -> Image.Image:

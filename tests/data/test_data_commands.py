@@ -115,14 +115,16 @@ def test_list_says_what_is_on_disk_and_what_there_is_to_fetch(run: Run, tmp_path
     status, output, errors = run("list")
     assert (status, errors) == (0, "")
     assert all(row(output, name) for name in catalog.DATASETS)
-    assert row(output, "cifar10")[:2] == ["✓", "cifar-10-python.tar.gz in data/cifar10 (packed, 2.3 MB)"]
-    assert row(output, "cifar10")[2:] == ["50,000", "10,000", "10", "32 × 32", "none stated"]
-    assert row(output, "cifar100")[:2] == ["–", "prepare dataset=cifar100 downloads cifar-100-python.tar.gz, 169 MB"]
-    assert row(output, "digits")[0] == "✓"
-    fetch = "ImageNet (ILSVRC 2012) from https://image-net.org, 155 GB, to data/imagenet, packed or not"
-    assert row(output, "imagenet100")[:2] == ["–", fetch]
-    assert "+ imagenet100-96-ab.safetensors in data/packed (packed, 1 kB)" in output
-    assert row(output, "folder")[2:5] == ["–", "–", "–"]
+    assert row(output, "cifar10") == ["✓", "50,000", "10,000", "10", "32 × 32"]
+    assert [row(output, name)[0] for name in ("cifar100", "digits", "imagenet100")] == ["–", "✓", "–"]
+    assert row(output, "folder")[1:4] == ["–", "–", "–"]
+    lines = output.splitlines()
+    assert "cifar10: cifar-10-python.tar.gz in data/cifar10 (packed, 2.3 MB). Licence: none stated." in lines
+    fetch = "cifar100: prepare dataset=cifar100 downloads cifar-100-python.tar.gz, 169 MB. Licence: none stated."
+    assert fetch in lines
+    (imagenet,) = [line for line in lines if line.startswith("imagenet100: ")]
+    assert "ImageNet (ILSVRC 2012) from https://image-net.org, 155 GB, to data/imagenet, packed or not" in imagenet
+    assert "+ imagenet100-96-ab.safetensors in data/packed (packed, 1 kB)" in imagenet
 
 
 def test_list_decodes_and_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -133,7 +135,8 @@ def test_list_decodes_and_downloads_nothing(run: Run, monkeypatch: pytest.Monkey
         monkeypatch.setitem(catalog.DATASETS, name, replace(entry, read=None))  # type: ignore[arg-type]
     status, output, _ = run("list", "dataset=folder", "dataset.root=mine")
     assert status == 0
-    assert row(output, "folder")[:5] == ["✓", "mine in . (unpacked, 1 kB)", "8", "2", "2"]
+    assert row(output, "folder")[:4] == ["✓", "8", "2", "2"]
+    assert "folder: mine in . (unpacked, 1 kB). Licence: the user's." in output.splitlines()
     assert row(output, "cifar10")[0] == "–"
 
 

@@ -79,11 +79,9 @@ def list_datasets(config: Config, settings: Settings) -> int:
     from ssl_bench.data.catalog import DATASETS
 
     data_dir = Path(config["data_dir"])
-    table = Table(title=f"datasets, looked for in {data_dir}")
-    for name in ("dataset", "there", "files, or what to do", "train", "test", "classes", "pixels", "licence"):
-        right = name in ("train", "test", "classes")
-        whole = name in ("dataset", "train", "test")
-        table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold")
+    table, notes = Table(title=f"datasets, looked for in {data_dir}"), []
+    for name in ("dataset", "there", "train", "test", "classes", "pixels"):
+        table.add_column(name, justify="right" if name in ("train", "test", "classes") else "left", no_wrap=True)
     for entry in DATASETS.values():
         chosen = entry.name == config["dataset"]["name"]
         files = places.found(entry.name, data_dir, _roots(config) if chosen else ())
@@ -96,8 +94,11 @@ def list_datasets(config: Config, settings: Settings) -> int:
         said += [f"+ {places.described([pack])}" for pack in places.packs(entry.name, data_dir)]
         sides = f"{entry.height} × {entry.width}" if entry.height else "all sizes"
         counts = [f"{count:,}" if count else "–" for count in (shown.train, shown.test, shown.classes)]
-        table.add_row(entry.name, "✓" if files else "–", "\n".join(said), *counts, sides, entry.licence)
-    _console().print(table)
+        table.add_row(entry.name, "✓" if files else "–", *counts, sides)
+        notes.append(f"{entry.name}: {'; '.join(said)}. Licence: {entry.licence}.")
+    console = _console()
+    for part in (table, *notes):
+        console.print(part, soft_wrap=part is not table)
     return 0
 
 

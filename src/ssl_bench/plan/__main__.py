@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,12 +18,10 @@ from ssl_bench import experiments
 from ssl_bench.errors import UserError
 from ssl_bench.options import settings_text
 from ssl_bench.plan import forecast
+from ssl_bench.plan.forecast import Evaluation
 from ssl_bench.sweep import grid, local, words
 from ssl_bench.sweep.grid import Entry
 from ssl_bench.sweep.view import duration, totals
-
-if TYPE_CHECKING:  # it imports what takes seconds
-    from ssl_bench.plan.measure import Evaluation, Measured
 
 FILE = "plan.yaml"
 BUSY = 0.7  # processes that wait for a processor; above it a forecast is of a busy machine
@@ -96,7 +93,7 @@ def plan(asked: words.Asked) -> None:
         console.print(f"measuring {kind.name}", highlight=False)
         try:
             with tempfile.TemporaryDirectory(prefix="ssl_bench-") as log:
-                measured = _measure(kind, known, Path(log))
+                measured = local.ask(forecast.measure, kind.runs[0].config, known, folder=Path(log))
         except UserError as error:
             unknown += len(kind.left)
             table.add_row(escape(kind.name), str(len(kind.left)), "–", escape(str(error)))
@@ -140,17 +137,6 @@ def _table(title: str) -> Table:
     for number, column in enumerate(("runs", "left", "s/step", "forecast", "took", "memory", "disk")):
         table.add_column(column, justify="right" if number else "left")
     return table
-
-
-def _measure(kind: Kind, known: dict[str, Evaluation], log: Path) -> Measured:
-    measured: Measured = local.ask(_in_its_process, kind.runs[0].config, known, folder=log)
-    return measured
-
-
-def _in_its_process(config: dict[str, object], known: dict[str, Evaluation]) -> Measured:
-    from ssl_bench.plan.measure import measure
-
-    return measure(config, known)
 
 
 def _size(count: float) -> str:

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from ssl_bench.config import Config
 
-if TYPE_CHECKING:  # it imports what takes seconds
-    from ssl_bench.plan.measure import Measured
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a kind of run costs outside its steps; seconds and bytes."""
+
+    key: str  # of all kinds that it holds for
+    load: float  # images
+    monitor: float
+    curves: float
+    final: float
+    files: int  # without the checkpoint
+    memory: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one kind of run costs; seconds and bytes."""
+
+    evaluation: Evaluation
+    start: float
+    step: float
+    epoch: float  # beside its steps
+    save: float
+    checkpoint: int
+    steps: int  # of an epoch, that is a pass over the images
+    passes_per_epoch: int
+    memory: int
+
+
+def measure(config: Config, known: dict[str, Evaluation]) -> Measured:
+    """What ``measure.measure`` finds; for a process of its own, since that imports what takes seconds."""
+    from ssl_bench.plan import measure
+
+    return measure.measure(config, known)
 
 
 def seconds(measured: Measured, config: Config) -> float:

@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pytorch_lightning as pl
 from ssl_bench.config import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.methods.base import Method
+from ssl_bench.plan.forecast import Evaluation, Measured
 from ssl_bench.results.record import peak_memory
 from ssl_bench.results.store import RunFolder
 from ssl_bench.run import run
@@ -30,34 +31,6 @@ STEPS = 20  # measured at least
 SECONDS = 2.0  # measured at least: small steps vary
 MONITOR_EVERY = 3
 NEVER = 1_000_000  # epochs
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a kind of run costs outside its steps; seconds and bytes."""
-
-    key: str  # of all kinds that it holds for
-    load: float  # images
-    monitor: float
-    curves: float
-    final: float
-    files: int  # without the checkpoint
-    memory: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one kind of run costs; seconds and bytes."""
-
-    evaluation: Evaluation
-    start: float
-    step: float
-    epoch: float  # beside its steps
-    save: float
-    checkpoint: int
-    steps: int  # of an epoch, that is a pass over the images
-    passes_per_epoch: int
-    memory: int
 
 
 class _Enough(Exception):  # noqa: N818 (nothing is wrong)
@@ -90,10 +63,8 @@ def _measure(config: Config, known: dict[str, Evaluation], folder: Path) -> Meas
     watch = _Stopwatch(config, known)
     began = time.perf_counter()
     record: dict[str, Any] | None = None
-    try:
+    with suppress(_Enough):
         record = run(config, [watch])
-    except _Enough:
-        pass
     ended = time.perf_counter()
     evaluation, memory = known.get(watch.key), peak_memory() or 0
     if record is not None:

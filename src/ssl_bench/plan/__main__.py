@@ -79,8 +79,8 @@ def plan(asked: words.Asked) -> None:
         console.print(f"warning: other processes are running (load {load:.1f}); they slow the forecast, too.")
     open_states = {"left", "interrupted", *(["failed"] if asked.settings["retry_failed"] else [])}
     kinds = []
-    for kind in dict.fromkeys(entry.kind for entry in entries):
-        runs = [entry for entry in entries if entry.kind == kind]
+    for label in dict.fromkeys(entry.kind for entry in entries):
+        runs = [entry for entry in entries if entry.kind == label]
         kinds.append(Kind(runs, [entry for entry in runs if entry.state in open_states]))
     wanted = [kind for kind in kinds if kind.left or asked.settings["all"]]
     if not wanted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -63,7 +63,7 @@ def sweep(asked: words.Asked) -> int:
     return 0 if all(entry.state == "done" for entry in entries) else 1
 
 
-def _starter(asked: words.Asked):  # type: ignore[no-untyped-def]
+def _starter(asked: words.Asked) -> Callable[[Entry], loop.Job]:
     if asked.settings["launcher"] == "slurm":
         from ssl_bench.sweep.slurm import submitter
 

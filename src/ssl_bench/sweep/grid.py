@@ -25,12 +25,12 @@ class Entry:
     cell: Cell
     config: Config
     folder: RunFolder
-    state: str = "left"
-    error: str = ""  # why it failed
-    damaged: bool = False  # its record is, so that trying again would not help
-    deaths: int = 0  # how often it ended in this sweep without being asked to
-    began: float = 0.0  # when it was started in this sweep
-    record: dict[str, Any] = field(default_factory=dict)  # only what the forecast reads
+    state: str = field(init=False, default="left")
+    error: str = field(init=False, default="")  # why it failed
+    damaged: bool = field(init=False, default=False)  # its record is, so that trying again would not help
+    deaths: int = field(init=False, default=0)  # how often it ended in this sweep without being asked to
+    began: float = field(init=False, default=0.0)  # when it was started in this sweep
+    record: dict[str, Any] = field(init=False, default_factory=dict)  # only what the forecast reads
 
     @property
     def kind(self) -> tuple[str, str]:

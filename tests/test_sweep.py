@@ -570,7 +570,7 @@ def wait_for(true: Callable[[], bool], seconds: float = 120.0) -> bool:
 def test_killed_at_random_moments_it_ends_as_undisturbed(
     tmp_path: Path, gone: list[subprocess.Popen[str]], kills: int, victims: tuple[str, ...], more: tuple[str, ...]
 ) -> None:
-    epochs = 250 if "jobs=2" in more else 40
+    epochs = 250 if "jobs=2" in more else 12
     said = ["fig2", *SMALL[:4], SMALL[5], f"epochs={epochs}", f"eval_every={epochs}", f"monitor_every={epochs}", *more]
     finish(tmp_path / "whole", *said)
     broken, chance, hit = tmp_path / "broken", random.Random(20), 0

@@ -73,11 +73,11 @@ class View:
         return Group(table, self.totals())
 
     def totals(self) -> str:
-        return f"{totals(self.entries)} · {self._left()}"
-
-    def _left(self) -> str:
+        if all(entry.state in ("done", "failed") for entry in self.entries):
+            return totals(self.entries)
         seconds = time_to_go(self.entries, self.slots, time.monotonic())
-        return "time to go unknown" if seconds is None else f"about {duration(seconds)} to go"
+        left = "time to go unknown" if seconds is None else f"about {duration(seconds)} to go"
+        return f"{totals(self.entries)} · {left}"
 
 
 def _symbol(entry: Entry) -> str:

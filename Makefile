@@ -5,7 +5,17 @@ BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all mutations lint format bench table1 clean
+.PHONY: help demo test test-all mutations lint format bench clean table1 table3 fig2 fig3 fig4 fig5 fig6 figures
+
+# Of tables and figures: make table3 SCALE=cpu SEEDS=0,1,2 METHODS=clbo,byol DATASETS=digits JOBS=2
+SCALE ?= cpu
+SEEDS ?=
+METHODS ?=
+DATASETS ?=
+JOBS ?=
+CHOSEN = scale=$(SCALE) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(METHODS),methods=$(METHODS)) $(if $(DATASETS),datasets=$(DATASETS))
+# What is missing stands in the table, so it is rendered whether or not all runs are done; the status is the runs'.
+RENDER = $(BIN)/python -m ssl_bench.report $@ $(CHOSEN) out=experiments/$@
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -37,6 +47,15 @@ bench: $(VENV)/.developing ## measure the speed and write experiments/speed
 table1: $(VENV)/.installed ## write the table of datasets, experiments/table1
 	$(BIN)/python -m ssl_bench.data table out=experiments/table1
 	$(BIN)/python -m ssl_bench.data show dataset=digits images=4 out=experiments/table1/views.png
+
+table3: $(VENV)/.installed ## run what Table 3 is made of, or go on, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS=
+	$(BIN)/python -m ssl_bench.sweep $@ $(CHOSEN) $(if $(JOBS),jobs=$(JOBS)); status=$$?; $(RENDER) && exit $$status
+
+fig2 fig3 fig4 fig5 fig6: $(VENV)/.installed
+	$(BIN)/python -m ssl_bench.sweep $@ $(CHOSEN) $(if $(JOBS),jobs=$(JOBS)); status=$$?; $(RENDER) && exit $$status
+
+figures: ## the same for Figures 2 to 6; one of them: make fig5 SCALE=smoke
+	$(MAKE) --keep-going fig2 fig3 fig4 fig5 fig6
 
 clean: ## remove what the targets above made, runs excepted
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

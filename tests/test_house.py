@@ -29,7 +29,9 @@ FLOORS = (
     ("config", "report"),
     ("build", "ranks"),
     ("run",),
-    ("bench", "check", "evaluate", "embed", "plan", "launch"),
+    ("bench", "check", "evaluate", "embed", "launch"),
+    ("sweep",),  # it starts runs of several devices, too
+    ("plan",),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

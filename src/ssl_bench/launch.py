@@ -46,7 +46,7 @@ def needed(config: Config) -> bool:
 def launch(config: Config) -> None:
     """Run ``config`` in ``trainer.devices`` processes; UserError with what ended them, if it was not the end."""
     count = config["trainer"]["devices"]
-    with tempfile.TemporaryDirectory(prefix="ssl_bench-") as name, _listening() as heard:
+    with tempfile.TemporaryDirectory(prefix="ssl_bench-") as name, listening() as heard:
         folder = Path(name)
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         ranks = [_start(folder, rank, count) for rank in range(count)]
@@ -63,7 +63,7 @@ def _start(folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
         "LOCAL_WORLD_SIZE": str(count),
         "SSL_BENCH_MEETING": str(folder / "meeting"),
     }
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     with (folder / f"{rank}.err").open("wb") as errors:
         return subprocess.Popen(
             [sys.executable, "-m", "ssl_bench.launch", str(folder)],
@@ -75,12 +75,12 @@ def _start(folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _cores() -> int:
+def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def _listening() -> Iterator[list[int]]:
+def listening() -> Iterator[list[int]]:
     """The signals that ask this process to stop, as they come."""
     heard: list[int] = []
 

@@ -223,10 +223,9 @@ def near_or_all(word: str, known: Iterable[str]) -> str:
 
 def settings_text(file: str) -> list[str]:
     """One line of help for each option of such a file."""
-    return [
-        f"  {f'{key}={typed(option.default)}':<14}{option.allowed} {option.meaning}".rstrip()
-        for key, option in options_in(file).items()
-    ]
+    said = {f"{key}={typed(option.default)}": option for key, option in options_in(file).items()}
+    width = max(14, *(len(entry) + 2 for entry in said))
+    return [f"  {entry:<{width}}{option.allowed} {option.meaning}".rstrip() for entry, option in said.items()]
 
 
 def _plain_value(text: str) -> Any:

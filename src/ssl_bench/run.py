@@ -257,6 +257,7 @@ def _run(
     }
     if first:
         write_record(folder.record, record)
+        folder.failure.unlink(missing_ok=True)
     logger.log_results(results, folder.picture)
     logger.close()
     return record

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ssl_bench.errors import UserError
+from ssl_bench.results.files import write_text
+
+
+class Busy(UserError):  # noqa: N818 (nothing is wrong)
+    """Another process is at work in the run's folder."""
 
 
 class RunFolder:
@@ -51,6 +56,16 @@ class RunFolder:
     def picture(self) -> Path:
         return self.path / "tsne.png"
 
+    @property
+    def failure(self) -> Path:
+        """Why a sweep could not finish the run; gone once it is finished."""
+        return self.path / "failed.json"
+
+    @property
+    def log(self) -> Path:
+        """What the run said when a sweep ran it."""
+        return self.path / "log.txt"
+
     def finished(self) -> dict[str, Any] | None:
         """The record of a finished run, or None; UserError if it is damaged."""
         if not self.record.exists():
@@ -65,6 +80,30 @@ class RunFolder:
             ) from None
         return dict(record)
 
+    def failed(self) -> str | None:
+        """What ended the run's last attempt in a sweep, in one line; None if nothing did."""
+        try:
+            return str(json.loads(self.failure.read_text(encoding="utf-8"))["error"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            return f"{self.failure} cannot be read ({error})"
+
+    def fail(self, error: str, traceback: str | None) -> None:
+        """Leave word of what ended the run, unless another process has taken it up since."""
+        with suppress(Busy), self.locked():
+            write_text(self.failure, json.dumps({"error": error, "traceback": traceback}, ensure_ascii=False, indent=1))
+
+    def busy(self) -> bool:
+        """Whether another process holds the lock; the look takes it for an instant itself."""
+        if not (self.path / ".lock").exists():
+            return False
+        try:
+            with self.locked():
+                return False
+        except Busy:
+            return True
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep every other process out; the lock falls with the process that holds it."""
@@ -73,7 +112,7 @@ class RunFolder:
             lock = FileLock(self.path / ".lock", timeout=0)
             lock.acquire()
         except Timeout:
-            raise UserError(f"another process is at work in {self.path}; wait for it, or stop it first.") from None
+            raise Busy(f"another process is at work in {self.path}; wait for it, or stop it first.") from None
         except OSError as error:
             raise UserError(
                 f"runs_dir={self.path.parent} cannot be written ({error.strerror}): choose another."

@@ -1,0 +1,1 @@
+"""What a sweep will cost on this machine, measured before it starts; see ``__main__``."""

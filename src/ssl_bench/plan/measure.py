@@ -1,0 +1,157 @@
+"""A short real run of one kind: what a step, an evaluation, a checkpoint and the end of a run cost.
+
+The run is the program's own, with epochs of a few steps. Its first epoch warms up; the second and the third give the
+step, the gap behind the second is what every epoch costs beside its steps, and the gap behind the third holds the
+monitor, too. The last has the curves behind it, and then come the final evaluation and the files. Where evaluation is
+known already, from a run of the same images and as many networks, the run is broken off before.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from ssl_bench.config import Config
+from ssl_bench.data.datamodule import DataModule
+from ssl_bench.methods.base import Method
+from ssl_bench.plan.forecast import Evaluation, Measured
+from ssl_bench.results.record import peak_memory
+from ssl_bench.results.store import RunFolder
+from ssl_bench.run import run
+
+STEPS_PER_EPOCH = 10
+STEPS = 20  # measured at least
+SECONDS = 2.0  # measured at least: small steps vary
+MONITOR_EVERY = 3
+NEVER = 1_000_000  # epochs
+
+
+class _Enough(Exception):  # noqa: N818 (nothing is wrong)
+    """The run need not go on."""
+
+
+def measure(config: Config, known: dict[str, Evaluation]) -> Measured:
+    """Run ``config`` for a few steps; with an evaluation, unless it is among the ``known``."""
+    folder = tempfile.mkdtemp(prefix="ssl_bench-")
+    try:
+        return _measure(_shortened(config, folder), known, Path(folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shortened(config: Config, folder: str) -> Config:
+    trainer = {**config["trainer"], "devices": 1, "nodes": 1, "checkpoint_seconds": float(NEVER), "progress": False}
+    return {
+        **config,
+        "runs_dir": folder,
+        "epochs": NEVER,
+        "monitor_every": MONITOR_EVERY,
+        "eval_every": NEVER,
+        "logger": {**config["logger"], "name": "none"},
+        "trainer": trainer,
+    }
+
+
+def _measure(config: Config, known: dict[str, Evaluation], folder: Path) -> Measured:
+    watch = _Stopwatch(config, known)
+    began = time.perf_counter()
+    record: dict[str, Any] | None = None
+    with suppress(_Enough):
+        record = run(config, [watch])
+    ended = time.perf_counter()
+    evaluation, memory = known.get(watch.key), peak_memory() or 0
+    if record is not None:
+        files = RunFolder(folder / record["fingerprint"])
+        load = ended - began - record["session_seconds"]
+        everything = sum(file.stat().st_size for file in files.path.rglob("*") if file.is_file())
+        evaluation = Evaluation(
+            key=watch.key,
+            load=load,
+            monitor=max(0.0, watch.monitor_gap - watch.plain_gap),
+            curves=max(0.0, watch.last_gap - watch.plain_gap - watch.save),
+            final=ended - watch.trained_at,
+            files=everything - files.checkpoint.stat().st_size,
+            memory=memory,
+        )
+    assert evaluation is not None
+    return Measured(
+        evaluation=evaluation,
+        start=max(0.0, watch.started_at - began - evaluation.load + watch.warming - watch.warm_steps * watch.step),
+        step=watch.step,
+        epoch=watch.plain_gap,
+        save=watch.save,
+        checkpoint=watch.checkpoint,
+        steps=watch.real_steps,
+        passes_per_epoch=watch.passes_per_epoch,
+        memory=max(memory, evaluation.memory),
+    )
+
+
+class _Stopwatch(pl.Callback):
+    """Stands before the run's own callbacks: their work is in the time until its next turn."""
+
+    def __init__(self, config: Config, known: dict[str, Evaluation]) -> None:
+        self.config = config
+        self.known = known
+        self.key = ""
+        self.steps = self.warm_steps = self.real_steps = self.checkpoint = 0
+        self.passes_per_epoch = 1
+        self.started_at = self.trained_at = self.warming = self.seconds = self.save = 0.0
+        self.plain_gap = self.monitor_gap = self.last_gap = 0.0
+        self._began = self._ended = 0.0
+
+    @property
+    def step(self) -> float:
+        return self.seconds / self.steps
+
+    def setup(self, trainer: pl.Trainer, method: pl.LightningModule, stage: str) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(method, Method)
+        assert isinstance(data, DataModule)
+        self.real_steps = len(data.parts.pretraining) // data.batch_size
+        self.passes_per_epoch = method.passes_per_epoch
+        trainer.limit_train_batches = min(STEPS_PER_EPOCH, self.real_steps)
+        chosen = {name: self.config[name] for name in ("dataset", "subset", "labels", "evaluation", "backbone")}
+        self.key = json.dumps([chosen, self.config["trainer"]["precision"], len(method.networks())], sort_keys=True)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        now, over = time.perf_counter(), trainer.current_epoch
+        self.started_at = self.started_at or now
+        if over == 2:
+            self.plain_gap = now - self._ended
+        elif over == MONITOR_EVERY:
+            self.monitor_gap = now - self._ended
+        elif over == 1:
+            self._save(trainer)
+        if over >= MONITOR_EVERY and self.steps >= STEPS and self.seconds >= SECONDS:
+            trainer.fit_loop.max_epochs = over + 1
+        self._began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        self._ended = time.perf_counter()
+        steps, seconds = int(trainer.num_training_batches), self._ended - self._began
+        if trainer.current_epoch == 0:
+            self.warm_steps, self.warming = steps, seconds
+            return
+        self.steps, self.seconds = self.steps + steps, self.seconds + seconds
+        if self.key in self.known and self.plain_gap and self.steps >= STEPS and self.seconds >= SECONDS:
+            raise _Enough
+
+    def on_train_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        self.trained_at = time.perf_counter()
+        self.last_gap = self.trained_at - self._ended
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        path = Path(trainer.default_root_dir) / "measured.ckpt"
+        began = time.perf_counter()
+        trainer.save_checkpoint(path)
+        self.save = time.perf_counter() - began
+        self.checkpoint = path.stat().st_size
+        path.unlink()

@@ -1,0 +1,113 @@
+"""One run in a process of its own: what the process does, and what it says at its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssl_bench import launch
+from ssl_bench.config import Config
+from ssl_bench.errors import UserError
+from ssl_bench.results.store import Busy, RunFolder
+
+
+class Outcome(NamedTuple):
+    """How a run ended: ``done``, ``failed``, ``interrupted`` (it can go on) or ``elsewhere`` (another has it)."""
+
+    state: str
+    sentence: str = ""
+
+
+TRY_AGAIN = 75  # the status of runs whose ranks lost each other
+Line = connection.Connection  # what the parent hears of the process; it breaks when the process ends
+
+
+def train(line: Line, config: Config, path: Path) -> None:
+    """Be the process of a run; its output goes to the run's ``log.txt``."""
+    _stop_with_the_parent(signal.SIGTERM)  # so that the run is saved
+    if hasattr(os, "setsid"):
+        os.setsid()  # so that Ctrl-C reaches it once, from the sweep
+    folder = RunFolder(path)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        _write_to(folder.log)
+    except OSError as error:
+        line.send(Outcome("failed", f"{folder.log} cannot be written ({error.strerror}): choose another runs_dir."))
+        return
+    line.send(_outcome(config, folder))
+
+
+def _outcome(config: Config, folder: RunFolder) -> Outcome:
+    story = None
+    try:
+        if launch.needed(config):
+            launch.launch(config)
+        else:
+            from ssl_bench.run import run
+
+            run(config)
+        return Outcome("done")
+    except KeyboardInterrupt:
+        return Outcome("interrupted")
+    except UserError as error:
+        sentence = " ".join(str(error).split())
+        print("ssl_bench:", sentence, file=sys.stderr)
+        # A rank's error has lost its class on the way here.
+        if isinstance(error, Busy) or folder.busy():
+            return Outcome("elsewhere")
+        if error.status > launch.SIGNALLED or error.status == TRY_AGAIN:
+            return Outcome("interrupted", sentence)
+    except Exception as error:
+        traceback.print_exc()
+        story = traceback.format_exc()
+        sentence = " ".join(f"{type(error).__name__}: {error}".split())
+    with suppress(UserError):  # where the disk is full, the sweep alone knows why
+        folder.fail(sentence, story)
+    return Outcome("failed", sentence)
+
+
+def _write_to(log: Path) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        stream.flush()
+        os.dup2(file, number)
+        stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)  # type: ignore[union-attr]
+    os.close(file)
+
+
+def answer(line: Line, function: Callable[..., Any], given: Sequence[Any], folder: Path | None) -> None:
+    """Be a process that computes ``function(*given)`` and sends it, or the UserError or traceback it ended with.
+
+    folder: where output goes, into ``log.txt``; None leaves it on the screen.
+    """
+    _stop_with_the_parent(signal.SIGKILL)  # there is nothing to save
+    if folder is not None:
+        _write_to(folder / "log.txt")
+    try:
+        line.send(("answer", function(*given)))
+    except UserError as error:
+        line.send(("mistake", str(error)))
+    except KeyboardInterrupt:
+        line.send(("mistake", "interrupted."))
+    except Exception:
+        line.send(("crash", traceback.format_exc()))
+
+
+def _stop_with_the_parent(number: signal.Signals) -> None:
+    """A parent that was killed can pass no signal on: do to oneself what it would have done."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=wait, daemon=True).start()

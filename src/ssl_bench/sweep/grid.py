@@ -1,0 +1,136 @@
+"""What has become of each run of a sweep, known by its fingerprint."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssl_bench.config import Config
+from ssl_bench.errors import UserError
+from ssl_bench.experiments import Cell
+from ssl_bench.results.store import RunFolder
+
+# What may have become of a run; running is one of this sweep, elsewhere one of another process.
+STATES = ("done", "running", "elsewhere", "interrupted", "failed", "left")
+
+
+@dataclass
+class Entry:
+    """A run of the sweep and what is known of it."""
+
+    cell: Cell
+    config: Config
+    folder: RunFolder
+    state: str = field(init=False, default="left")
+    error: str = field(init=False, default="")  # why it failed
+    damaged: bool = field(init=False, default=False)  # its record is, so that trying again would not help
+    deaths: int = field(init=False, default=0)  # how often it ended in this sweep without being asked to
+    began: float = field(init=False, default=0.0)  # when it was started in this sweep
+    record: dict[str, Any] = field(init=False, default_factory=dict)  # only what the forecast reads
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        return self.cell.row, self.cell.dataset
+
+    def look(self) -> None:
+        """Find the state on the disk; for runs that this sweep is not at work on."""
+        self.error, self.damaged = "", False
+        try:
+            record = self.folder.finished()
+        except UserError as error:
+            self.state, self.error, self.damaged = "failed", str(error), True
+            return
+        if record is not None:
+            self.state = "done"
+            self.record = {key: record.get(key) for key in ("session_seconds", "train_seconds")}
+        elif self.folder.busy():
+            self.state = "elsewhere"
+        elif (failure := self.folder.failed()) is not None:
+            self.state, self.error = "failed", failure
+        else:
+            self.state = "interrupted" if self.folder.checkpoint.exists() else "left"
+
+    @property
+    def seconds(self) -> float | None:
+        """What a finished run took; of one that was interrupted, its last session or all of its training."""
+        known = [value for value in self.record.values() if value is not None]
+        return max(known) if self.state == "done" and known else None
+
+    def progress(self) -> float | None:
+        """The share of epochs that are over, by ``metrics.csv``; None before the first is."""
+        try:
+            with self.folder.metrics.open("rb") as file:
+                rows = sum(1 for _ in file) - 1
+        except OSError:
+            return None
+        return min(1.0, rows / (self.config["epochs"] * passes_per_epoch(self.config))) if rows > 0 else None
+
+
+def passes_per_epoch(config: Config) -> int:
+    """As ``Method.passes_per_epoch``, without building the method."""
+    method = config["method"]
+    several = method.get("epoch_unit") == "teacher" and method.get("lookahead_batch") == "fresh"
+    return int(method["lookahead"]) if several else 1
+
+
+def entries(cells: Sequence[Cell], configs: Sequence[Config], names: Sequence[str]) -> list[Entry]:
+    """The runs, each as it stands on the disk."""
+    found = [
+        Entry(cell, config, RunFolder(Path(config["runs_dir"]) / name))
+        for cell, config, name in zip(cells, configs, names, strict=True)
+    ]
+    for entry in found:
+        entry.look()
+    return found
+
+
+def check_writable(folders: Iterable[str]) -> None:
+    """UserError unless files can be made in each of the folders."""
+    for folder in dict.fromkeys(folders):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UserError(f"runs_dir={folder} cannot be written ({error.strerror}): choose another.") from None
+
+
+def fingerprints(configs: Sequence[Config]) -> list[str]:
+    """The name of each run; reads each dataset once, in a process that need not live longer than that.
+
+    Raises:
+        UserError: a dataset cannot be read (all of them are named), or no run of these words could start here.
+    """
+    from ssl_bench import launch, loggers
+    from ssl_bench.build import build_data, fingerprint_of
+
+    digests: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    for config in configs:
+        launch.needed(config)
+        loggers.check_installed(config["logger"]["name"])
+        key = _data_key(config)
+        if key in digests or key in missing:
+            continue
+        try:
+            digests[key] = build_data(config).digest
+        except UserError as error:
+            missing[key] = str(error)
+    if missing:
+        said = [sentence.rstrip(".") for sentence in dict.fromkeys(missing.values())]
+        raise UserError(
+            f"nothing was started, for data are missing: {'; '.join(said)}."
+            if len(said) > 1
+            else f"nothing was started: {said[0]}."
+        )
+    return [fingerprint_of(config, digests[_data_key(config)]) for config in configs]
+
+
+def _data_key(config: Config) -> str:
+    """Equal where the images and their uses are."""
+    chosen = {key: config[key] for key in ("dataset", "data_dir", "subset", "labels")}
+    return json.dumps([chosen, config["scale"]["hold_out_validation"]], sort_keys=True)

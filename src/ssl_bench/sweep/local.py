@@ -1,0 +1,90 @@
+"""Processes on this machine that start at once.
+
+Importing PyTorch and Lightning takes seconds. A server imports them once and forks a process for every run. It computes
+nothing itself, so neither threads nor CUDA have begun when it forks, and what a run does ends with its process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ssl_bench.config import Config
+from ssl_bench.errors import UserError
+from ssl_bench.sweep import cell
+from ssl_bench.sweep.cell import Outcome
+
+T = TypeVar("T")
+
+
+def server() -> BaseContext:
+    """The context whose processes are forked from the server; where there is none, every process imports anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ssl_bench.run", "ssl_bench.sweep.cell"])
+    return context
+
+
+class Job:
+    """A run in a process that has been started."""
+
+    def __init__(self, context: BaseContext, config: Config, path: Path) -> None:
+        self.line, theirs = context.Pipe(duplex=False)
+        self.process = context.Process(target=cell.train, args=(theirs, config, path))  # type: ignore[attr-defined]
+        self.process.start()
+        theirs.close()
+
+    def poll(self, seconds: float = 0.0) -> Outcome | None:
+        """How the run ended, or None if it has not within ``seconds``.
+
+        The line tells, and not the exit status: that is the server's to know, and the server may have been killed.
+        """
+        if not self.line.poll(seconds):
+            return None
+        try:
+            outcome: Outcome = self.line.recv()
+        except (EOFError, OSError):
+            outcome = Outcome("interrupted", "its process was ended from outside")
+        self.line.close()
+        self.process.join(0)
+        return outcome
+
+    def signal(self, number: int) -> None:
+        assert self.process.pid is not None
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+
+
+def ask(function: Callable[..., T], *given: Any, folder: Path | None = None) -> T:
+    """``function(*given)`` computed in a process of its own, so that its memory goes with it.
+
+    Raises:
+        UserError: as there.
+        RuntimeError: it crashed; with the traceback.
+    """
+    context = server()
+    line, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=cell.answer, args=(theirs, function, given, folder))  # type: ignore[attr-defined]
+    process.start()
+    theirs.close()
+    try:
+        kind, said = line.recv()
+    except EOFError:
+        raise UserError("the process that looks at the data was ended from outside: say the same again.") from None
+    process.join()
+    if kind == "mistake":
+        raise UserError(said)
+    if kind == "crash":
+        raise RuntimeError(said)
+    result: T = said
+    return result

@@ -1,0 +1,121 @@
+"""Start what is left, as many at once as asked for, until all runs are done or have failed."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ssl_bench import launch
+from ssl_bench.sweep.cell import Outcome
+from ssl_bench.sweep.grid import Entry
+
+LOOK_SECONDS = 0.05  # between looks at the processes
+ELSEWHERE_SECONDS = 1.0  # between looks at what other sweeps are at work on
+DEATHS = 2  # a run that ends so often without being asked to is not started again
+
+
+class Job(Protocol):
+    """A run that has been started."""
+
+    def poll(self) -> Outcome | None: ...
+    def signal(self, number: int) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Watcher(Protocol):
+    """Whoever shows the sweep to a person."""
+
+    def event(self, entry: Entry, what: str) -> None: ...
+    def tell(self, sentence: str) -> None: ...
+    def refresh(self) -> None: ...
+
+
+def run(
+    entries: Sequence[Entry], start: Callable[[Entry], Job], *, slots: int, retry_failed: bool, watcher: Watcher
+) -> int:
+    """Bring every entry to its end; returns the signal that asked to stop, 0 if none did.
+
+    start: starts an entry's run. slots: runs at once.
+    """
+    todo = deque(entry for entry in entries if entry.state in ("interrupted", "left"))
+    if retry_failed:
+        todo.extend(entry for entry in entries if entry.state == "failed" and not entry.damaged)
+    running: dict[int, tuple[Entry, Job]] = {}
+    looked_at, passed_on = time.monotonic(), 0
+    with launch.listening() as heard:
+        while True:
+            for number in heard[passed_on:]:
+                passed_on += 1
+                if running:
+                    watcher.tell(_stopping(number, len(running), passed_on))
+                for _, job in running.values():
+                    job.signal(number) if passed_on == 1 else job.kill()
+            for key, (entry, job) in list(running.items()):
+                outcome = job.poll()
+                if outcome is not None:
+                    del running[key]
+                    if _end(entry, outcome, stopping=bool(heard), watcher=watcher):
+                        todo.appendleft(entry)
+            if heard and not running:
+                return heard[0]
+            while todo and len(running) < slots and not heard:
+                entry = todo.popleft()
+                if entry.state == "failed":  # it is tried again, and what comes of it counts
+                    entry.folder.failure.unlink(missing_ok=True)
+                going_on = entry.folder.checkpoint.exists()
+                entry.state, entry.error, entry.began = "running", "", time.monotonic()
+                running[id(entry)] = entry, start(entry)
+                watcher.event(entry, "goes on" if going_on else "started")
+            if time.monotonic() - looked_at > ELSEWHERE_SECONDS:
+                looked_at = time.monotonic()
+                todo.extend(entry for entry in entries if entry.state == "elsewhere" and _is_free(entry, watcher))
+            if not running and not todo and not any(entry.state == "elsewhere" for entry in entries):
+                return 0
+            watcher.refresh()
+            time.sleep(LOOK_SECONDS)
+
+
+def _end(entry: Entry, outcome: Outcome, *, stopping: bool, watcher: Watcher) -> bool:
+    """Note how a run ended; whether it is to be started again."""
+    entry.look()
+    if entry.state == "failed" or outcome.state == "failed":
+        # Where not even failed.json could be written, the run's own words are all there is.
+        entry.state, entry.error = "failed", entry.error or outcome.sentence
+        watcher.event(entry, "failed")
+        return False
+    if entry.state == "done":
+        watcher.event(entry, "done")
+        return False
+    if entry.state == "elsewhere" or outcome.state == "elsewhere":
+        entry.state = "elsewhere"
+        watcher.event(entry, "is running elsewhere")
+        return False
+    if stopping:
+        return False
+    entry.deaths += 1
+    entry.error = outcome.sentence
+    watcher.event(entry, "was interrupted")
+    if entry.deaths >= DEATHS:
+        entry.state = "interrupted"
+    return entry.deaths < DEATHS
+
+
+def _is_free(entry: Entry, watcher: Watcher) -> bool:
+    """Look at a run that another process had; whether it is this sweep's to go on with."""
+    entry.look()
+    if entry.state == "elsewhere":
+        return False
+    if entry.state in ("done", "failed"):
+        watcher.event(entry, f"{entry.state} elsewhere")
+        return False
+    return True
+
+
+def _stopping(number: int, count: int, times: int) -> str:
+    name = signal.Signals(number).name
+    if times == 1:
+        return f"{name}: {count} run(s) save their state and stop; a second signal ends them at once."
+    return f"{name}: {count} run(s) ended at once; their last checkpoints are intact."

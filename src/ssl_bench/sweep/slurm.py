@@ -1,0 +1,100 @@
+"""Runs as jobs of a cluster, by submitit: one job for each, queued again when its time is up."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssl_bench.config import Config
+from ssl_bench.errors import UserError
+from ssl_bench.sweep import local
+from ssl_bench.sweep.cell import Outcome
+from ssl_bench.sweep.grid import Entry
+
+TIMEOUTS = 1000  # a run may be queued again so often
+SAVE_SECONDS = 120  # between the cluster's warning and its time limit
+
+
+class Run:
+    """What a job does: the run in a process of its own, so that it can be told to save when the job's time is up."""
+
+    def __init__(self, config: Config, path: Path) -> None:
+        self.config = config
+        self.path = path
+
+    def __call__(self) -> Outcome:
+        # Not a fork of the job: submitit's signal handlers would be the run's.
+        self.job = local.Job(multiprocessing.get_context("spawn"), self.config, self.path)
+        outcome = None
+        while outcome is None:
+            outcome = self.job.poll(seconds=1.0)
+        return outcome
+
+    def checkpoint(self) -> Any:
+        """Called by submitit when the job must end: what to queue in its place."""
+        from submitit.helpers import DelayedSubmission
+
+        self.job.signal(signal.SIGTERM)
+        self.job.process.join()
+        return DelayedSubmission(Run(self.config, self.path))
+
+
+class Submitted:
+    """A job in the queue or at work."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+
+    def poll(self) -> Outcome | None:
+        if not self.job.done():
+            return None
+        try:
+            state, sentence = self.job.result()
+            return Outcome(state, sentence)
+        except Exception as error:  # of submitit: the job was cancelled, killed, or could not start
+            lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+            return Outcome("interrupted", f"job {self.job.job_id}: {lines[-1] if lines else type(error).__name__}")
+
+    def signal(self, number: int) -> None:
+        self.job.cancel(check=False)  # the cluster's SIGTERM makes the run save
+
+    def kill(self) -> None:
+        self.job.cancel(check=False)
+
+
+def submitter(settings: Mapping[str, Any], runs_dir: Path) -> Callable[[Entry], Submitted]:
+    """What submits a run; UserError without submitit, or where there is no such cluster."""
+    try:
+        import submitit
+    except ImportError:
+        raise UserError(
+            "launcher=slurm needs submitit: pip install 'ssl-bench[slurm]', or say launcher=local."
+        ) from None
+    logging.getLogger("submitit").setLevel(logging.ERROR)
+    cluster, folder = settings["slurm.cluster"], (runs_dir / ".slurm").absolute()
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=TIMEOUTS)
+    except RuntimeError as error:
+        raise UserError(
+            f"slurm.cluster={cluster} cannot be used here ({str(error).splitlines()[0]}): start the sweep on a machine "
+            "that can submit jobs, or say launcher=local."
+        ) from None
+    executor.update_parameters(
+        name="ssl_bench",
+        timeout_min=settings["slurm.minutes"],
+        gpus_per_node=settings["slurm.gpus"],
+        cpus_per_task=settings["slurm.cpus"],
+        slurm_partition=settings["slurm.partition"],
+        slurm_signal_delay_s=SAVE_SECONDS,
+    )
+
+    def submit(entry: Entry) -> Submitted:
+        config = {**entry.config, "runs_dir": str(Path(entry.config["runs_dir"]).absolute())}
+        config["data_dir"] = str(Path(entry.config["data_dir"]).absolute())
+        return Submitted(executor.submit(Run(config, entry.folder.path.absolute())))
+
+    return submit

@@ -1,0 +1,626 @@
+"""Sweeps that survive: what is done is skipped, what was killed goes on, and nothing runs twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from rich.console import Console
+
+from program import Program
+from ssl_bench import experiments
+from ssl_bench.config import compose
+from ssl_bench.errors import UserError
+from ssl_bench.results.store import RunFolder
+from ssl_bench.sweep import __main__ as command
+from ssl_bench.sweep import grid, local, loop, view, words
+from ssl_bench.sweep.cell import Outcome
+from ssl_bench.sweep.grid import Entry
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (["table33"], "there is no table or figure 'table33'; did you mean table3?"),
+        ([], "no table or figure is named: say one of fig2, fig3, fig4, fig5, fig6, table3."),
+        (["fig2", "fig3"], "fig2 fig3 are named: say one of"),
+        (["fig2", "seeds=0,x"], "seeds=0,x is not allowed: seeds are whole numbers"),
+        (["fig2", "seed=1"], "seed=1 is said to one run: say seeds=1 to a sweep."),
+        (["fig2", "jobs=0"], "jobs=0 is not allowed"),
+        (["fig2", "retry_faild=true"], "option retry_faild is unknown; did you mean retry_failed?"),
+        (["fig2", "scale=smoke", "optimizer.lrr=1"], "option optimizer.lrr is unknown; did you mean optimizer.lr?"),
+        (["fig2", "scale=smoke", "epochs=0"], "epochs=0 is not allowed"),
+        (["fig2", "methods=byol"], "fig2 has no row of method=byol"),
+    ],
+)
+def test_a_wrong_word_is_answered_in_one_sentence(
+    said: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(said) == 2
+    answer = capsys.readouterr().err
+    assert answer.startswith(f"ssl_bench: {sentence}")
+    assert answer.count("\n") == 1
+
+
+def test_mistakes_and_help_are_answered_without_torch() -> None:
+    code = (
+        "import sys; from ssl_bench.sweep.__main__ import main as sweep\n"
+        "from ssl_bench.plan.__main__ import main as plan\n"
+        "assert sweep(['--help']) == plan(['--help']) == 0 and sweep(['fig2', 'epochs=0']) == plan(['fig9']) == 2\n"
+        "assert not {'torch', 'pytorch_lightning'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for word in ("jobs=null", "retry_failed=false", "slurm.partition=null", "all=false", "table3"):
+        assert word in done.stdout
+
+
+def test_lists_of_one_and_several_choose_the_cells() -> None:
+    asked = words.read(["fig6", "scale=smoke", "seeds=7", "methods=[byol,clbo]", "datasets=digits", "epochs=3"])
+    assert [(cell.row, cell.seed) for cell in asked.cells] == [("BYOL", 7), ("CLBO", 7)]
+    assert [config["epochs"] for config in asked.configs] == [3, 3]
+    assert asked.cells[0].command == "python -m ssl_bench method=byol dataset=digits scale=smoke seed=7 epochs=3"
+
+
+def test_runs_at_once_divide_the_cores_unless_threads_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(words, "cores", lambda: 8)
+
+    def threads(*said: str) -> Any:
+        return words.read(["fig2", "scale=smoke", "seeds=0", *said]).configs[0]["trainer"]["threads"]
+
+    assert threads() is None
+    assert threads("jobs=3") == 2
+    assert threads("jobs=16") == 1
+    assert threads("jobs=2", "trainer=ddp", "trainer.devices=2") == 2
+    assert threads("jobs=3", "trainer.threads=5") == 5
+    assert threads("launcher=slurm", "slurm.cpus=6") == 6
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads("jobs=3") is None
+
+
+# -- states, with made-up runs --------------------------------------------------------------------
+
+
+def record_of(folder: RunFolder, seconds: float = 10.0) -> None:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    said = {"fingerprint": folder.fingerprint, "session_seconds": seconds, "train_seconds": 1.0}
+    folder.record.write_text(json.dumps(said))
+
+
+def checkpoint_of(folder: RunFolder) -> None:
+    folder.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    folder.checkpoint.touch()
+
+
+class MadeUp:
+    """A run whose end is decided by the test; it hears signals."""
+
+    def __init__(self, entry: Entry, end: Callable[[Entry], Outcome | None]) -> None:
+        self.entry, self.end = entry, end
+        self.heard: list[int | str] = []
+
+    def poll(self) -> Outcome | None:
+        return self.end(self.entry)
+
+    def signal(self, number: int) -> None:
+        self.heard.append(number)
+
+    def kill(self) -> None:
+        self.heard.append("kill")
+
+
+class Witness:
+    """Knows what has happened, and how many runs there were at once."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.said: list[str] = []
+
+    def event(self, entry: Entry, what: str) -> None:
+        self.events.append((entry.folder.fingerprint, what))
+
+    def tell(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+    def refresh(self) -> None:
+        pass
+
+
+def succeed(entry: Entry) -> Outcome:
+    record_of(entry.folder)
+    return Outcome("done")
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
+    monkeypatch.setattr(loop, "LOOK_SECONDS", 0.002)
+    monkeypatch.setattr(loop, "ELSEWHERE_SECONDS", 0.01)
+    return [RunFolder(tmp_path / name) for name in "abcd"]
+
+
+def entries_in(folders: Sequence[RunFolder]) -> list[Entry]:
+    cells = experiments.find("fig2").cells("smoke", seeds=[0, 1])
+    config = {"runs_dir": str(folders[0].path.parent), "epochs": 4, "method": {"name": "clbo"}}
+    return grid.entries(cells, [config] * 4, [folder.fingerprint for folder in folders])
+
+
+def sweep(
+    entries: list[Entry], end: Callable[[Entry], Outcome | None] = succeed, *, slots: int = 1, retry: bool = False
+) -> tuple[list[str], Witness]:
+    """Names of the runs started, in turn, and what was seen."""
+    started: list[str] = []
+    witness = Witness()
+
+    def start(entry: Entry) -> MadeUp:
+        started.append(entry.folder.fingerprint)
+        return MadeUp(entry, end)
+
+    assert loop.run(entries, start, slots=slots, retry_failed=retry, watcher=witness) == 0
+    return started, witness
+
+
+def test_done_is_skipped_interrupted_goes_on_and_left_is_started(folders: list[RunFolder]) -> None:
+    record_of(folders[0])
+    checkpoint_of(folders[2])
+    entries = entries_in(folders)
+    assert [entry.state for entry in entries] == ["done", "left", "interrupted", "left"]
+    started, witness = sweep(entries)
+    assert started == ["b", "c", "d"]
+    assert ("c", "goes on") in witness.events
+    assert ("b", "started") in witness.events
+    assert {entry.state for entry in entries} == {"done"}
+
+
+def test_failed_is_listed_and_tried_again_only_when_asked(folders: list[RunFolder]) -> None:
+    folders[1].fail("it broke", "Traceback")
+    entries = entries_in(folders)
+    assert (entries[1].state, entries[1].error) == ("failed", "it broke")
+    assert sweep(entries)[0] == ["a", "c", "d"]
+    assert entries[1].state == "failed"
+    again = entries_in(folders)
+    assert sweep(again, retry=True)[0] == ["b"]
+    assert {entry.state for entry in again} == {"done"}
+    assert not folders[1].failure.exists()
+
+
+def test_others_go_on_when_one_fails_and_its_words_are_kept_where_the_disk_is_full(folders: list[RunFolder]) -> None:
+    entries = entries_in(folders)
+
+    def end(entry: Entry) -> Outcome:
+        return Outcome("failed", "no space left") if entry.folder.fingerprint == "b" else succeed(entry)
+
+    assert sweep(entries, end)[0] == ["a", "b", "c", "d"]
+    assert [entry.state for entry in entries] == ["done", "failed", "done", "done"]
+    assert entries[1].error == "no space left"
+
+
+def test_a_run_that_is_killed_goes_on_once_and_is_then_listed(folders: list[RunFolder]) -> None:
+    entries = entries_in(folders)
+    deaths = {"a": 1, "b": 9}
+
+    def end(entry: Entry) -> Outcome:
+        name = entry.folder.fingerprint
+        deaths[name] = deaths.get(name, 0) - 1
+        return Outcome("interrupted", "killed") if deaths[name] >= 0 else succeed(entry)
+
+    assert sweep(entries, end)[0] == ["a", "a", "b", "b", "c", "d"]
+    assert [entry.state for entry in entries] == ["done", "interrupted", "done", "done"]
+
+
+def test_a_damaged_record_is_named_and_neither_believed_nor_tried_again(folders: list[RunFolder]) -> None:
+    folders[2].path.mkdir()
+    folders[2].record.write_text('{"fingerprint": "c", "resul')
+    entries = entries_in(folders)
+    assert sweep(entries, retry=True)[0] == ["a", "b", "d"]
+    assert entries[2].state == "failed"
+    assert "c/record.json is not the record of this run" in entries[2].error
+
+
+def test_what_another_process_is_at_work_on_is_left_to_it_and_taken_over_when_it_stops(
+    folders: list[RunFolder],
+) -> None:
+    for folder in folders[:2]:
+        folder.path.mkdir()
+    first, second = (FileLock(folder.path / ".lock") for folder in folders[:2])
+    first.acquire()
+    second.acquire()
+    entries = entries_in(folders)
+    assert [entry.state for entry in entries[:2]] == ["elsewhere", "elsewhere"]
+
+    def end(entry: Entry) -> Outcome:
+        if entry.folder.fingerprint == "d":  # the other process finishes one run and dies within the other
+            record_of(folders[0])
+            first.release()
+            second.release()
+        return succeed(entry)
+
+    started, witness = sweep(entries, end)
+    assert started == ["c", "d", "b"]
+    assert ("a", "done elsewhere") in witness.events
+    assert {entry.state for entry in entries} == {"done"}
+
+
+def test_a_run_that_another_process_takes_first_is_waited_for(folders: list[RunFolder]) -> None:
+    entries = entries_in(folders)
+
+    def end(entry: Entry) -> Outcome:
+        if entry.folder.fingerprint == "a" and not folders[0].record.exists():
+            threading.Timer(0.05, record_of, [folders[0]]).start()
+            return Outcome("elsewhere")
+        return succeed(entry)
+
+    started, _ = sweep(entries, end)
+    assert started[:4] == ["a", "b", "c", "d"]
+    assert {entry.state for entry in entries} == {"done"}
+
+
+def test_never_more_at_once_than_asked_for(folders: list[RunFolder]) -> None:
+    most = 0
+    entries = entries_in(folders)
+
+    def end(entry: Entry) -> Outcome | None:
+        nonlocal most
+        most = max(most, sum(entry.state == "running" for entry in entries))
+        return succeed(entry) if random.random() < 0.3 else None
+
+    sweep(entries, end, slots=3)
+    assert most == 3
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFolder], signals: int) -> None:
+    jobs: list[MadeUp] = []
+
+    def end(entry: Entry) -> Outcome | None:
+        mine = next(job for job in jobs if job.entry is entry)
+        return Outcome("interrupted", "saved") if len(mine.heard) >= signals else None
+
+    def start(entry: Entry) -> MadeUp:
+        jobs.append(MadeUp(entry, end))
+        if len(jobs) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            if signals == 2:
+                threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        return jobs[-1]
+
+    entries = entries_in(folders)
+    witness = Witness()
+    assert loop.run(entries, start, slots=2, retry_failed=False, watcher=witness) == signal.SIGINT
+    assert [job.heard for job in jobs] == [[signal.SIGINT, "kill"][:signals]] * 2
+    assert len(witness.said) == signals
+    assert "2 run(s) save their state and stop" in witness.said[0]
+    assert len(jobs) == 2
+
+
+# -- what is shown --------------------------------------------------------------------------------
+
+
+def shown(entries: list[Entry], slots: int = 1) -> str:
+    console = Console(width=160, force_terminal=False)
+    with console.capture() as caught:
+        console.print(view.View(console, "fig2", entries, slots).grid())
+    return caught.get()
+
+
+def test_the_grid_has_a_symbol_for_each_seed_and_the_share_of_epochs_that_are_over(folders: list[RunFolder]) -> None:
+    record_of(folders[0])
+    folders[3].fail("it broke", None)
+    entries = entries_in(folders)
+    entries[2].state = "running"
+    folders[2].path.mkdir(exist_ok=True)
+    folders[2].metrics.write_text("epoch,loss\n1,2.0\n")
+    said = shown(entries)
+    assert "✓ ▶25%" in said  # seeds 0 and 1 of the first row
+    assert "· ✗" in said
+    assert "4 runs · ✓ 1 done · ▶ 1 running · ✗ 1 failed · · 1 left" in said
+
+
+def test_time_to_go_is_that_of_finished_runs_alike_divided_by_the_runs_at_once(folders: list[RunFolder]) -> None:
+    entries = entries_in(folders)
+    assert view.time_to_go(entries, 1, 0.0) is None
+    record_of(folders[0], seconds=40.0)
+    record_of(folders[1], seconds=20.0)
+    entries = entries_in(folders)  # left: a run of each row
+    assert view.time_to_go(entries, 1, 0.0) == 60.0
+    assert view.time_to_go(entries, 2, 0.0) == 30.0
+    entries[2].state, entries[2].began = "running", 100.0
+    assert view.time_to_go(entries, 1, 110.0) == pytest.approx(50.0)
+    folders[1].record.unlink()
+    entries = entries_in(folders)  # its row has none that is finished, its dataset has
+    assert view.time_to_go(entries, 1, 0.0) == 120.0
+
+
+def test_the_share_of_epochs_counts_passes_as_the_methods_do() -> None:
+    from ssl_bench.build import build_dataset, build_method
+
+    for said in (
+        ["method.epoch_unit=teacher"],
+        ["method.epoch_unit=teacher", "method.lookahead_batch=same_images"],
+        [],
+    ):
+        config = compose(["method=clbo", "scale=smoke", "method.lookahead=3", *said])
+        assert grid.passes_per_epoch(config) == build_method(config, build_dataset(config)).passes_per_epoch
+    assert grid.passes_per_epoch(compose(["method=byol"])) == 1
+
+
+# -- before anything starts -----------------------------------------------------------------------
+
+
+def test_runs_are_named_as_the_program_names_them_and_each_dataset_is_read_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ssl_bench import build
+    from ssl_bench.data import catalog
+
+    configs = words.read(["fig2", "scale=smoke"]).configs
+    expected = [build.fingerprint_of(config, build.build_data(config).digest) for config in configs]
+    reads, load = [], catalog.load
+    monkeypatch.setattr(catalog, "load", lambda *given: reads.append(given) or load(*given))  # type: ignore[func-returns-value]
+    assert grid.fingerprints(configs) == expected
+    assert len(set(expected)) == len(configs) == 6
+    assert len(reads) == 1
+
+
+def test_all_data_that_are_missing_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssl_bench.data.readers import downloads
+
+    def silence(url: str) -> None:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(downloads, "_wait_for_answer", silence)
+    asked = words.read(["fig2", "scale=smoke", "datasets=digits,cifar10,stl10", "seeds=0", f"data_dir={tmp_path}"])
+    with pytest.raises(
+        UserError, match=r"^nothing was started, for data are missing: .*cifar.*; .*stl10.*\.$"
+    ) as caught:
+        grid.fingerprints(asked.configs)
+    assert "digits" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_data_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(local, "ask", None)
+    (tmp_path / "file").touch()
+    assert command.main(["fig2", "scale=smoke", f"runs_dir={tmp_path}/file"]) == 2
+    assert "cannot be written (File exists): choose another." in capsys.readouterr().err
+
+
+def test_slurm_without_submitit_or_a_cluster_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ["fig2", "scale=smoke", "launcher=slurm", f"runs_dir={tmp_path}"]
+    if not any((Path(folder) / "sbatch").exists() for folder in os.environ["PATH"].split(os.pathsep)):
+        assert command.main(said) == 2
+        assert "slurm.cluster=slurm cannot be used here" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert command.main(said) == 2
+    assert "launcher=slurm needs submitit: pip install 'ssl-bench[slurm]'" in capsys.readouterr().err
+
+
+# -- real runs ------------------------------------------------------------------------------------
+
+SMALL = ("scale=smoke", "seeds=0", "batch_size=16", "subset=160", "epochs=3", "trainer.threads=1")
+QUICK = ("evaluation.protocols=[knn1]", "evaluation.curves=[knn1]", "data_dir=data")
+OFTEN = "trainer.checkpoint_seconds=0.05"
+
+
+def start(folder: Path, *said: str) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "ssl_bench.sweep", *said, *QUICK],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(folder: Path, *said: str) -> str:
+    process = start(folder, *said)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return output
+
+
+def runs_in(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in sorted((folder / "runs").iterdir()) if not path.name.startswith(".")}
+
+
+def assert_same_runs(a: Path, b: Path) -> None:
+    mine, theirs = runs_in(a), runs_in(b)
+    assert mine.keys() == theirs.keys()
+    for one, other in zip(mine.values(), theirs.values(), strict=True):
+        for name in ("metrics.csv", "encoder.safetensors"):
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+        predictions, others = np.load(one / "predictions.npz"), np.load(other / "predictions.npz")
+        assert predictions.files == others.files
+        assert all(np.array_equal(predictions[name], others[name]) for name in predictions.files)
+        records = [json.loads((run / "record.json").read_text()) for run in (one, other)]
+        for key in ("results", "curves", "student_steps", "warnings", "fingerprint"):
+            assert records[0][key] == records[1][key]
+
+
+def children(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def is_server(pid: int) -> bool:
+    with suppress(OSError):
+        return b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def server_of(sweep: int) -> int | None:
+    return next(
+        (pid for pid in children(sweep) if is_server(pid) and b"main" in Path(f"/proc/{pid}/cmdline").read_bytes()),
+        None,
+    )
+
+
+def cells_of(sweep: int) -> list[int]:
+    server = server_of(sweep)
+    return children(server) if server else []
+
+
+@pytest.fixture
+def gone() -> Iterator[list[subprocess.Popen[str]]]:
+    """Sweeps that are killed if the test fails; their runs stop by themselves."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_with_its_command_and_others_go_on(tmp_path: Path, program: Program) -> None:
+    finish(tmp_path, "fig2", *SMALL)
+    broken, whole = runs_in(tmp_path).values()
+    for file in ("record.json", "metrics.csv"):
+        (broken / file).unlink()
+    checkpoint = (broken / "checkpoints" / "last.ckpt").read_bytes()
+    (broken / "checkpoints" / "last.ckpt").write_bytes(b"garbage")
+    made_at = (whole / "record.json").stat().st_mtime_ns
+    for tries in (1, 1, 2):  # failed now, then listed, then tried again
+        retry = ["retry_failed=true"] if tries == 2 else []
+        done = program("fig2", *SMALL, *QUICK, *retry, module="ssl_bench.sweep")
+        assert done.returncode == 1, done.stderr
+        assert "last.ckpt is damaged or no checkpoint" in done.stdout
+        assert "1 failed" in done.stdout
+        (command,) = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith("python -m")]
+        assert (broken / "log.txt").read_text().count("is damaged") == tries
+    assert json.loads((broken / "failed.json").read_text())["traceback"] is None
+    (broken / "checkpoints" / "last.ckpt").write_bytes(checkpoint)
+    alone = program(*command.replace("'", "").split()[3:])
+    assert alone.returncode == 0, alone.stderr
+    assert (broken / "record.json").exists()
+    assert not (broken / "failed.json").exists()
+    assert "2 done" in finish(tmp_path, "fig2", *SMALL)
+    assert (whole / "record.json").stat().st_mtime_ns == made_at
+
+
+@pytest.mark.slow
+def test_two_sweeps_on_one_store_train_every_run_once(tmp_path: Path, gone: list[subprocess.Popen[str]]) -> None:
+    gone += [start(tmp_path, "fig5", *SMALL, "jobs=2") for _ in range(2)]
+    for process in gone:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+        assert "3 done" in output
+    logs = [(run / "log.txt").read_text() for run in runs_in(tmp_path).values()]
+    assert [log.count("images of digits, 3 epochs") for log in logs] == [1, 1, 1]
+
+
+@pytest.mark.slow
+def test_a_signal_saves_every_run_and_the_same_command_goes_on(
+    tmp_path: Path, gone: list[subprocess.Popen[str]]
+) -> None:
+    said = ("fig2", *SMALL, "epochs=30", "eval_every=30", "monitor_every=30", "jobs=2")
+    said = tuple(word for word in said if word != "epochs=3")
+    finish(tmp_path / "whole", *said)
+    process = start(tmp_path / "broken", *said, OFTEN)
+    gone.append(process)
+    wait_for(lambda: len(list((tmp_path / "broken").glob("runs/*/checkpoints/last.ckpt"))) == 2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "SIGINT: 2 run(s) save their state and stop" in output
+    assert output.count("ssl_bench: stopped by SIGINT; the same command goes on") == 1
+    assert not list((tmp_path / "broken").glob("runs/*/record.json"))
+    assert not list((tmp_path / "broken").glob("runs/*/failed.json"))
+    assert "2 interrupted" in finish(tmp_path / "broken", *said)
+    assert_same_runs(tmp_path / "whole", tmp_path / "broken")
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 120.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return true()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kills", "victims", "more"),
+    [
+        (14, ("sweep", "cell", "server"), ("jobs=2",)),
+        (6, ("sweep", "cell", "rank"), ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true")),
+    ],
+    ids=["one process", "ranks"],
+)
+def test_killed_at_random_moments_it_ends_as_undisturbed(
+    tmp_path: Path, gone: list[subprocess.Popen[str]], kills: int, victims: tuple[str, ...], more: tuple[str, ...]
+) -> None:
+    epochs = 250 if "jobs=2" in more else 12
+    said = ["fig2", *SMALL[:4], SMALL[5], f"epochs={epochs}", f"eval_every={epochs}", f"monitor_every={epochs}", *more]
+    finish(tmp_path / "whole", *said)
+    broken, chance, hit = tmp_path / "broken", random.Random(20), 0
+    process = None
+    for number in range(kills):
+        if process is None or process.poll() is not None:
+            process = start(broken, *said, OFTEN)
+            gone.append(process)
+        pid = process.pid
+        wait_for(partial(lambda process: bool(cells_of(process.pid)) or process.poll() is not None, process), 60)
+        time.sleep(chance.uniform(0.0, 2.5))
+        cells = cells_of(pid)
+        victim = victims[number % len(victims)]
+        chosen = {
+            "sweep": [pid],
+            "server": [server for server in [server_of(pid)] if server],
+            "cell": cells,
+            "rank": [rank for cell in cells for rank in children(cell)],
+        }[victim]
+        if chosen:
+            hit += 1
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(chosen), signal.SIGKILL)
+        if victim == "sweep":
+            process.communicate(timeout=60)
+    assert hit >= kills // 2
+    if process is not None and process.poll() is None:
+        process.communicate(timeout=300)
+    finish(broken, *said)
+    assert_same_runs(tmp_path / "whole", broken)
+
+
+# -- jobs of a cluster ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_job_whose_time_is_up_saves_is_queued_again_and_ends_as_undisturbed(
+    tmp_path: Path, gone: list[subprocess.Popen[str]]
+) -> None:
+    pytest.importorskip("submitit")
+    said = ["fig2", *SMALL[:4], "epochs=40", "eval_every=40", "monitor_every=40", "trainer.threads=1"]
+    finish(tmp_path / "whole", *said)
+    process = start(tmp_path / "jobs", *said, OFTEN, "launcher=slurm", "slurm.cluster=local", "slurm.cpus=1", "jobs=1")
+    gone.append(process)
+    assert wait_for(lambda: bool(list((tmp_path / "jobs").glob("runs/*/checkpoints/last.ckpt"))))
+    (controller,) = [pid for pid in children(process.pid) if b"submitit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (job,) = children(controller)
+    os.kill(job, signal.SIGUSR2)  # what the cluster sends before the time limit
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    logs = [(run / "log.txt").read_text() for run in runs_in(tmp_path / "jobs").values()]
+    assert sorted(log.count("going on after step") for log in logs) == [0, 1]
+    assert_same_runs(tmp_path / "whole", tmp_path / "jobs")

@@ -109,7 +109,8 @@ def test_packed_pictures_are_those_in_memory_bit_for_bit(root: Path, tmp_path: P
     assert len(found["test"]) > 0
     assert [name for name in os.listdir(path.parent) if not name.startswith(".")] == [path.name]
     before = path.stat()
-    assert pack(root, tmp_path) == path
+    assert pack(root, tmp_path, lambda done, total: seen.clear()) == path
+    assert len(seen) == 46
     assert path.stat() == before
     packed.verify(path)
 

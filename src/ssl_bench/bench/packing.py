@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import shutil
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from ssl_bench.data import catalog, packed
 from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
 from ssl_bench.data.orders import permutation
+from ssl_bench.data.readers import pictures as readers
 from ssl_bench.data.readers.folder import Folder
 
 WORKERS = 2  # processes that decode on the baselines' side, as many as the machine of the targets has cores
@@ -108,14 +110,12 @@ def _packing(root: Path, sizes: Sizes, repeats: int) -> Measurement:
 
 
 def decode(path: str, side: int) -> int:
-    """Bytes of the picture as the bare loop has it."""
+    """Bytes of the picture as the bare loop has it: by the same calls of PIL."""
     return _decoded(path, side).nbytes
 
 
 def _decoded(path: str, side: int) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        image.draft(None, (2 * side, 2 * side))
-        return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
+    return readers.decode(Path(path).read_bytes(), side, threading.Lock())[0]
 
 
 class Decoding(Dataset[Tensor]):

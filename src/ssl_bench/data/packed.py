@@ -86,7 +86,8 @@ def pack(dataset: Dataset, folder: Folder, data_dir: Path, *, progress: Callable
     """Pack the pictures of a dataset on all cores, going on where an earlier call was interrupted; returns the file.
 
     A few pictures per core are in memory at a time. ``progress`` is told how many are done, of how many. A file that
-    fits is left as it is; one of the same folder that no longer fits is removed when the new one is there.
+    fits is left as it is, and nothing told; one of the same folder that no longer fits is removed when the new one is
+    there.
 
     Raises:
         UserError: the dataset has no pictures in files, one is broken (unless they are skipped), there is no room or no
@@ -97,7 +98,6 @@ def pack(dataset: Dataset, folder: Folder, data_dir: Path, *, progress: Callable
     source = _Source(dataset.name, dataset.pictures(Path(data_dir)), folder, Path(data_dir))
     if source.path.exists():
         _Pack(source.path)  # UserError if it is damaged
-        progress(source.count, source.count)
         return source.path
     with _refusals_told(source.path):
         source.path.parent.mkdir(parents=True, exist_ok=True)

@@ -147,7 +147,8 @@ def decode(content: bytes, side: int, alone: threading.Lock) -> tuple[NDArray[np
             image.draft(None, (2 * side, 2 * side))  # a JPEG may be decoded smaller, yet twice as large as wanted
             if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
                 height, width = width, height
-            colour = _colour(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies what need not be turned
+            colour = _colour(image)
             if colour.size != (side, side):
                 colour = colour.resize((side, side), Image.Resampling.BILINEAR)
             return np.asarray(colour), (height, width)
@@ -159,7 +160,7 @@ def _colour(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies
 
 
 def _memory() -> int:

@@ -210,7 +210,7 @@ def near_or_all(word: str, known: Iterable[str]) -> str:
 def settings_text(file: str) -> list[str]:
     """One line of help for each option of such a file."""
     return [
-        f"  {f'{key}={typed(option.default)}':<14}{option.allowed} {option.meaning}".rstrip()
+        f"  {f'{key}={typed(option.default)}':<13} {option.allowed} {option.meaning}".rstrip()
         for key, option in options_in(file).items()
     ]
 

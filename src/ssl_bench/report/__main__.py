@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [word for word in words if "=" not in word and not word.startswith("-")]
     try:
         if names[:1] == ["wandb"]:
-            return int(importlib.import_module(OTHERS["wandb"]).main([word for word in words if word != "wandb"]))
+            return int(_other("wandb").main([word for word in words if word != "wandb"]))
         if "-h" in words or "--help" in words or not words:
             print(help_text())
             return 0
@@ -77,6 +77,7 @@ def report(name: str, words: Sequence[str]) -> None:
         words=[word for word in said if word.lstrip("+").partition("=")[0].partition(".")[0] not in PLACES],
     )
     configs = configurations.configurations(cells, _compose, configurations.remembered())
+    _check_protocols(experiment, configs[0])
     store = records.read(Path(settings["runs_dir"]), settings["records"])
     runs = records.match(cells, configs, store)
     for sentence in store.skipped:
@@ -94,23 +95,34 @@ def report(name: str, words: Sequence[str]) -> None:
     render_and_save(experiment, runs, configs, Path(settings["calibration"]), out)
 
 
+def _check_protocols(experiment: experiments.Experiment, config: Config) -> None:
+    """UserError where the runs that are asked for leave out what is shown."""
+    show = experiment.show
+    key, shown = ("curves", [show["protocol"]]) if show["kind"] == "curves" else ("protocols", show["protocols"])
+    left = [name for name in shown if name not in config["evaluation"][key]]
+    if left:
+        raise UserError(
+            f"{experiment.name} shows {' and '.join(left)}, which evaluation.{key} leaves out: name it there."
+        )
+
+
 def read(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The options of report.yaml, lists as lists, and the words that are said to all runs."""
     known = options_in("report.yaml")
     own: list[str] = []
     said: list[str] = []
+    lists: dict[str, list[str]] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise UserError(f"{word} is not of the form key=value{near_or_all(word, known)}")
         if key not in known:
             said.append(word)
-        else:  # in quotes 3 is text, as 0,1,2 is
-            own.append(f"{key}='{value}'" if key in LISTS and value != "null" else word)
-    settings = read_settings("report.yaml", own)
-    for key in LISTS:
-        if settings[key] is not None:
-            settings[key] = [item.strip() for item in settings[key].split(",")]
+        elif key in LISTS and value != "null":
+            lists[key] = [item.strip() for item in value.split(",")]
+        else:
+            own.append(word)
+    settings = read_settings("report.yaml", own) | lists
     if settings["seeds"] is not None:
         wrong = [seed for seed in settings["seeds"] if not seed.isdecimal()]
         if wrong:
@@ -185,13 +197,19 @@ def _calibration(
 
 
 def _table1(out: Path | None) -> None:
-    try:
-        datasets = importlib.import_module(OTHERS["table1"])
-    except ModuleNotFoundError:
-        raise UserError("table1 is not part of this version.") from None
+    datasets = _other("table1")
     print(datasets.markdown(datasets.table1()), end="")
     if out is not None:
         _save(out, datasets.write)
+
+
+def _other(name: str) -> Any:
+    try:
+        return importlib.import_module(OTHERS[name])
+    except ModuleNotFoundError as error:
+        if error.name != OTHERS[name]:
+            raise
+        raise UserError(f"{name} is not part of this version.") from None
 
 
 # -- files ----------------------------------------------------------------------------------------

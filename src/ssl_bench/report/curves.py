@@ -10,14 +10,31 @@ from typing import Any
 
 from ssl_bench.experiments import Experiment
 from ssl_bench.report.comparison import epochs, passes_per_epoch, reference
-from ssl_bench.report.palette import METHODS, row_colours
+from ssl_bench.report.palette import row_colours
 from ssl_bench.report.records import Run, absent, command, provenance
 from ssl_bench.report.statistics import FEWEST, mean_and_spread
 from ssl_bench.report.tables import NAMES
 from ssl_bench.results.files import write_whole
 
-LINES = ("-", "--", "-.", ":")
-MARKERS = "osD^vPX*<>hd"
+# Dashes and marks of every method, the same in every picture; colours are the palette's.
+DOTTED, DASHED, MIXED, LONG = (0, (1, 1.4)), (0, (5, 2)), (0, (6, 2, 1, 2)), (0, (9, 2))
+LOOKS: dict[str, tuple[Any, str]] = {
+    "simclr": (DASHED, "o"),
+    "moco": (DASHED, "s"),
+    "byol": (MIXED, "D"),
+    "simsiam": (DOTTED, "^"),
+    "moby": (DOTTED, "v"),
+    "barlow_twins": (MIXED, "P"),
+    "vicreg": (LONG, "X"),
+    "clbo": ("-", "*"),
+    "pic": (LONG, "<"),
+    "directpred": (DASHED, ">"),
+    "swav": (MIXED, "h"),
+    "supervised": (DOTTED, "d"),
+}
+VARIANTS = [("-", "*"), (DASHED, "o"), (MIXED, "s"), (DOTTED, "^"), (LONG, "D")]  # of rows of one method
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
+CLOSE = 0.1  # of a panel's height; names of lines that are closer would overlap
 CURVES = ("dataset", "row", "seed", "network", "protocol", "epoch", "percent", "fingerprint", "command")
 
 
@@ -107,70 +124,90 @@ def notes(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Mapping
 
 def epoch_label(configs: Sequence[Mapping[str, Any]]) -> str:
     """What the axis counts."""
-    several = sorted({passes_per_epoch(config) for config in configs} - {1})
-    if not several:
+    longer = [config for config in configs if passes_per_epoch(config) > 1]
+    if not longer:
         return "epoch (a pass over the images)"
-    return f"epoch (K passes over the images, as teacher steps; here K = {', '.join(map(str, several))}, others 1)"
+    others = [config for config in configs if passes_per_epoch(config) == 1]
+    everywhere = all(config["method"].get("lookahead", 1) == 1 for config in others)
+    return "epoch (of K passes over the images)" if everywhere else "epoch (a pass, or several, as stated below)"
 
 
 def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> None:
     """Draw the figure as PNG: a row of panels for each dataset, a column for each group of methods."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     show = experiment.show
-    protocol = show["protocol"]
-    found = lines(runs, configs, protocol, show["network"])
+    protocol, network = show["protocol"], show["network"]
+    found = lines(runs, configs, protocol, network)
     panels: dict[str, list[str]] = show.get("panels") or {"": list(experiment.rows)}
     datasets = list(dict.fromkeys(line.dataset for line in found))
     looks = styles(experiment)
     width = max(4.6 * len(panels) + 0.6, 6.4)
-    figure = Figure(figsize=(width, 3.3 * len(datasets) + 1.3), layout="constrained")
+    said = [part for note in notes(experiment, runs, configs) for part in textwrap.wrap(note, int(width * 18))]
+    drawn_inches, said_inches = 3.2 * len(datasets) + 1.2, 0.14 * len(said) + 0.1
+    figure = Figure(figsize=(width, drawn_inches + said_inches), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(datasets), len(panels), squeeze=False, sharey="row")
+    above, below = figure.subfigures(2, 1, height_ratios=[drawn_inches, said_inches])
+    below.text(0.01, 1, "\n".join(said), fontsize=7, ha="left", va="top")
+    grid = above.subplots(len(datasets), len(panels), squeeze=False, sharey="row")
     handles: dict[str, Any] = {}
     for dataset, places in zip(datasets, grid, strict=True):
         here = [run for run in runs if run.cell.dataset == dataset]
         for (panel, rows), axes in zip(panels.items(), places, strict=True):
-            shown = [line for line in found if line.dataset == dataset and line.row in rows and line.points]
-            for number, line in enumerate(shown):
-                handles.setdefault(_name(line, show["network"], found), _draw(axes, line, looks[line.row], number))
-            _references(axes, here, protocol)
+            shown = [line for line in found if line.dataset == dataset and line.row in rows]
+            for number, line in enumerate(line for line in shown if line.points):
+                other = line.network != network and network != "deployed"
+                name = f"{line.row} ({line.network})" if other else line.row
+                handles.setdefault(name, _draw(axes, line, looks[line.row], number))
+            axes.set_xlim(left=0)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
             axes.set_title(f"{dataset}: {panel}" if panel else dataset, fontsize=10)
             axes.set_xlabel(epoch_label(configs), fontsize=8)
             axes.tick_params(labelsize=8)
             axes.grid(visible=True, color="#e5e5e5", linewidth=0.6)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
+            if lacking(shown):
+                text = textwrap.fill(lacking(shown), 44)
+                axes.text(0.99, 0.02, text, transform=axes.transAxes, fontsize=7, ha="right", va="bottom", bbox=PAPER)
+        _references(places, here, protocol)
         places[0].set_ylabel(f"{protocol} accuracy on test images, %", fontsize=8)
-    figure.suptitle(show["title"], fontsize=11, fontweight="bold")
-    said = [part for note in notes(experiment, runs, configs) for part in textwrap.wrap(note, int(width * 17))]
-    figure.supxlabel("\n".join(said), fontsize=7, x=0.01, ha="left")
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=max(2, int(width / 2.3)), fontsize=8,
-        frameon=False, handlelength=3.5,
+    above.suptitle(show["title"], fontsize=11, fontweight="bold")
+    columns = max(2, int(width / (1.2 + 0.07 * max(map(len, handles), default=0))))
+    above.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False,
+        handlelength=4,
     )  # fmt: skip
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=150, metadata={"Software": None}))
 
 
-def styles(experiment: Experiment) -> dict[str, dict[str, str]]:
-    """How a row is drawn, in every picture: in its method's colour, told apart without colours by dashes and marks."""
+def lacking(shown: Sequence[Line]) -> str:
+    """Which lines of a panel are means over fewer seeds than wanted, and which are not there."""
+    fewer = [f"{line.row} {line.seeds}/{line.wanted}" for line in shown if 0 < line.seeds < line.wanted]
+    without = [line.row for line in shown if not line.points]
+    said = [f"seeds: {', '.join(fewer)}"] if fewer else []
+    return "; ".join([*said, f"missing: {', '.join(without)}"] if without else said)
+
+
+def styles(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """How each row is drawn: in its method's colour, and told apart without colours by dashes and marks."""
     colours = row_colours(experiment.rows)
-    found: dict[str, dict[str, str]] = {}
-    seen: dict[str, int] = {}
-    for label, words in experiment.rows.items():
-        method = next(word.partition("=")[2] for word in words if word.startswith("method="))
-        number = list(METHODS).index(method) + seen.get(method, 0)
-        seen[method] = seen.get(method, 0) + 1
-        found[label] = {
-            "color": colours[label],
-            "linestyle": LINES[number % len(LINES)],
-            "marker": MARKERS[number % len(MARKERS)],
-        }
+    rows = {label: _method(words) for label, words in experiment.rows.items()}
+    found: dict[str, dict[str, Any]] = {}
+    for label, method in rows.items():
+        alike = [other for other, its in rows.items() if its == method]
+        dashes, mark = LOOKS[method] if len(alike) == 1 else VARIANTS[alike.index(label) % len(VARIANTS)]
+        found[label] = {"color": colours[label], "linestyle": dashes, "marker": mark}
     return found
 
 
-def _draw(axes: Any, line: Line, style: Mapping[str, str], number: int) -> Any:
+def _method(words: Sequence[str]) -> str:
+    return next(word.partition("=")[2] for word in words if word.startswith("method="))
+
+
+def _draw(axes: Any, line: Line, style: Mapping[str, Any], number: int) -> Any:
     x = [point.epoch for point in line.points]
     axes.fill_between(
         x, [p.low for p in line.points], [p.high for p in line.points], color=style["color"], alpha=0.15, linewidth=0
@@ -182,26 +219,22 @@ def _draw(axes: Any, line: Line, style: Mapping[str, str], number: int) -> Any:
     return drawn
 
 
-def _name(line: Line, network: str, found: Sequence[Line]) -> str:
-    """The row, with its network where that is not the one asked for, and its seeds where some are missing."""
-    same = [other for other in found if other.row == line.row]
-    other_network = f" ({line.network})" if network in ("student", "teacher") and line.network != network else ""
-    seeds = ", ".join(dict.fromkeys(f"{one.seeds}/{one.wanted} seeds" for one in same if one.seeds < one.wanted))
-    return f"{line.row}{other_network}" + (f" ({seeds})" if seeds else "")
-
-
-def _references(axes: Any, runs: Sequence[Run], protocol: str) -> None:
-    """Random weights and raw pixels as thin lines, named at the right of the panel."""
+def _references(row: Sequence[Any], runs: Sequence[Run], protocol: str) -> None:
+    """Random weights and raw pixels as thin lines in a row of panels, named at its right."""
     levels = {}
     for network, name in NAMES.items():
         by_seed = reference(runs, protocol, network)
         if by_seed:
             levels[name] = mean_and_spread(list(by_seed.values()))[0]
-    for number, (name, level) in enumerate(sorted(levels.items(), key=lambda item: item[1])):
-        axes.axhline(level, color="#777777", linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-        # Where the two are close, one name stands below its line and one above.
-        axes.annotate(
-            name.replace(" ", "\n"), (1, level), (3, -2 if number == 0 else 2), xycoords=axes.get_yaxis_transform(),
-            textcoords="offset points", fontsize=7, color="#555555", va="top" if number == 0 else "bottom",
-            annotation_clip=False,
+    for axes in row:
+        for level in levels.values():
+            axes.axhline(level, color="#777777", linewidth=0.8, linestyle=DOTTED, zorder=1)
+    last = row[-1]
+    low, high = last.get_ylim()
+    close = len(levels) == 2 and max(levels.values()) - min(levels.values()) < CLOSE * (high - low)
+    for name, level in levels.items():
+        beside = "center" if not close else "top" if level == min(levels.values()) else "bottom"
+        last.annotate(
+            name.replace(" ", "\n"), (1, level), (3, 0), xycoords=last.get_yaxis_transform(),
+            textcoords="offset points", fontsize=7, color="#555555", va=beside, annotation_clip=False,
         )  # fmt: skip

@@ -111,7 +111,7 @@ def picture(path: Path, table: Table) -> None:
     for place, heading in enumerate(headings):
         # Bold letters are wider.
         letters.append(max(*map(len, heading.split("\n")), *(int(len(row[place].text) * 1.1) for row in rows)) + 2)
-    width = max(sum(letters) * INCHES_PER_LETTER, 6.0)
+    width = max(sum(letters) * INCHES_PER_LETTER + 0.15, 6.0)
     notes = [line for note in table.notes for line in textwrap.wrap(note, int(width / 0.062), subsequent_indent="  ")]
     head = max(heading.count("\n") + 1 for heading in headings) * 0.17 + 0.12
     below = 0.16 * len(notes) + 0.2

@@ -21,7 +21,12 @@ def main() -> None:
         keep(folder / "runs", [record(cell, config) for cell, config in zip(cells, configs, strict=True)])
         words = ["-m", "ssl_bench.report", "table3", "scale=paper", f"seeds={SEEDS}", "records=null"]
         environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-        for out, what in (("null", "first"), ("null", "again"), (str(folder / "out"), "again, with files")):
+        for out, what in (
+            ("null", "first"),
+            ("null", "again"),
+            (str(folder / "out"), "with files"),
+            (str(folder / "out"), "with files again"),
+        ):
             started = time.perf_counter()
             command = [sys.executable, *words, f"runs_dir={folder / 'runs'}", f"out={out}"]
             subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import filecmp
 import importlib
 import io
 import shutil
@@ -17,7 +18,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.options import near_or_all, options_in, read_settings, settings_text
 from ssl_bench.report import calibration, comparison, configurations, records, render
 from ssl_bench.report.records import Run
-from ssl_bench.results.files import write_text, write_whole
+from ssl_bench.results.files import write_text
 
 Config = dict[str, Any]
 OTHERS = {"table1": "ssl_bench.report.datasets", "wandb": "ssl_bench.report.dashboard"}  # with words of their own
@@ -229,12 +230,15 @@ def _save_records(out: Path, runs: Sequence[Run]) -> None:
         if run.entry is not None:
             source = run.entry.path
             target = out / "records" / f"{run.entry.record['fingerprint']}.json"
-            if not (target.exists() and target.samefile(source)):
+            if not (target.exists() and filecmp.cmp(source, target, shallow=False)):
                 _save(target, partial(_copy, source))
 
 
 def _copy(source: Path, target: Path) -> None:
-    write_whole(target, lambda temporary: shutil.copyfile(source, temporary))
+    """Whole or not at all; not made durable, which takes long for many, since a copy can be made again."""
+    temporary = target.with_name(f".{target.name}")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)
 
 
 def _save(path: Path, write: Callable[[Path], object]) -> None:

@@ -149,5 +149,6 @@ def picture(path: Path, table: Table) -> None:
 
 
 def _wrapped(heading: str) -> str:
-    """``dataset, protocol`` on two lines or more."""
-    return "\n".join(part for line in heading.split(", ") for part in textwrap.wrap(line, 18))
+    """``dataset, protocol`` on two lines or more, broken at spaces and underscores."""
+    parts = [part for line in heading.split(", ") for part in textwrap.wrap(line.replace("_", "_ "), 20)]
+    return "\n".join(parts).replace("_ ", "_")

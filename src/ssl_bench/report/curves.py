@@ -149,7 +149,8 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Se
     drawn_inches, said_inches = 3.2 * len(datasets) + 1.2, 0.14 * len(said) + 0.1
     figure = Figure(figsize=(width, drawn_inches + said_inches), layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subfigures(2, 1, height_ratios=[drawn_inches, said_inches])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[drawn_inches, said_inches])
+    above, below = parts
     below.text(0.01, 1, "\n".join(said), fontsize=7, ha="left", va="top")
     grid = above.subplots(len(datasets), len(panels), squeeze=False, sharey="row")
     handles: dict[str, Any] = {}

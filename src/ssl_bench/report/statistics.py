@@ -54,7 +54,7 @@ def beyond(t: NDArray[np.float64], freedom: int) -> NDArray[np.float64]:
         total = total + term
         term = term * cosine**2 * (number - 1) / number
     within = (angle + sine * total) * 2 / math.pi if odd else sine * total
-    return np.clip(1 - within, 0.0, 1.0)
+    return np.asarray(np.clip(1 - within, 0.0, 1.0))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -48,8 +48,9 @@ def test_cells_that_differ_by_their_seed_are_composed_as_they_would_be_alone() -
 @pytest.mark.parametrize("name", SWEEPS)
 def test_runs_told_to_wandb_say_group_and_row_and_stay_the_same_runs(name: str) -> None:
     experiment = experiments.find(name)
-    plain = config.compose_cells(experiment.cells("smoke", seeds=[0], methods=["clbo"]))
-    cells = experiment.cells("smoke", seeds=[0], methods=["clbo"], words=["logger=wandb"])
+    methods = [[*experiment.rows.values()][-1][0].partition("=")[2]]
+    plain = config.compose_cells(experiment.cells("smoke", seeds=[0], methods=methods))
+    cells = experiment.cells("smoke", seeds=[0], methods=methods, words=["logger=wandb"])
     told = config.compose_cells(cells)
     assert [said["logger"]["row"] for said in told] == [cell.row for cell in cells]
     assert {said["logger"]["group"] for said in told} == {f"{name}-smoke"}

@@ -38,7 +38,7 @@ from ssl_bench.sweep.grid import Entry
     ("said", "sentence"),
     [
         (["table33"], "there is no table or figure 'table33'; did you mean table3?"),
-        ([], "no table or figure is named: say one of fig2, fig3, fig4, fig5, fig6, table3."),
+        ([], "no table or figure is named: say one of calibration, fig2, fig3, fig4, fig5, fig6, table3."),
         (["fig2", "fig3"], "fig2 fig3 are named: say one of"),
         (["fig2", "seeds=0,x"], "seeds=0,x is not allowed: seeds are whole numbers"),
         (["fig2", "seed=1"], "seed=1 is said to one run: say seeds=1 to a sweep."),

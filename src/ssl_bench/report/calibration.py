@@ -1,0 +1,71 @@
+"""How often the tables' test tells a method from itself, counted on real runs that differ in their seed alone."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_bench.report.comparison import Entry, Table, epochs
+from ssl_bench.report.records import Run, absent, provenance
+from ssl_bench.report.statistics import ALPHA, false_positives, smallest_step
+
+GROUPS = (3, 5)  # seeds of a row
+ROWS = (2, 9)  # of a column; nine of five are as many as 48 runs give
+
+
+def note(file: Path) -> str:
+    """One line for the foot of a table, from the committed accuracies in ``file``."""
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+        by_protocol: dict[str, list[float]] = {}
+        for row in rows:
+            by_protocol.setdefault(row["protocol"], []).append(float(row["percent"]))
+        rates = []
+        for n in GROUPS:
+            found = {
+                name: false_positives(percents, n, step=smallest_step(percents))[0]
+                for name, percents in by_protocol.items()
+            }
+            rates.append(f"n = {n}: " + ", ".join(f"{name} {rate:.1%}" for name, rate in found.items()))
+        where = f"{rows[0]['row']} on {rows[0]['dataset']}, {len({row['seed'] for row in rows})} runs"
+    except FileNotFoundError:
+        return f"A/A calibration: not measured ({file} is missing)."
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        return f"A/A calibration: {file} cannot be read ({error})."
+    return (
+        f"A/A calibration, the share of pairs in which the test tells a method from itself with other seeds: "
+        f"{'; '.join(rates)} ({where}; {ALPHA:.0%} are allowed)."
+    )
+
+
+def table(title: str, runs: Sequence[Run], configs: Sequence[Mapping[str, Any]], protocols: Sequence[str]) -> Table:
+    """Rates by number of rows and seeds, for every protocol."""
+    rows: dict[str, list[Entry]] = {}
+    values = {name: [p for run in runs if (p := run.percents(name)) is not None] for name in protocols}
+    for count in ROWS:
+        for n in GROUPS:
+            entries = []
+            for name in protocols:
+                if count * n > len(values[name]):
+                    entries += [Entry("–"), Entry("–")]
+                    continue
+                apart, columns = false_positives(values[name], n, rows=count, step=smallest_step(values[name]))
+                entries += [Entry(f"{apart:.1%}"), Entry(f"{columns:.1%}")]
+            rows[f"{count} rows of n = {n}"] = entries
+    there = sum(run.record is not None for run in runs)
+    return Table(
+        title=title,
+        columns=[f"{name}, {what}" for name in protocols for what in ("rows told from the best", "columns with one")],
+        ranked=rows,
+        reference={},
+        notes=[
+            f"Rows of equal runs, dealt at random from {there} that differ in their seed alone, compared as a table "
+            f"compares methods (α = {ALPHA:g}): every row told from the best one is an error.",
+            f"{runs[0].cell.row} at scale {configs[0]['scale']['name']}; {epochs(runs, configs)}.",
+            *provenance(runs),
+            *absent(runs),
+        ],
+    )

@@ -1,0 +1,197 @@
+"""A table of methods by datasets and protocols: what stands in it, before it is Markdown, LaTeX or a picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ssl_bench.experiments import Experiment
+from ssl_bench.report.published import Figure, figures
+from ssl_bench.report.records import Run, absent, provenance
+from ssl_bench.report.statistics import ALPHA, FEWEST, BySeed, best, mean_and_spread
+from ssl_bench.report.tables import NAMES
+
+ENOUGH = 5  # seeds; with fewer, what is bold says more about the test than about the rows
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one place of a table says."""
+
+    text: str
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of entries under headings; reference rows stand below a rule, notes below the table."""
+
+    title: str
+    columns: list[str]
+    ranked: dict[str, list[Entry]]
+    reference: dict[str, list[Entry]]
+    notes: list[str]
+
+
+def comparison(
+    experiment: Experiment, runs: Sequence[Run], configs: Sequence[Mapping[str, Any]], calibration: str
+) -> Table:
+    """The table of ``experiment``; ``configs`` are those of ``runs``, ``calibration`` a note on the test's errors."""
+    protocols: list[str] = experiment.show["protocols"]
+    datasets = list(dict.fromkeys(run.cell.dataset for run in runs))
+    labels = list(dict.fromkeys(run.cell.row for run in runs))
+    columns: list[str] = []
+    entries: dict[str, list[Entry]] = {label: [] for label in [*labels, *NAMES.values()]}
+    origins: dict[str, str] = {}  # of published figures: origin → letter
+
+    def add(heading: str, column: Mapping[str, Entry]) -> None:
+        columns.append(heading)
+        for label, row in entries.items():
+            row.append(column.get(label, Entry("")))
+
+    for dataset in datasets:
+        here = [run for run in runs if run.cell.dataset == dataset]
+        config = {run.cell.row: found for run, found in zip(runs, configs, strict=True) if run.cell.dataset == dataset}
+        theirs = {
+            (label, figure): figure
+            for label, method in _plain_rows(config).items()
+            for figure in figures()
+            if (figure.method, figure.dataset) == (method, dataset)
+        }
+        beside: set[Figure] = set()
+        for protocol in protocols:
+            add(f"{dataset}, {protocol}", _column(here, protocol, experiment.show["ranked"]))
+            same = {
+                (label, figure): figure for (label, figure) in theirs if figure.means_the_same(protocol, config[label])
+            }
+            beside.update(same.values())
+            if same:
+                add(f"{dataset}, {protocol}, published", _published(same, origins))
+        for name in dict.fromkeys(figure.protocol for figure in theirs.values() if figure not in beside):
+            others = {key: f for key, f in theirs.items() if f.protocol == name and f not in beside}
+            add(f"{dataset}, published under {name}", _published(others, origins))
+    return Table(
+        title=experiment.show["title"],
+        columns=columns,
+        ranked={label: entries[label] for label in labels if label in experiment.show["ranked"]},
+        reference={label: row for label, row in entries.items() if label not in experiment.show["ranked"]},
+        notes=_notes(runs, configs, protocols, calibration, origins),
+    )
+
+
+def _plain_rows(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Method by row; of several rows of a method the first alone, which is the method as it is."""
+    first: dict[str, str] = {}
+    for label, config in configs.items():
+        first.setdefault(config["method"]["name"], label)
+    return {label: method for method, label in first.items()}
+
+
+def _column(runs: Sequence[Run], protocol: str, ranked: Sequence[str]) -> dict[str, Entry]:
+    """Entries of one dataset under one protocol by row."""
+    scores: dict[str, dict[int, float]] = {}
+    for run in runs:
+        percent = run.percents(protocol)
+        scores.setdefault(run.cell.row, {})
+        if percent is not None:
+            scores[run.cell.row][run.cell.seed] = percent
+    marked = best({row: scores[row] for row in scores if row in ranked}, step=_step(runs))
+    column = {}
+    for row, by_seed in scores.items():
+        cells = [run for run in runs if run.cell.row == row]
+        failed = sum(run.failure is not None for run in cells)
+        inapplicable = not by_seed and any(run.record for run in cells)
+        text = "n. a." if inapplicable else figure(by_seed, wanted=len(cells), failed=failed)
+        column[row] = Entry(text, row in marked)
+    for network, label in NAMES.items():
+        column[label] = Entry(figure(reference(runs, protocol, network), wanted=len({run.cell.seed for run in runs})))
+    return column
+
+
+def _step(runs: Sequence[Run]) -> float:
+    """What one test image is worth in percent."""
+    return max((100 / run.record["images"]["test"] for run in runs if run.record), default=0.0)
+
+
+def reference(runs: Sequence[Run], protocol: str, network: str) -> dict[int, float]:
+    """Accuracy by seed of random weights or raw pixels: the mean over all records of the seed."""
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        percent = run.percents(protocol, network)
+        if percent is not None:
+            found.setdefault(run.cell.seed, []).append(percent)
+    return {seed: statistics.fmean(values) for seed, values in found.items()}
+
+
+def figure(by_seed: BySeed, *, wanted: int, failed: int = 0) -> str:
+    """``95.4 ± 0.3``, with what is missing: ``95.4 ± 0.3 (2/3)``."""
+    text = "–"
+    if by_seed:
+        mean, spread = mean_and_spread(list(by_seed.values()))
+        text = f"{mean:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
+    if len(by_seed) == wanted:
+        return text
+    return f"{text} ({len(by_seed)}/{wanted}{f', {failed} failed' if failed else ''})"
+
+
+def _published(found: Mapping[tuple[str, Figure], Figure], origins: dict[str, str]) -> dict[str, Entry]:
+    """Entries by row; each figure has the letter of its origin."""
+    texts: dict[str, list[str]] = {}
+    for (label, _), one in found.items():
+        letter = origins.setdefault(one.origin, _letter(len(origins)))
+        texts.setdefault(label, []).append(f"{one.top1_percent} [{letter}]")
+    return {label: Entry(", ".join(said)) for label, said in texts.items()}
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number) if number < 26 else _letter(number // 26 - 1) + _letter(number % 26)
+
+
+def _notes(
+    runs: Sequence[Run],
+    configs: Sequence[Mapping[str, Any]],
+    protocols: Sequence[str],
+    calibration: str,
+    origins: Mapping[str, str],
+) -> list[str]:
+    seeds = sorted({run.cell.seed for run in runs})
+    n = len(seeds)
+    versions = next(run.record["protocols"] for run in runs if run.record)
+    lines = [
+        f"% of test images, mean ± standard deviation over n = {n} seed{'s' if n > 1 else ''}"
+        + (f"; (k/{n}): there are k of them." if any(run.record is None for run in runs) else "."),
+        f"Bold: the highest mean, and every row above the rule that a t-test paired by seed does not tell from it "
+        f"(Holm-corrected within the column, α = {ALPHA:g}"
+        + (f"; {n} seeds tell large and steady differences apart only" if n < ENOUGH else "")
+        + f"). Rows with fewer than {FEWEST} seeds are not compared.",
+        calibration,
+        f"Protocols {', '.join(f'{name} v{versions[name]}' for name in protocols)}; "
+        f"scale {configs[0]['scale']['name']}; {epochs(runs, configs)}.",
+        *provenance(runs),
+        *absent(runs),
+    ]
+    if origins:
+        lines.append("Published, beside ours only where protocol, epochs and network are the same:")
+        lines += [f"[{letter}] {origin}." for origin, letter in origins.items()]
+    return lines
+
+
+def epochs(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> str:
+    """``epochs: 100 on digits, 10 on fashion_mnist``, and which rows count them otherwise."""
+    lengths: dict[str, list[int]] = {}
+    longer: dict[str, int] = {}
+    for run, config in zip(runs, configs, strict=True):
+        lengths.setdefault(run.cell.dataset, []).append(config["epochs"])
+        if passes_per_epoch(config) > 1:
+            longer[run.cell.row] = passes_per_epoch(config)
+    said = ", ".join(f"{' and '.join(map(str, sorted(set(found))))} on {dataset}" for dataset, found in lengths.items())
+    return f"epochs: {said}" + "".join(f"; {row}: of {k} passes over the images each" for row, k in longer.items())
+
+
+def passes_per_epoch(config: Mapping[str, Any]) -> int:
+    """Passes over the images that the method calls an epoch: K in CLBO's own accounting."""
+    method = config["method"]
+    several = method.get("epoch_unit") == "teacher" and method["lookahead_batch"] == "fresh"
+    return int(method["lookahead"]) if several else 1

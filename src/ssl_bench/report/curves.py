@@ -1,0 +1,241 @@
+"""Accuracy over epochs: one line per row of a figure, the mean over seeds in a band of their spread."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_bench.experiments import Experiment
+from ssl_bench.report.comparison import epochs, passes_per_epoch, reference
+from ssl_bench.report.palette import row_colours
+from ssl_bench.report.records import Run, absent, command, provenance
+from ssl_bench.report.statistics import FEWEST, mean_and_spread
+from ssl_bench.report.tables import NAMES
+from ssl_bench.results.files import write_whole
+
+# Dashes and marks of every method, the same in every picture; colours are the palette's.
+DOTTED, DASHED, MIXED, LONG = (0, (1, 1.4)), (0, (5, 2)), (0, (6, 2, 1, 2)), (0, (9, 2))
+LOOKS: dict[str, tuple[Any, str]] = {
+    "simclr": (DASHED, "o"),
+    "moco": (DASHED, "s"),
+    "byol": (MIXED, "D"),
+    "simsiam": (DOTTED, "^"),
+    "moby": (DOTTED, "v"),
+    "barlow_twins": (MIXED, "P"),
+    "vicreg": (LONG, "X"),
+    "clbo": ("-", "*"),
+    "pic": (LONG, "<"),
+    "directpred": (DASHED, ">"),
+    "swav": (MIXED, "h"),
+    "supervised": (DOTTED, "d"),
+}
+VARIANTS = [("-", "*"), (DASHED, "o"), (MIXED, "s"), (DOTTED, "^"), (LONG, "D")]  # of rows of one method
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
+CLOSE = 0.1  # of a panel's height; names of lines that are closer would overlap
+CURVES = ("dataset", "row", "seed", "network", "protocol", "epoch", "percent", "fingerprint", "command")
+
+
+@dataclass(frozen=True)
+class Point:
+    """The seeds' accuracies at one epoch."""
+
+    epoch: float
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a figure on one dataset."""
+
+    row: str
+    dataset: str
+    network: str
+    points: list[Point]
+    seeds: int
+    wanted: int
+
+
+def network_of(record: Mapping[str, Any], wanted: str) -> str:
+    """The network of a record that a figure of ``wanted`` shows: what is deployed, where there is no such network."""
+    return wanted if wanted in record["results"] else str(record["evaluated"])
+
+
+def points(run: Run, config: Mapping[str, Any], protocol: str, network: str) -> list[tuple[float, float]]:
+    """Epoch and percent on test images; an epoch is as many passes over the images as the method says."""
+    assert run.record is not None
+    curve = run.record["curves"].get(f"test/{protocol}/{network_of(run.record, network)}", [])
+    return [(epoch / passes_per_epoch(config), percent) for epoch, percent in curve if percent is not None]
+
+
+def lines(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]], protocol: str, network: str) -> list[Line]:
+    """Means over seeds; the band is ± one standard deviation, from lowest to highest where only two seeds are there."""
+    found = []
+    for dataset, row in dict.fromkeys((run.cell.dataset, run.cell.row) for run in runs):
+        here = [(r, c) for r, c in zip(runs, configs, strict=True) if (r.cell.dataset, r.cell.row) == (dataset, row)]
+        there = [(run, config) for run, config in here if run.record]
+        by_epoch: dict[float, list[float]] = {}
+        for run, config in there:
+            for epoch, percent in points(run, config, protocol, network):
+                by_epoch.setdefault(epoch, []).append(percent)
+        shown = network_of(there[0][0].record or {}, network) if there else network
+        known = [_point(epoch, by_epoch[epoch]) for epoch in sorted(by_epoch)]
+        found.append(Line(row, dataset, shown, known, len(there), len(here)))
+    return found
+
+
+def _point(epoch: float, values: Sequence[float]) -> Point:
+    mean, spread = mean_and_spread(values)
+    if spread is None or len(values) < FEWEST:
+        return Point(epoch, mean, min(values), max(values))
+    return Point(epoch, mean, mean - spread, mean + spread)
+
+
+def results(
+    runs: Sequence[Run], configs: Sequence[Mapping[str, Any]], protocol: str, network: str
+) -> Iterator[tuple[object, ...]]:
+    """One line of CURVES for every point of every seed."""
+    for run, config in zip(runs, configs, strict=True):
+        if run.record is None:
+            continue
+        name, again, shown = run.record["fingerprint"], command(run), network_of(run.record, network)
+        for epoch, percent in points(run, config, protocol, network):
+            yield run.cell.dataset, run.cell.row, run.cell.seed, shown, protocol, f"{epoch:g}", percent, name, again
+
+
+def notes(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What stands under the picture."""
+    protocol = experiment.show["protocol"]
+    seeds = len({run.cell.seed for run in runs})
+    version = next(run.record["protocols"][protocol] for run in runs if run.record)
+    band = "± one standard deviation" if seeds >= FEWEST else "from lowest to highest"
+    spread = f"mean over {seeds} seeds, band {band}" if seeds > 1 else "one seed"
+    scale = configs[0]["scale"]["name"]
+    return [
+        f"{protocol} v{version}, scale {scale}, {spread}; {epochs(runs, configs)}.",
+        *provenance(runs),
+        *absent(runs),
+    ]
+
+
+def epoch_label(configs: Sequence[Mapping[str, Any]]) -> str:
+    """What the axis counts."""
+    longer = [config for config in configs if passes_per_epoch(config) > 1]
+    if not longer:
+        return "epoch (a pass over the images)"
+    others = [config for config in configs if passes_per_epoch(config) == 1]
+    everywhere = all(config["method"].get("lookahead", 1) == 1 for config in others)
+    return "epoch (of K passes over the images)" if everywhere else "epoch (a pass, or several, as stated below)"
+
+
+def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the figure as PNG: a row of panels for each dataset, a column for each group of methods."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    show = experiment.show
+    protocol, network = show["protocol"], show["network"]
+    found = lines(runs, configs, protocol, network)
+    panels: dict[str, list[str]] = show.get("panels") or {"": list(experiment.rows)}
+    datasets = list(dict.fromkeys(line.dataset for line in found))
+    looks = styles(experiment)
+    width = max(4.6 * len(panels) + 0.6, 6.4)
+    said = [part for note in notes(experiment, runs, configs) for part in textwrap.wrap(note, int(width * 18))]
+    drawn_inches, said_inches = 3.2 * len(datasets) + 1.2, 0.14 * len(said) + 0.1
+    figure = Figure(figsize=(width, drawn_inches + said_inches), layout="constrained")
+    FigureCanvasAgg(figure)
+    parts: Any = figure.subfigures(2, 1, height_ratios=[drawn_inches, said_inches])
+    above, below = parts
+    below.text(0.01, 1, "\n".join(said), fontsize=7, ha="left", va="top")
+    grid = above.subplots(len(datasets), len(panels), squeeze=False, sharey="row")
+    handles: dict[str, Any] = {}
+    for dataset, places in zip(datasets, grid, strict=True):
+        here = [run for run in runs if run.cell.dataset == dataset]
+        for (panel, rows), axes in zip(panels.items(), places, strict=True):
+            shown = [line for line in found if line.dataset == dataset and line.row in rows]
+            for number, line in enumerate(line for line in shown if line.points):
+                other = line.network != network and network != "deployed"
+                name = f"{line.row} ({line.network})" if other else line.row
+                handles.setdefault(name, _draw(axes, line, looks[line.row], number))
+            axes.set_xlim(left=0)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+            axes.set_title(f"{dataset}: {panel}" if panel else dataset, fontsize=10)
+            axes.set_xlabel(epoch_label(configs), fontsize=8)
+            axes.tick_params(labelsize=8)
+            axes.grid(visible=True, color="#e5e5e5", linewidth=0.6)
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+            if lacking(shown):
+                text = textwrap.fill(lacking(shown), 44)
+                axes.text(0.99, 0.02, text, transform=axes.transAxes, fontsize=7, ha="right", va="bottom", bbox=PAPER)
+        _references(places, here, protocol)
+        places[0].set_ylabel(f"{protocol} accuracy on test images, %", fontsize=8)
+    above.suptitle(show["title"], fontsize=11, fontweight="bold")
+    columns = max(2, int(width / (1.2 + 0.07 * max(map(len, handles), default=0))))
+    above.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False,
+        handlelength=4,
+    )  # fmt: skip
+    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=150, metadata={"Software": None}))
+
+
+def lacking(shown: Sequence[Line]) -> str:
+    """Which lines of a panel are means over fewer seeds than wanted, and which are not there."""
+    fewer = [f"{line.row} {line.seeds}/{line.wanted}" for line in shown if 0 < line.seeds < line.wanted]
+    without = [line.row for line in shown if not line.points]
+    said = [f"seeds: {', '.join(fewer)}"] if fewer else []
+    return "; ".join([*said, f"missing: {', '.join(without)}"] if without else said)
+
+
+def styles(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """How each row is drawn: in its method's colour, and told apart without colours by dashes and marks."""
+    colours = row_colours(experiment.rows)
+    rows = {label: _method(words) for label, words in experiment.rows.items()}
+    found: dict[str, dict[str, Any]] = {}
+    for label, method in rows.items():
+        alike = [other for other, its in rows.items() if its == method]
+        dashes, mark = LOOKS[method] if len(alike) == 1 else VARIANTS[alike.index(label) % len(VARIANTS)]
+        found[label] = {"color": colours[label], "linestyle": dashes, "marker": mark}
+    return found
+
+
+def _method(words: Sequence[str]) -> str:
+    return next(word.partition("=")[2] for word in words if word.startswith("method="))
+
+
+def _draw(axes: Any, line: Line, style: Mapping[str, Any], number: int) -> Any:
+    x = [point.epoch for point in line.points]
+    axes.fill_between(
+        x, [p.low for p in line.points], [p.high for p in line.points], color=style["color"], alpha=0.15, linewidth=0
+    )
+    step = max(1, len(x) // 7)  # marks of different lines stand at different epochs
+    (drawn,) = axes.plot(
+        x, [p.mean for p in line.points], **style, linewidth=1.5, markersize=5, markevery=(number % step, step)
+    )
+    return drawn
+
+
+def _references(row: Sequence[Any], runs: Sequence[Run], protocol: str) -> None:
+    """Random weights and raw pixels as thin lines in a row of panels, named at its right."""
+    levels = {}
+    for network, name in NAMES.items():
+        by_seed = reference(runs, protocol, network)
+        if by_seed:
+            levels[name] = mean_and_spread(list(by_seed.values()))[0]
+    for axes in row:
+        for level in levels.values():
+            axes.axhline(level, color="#777777", linewidth=0.8, linestyle=DOTTED, zorder=1)
+    last = row[-1]
+    low, high = last.get_ylim()
+    close = len(levels) == 2 and max(levels.values()) - min(levels.values()) < CLOSE * (high - low)
+    for name, level in levels.items():
+        beside = "center" if not close else "top" if level == min(levels.values()) else "bottom"
+        last.annotate(
+            name.replace(" ", "\n"), (1, level), (3, 0), xycoords=last.get_yaxis_transform(),
+            textcoords="offset points", fontsize=7, color="#555555", va=beside, annotation_clip=False,
+        )  # fmt: skip

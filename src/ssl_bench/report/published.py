@@ -1,0 +1,52 @@
+"""Figures that others have published, beside ours only where they mean the same."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+# Their protocol → ours with the same meaning: frozen features of the last epoch, scored on test images. What is scored
+# during training (online), at the best epoch on test images or with augmented views is another protocol.
+SAME = {"knn1_cosine_last": "knn1", "knn200_T0.1_last": "knn200", "linear_frozen": "linear"}
+BACKBONES = {"resnet18", "resnet18_cifar"}  # the network of scale=paper, with the stem that the dataset has there
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published accuracy."""
+
+    method: str
+    dataset: str
+    protocol: str
+    epochs: str
+    batch_size: str
+    backbone: str
+    top1_percent: str
+    source: str
+
+    @property
+    def origin(self) -> str:
+        """Where it is from and how it came about; what footnotes say."""
+        epochs = f"{self.epochs} epochs" if self.epochs.isdigit() else f"epochs {self.epochs}"
+        return f"{self.source}; {epochs}, batch {self.batch_size}, {self.backbone}"
+
+    def means_the_same(self, protocol: str, config: Mapping[str, Any]) -> bool:
+        """Whether it may stand beside our accuracy under ``protocol`` of a run with ``config``."""
+        network = config["backbone"]["name"] == "resnet18" and config["backbone"]["width"] == 64
+        return (
+            SAME.get(self.protocol) == protocol
+            and self.epochs == str(config["epochs"])
+            and network
+            and self.backbone in BACKBONES
+        )
+
+
+@functools.cache
+def figures() -> tuple[Figure, ...]:
+    """All of published.csv."""
+    text = (resources.files("ssl_bench.report") / "published.csv").read_text(encoding="utf-8")
+    return tuple(Figure(**row) for row in csv.DictReader(text.splitlines()))

@@ -1,0 +1,279 @@
+"""Finished runs read from folders, and matched to what a table or figure asks for. No data need be on disk."""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssl_bench.errors import UserError
+from ssl_bench.experiments import Cell
+from ssl_bench.results.fingerprint import configuration_key
+
+Record = dict[str, Any]
+# What every record has, of those that a table or figure reads.
+FIELDS: dict[str, type] = {
+    "scale": str,
+    "fingerprint": str,
+    "evaluated": str,
+    "results": dict,
+    "protocols": dict,
+    "curves": dict,
+    "numerics": int,
+    "precision": str,
+    "batch_statistics": str,
+    "processes": int,
+    "data_digest": str,
+    "images": dict,
+    "code": dict,
+    "environment": dict,
+    "config": dict,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record and its file."""
+
+    path: Path
+    record: Record
+
+
+@dataclass
+class Store:
+    """All records that could be read, and what was wrong with the others."""
+
+    entries: dict[str, list[Entry]] = field(default_factory=dict)  # by configuration_key
+    failures: dict[str, str] = field(default_factory=dict)  # configuration_key → error, of runs without a record
+    skipped: list[str] = field(default_factory=list)  # files that are no record, and why
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell with what there is of it."""
+
+    cell: Cell
+    entry: Entry | None
+    failure: str | None
+
+    @property
+    def record(self) -> Record | None:
+        return self.entry.record if self.entry else None
+
+    def percents(self, protocol: str, network: str | None = None) -> float | None:
+        """Accuracy on test images, of the network that the method deploys or another; None if there is none."""
+        if self.record is None:
+            return None
+        scores = self.record["results"].get(network or self.record["evaluated"], {})
+        value = scores.get(protocol)
+        return None if value is None else float(value)
+
+
+def read(runs_dir: Path, committed: str | None) -> Store:
+    """All records in ``runs_dir`` and in the folders that the pattern ``committed`` names.
+
+    Nothing is changed; a file that is no record is named in ``skipped``.
+    """
+    store = Store()
+    for path in sorted(runs_dir.glob("*/record.json")):
+        _take(store, path, path.parent.name)
+    for folder in sorted(glob.glob(committed)) if committed else ():
+        for path in sorted(Path(folder).glob("[!.]*.json")):
+            _take(store, path, path.stem)
+    for path in sorted(runs_dir.glob("*/failed.json")):
+        if (path.parent / "record.json").exists():
+            continue
+        try:
+            said = json.loads(path.read_text(encoding="utf-8"))
+            config = said.get("config") or _yaml(path.with_name("config.yaml"))
+            store.failures[configuration_key(config)] = str(said["error"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+            store.skipped.append(f"{path} does not say which run failed ({_reason(error)})")
+    return store
+
+
+def _take(store: Store, path: Path, name: str) -> None:
+    try:
+        record = _checked(json.loads(path.read_text(encoding="utf-8")), name)
+        store.entries.setdefault(configuration_key(record["config"]), []).append(Entry(path, record))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        store.skipped.append(f"{path} is no finished record ({_reason(error)})")
+
+
+def _checked(record: Any, name: str) -> Record:
+    """``record`` if it is one, of the run ``name``; ValueError if not."""
+    if not isinstance(record, dict):
+        raise ValueError("it is not a JSON object")
+    for key, kind in FIELDS.items():
+        if not isinstance(record.get(key), kind):
+            raise ValueError(f"it has no {key}" if record.get(key) is None else f"its {key} is no {kind.__name__}")
+    if record["fingerprint"] != name:
+        raise ValueError(f"it belongs to run {record['fingerprint']}")
+    if record["evaluated"] not in record["results"]:
+        raise ValueError(f"it has no results of {record['evaluated']}, the network evaluated")
+    for scores in record["results"].values():
+        for protocol, value in scores.items():
+            if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
+                raise ValueError(f"its {protocol} is {value!r}")
+    record["images"]["test"], record["config"]["trainer"]["threads"], record["config"]["epochs"]
+    return record
+
+
+def _yaml(path: Path) -> Any:
+    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+
+
+# -- which record belongs to which cell -----------------------------------------------------------
+
+
+def match(cells: Sequence[Cell], configs: Sequence[Mapping[str, Any]], store: Store) -> list[Run]:
+    """Every cell with its record.
+
+    Raises:
+        UserError: records differ that one table or figure cannot hold together; they are named.
+    """
+    found: list[list[Entry]] = []
+    for config in configs:
+        precision = config["trainer"]["precision"]
+        entries = store.entries.get(configuration_key(config), [])
+        found.append([entry for entry in entries if precision in ("auto", entry.record["precision"])])
+    _refuse_mixtures([(cell, entry) for cell, entries in zip(cells, found, strict=True) for entry in entries])
+    return [
+        Run(cell, _one(cell, entries), None if entries else store.failures.get(configuration_key(config)))
+        for cell, config, entries in zip(cells, configs, found, strict=True)
+    ]
+
+
+def _one(cell: Cell, entries: Sequence[Entry]) -> Entry | None:
+    """The one record of a cell; copies of it are the same."""
+    for other in entries[1:]:
+        first = entries[0]
+        if other.record["fingerprint"] != first.record["fingerprint"]:
+            raise UserError(f"{first.path} and {other.path} both claim to be {cell.name}: move one of them away.")
+        if any(other.record[key] != first.record[key] for key in ("results", "curves")):
+            raise UserError(
+                f"{first.path} and {other.path} are of one run, {first.record['fingerprint']}, with different results, "
+                "as another number of threads or another machine gives them: read either with runs_dir= or records=, "
+                "or move one of them away."
+            )
+    return entries[0] if entries else None
+
+
+def _refuse_mixtures(found: Sequence[tuple[Cell, Entry]]) -> None:
+    """UserError where the records were not made and measured in one way."""
+    entries = [entry for _, entry in found]
+    for key, what in (("scale", "the scale"), ("numerics", "the version of numerics")):
+        _refuse_differing(what, [(entry.record[key], entry) for entry in entries])
+    precisions = [(entry.record["precision"], entry) for entry in entries]
+    _refuse_differing("the precision", precisions, hint="choose one with trainer.precision=")
+    _refuse_differing(
+        "what BatchNorm takes its statistics of", [(_batch_statistics(entry), entry) for entry in entries]
+    )
+    for name in dict.fromkeys(name for entry in entries for name in entry.record["protocols"]):
+        having = [entry for entry in entries if name in entry.record["protocols"]]
+        versions = [(entry.record["protocols"][name], entry) for entry in having]
+        _refuse_differing(f"the version of protocol {name}", versions)
+    for dataset in dict.fromkeys(cell.dataset for cell, _ in found):
+        digests = [(entry.record["data_digest"][:12], entry) for cell, entry in found if cell.dataset == dataset]
+        _refuse_differing(f"the content of {dataset}", digests)
+
+
+def _batch_statistics(entry: Entry) -> str:
+    kind: str = entry.record["batch_statistics"]
+    return kind if kind == "global" else f"{kind} of {entry.record['processes']}"
+
+
+def _refuse_differing(
+    what: str,
+    found: Sequence[tuple[object, Entry]],
+    hint: str = "move the others away, or read others with runs_dir= and records=",
+) -> None:
+    values: dict[object, list[Entry]] = {}
+    for value, entry in found:
+        values.setdefault(value, []).append(entry)
+    if len(values) > 1:
+        said = "; ".join(f"{value} in {_named(entries)}" for value, entries in values.items())
+        raise UserError(f"{what} differs, {said}: such records are never mixed; {hint}.")
+
+
+def _named(entries: Sequence[Entry]) -> str:
+    paths = [str(entry.path) for entry in entries]
+    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+# -- what is said of several runs -----------------------------------------------------------------
+
+
+def provenance(runs: Sequence[Run]) -> list[str]:
+    """Lines about precision, numerics and code of the runs that are finished."""
+    records = [run.record for run in runs if run.record]
+    if not records:
+        return []
+    versions = sorted({_code(record) for record in records})
+    alike = {(record["precision"], record["numerics"], record["batch_statistics"]) for record in records}
+    lines = [f"{precision}, numerics {numerics}, batch statistics {kind}" for precision, numerics, kind in alike]
+    mixed = f"mixed code versions: {', '.join(versions)}" if len(versions) > 1 else f"code {versions[0]}"
+    return [f"{lines[0]}; {mixed}."]
+
+
+def _code(record: Record) -> str:
+    code = record["code"]
+    name = str(code["commit"])[:7] if code.get("commit") else f"version {code.get('version')}"
+    return f"{name} (modified)" if code.get("modified") else name
+
+
+def absent(runs: Sequence[Run]) -> list[str]:
+    """Lines about runs that are missing or failed; none where all are there."""
+    missing = [run for run in runs if run.record is None and run.failure is None]
+    failed = [run for run in runs if run.failure is not None]
+    lines = [f"Missing: {len(missing)} of {len(runs)} runs."] if missing else []
+    if failed:
+        lines.append(f"Failed: {len(failed)} of {len(runs)} runs, such as {failed[0].cell.name}: {failed[0].failure}")
+    return lines
+
+
+def command(run: Run) -> str:
+    """What gives the record's figures again, on the same machine digit by digit."""
+    assert run.record is not None
+    record, words = run.record, list(run.cell.words)
+
+    def say(key: str, value: object) -> None:
+        if not any(word.lstrip("+").startswith(f"{key}=") for word in words):
+            words.append(f"{key}={value}")
+
+    say("trainer.precision", record["precision"])
+    if record["processes"] > 1:
+        words.insert(0, "trainer=ddp")
+        say("trainer.devices", record["config"]["trainer"]["devices"])
+        say("trainer.nodes", record["config"]["trainer"]["nodes"])
+        say("trainer.sync_batchnorm", str(record["batch_statistics"] == "global").lower())
+    if record["config"]["trainer"]["threads"] is not None:
+        say("trainer.threads", record["environment"]["threads"])
+    return f"python -m ssl_bench {shlex.join(words)}"
+
+
+RESULTS = ("dataset", "row", "seed", "network", "protocol", "percent", "fingerprint", "command")
+
+
+def results(runs: Sequence[Run]) -> Iterator[tuple[object, ...]]:
+    """One line of RESULTS for every accuracy on test images in the records."""
+    for run in runs:
+        if run.record is not None:
+            where, name, again = run.cell, run.record["fingerprint"], command(run)
+            for network, scores in run.record["results"].items():
+                for protocol, percent in scores.items():
+                    if percent is not None:
+                        yield where.dataset, where.row, where.seed, network, protocol, percent, name, again

@@ -1,0 +1,118 @@
+"""Which differences between rows of a table are more than the seeds' doing; arithmetic on accuracies in percent."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+ALPHA = 0.05
+FEWEST = 3  # seeds: with fewer nothing is said about differences
+PAIRS = 4000  # random ones, of which a rate is counted
+
+BySeed = Mapping[int, float]
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation (of the sample: over n − 1); None for one value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def paired_p(one: BySeed, other: BySeed, *, step: float = 0.0) -> float:
+    """Two-sided p of the t-test on the differences of two rows, seed by seed (Student 1908); seeds of both count.
+
+    step: what one test image is worth. Accuracies are multiples of it, so their differences spread at least as rounding
+    does, step²/6: three equal differences of one image are no proof, though their own spread is 0.
+    """
+    seeds = sorted(one.keys() & other.keys())
+    if len(seeds) < 2:
+        raise ValueError(f"a paired test needs two seeds or more, not {len(seeds)}")
+    return float(_p(np.array([[one[seed] - other[seed] for seed in seeds]]), step)[0])
+
+
+def _p(differences: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Two-sided p by row of ``[tests, seeds]``."""
+    n = differences.shape[1]
+    mean, variance = differences.mean(axis=1), differences.var(axis=1, ddof=1)
+    error = np.sqrt(np.maximum(variance, step**2 / 6) / n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return beyond(np.where(mean == 0, 0.0, mean / error), n - 1)
+
+
+def beyond(t: NDArray[np.float64], freedom: int) -> NDArray[np.float64]:
+    """P(|T| > |t|) of Student's t with so many degrees of freedom: a sum (Abramowitz & Stegun 1964, 26.7.3–4)."""
+    angle = np.arctan(np.abs(t) / math.sqrt(freedom))
+    sine, cosine = np.sin(angle), np.cos(angle)
+    odd = freedom % 2
+    term = cosine if odd else np.ones_like(angle)
+    total = np.zeros_like(angle)
+    for number in range(2 + odd, freedom + 1, 2):  # the term of cosine^(number − 2)
+        total = total + term
+        term = term * cosine**2 * (number - 1) / number
+    within = (angle + sine * total) * 2 / math.pi if odd else sine * total
+    return np.asarray(np.clip(1 - within, 0.0, 1.0))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p adjusted for their number, in the order given (Holm 1979): rejecting those ≤ α errs once with at most α."""
+    order = sorted(range(len(p)), key=p.__getitem__)
+    adjusted = [0.0] * len(p)
+    largest = 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def best(rows: Mapping[str, BySeed], *, step: float = 0.0) -> set[str]:
+    """The row with the highest mean and all that the paired tests do not tell from it; none where nothing is compared.
+
+    Only rows with FEWEST seeds take part, and of the others those that share FEWEST with the best one. The tests are
+    corrected for their number within ``rows``.
+    """
+    enough = {name: by_seed for name, by_seed in rows.items() if len(by_seed) >= FEWEST}
+    if not enough:
+        return set()
+    highest = max(enough, key=lambda name: statistics.fmean(enough[name].values()))
+    others = [
+        name
+        for name, by_seed in enough.items()
+        if name != highest and len(by_seed.keys() & enough[highest].keys()) >= FEWEST
+    ]
+    if not others:
+        return set()
+    adjusted = holm([paired_p(enough[highest], enough[name], step=step) for name in others])
+    return {highest} | {name for name, p in zip(others, adjusted, strict=True) if p > ALPHA}
+
+
+def false_positives(values: Sequence[float], seeds: int, *, rows: int = 2, step: float = 0.0) -> tuple[float, float]:
+    """How often runs that differ in their seed alone are told apart, of all rows beside a best one and of all columns.
+
+    values: accuracies of such runs. They are dealt at random, PAIRS times and always in the same way, into ``rows``
+    rows of ``seeds`` runs each, which are then compared as those of a table are.
+    """
+    if rows * seeds > len(values):
+        raise ValueError(f"{rows} rows of {seeds} need {rows * seeds} runs, not {len(values)}")
+    draws = np.random.default_rng(0).random((PAIRS, len(values))).argsort(axis=1)[:, : rows * seeds]
+    dealt = np.asarray(values)[draws].reshape(PAIRS, rows, seeds)
+    highest = dealt.mean(axis=2).argmax(axis=1)
+    every = np.arange(PAIRS)
+    differences = dealt[every, highest][:, None] - dealt
+    p = _p(differences.reshape(-1, seeds), step).reshape(PAIRS, rows)
+    told = 0
+    columns = 0
+    for column, place in zip(p, highest, strict=True):
+        apart = sum(adjusted <= ALPHA for adjusted in holm(np.delete(column, place).tolist()))
+        told += apart
+        columns += apart > 0
+    return told / (PAIRS * (rows - 1)), columns / PAIRS
+
+
+def smallest_step(values: Sequence[float]) -> float:
+    """What one test image is worth, as far as accuracies of many runs show it."""
+    known = sorted(set(values))
+    return min((b - a for a, b in itertools.pairwise(known) if not math.isclose(a, b)), default=0.0)

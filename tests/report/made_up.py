@@ -1,0 +1,82 @@
+"""Records as runs leave them, made without any run."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_bench.config import compose_cells
+from ssl_bench.experiments import Cell, find
+from ssl_bench.results.fingerprint import fingerprint
+
+TEST_IMAGES = 400
+PROTOCOLS = ("knn1", "knn200", "knn1_100labels", "linear")
+TEACHERS = ("clbo",)  # methods that deploy theirs
+
+
+def record(cell: Cell, config: Mapping[str, Any], *, percent: float | None = None, **other: Any) -> dict[str, Any]:
+    """A finished run of ``cell``: ``percent`` under every protocol, or what its name and seed draw."""
+    draw = np.random.default_rng([cell.seed, *cell.name.encode()])
+    deployed = "teacher" if config["method"]["name"] in TEACHERS else "student"
+    networks = ["teacher", "student"] if deployed == "teacher" else ["student"]
+
+    def images(mean: float) -> float:
+        return 100 * round(TEST_IMAGES * (mean + draw.normal()) / 100) / TEST_IMAGES
+
+    def scores(mean: float) -> dict[str, float]:
+        return {name: images(mean) if percent is None or mean < 90 else percent for name in PROTOCOLS}
+
+    passes = config["method"]["lookahead"] if config["method"].get("epoch_unit") == "teacher" else 1
+    found = {
+        "method": config["method"]["name"],
+        "dataset": cell.dataset,
+        "scale": config["scale"]["name"],
+        "seed": cell.seed,
+        "fingerprint": "",
+        "evaluated": deployed,
+        "results": {**{name: scores(95.0) for name in networks}, "random": scores(70.0), "pixels": scores(80.0)},
+        "protocols": dict.fromkeys(PROTOCOLS, 1),
+        "notes": {},
+        "curves": {
+            f"{on}/{protocol}/{network}": [
+                [epoch, images(95.0 - 20.0 / epoch)]
+                for epoch in range(config["eval_every"], passes * config["epochs"] + 1, config["eval_every"])
+            ]
+            for on in ("validation", "test")
+            for protocol in ("knn1", "linear")
+            for network in networks
+        },
+        "numerics": 1,
+        "precision": "bf16-mixed",
+        "batch_statistics": "global",
+        "processes": 1,
+        "data_digest": f"digest of {cell.dataset}",
+        "images": {"test": TEST_IMAGES},
+        "code": {"version": "0.1.0", "commit": "0123456789abcdef", "modified": False},
+        "environment": {"threads": 1},
+        "config": copy.deepcopy(dict(config)),
+        **other,
+    }
+    found["fingerprint"] = fingerprint(
+        found["config"], data_digest=found["data_digest"] + str(found["numerics"]), precision=found["precision"]
+    )
+    return found
+
+
+def cells_of(name: str, scale: str = "smoke", **limits: Any) -> tuple[list[Cell], list[dict[str, Any]]]:
+    """Cells of a table or figure with their configurations."""
+    cells = find(name).cells(scale, **limits)
+    return cells, compose_cells(cells)
+
+
+def keep(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write records as ``runs/<fingerprint>/record.json``."""
+    for one in records:
+        target = folder / one["fingerprint"] / "record.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(one), encoding="utf-8")

@@ -1,0 +1,112 @@
+"""Figures: accuracy over epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import cells_of, record
+
+from ssl_bench.experiments import find, names
+from ssl_bench.report import curves
+from ssl_bench.report.records import Entry, Run
+
+FIGURES = [name for name in names() if find(name).show["kind"] == "curves"]
+
+
+def runs_of(name: str, **limits: Any) -> tuple[list[Run], list[dict[str, Any]]]:
+    cells, configs = cells_of(name, **limits)
+    records = [record(cell, config) for cell, config in zip(cells, configs, strict=True)]
+    return [Run(c, Entry(Path(r["fingerprint"]), r), None) for c, r in zip(cells, records, strict=True)], configs
+
+
+def set_curve(run: Run, name: str, percents: list[float]) -> None:
+    assert run.record
+    run.record["curves"][name] = [[epoch, percent] for epoch, percent in enumerate(percents, start=1)]
+
+
+def test_lines_are_means_over_seeds_with_a_band_of_one_standard_deviation() -> None:
+    runs, configs = runs_of("fig5")
+    for run in runs:
+        set_curve(run, "test/knn1/teacher", [80.0 + 2 * run.cell.seed, 90.0])
+    line = curves.lines(runs, configs, "knn1", "teacher")[0]
+    assert (line.row, line.network, line.seeds, line.wanted) == ("CLBO", "teacher", 3, 3)
+    assert line.points[0] == curves.Point(1.0, 82.0, 80.0, 84.0)
+    assert line.points[1] == curves.Point(2.0, 90.0, 90.0, 90.0)
+
+
+def test_the_band_of_two_seeds_goes_from_lowest_to_highest() -> None:
+    runs, configs = runs_of("fig5", seeds=[0, 1])
+    for run in runs:
+        set_curve(run, "test/knn1/teacher", [80.0 + 3 * run.cell.seed])
+    assert curves.lines(runs, configs, "knn1", "teacher")[0].points == [curves.Point(1.0, 81.5, 80.0, 83.0)]
+
+
+def test_epochs_are_the_papers_where_the_method_counts_them_so() -> None:
+    runs, configs = runs_of("fig4", seeds=[0])
+    found = {line.row: line.points for line in curves.lines(runs, configs, "linear", "teacher")}
+    last = configs[0]["epochs"]
+    assert {row: points[-1].epoch for row, points in found.items()} == {"K = 1": last, "K = 2": last, "K = 4": last}
+    assert [point.epoch for point in found["K = 4"][:4]] == [0.25, 0.5, 0.75, 1.0]
+    assert curves.epoch_label(configs) == "epoch (of K passes over the images)"
+
+
+def test_a_pass_is_an_epoch_elsewhere() -> None:
+    _, configs = runs_of("fig5", seeds=[0])
+    assert curves.epoch_label(configs) == "epoch (a pass over the images)"
+
+
+def test_a_method_without_a_teacher_shows_its_student_and_the_deployed_network_is_the_records() -> None:
+    runs, configs = runs_of("fig6", seeds=[0], methods=["simclr", "clbo"])
+    deployed = {line.row: line.network for line in curves.lines(runs, configs, "linear", "deployed")}
+    assert deployed == {"SimCLR": "student", "CLBO": "teacher"}
+    asked = {line.row: line.network for line in curves.lines(runs, configs, "linear", "teacher")}
+    assert asked == {"SimCLR": "student", "CLBO": "teacher"}
+    students = {line.row: line.network for line in curves.lines(runs, configs, "linear", "student")}
+    assert students == {"SimCLR": "student", "CLBO": "student"}
+
+
+def test_panels_say_what_they_lack() -> None:
+    runs, configs = runs_of("fig5")
+    left = [
+        Run(run.cell, None, None) if run.cell.row != "CLBO" and run.cell.seed + (run.cell.row[0] == "m") else run
+        for run in runs
+    ]
+    found = curves.lines(left, configs, "knn1", "teacher")
+    assert curves.lacking(found) == "seeds: without the proximal term 1/3; missing: moving average after every step"
+    assert curves.lacking(curves.lines(runs, configs, "knn1", "teacher")) == ""
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_rows_are_told_apart_without_colours(name: str) -> None:
+    styles = curves.styles(find(name))
+    assert len({(str(look["linestyle"]), look["marker"]) for look in styles.values()}) == len(styles)
+    assert len({look["color"] for look in styles.values()}) == len(styles)
+
+
+def test_every_method_looks_the_same_in_every_figure() -> None:
+    three, six = curves.styles(find("fig3")), curves.styles(find("fig6"))
+    assert all(three[row] == six[row] for row in three.keys() & six.keys())
+    assert three["CLBO, K = 1"] == six["CLBO"]
+
+
+def test_the_table_of_points_has_every_seed() -> None:
+    runs, configs = runs_of("fig4", seeds=[0, 1])
+    rows = list(curves.results(runs, configs, "linear", "teacher"))
+    place = curves.CURVES.index
+    one = [row for row in rows if row[place("row")] == "K = 2" and row[place("seed")] == 1]
+    run = next(run for run in runs if run.cell.row == "K = 2" and run.cell.seed == 1)
+    assert run.record
+    expected = run.record["curves"]["test/linear/teacher"]
+    assert [(float(str(row[place("epoch")])), row[place("percent")]) for row in one] == [
+        (e / 2, p) for e, p in expected
+    ]
+
+
+@pytest.mark.parametrize("name", ["fig4", "fig6"])
+def test_pictures_are_drawn_with_and_without_all_runs(name: str, tmp_path: Path) -> None:
+    runs, configs = runs_of(name, seeds=[0])
+    for file, shown in (("all.png", runs), ("few.png", [runs[0], *(Run(run.cell, None, None) for run in runs[1:])])):
+        curves.picture(tmp_path / file, find(name), shown, configs)
+    assert (tmp_path / "all.png").read_bytes() != (tmp_path / "few.png").read_bytes()

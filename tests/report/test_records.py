@@ -1,0 +1,154 @@
+"""Records in folders: which belong to a table, which are refused, which are no records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import cells_of, keep, record
+
+from ssl_bench.errors import UserError
+from ssl_bench.experiments import Cell
+from ssl_bench.report.records import Run, command, match, read
+
+Made = tuple[list[Cell], list[dict[str, Any]], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def made() -> Made:
+    """Two seeds of MoCo on digits: cells, configurations and records."""
+    cells, configs = cells_of("table3", methods=["moco"], seeds=[0, 1])
+    return cells, configs, [record(cell, config) for cell, config in zip(cells, configs, strict=True)]
+
+
+def matched(made: Made, folder: Path, committed: str | None = None) -> list[Run]:
+    return match(made[0], made[1], read(folder, committed))
+
+
+def test_records_are_matched_by_what_was_asked_for(made: Made, tmp_path: Path) -> None:
+    others, other_configs = cells_of("table3", methods=["byol"], seeds=[0, 1])
+    keep(tmp_path, [*made[2], *(record(*pair) for pair in zip(others, other_configs, strict=True))])
+    runs = matched(made, tmp_path)
+    assert [run.record for run in runs] == made[2]
+    assert all(run.failure is None for run in runs)
+
+
+def test_committed_records_count_as_runs_do_and_copies_of_a_run_are_one(made: Made, tmp_path: Path) -> None:
+    folder = tmp_path / "experiments" / "table3" / "records"
+    folder.mkdir(parents=True)
+    for one in made[2]:
+        (folder / f"{one['fingerprint']}.json").write_text(json.dumps(one), encoding="utf-8")
+    pattern = f"{tmp_path}/experiments/*/records"
+    assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == made[2]
+    keep(tmp_path / "runs", made[2])
+    assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == made[2]
+
+
+def test_two_results_of_one_run_are_refused(made: Made, tmp_path: Path) -> None:
+    keep(tmp_path / "runs", made[2][:1])
+    other = record(made[0][0], made[1][0], percent=12.5)
+    folder = tmp_path / "records"
+    folder.mkdir()
+    (folder / f"{other['fingerprint']}.json").write_text(json.dumps(other), encoding="utf-8")
+    name = other["fingerprint"]
+    with pytest.raises(UserError, match=f"{name}.record.json and .*{name}.json are of one run, .* different results"):
+        matched(made, tmp_path / "runs", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"numerics": 2}, "the version of numerics differs, 1 in"),
+        ({"precision": "32-true"}, "the precision differs, bf16-mixed in"),
+        ({"scale": "cpu"}, "the scale differs, smoke in"),
+        ({"protocols": {"knn1": 1, "linear": 2}}, "the version of protocol linear differs, 1 in"),
+        ({"data_digest": "another"}, "the content of digits differs, digest of di in"),
+        ({"batch_statistics": "per_device", "processes": 2}, "differs, global in .*; per_device of 2 in"),
+    ],
+)
+def test_what_was_made_or_measured_otherwise_is_never_mixed(
+    made: Made, tmp_path: Path, other: dict[str, Any], sentence: str
+) -> None:
+    odd = record(made[0][1], made[1][1], **other)
+    keep(tmp_path, [made[2][0], odd])
+    with pytest.raises(UserError, match=sentence) as caught:
+        matched(made, tmp_path)
+    assert made[2][0]["fingerprint"] in str(caught.value)
+    assert odd["fingerprint"] in str(caught.value)
+
+
+def test_two_precisions_of_one_cell_are_refused_until_one_is_chosen(made: Made, tmp_path: Path) -> None:
+    cells, configs = cells_of("table3", methods=["moco"], seeds=[0, 1], words=["trainer.precision=32-true"])
+    floats = [record(*pair, precision="32-true") for pair in zip(cells, configs, strict=True)]
+    keep(tmp_path, [*made[2], *floats])
+    with pytest.raises(UserError, match=r"choose one with trainer\.precision="):
+        matched(made, tmp_path)
+    assert [run.record for run in matched((cells, configs, []), tmp_path)] == floats
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value"),
+        ('{"method": "moco", "fingerp', "Unterminated string"),
+        ("[]", "it is not a JSON object"),
+        ("{}", "it has no scale"),
+    ],
+)
+def test_damaged_and_half_written_records_are_named_and_skipped(
+    made: Made, tmp_path: Path, text: str, reason: str
+) -> None:
+    keep(tmp_path, made[2][:1])
+    damaged = tmp_path / "0123456789ab" / "record.json"
+    damaged.parent.mkdir()
+    damaged.write_text(text, encoding="utf-8")
+    store = read(tmp_path, None)
+    (said,) = store.skipped
+    assert said.startswith(f"{damaged} is no finished record (")
+    assert reason in said
+    assert damaged.read_text(encoding="utf-8") == text
+    assert match(made[0], made[1], store)[0].record == made[2][0]
+
+
+def test_a_record_in_a_folder_of_another_run_and_one_with_impossible_figures_are_skipped(
+    made: Made, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "0123456789ab" / "record.json"
+    foreign.parent.mkdir()
+    foreign.write_text(json.dumps(made[2][0]), encoding="utf-8")
+    keep(tmp_path, [record(made[0][1], made[1][1], percent=float("nan"))])
+    said = "\n".join(read(tmp_path, None).skipped)
+    assert f"it belongs to run {made[2][0]['fingerprint']}" in said
+    assert "its knn1 is nan" in said
+    assert not any(run.record for run in matched(made, tmp_path))
+
+
+def test_a_temporary_file_beside_committed_records_is_no_record(made: Made, tmp_path: Path) -> None:
+    (tmp_path / ".0123456789ab.json").write_text("{", encoding="utf-8")
+    assert read(tmp_path / "none", str(tmp_path)).skipped == []
+
+
+def test_failed_runs_are_told_from_missing_ones(made: Made, tmp_path: Path) -> None:
+    folder = tmp_path / "0123456789ab"
+    folder.mkdir()
+    (folder / "failed.json").write_text(json.dumps({"error": "out of memory", "traceback": "…"}), encoding="utf-8")
+    assert "does not say which run failed" in read(tmp_path, None).skipped[0]
+    (folder / "config.yaml").write_text(json.dumps(made[1][1]), encoding="utf-8")  # JSON is YAML
+    assert [run.failure for run in matched(made, tmp_path)] == [None, "out of memory"]
+    keep(tmp_path, made[2])
+    assert [run.failure for run in matched(made, tmp_path)] == [None, None]
+
+
+def test_the_command_says_what_the_figures_depend_on(made: Made, tmp_path: Path) -> None:
+    one = record(made[0][0], made[1][0])
+    one["config"]["trainer"]["threads"] = 3
+    one["environment"]["threads"] = 3
+    keep(tmp_path, [one, made[2][1]])
+    said = [command(run) for run in matched(made, tmp_path)]
+    assert said[0] == (
+        "python -m ssl_bench method=moco dataset=digits scale=smoke seed=0 trainer.precision=bf16-mixed "
+        "trainer.threads=3"
+    )
+    assert "threads" not in said[1]

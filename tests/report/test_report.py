@@ -1,0 +1,210 @@
+"""python -m ssl_bench.report as users run it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from made_up import cells_of, keep, record
+
+from ssl_bench import experiments
+from ssl_bench.options import CONF
+from ssl_bench.report import configurations
+from ssl_bench.report.__main__ import main
+
+WORDS = ["scale=smoke", "methods=moco,clbo", "seeds=0,1,2"]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the runs of two methods, which is where we are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cells, configs = cells_of("table3", methods=["moco", "clbo"])
+    keep(tmp_path / "runs", [record(*pair) for pair in zip(cells, configs, strict=True)])
+    return tmp_path
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> str:
+    assert main(words) == status
+    output, errors = capsys.readouterr()
+    return output if status == 0 else errors
+
+
+def test_a_table_is_saved_with_its_records_and_rendered_from_them_alone(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = said(capsys, "table3", *WORDS, "out=experiments/table3")
+    out = store / "experiments" / "table3"
+    assert {file.name for file in out.iterdir()} == {"records", "results.csv", "table.md", "table.tex", "table.png"}
+    assert (out / "table.md").read_text(encoding="utf-8") == first
+    copies = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in (out / "records").iterdir()}
+    runs = [json.loads(file.read_text(encoding="utf-8")) for file in (store / "runs").glob("*/record.json")]
+    assert copies == {run["fingerprint"]: run for run in runs}
+    (store / "runs").rename(store / "elsewhere")
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert said(capsys, "table3", *WORDS, "out=experiments/table3") == first
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+
+
+def test_results_hold_every_figure_with_its_run_and_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said(capsys, "table3", *WORDS, "out=here", "data_dir=/somewhere/of/mine")
+    with (store / "here" / "results.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["dataset", "row", "seed", "network", "protocol", "percent", "fingerprint", "command"]
+    for row in rows:
+        run = json.loads((store / "runs" / row["fingerprint"] / "record.json").read_text(encoding="utf-8"))
+        assert float(row["percent"]) == run["results"][row["network"]][row["protocol"]]
+        assert f"seed={run['seed']}" in row["command"]
+        assert "somewhere" not in row["command"]
+    assert (
+        len(rows)
+        == sum(4 * len(networks) for networks in (["s", "r", "p"], ["t", "s", "r", "p"]) for _ in range(3)) + 48
+    )
+
+
+def test_an_empty_store_says_how_to_fill_it(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = said(capsys, "fig4", "scale=smoke", "runs_dir=nowhere", "out=here", "epochs=1", status=2)
+    assert sentence == (
+        "ssl_bench: none of the 9 runs of fig4 at scale=smoke is in nowhere or experiments/*/records; "
+        "python -m ssl_bench.sweep fig4 scale=smoke runs_dir=nowhere epochs=1 makes them.\n"
+    )
+    assert not (store / "here").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["tabel3"], "there is no table or figure 'tabel3'; did you mean table3?"),
+        (["scale=cpu"], "one table or figure at a time, not 0: name one of calibration, fig2"),
+        (["table3", "fig2"], "one table or figure at a time, not 2"),
+        (["table3", "scale=big"], "scale=big is not allowed"),
+        (["table3", "seeds=a"], "seeds=a: 'a' is no seed"),
+        (["table3", "methods=byl"], "table3 has no row of method=byl; did you mean byol?"),
+        (["table3", "scale=smoke", "epochs=none"], "epochs=none is not allowed"),
+        (["table3", "scale=smoke", "evaluation.protocols=[knn1]"], "table3 shows linear, which evaluation.protocols"),
+        (["fig3", "scale=smoke", "evaluation.curves=[knn1]"], "fig3 shows linear, which evaluation.curves leaves out"),
+    ],
+)
+def test_a_wrong_word_is_answered_in_one_sentence(
+    words: list[str], sentence: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = said(capsys, *words, status=2)
+    assert answer.startswith(f"ssl_bench: {sentence}")
+    assert answer.count("\n") == 1
+
+
+def test_an_unwritable_folder_is_told_in_one_sentence(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (store / "file").write_text("", encoding="utf-8")
+    answer = said(capsys, "table3", *WORDS, "out=file/below", status=2)
+    assert answer.startswith("ssl_bench: out: file/below/records/")
+    assert answer.endswith("choose another folder.\n")
+    assert answer.count("\n") == 1
+
+
+def test_damaged_records_are_named_and_counted_and_the_table_is_made(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = store / "runs" / "0123456789ab" / "record.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{", encoding="utf-8")
+    assert main(["table3", *WORDS]) == 0
+    errors = capsys.readouterr().err
+    assert "0123456789ab/record.json is no finished record" in errors
+    assert "skipped: 1 in all; nothing was changed." in errors
+
+
+def test_figures_are_saved_with_their_points(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said(capsys, "fig6", "scale=smoke", "methods=moco,clbo", "out=fig6")
+    assert {file.name for file in (store / "fig6").iterdir()} == {"records", "results.csv", "figure.png"}
+
+
+def test_the_rate_of_errors_stands_under_every_table(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "A/A calibration: not measured" in said(capsys, "table3", *WORDS)
+    cells, configs = cells_of("calibration")
+    keep(store / "runs", [record(*pair) for pair in zip(cells, configs, strict=True)])
+    shown = said(capsys, "calibration", "scale=smoke", "out=experiments/calibration")
+    assert "| 2 rows of n = 3 |" in shown
+    with (store / "experiments" / "calibration" / "results.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 2 * 48
+    note = said(capsys, "table3", *WORDS)
+    (line,) = [line for line in note.splitlines() if "A/A calibration" in line]
+    for n in (3, 5):
+        assert f"n = {n}: knn1 " in line
+    assert "SimCLR on digits, 48 runs" in line
+
+
+def test_configurations_are_remembered_until_conf_or_code_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = experiments.find("fig5").cells("smoke", seeds=[0, 5])
+    asked: list[int] = []
+
+    def compose(some: list[experiments.Cell]) -> list[dict[str, object]]:
+        asked.append(len(some))
+        return [{"row": cell.row, "seed": cell.seed} for cell in some]
+
+    file = tmp_path / "kept.json"
+    first = configurations.configurations(cells, compose, file)  # type: ignore[arg-type]
+    assert first == [{"row": cell.row, "seed": cell.seed} for cell in cells]
+    assert configurations.configurations(cells, compose, file) == first  # type: ignore[arg-type]
+    assert asked == [3]
+    file.write_text("{", encoding="utf-8")
+    assert configurations.configurations(cells, compose, file) == first  # type: ignore[arg-type]
+    monkeypatch.setattr(configurations, "_state", lambda: "another")
+    assert configurations.configurations(cells, compose, file) == first  # type: ignore[arg-type]
+    assert asked == [3, 3, 3]
+    configurations.configurations(cells, compose, tmp_path / "kept.json" / "below")  # type: ignore[arg-type]
+
+
+def test_remembered_configurations_are_those_composed(store: Path) -> None:
+    from ssl_bench.config import compose_cells
+
+    cells = experiments.find("fig2").cells("smoke", seeds=[0, 5])
+    for _ in range(2):
+        found = configurations.configurations(cells, compose_cells, store / "kept.json")
+        assert found == compose_cells(cells)
+
+
+def test_the_folder_of_runs_is_the_one_of_the_runs() -> None:
+    report, run = (yaml.safe_load(CONF.joinpath(name).read_text("utf-8")) for name in ("report.yaml", "config.yaml"))
+    assert report["runs_dir"] == run["runs_dir"]
+
+
+def test_rendering_imports_no_torch_and_no_lightning(store: Path) -> None:
+    code = (
+        "import sys; from ssl_bench.report.__main__ import main; "
+        f"assert main(['table3', *{WORDS!r}, 'out=here']) == 0; "
+        "print([name for name in ('torch', 'pytorch_lightning', 'scipy', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_the_command_beside_a_figure_gives_it_again(tmp_path: Path) -> None:
+    def run(*words: str) -> None:
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+
+    small = ["epochs=1", "trainer.threads=1"]
+    for seed in (0, 1):
+        run("-m", "ssl_bench", "method=moco", "dataset=digits", "scale=smoke", f"seed={seed}", *small)
+    run("-m", "ssl_bench.report", "table3", "scale=smoke", "methods=moco", "seeds=0,1", "epochs=1", "out=out")
+    with (tmp_path / "out" / "results.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["seed"] == "1"]
+    (command,) = {row["command"] for row in rows}
+    python, *words = command.split()
+    assert python == "python"
+    run(*words, "runs_dir=again")
+    (name,) = {row["fingerprint"] for row in rows}
+    again = json.loads((tmp_path / "again" / name / "record.json").read_text(encoding="utf-8"))
+    assert [again["results"][row["network"]][row["protocol"]] for row in rows] == [
+        float(row["percent"]) for row in rows
+    ]
+    assert len(rows) == 4 * 4  # student, teacher, random weights and raw pixels under four protocols

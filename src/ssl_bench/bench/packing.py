@@ -49,7 +49,7 @@ class Sizes:
     large: int  # pictures of the larger of two packs, whose memory is compared; the smaller has a tenth
 
 
-FULL = Sizes(count=600, height=375, width=500, stored=224, large=28_000)  # 4.2 GB
+FULL = Sizes(count=2400, height=375, width=500, stored=224, large=28_000)  # 4.2 GB
 SMALL = Sizes(count=24, height=30, width=40, stored=8, large=400)
 
 

@@ -5,8 +5,8 @@ The file is in the official safetensors format: a header of JSON, then tensors, 
     <split>.images  u8 [M, 3, S, S]    <split>.labels  int64 [M]       <split>.sizes    int64 [M, 2], of the originals
     <split>.hashes  u8 [M, 16]         <split>.names   u8, JSON [M]    <split>.skipped  u8, JSON, names and reasons
 
-``hashes`` are BLAKE2b-128 over the pixels of each image, and the header has one over itself and all tensors but the
-images. What is read from it equals what would have been decoded into memory, bit for bit.
+``hashes`` are the first 16 bytes of SHA-256 over the pixels of each image, and the header has a BLAKE2b-128 over itself
+and all tensors but the images. What is read from it equals what would have been decoded into memory, bit for bit.
 
 While it is written, it is called ``….partial``, and ``….journal`` beside it has a line for every picture whose row is
 safely on the disk: after ``kill -9`` the same call goes on behind the last one. It gets its name when it is whole.

@@ -7,6 +7,7 @@ antialiasing; the height and width that it had are kept beside it, so that views
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import warnings
@@ -55,7 +56,8 @@ class Picture(NamedTuple):
 
 
 LARGE = 1 << 24  # pixels; of larger pictures one at a time is decoded, for each takes up to a gibibyte
-AHEAD = 8  # pictures per thread that are decoded before they are asked for
+TURN = 8  # pictures that a thread decodes before it hands them on
+AHEAD = 2  # turns per thread that are begun before they are asked for
 
 
 def decoded(
@@ -78,18 +80,21 @@ def decoded(
         except Exception as error:
             return " ".join(str(error).split()).partition(" <_io")[0] or type(error).__name__
 
+    def several(turn: Sequence[str]) -> list[Picture | str]:
+        return [one(name) for name in turn]
+
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            underway = deque(pool.submit(one, name) for name in names[: AHEAD * threads])
+            turns = (names[first : first + TURN] for first in range(0, len(names), TURN))
+            underway = deque(pool.submit(several, turn) for turn in itertools.islice(turns, AHEAD * threads))
             try:
-                for number in range(len(names)):
+                while underway:
                     found = underway.popleft().result()
-                    if number + AHEAD * threads < len(names):
-                        underway.append(pool.submit(one, names[number + AHEAD * threads]))
-                    yield found
+                    underway.extend(pool.submit(several, turn) for turn in itertools.islice(turns, 1))
+                    yield from found
             finally:
                 pool.shutdown(cancel_futures=True)
     finally:

@@ -814,8 +814,8 @@ MUTATIONS = [
         ),
         (
             "pictures: all are decoded ahead",
-            "names[: AHEAD * threads]",
-            "names",
+            "itertools.islice(turns, AHEAD * threads)",
+            "turns",
             "a_few_pictures_per_core_are_ahead_of_those_written",
         ),
     ),

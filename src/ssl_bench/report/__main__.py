@@ -225,13 +225,14 @@ def _csv(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _save_records(out: Path, runs: Sequence[Run]) -> None:
-    """Copy every record, whole, to where it can be committed."""
+    """Copy every record, whole, to where it can be committed, unless it is in the folder beside for another table."""
     for run in runs:
         if run.entry is not None:
             source = run.entry.path
-            target = out / "records" / f"{run.entry.record['fingerprint']}.json"
-            if not (target.exists() and filecmp.cmp(source, target, shallow=False)):
-                _save(target, partial(_copy, source))
+            name = f"{run.entry.record['fingerprint']}.json"
+            copies = [out / "records" / name, *out.parent.glob(f"*/records/{name}")]
+            if not any(copy.exists() and filecmp.cmp(source, copy, shallow=False) for copy in copies):
+                _save(copies[0], partial(_copy, source))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all mutations lint format bench clean table1 table3 fig2 fig3 fig4 fig5 fig6 figures
+.PHONY: help demo test test-all test-slow mutations lint format bench clean table1 table3 fig2 fig3 fig4 fig5 fig6 figures
 
 # Of tables and figures: make table3 SCALE=cpu SEEDS=0,1,2 METHODS=clbo,byol DATASETS=digits JOBS=2
 SCALE ?= cpu
@@ -28,6 +28,9 @@ test: $(VENV)/.developing ## set up, then pass the tests
 
 test-all: $(VENV)/.developing ## the same with slow and multi-process tests
 	$(PYTEST)
+
+test-slow: $(VENV)/.developing ## only those that `make test` leaves out
+	$(PYTEST) -m slow
 
 mutations: $(VENV)/.developing ## break the code on purpose, one place at a time; a test must notice
 	$(BIN)/python tests/mutations.py

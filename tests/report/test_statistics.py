@@ -80,6 +80,8 @@ def test_with_fewer_than_three_seeds_nothing_is_marked() -> None:
     two = {"a": {0: 99.0, 1: 99.0}, "b": {0: 50.0, 1: 50.0}}
     assert best(two) == set()
     assert best({"a": dict.fromkeys(range(3), 99.0), "b": two["b"]}) == set()
+    three = {"b": {0: 90.0, 1: 91.0, 2: 90.5}, "c": {0: 50.0, 1: 50.0, 2: 51.0}}
+    assert best({"a": {0: 99.0, 1: 99.0}, **three}) == best(three) == {"b"}
     without_common_seeds = {"a": dict.fromkeys(range(3), 99.0), "b": dict.fromkeys(range(3, 6), 98.0)}
     assert best(without_common_seeds) == set()
 

@@ -340,6 +340,8 @@ def test_time_to_go_is_that_of_finished_runs_alike_divided_by_the_runs_at_once(f
     entries = entries_in(folders)  # left: a run of each row
     assert view.time_to_go(entries, 1, 0.0) == 60.0
     assert view.time_to_go(entries, 2, 0.0) == 30.0
+    entries[3].state = "failed"
+    assert view.time_to_go(entries, 1, 0.0) == 40.0
     entries[2].state, entries[2].began = "running", 100.0
     assert view.time_to_go(entries, 1, 110.0) == pytest.approx(50.0)
     folders[1].record.unlink()
@@ -549,6 +551,21 @@ def test_a_signal_saves_every_run_and_the_same_command_goes_on(
     assert not list((tmp_path / "broken").glob("runs/*/failed.json"))
     assert "2 interrupted" in finish(tmp_path / "broken", *said)
     assert_same_runs(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.slow
+def test_runs_save_and_stop_when_their_sweep_is_killed(tmp_path: Path, gone: list[subprocess.Popen[str]]) -> None:
+    process = start(tmp_path, "fig2", *SMALL[:4], "epochs=5000", "eval_every=5000", "monitor_every=5000", "jobs=2")
+    gone.append(process)
+    # An epoch's figures are written, so the runs train; nothing but the signal makes them save so early.
+    assert wait_for(lambda: len(list(tmp_path.glob("runs/*/metrics.csv"))) == 2)
+    cells = cells_of(process.pid)
+    assert len(cells) == 2
+    process.kill()
+    assert wait_for(lambda: not any(Path(f"/proc/{cell}").exists() for cell in cells), 30)
+    for run in runs_in(tmp_path).values():
+        assert "stopped by SIGTERM" in (run / "log.txt").read_text()
+        assert (run / "checkpoints" / "last.ckpt").exists()
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 120.0) -> bool:

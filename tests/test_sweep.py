@@ -189,7 +189,7 @@ def test_done_is_skipped_interrupted_goes_on_and_left_is_started(folders: list[R
 
 
 def test_failed_is_listed_and_tried_again_only_when_asked(folders: list[RunFolder]) -> None:
-    folders[1].fail("it broke", "Traceback")
+    folders[1].fail("it broke", "Traceback", {})
     entries = entries_in(folders)
     assert (entries[1].state, entries[1].error) == ("failed", "it broke")
     assert sweep(entries)[0] == ["a", "c", "d"]
@@ -321,7 +321,7 @@ def shown(entries: list[Entry], slots: int = 1) -> str:
 
 def test_the_grid_has_a_symbol_for_each_seed_and_the_share_of_epochs_that_are_over(folders: list[RunFolder]) -> None:
     record_of(folders[0])
-    folders[3].fail("it broke", None)
+    folders[3].fail("it broke", None, {})
     entries = entries_in(folders)
     entries[2].state = "running"
     folders[2].path.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from made_up import cells_of, keep, record
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
 from ssl_bench.report.records import Run, command, match, read
+from ssl_bench.results.store import RunFolder
 
 Made = tuple[list[Cell], list[dict[str, Any]], list[dict[str, Any]]]
 
@@ -131,14 +132,18 @@ def test_a_temporary_file_beside_committed_records_is_no_record(made: Made, tmp_
 
 
 def test_failed_runs_are_told_from_missing_ones(made: Made, tmp_path: Path) -> None:
-    folder = tmp_path / "0123456789ab"
-    folder.mkdir()
-    (folder / "failed.json").write_text(json.dumps({"error": "out of memory", "traceback": "…"}), encoding="utf-8")
-    assert "does not say which run failed" in read(tmp_path, None).skipped[0]
-    (folder / "config.yaml").write_text(json.dumps(made[1][1]), encoding="utf-8")  # JSON is YAML
+    folder = RunFolder(tmp_path / made[2][1]["fingerprint"])
+    folder.fail("out of memory", "Traceback", made[1][1])
     assert [run.failure for run in matched(made, tmp_path)] == [None, "out of memory"]
     keep(tmp_path, made[2])
     assert [run.failure for run in matched(made, tmp_path)] == [None, None]
+
+
+def test_a_failure_that_does_not_say_of_what_is_named_and_skipped(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "0123456789ab").mkdir()
+    (tmp_path / "0123456789ab" / "failed.json").write_text('{"error": "out of memory"}', encoding="utf-8")
+    (said,) = read(tmp_path, None).skipped
+    assert said.endswith("0123456789ab/failed.json does not say which run failed (it has no config)")
 
 
 def test_the_command_says_what_the_figures_depend_on(made: Made, tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
 from ssl_bench.results.fingerprint import configuration_key
@@ -92,9 +90,8 @@ def read(runs_dir: Path, committed: str | None) -> Store:
             continue
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
-            config = said.get("config") or _yaml(path.with_name("config.yaml"))
-            store.failures[configuration_key(config)] = str(said["error"])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+            store.failures[configuration_key(said["config"])] = str(said["error"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             store.skipped.append(f"{path} does not say which run failed ({_reason(error)})")
     return store
 
@@ -124,10 +121,6 @@ def _checked(record: Any, name: str) -> Record:
                 raise ValueError(f"its {protocol} is {value!r}")
     record["images"]["test"], record["config"]["trainer"]["threads"], record["config"]["epochs"]
     return record
-
-
-def _yaml(path: Path) -> Any:
-    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _reason(error: Exception) -> str:

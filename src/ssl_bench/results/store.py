@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,11 @@ class RunFolder:
         except (ValueError, KeyError, TypeError, OSError) as error:
             return f"{self.failure} cannot be read ({error})"
 
-    def fail(self, error: str, traceback: str | None) -> None:
-        """Leave word of what ended the run, unless another process has taken it up since."""
+    def fail(self, error: str, traceback: str | None, config: Mapping[str, Any]) -> None:
+        """Leave word of what ended which run, unless another process has taken it up since."""
+        said = {"error": error, "traceback": traceback, "config": config}
         with suppress(Busy), self.locked():
-            write_text(self.failure, json.dumps({"error": error, "traceback": traceback}, ensure_ascii=False, indent=1))
+            write_text(self.failure, json.dumps(said, ensure_ascii=False, indent=1))
 
     def busy(self) -> bool:
         """Whether another process holds the lock; the look takes it for an instant itself."""

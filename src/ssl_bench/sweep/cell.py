@@ -70,7 +70,7 @@ def _outcome(config: Config, folder: RunFolder) -> Outcome:
         story = traceback.format_exc()
         sentence = " ".join(f"{type(error).__name__}: {error}".split())
     with suppress(UserError):  # where the disk is full, the sweep alone knows why
-        folder.fail(sentence, story)
+        folder.fail(sentence, story, config)
     return Outcome("failed", sentence)
 
 

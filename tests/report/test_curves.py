@@ -74,7 +74,7 @@ def test_panels_say_what_they_lack() -> None:
         for run in runs
     ]
     found = curves.lines(left, configs, "knn1", "teacher")
-    assert curves.lacking(found) == "seeds: without the proximal term 1/3; missing: moving average after every step"
+    assert curves.lacking(found) == "seeds: without the proximal term (1/3); missing: moving average after every step"
     assert curves.lacking(curves.lines(runs, configs, "knn1", "teacher")) == ""
 
 

@@ -186,7 +186,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Se
 
 def lacking(shown: Sequence[Line]) -> str:
     """Which lines of a panel are means over fewer seeds than wanted, and which are not there."""
-    fewer = [f"{line.row} {line.seeds}/{line.wanted}" for line in shown if 0 < line.seeds < line.wanted]
+    fewer = [f"{line.row} ({line.seeds}/{line.wanted})" for line in shown if 0 < line.seeds < line.wanted]
     without = [line.row for line in shown if not line.points]
     said = [f"seeds: {', '.join(fewer)}"] if fewer else []
     return "; ".join([*said, f"missing: {', '.join(without)}"] if without else said)

@@ -342,6 +342,7 @@ def test_time_to_go_is_that_of_finished_runs_alike_divided_by_the_runs_at_once(f
     assert view.time_to_go(entries, 2, 0.0) == 30.0
     entries[3].state = "failed"
     assert view.time_to_go(entries, 1, 0.0) == 40.0
+    entries[3].state = "left"
     entries[2].state, entries[2].began = "running", 100.0
     assert view.time_to_go(entries, 1, 110.0) == pytest.approx(50.0)
     folders[1].record.unlink()

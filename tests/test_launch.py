@@ -22,6 +22,7 @@ from filelock import FileLock
 from ssl_bench import launch, run
 from ssl_bench.config import compose
 from ssl_bench.errors import UserError
+from ssl_bench.results.fingerprint import fingerprint
 
 CPU = ("scale=smoke", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.threads=1")
 SMALL = ("subset=96", "batch_size=16", "evaluation.protocols=[knn1]", "evaluation.curves=[knn1]")
@@ -177,7 +178,7 @@ def test_statistics_of_each_device_are_another_run_and_one_network(tmp_path: Pat
     assert record["batch_statistics"] == "per_device"
     config = compose([*CPU, *SMALL, "epochs=1"])
     alike = {"data_digest": record["data_digest"], "precision": "32-true"}
-    assert one.name == run.fingerprint(config, **alike, statistics_shares=2) != run.fingerprint(config, **alike)
+    assert one.name == fingerprint(config, **alike, statistics_shares=2) != fingerprint(config, **alike)
     # Curve and final table are of the same network although ranks have running statistics of their own in between.
     assert record["curves"]["test/knn1/teacher"][-1][1] == record["results"]["teacher"]["knn1"]
 

@@ -616,7 +616,7 @@ def test_killed_at_random_moments_it_ends_as_undisturbed(
             process.communicate(timeout=60)
     assert hit >= kills // 2
     if process is not None and process.poll() is None:
-        process.communicate(timeout=300)
+        process.communicate(timeout=600)
     finish(broken, *said)
     assert_same_runs(tmp_path / "whole", broken)
 

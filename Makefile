@@ -13,9 +13,14 @@ SEEDS ?=
 METHODS ?=
 DATASETS ?=
 JOBS ?=
+# What they will cost is measured first, which takes minutes; PLAN=no starts at once.
+PLAN ?= $(if $(filter smoke,$(SCALE)),no,yes)
 CHOSEN = scale=$(SCALE) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(METHODS),methods=$(METHODS)) $(if $(DATASETS),datasets=$(DATASETS))
 # What is missing stands in the table, so it is rendered whether or not all runs are done; the status is the runs'.
 RENDER = $(BIN)/python -m ssl_bench.report $@ $(CHOSEN) out=experiments/$@
+MEASURE = $(if $(filter no,$(PLAN)),,$(BIN)/python -m ssl_bench.plan $@ $(CHOSEN) $(AT_ONCE))
+SWEEP = $(BIN)/python -m ssl_bench.sweep $@ $(CHOSEN) $(AT_ONCE); status=$$?; $(RENDER) && exit $$status
+AT_ONCE = $(if $(JOBS),jobs=$(JOBS))
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -51,11 +56,13 @@ table1: $(VENV)/.installed ## write the table of datasets, experiments/table1
 	$(BIN)/python -m ssl_bench.data table out=experiments/table1
 	$(BIN)/python -m ssl_bench.data show dataset=digits images=4 out=experiments/table1/views.png
 
-table3: $(VENV)/.installed ## run what Table 3 is made of, or go on, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS=
-	$(BIN)/python -m ssl_bench.sweep $@ $(CHOSEN) $(if $(JOBS),jobs=$(JOBS)); status=$$?; $(RENDER) && exit $$status
+table3: $(VENV)/.installed ## plan what Table 3 is made of, run it or go on, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= PLAN=
+	$(MEASURE)
+	$(SWEEP)
 
 fig2 fig3 fig4 fig5 fig6: $(VENV)/.installed
-	$(BIN)/python -m ssl_bench.sweep $@ $(CHOSEN) $(if $(JOBS),jobs=$(JOBS)); status=$$?; $(RENDER) && exit $$status
+	$(MEASURE)
+	$(SWEEP)
 
 figures: ## the same for Figures 2 to 6; one of them: make fig5 SCALE=smoke
 	$(MAKE) --keep-going fig2 fig3 fig4 fig5 fig6

@@ -814,9 +814,19 @@ MUTATIONS = [
         ),
         (
             "pictures: all are decoded ahead",
-            "itertools.islice(turns, AHEAD * threads)",
-            "turns",
+            "begin(AHEAD * threads)",
+            "begin(10**6)",
             "a_few_pictures_per_core_are_ahead_of_those_written",
+        ),
+    ),
+    *_of(
+        "data/readers/pictures.py",
+        "data/readers/test_pictures.py",
+        (
+            "pictures: two turns share their memory",
+            "block = spare.pop()",
+            "block = spare[0]",
+            "several_threads_give_what_one_gives",
         ),
     ),
     *_of(

@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as reference
 from ssl_bench.augment import ops
 from ssl_bench.augment.views import CleanView, ViewGroup, ViewParameters
 from ssl_bench.batch import Batch, Place
-from ssl_bench.data.readers.pictures import decoded
+from ssl_bench.data.readers.pictures import decode_all
 
 STORED = 256
 SHAPES = [(375, 500), (500, 375), (300, 300), (200, 900), (900, 200), (427, 640), (120, 90)]
@@ -48,9 +48,8 @@ def stored(images: list[Image.Image], kind: str = "BMP") -> tuple[Tensor, Tensor
         file = BytesIO()
         image.save(file, kind, **({"quality": 95} if kind == "JPEG" else {}))
         files[str(number)] = file.getvalue()
-    found = list(decoded(list(files), files.__getitem__, side=STORED, max_pixels=10**9, threads=1))
-    pixels = torch.stack([torch.from_numpy(one.pixels) for one in found])  # type: ignore[union-attr]
-    return pixels, torch.tensor([one.size for one in found])  # type: ignore[union-attr]
+    found = decode_all(list(files), files.__getitem__, side=STORED, skip=False, max_pixels=10**9)
+    return found.images, found.sizes
 
 
 def originals(images: list[Image.Image]) -> list[Tensor]:

@@ -65,24 +65,36 @@ class Measurement:
 
 
 def alternate(
-    ours: Callable[[], object], baseline: Callable[[], object], repeats: int, *, turns: int
+    ours: Callable[[], object],
+    baseline: Callable[[], object],
+    repeats: int,
+    *,
+    turns: int,
+    before: Callable[[], object] = lambda: None,
 ) -> list[tuple[float, float]]:
     """Seconds of both, A B A B …, after one call of each that is not counted.
 
     Each of the ``repeats`` pairs is the sum over ``turns`` calls of both: the shorter a turn, the more alike is what
-    else happens on the machine during both sides.
+    else happens on the machine during both sides. ``before`` is called before every call, and not timed.
     """
-    return [(mine, theirs) for mine, theirs in rotate((ours, baseline), repeats, turns=turns)]
+    return [(mine, theirs) for mine, theirs in rotate((ours, baseline), repeats, turns=turns, before=before)]
 
 
-def rotate(ways: Sequence[Callable[[], object]], repeats: int, *, turns: int) -> list[tuple[float, ...]]:
+def rotate(
+    ways: Sequence[Callable[[], object]], repeats: int, *, turns: int, before: Callable[[], object] = lambda: None
+) -> list[tuple[float, ...]]:
     """Seconds of any number of ways in turn, A B C A B C …; else as ``alternate``."""
+
+    def timed(way: Callable[[], object]) -> float:
+        before()
+        return seconds(way)
+
     for way in ways:
-        way()
+        timed(way)
     found: list[tuple[float, ...]] = []
     for _ in range(repeats):
         gc.collect()  # not in the middle of somebody's turn
-        calls = [[seconds(way) for way in ways] for _ in range(turns)]
+        calls = [[timed(way) for way in ways] for _ in range(turns)]
         found.append(tuple(map(sum, zip(*calls, strict=True))))
     return found
 

@@ -7,7 +7,6 @@ import multiprocessing
 import shutil
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,17 +85,21 @@ def pack(folder: Folder, data_dir: Path) -> dict[str, Images]:
 
 
 def _packing(root: Path, sizes: Sizes, repeats: int) -> Measurement:
+    folder, paths = _folder(root, sizes.stored), sorted(str(path) for path in root.iterdir())
     data_dir = root.parent / "packing"
-    paths = sorted(str(path) for path in root.iterdir())
 
     def ours() -> None:
-        shutil.rmtree(data_dir, ignore_errors=True)
-        pack(_folder(root, sizes.stored), data_dir)
+        packed.pack(catalog.find("folder", folder), folder, data_dir, progress=lambda done, total: None)
 
-    with ExitStack() as held:
-        pool = held.enter_context(multiprocessing.get_context("spawn").Pool(WORKERS))
+    with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
         one = partial(decode, side=sizes.stored)
-        pairs = alternate(ours, lambda: sum(pool.imap_unordered(one, paths, chunksize=8)), repeats, turns=1)
+        pairs = alternate(
+            ours,
+            lambda: sum(pool.imap_unordered(one, paths, chunksize=8)),
+            repeats,
+            turns=1,
+            before=lambda: shutil.rmtree(data_dir, ignore_errors=True),
+        )
     return Measurement(
         benchmark="packing",
         case=f"pack JPEGs of {sizes.width} × {sizes.height} at {sizes.stored} px",
@@ -115,7 +118,7 @@ def decode(path: str, side: int) -> int:
 
 
 def _decoded(path: str, side: int) -> NDArray[np.uint8]:
-    return readers.decode(Path(path).read_bytes(), side, threading.Lock())[0]
+    return np.asarray(readers.squashed(Path(path).read_bytes(), side, threading.Lock())[0])
 
 
 class Decoding(Dataset[Tensor]):

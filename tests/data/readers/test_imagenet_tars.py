@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.resources
 import io
+import json
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +14,7 @@ from formats import tarred, unpacked
 from PIL import Image
 from scipy.io import savemat
 
+from program import Program
 from ssl_bench.data.readers import imagenet100, imagenet_tars
 from ssl_bench.data.readers.folder import Folder
 from ssl_bench.errors import UserError
@@ -48,11 +51,11 @@ def meta(wnids: list[str] = CLASSES) -> bytes:
     return file.getvalue()
 
 
-def kit() -> dict[str, bytes]:
+def kit(wnids: list[str] = CLASSES, truth: list[int] = TRUTH) -> dict[str, bytes]:
     return {
         "ILSVRC2012_devkit_t12/readme.txt": b"ILSVRC2012",
-        "ILSVRC2012_devkit_t12/data/meta.mat": meta(),
-        "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": "".join(f"{n}\n" for n in TRUTH).encode(),
+        "ILSVRC2012_devkit_t12/data/meta.mat": meta(wnids),
+        "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": "".join(f"{n}\n" for n in truth).encode(),
     }
 
 
@@ -247,3 +250,43 @@ def test_nothing_there_names_the_tars(tmp_path: Path) -> None:
         UserError, match=r"is not there: .* put ILSVRC2012_img_train\.tar, .* into .*imagenet or unpack"
     ):
         imagenet100.read(FOLDER, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_official_tars_go_through_a_pack_to_the_record(program: Program, tmp_path: Path) -> None:
+    classes = importlib.resources.files("ssl_bench.data").joinpath(imagenet100.LIST).read_text().split()
+    random = np.random.default_rng(0)
+
+    def noise(number: int) -> bytes:
+        file = io.BytesIO()
+        pixels = random.integers(0, 256, (20 + number % 5, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file, "JPEG")
+        return file.getvalue()
+
+    folder = tmp_path / "data" / "imagenet"
+    folder.mkdir(parents=True)
+    trained = {f"{wnid}.tar": tar({f"{wnid}_{n}.JPEG": noise(n) for n in range(8)}) for wnid in classes}
+    (folder / imagenet_tars.TRAIN).write_bytes(tar(dict(trained)))
+    truth = [*range(1, 101), *range(1, 101)]
+    shown = {f"ILSVRC2012_val_{number:08d}.JPEG": noise(number) for number in range(1, len(truth) + 1)}
+    (folder / imagenet_tars.VAL).write_bytes(tar(dict(shown)))
+    tarred(folder / KIT, dict(kit(classes, truth)))
+    words = ("dataset=imagenet100", "dataset.stored=16", "dataset.size=8", "dataset.memory=0")
+    run = ("scale=smoke", "method=simclr", "epochs=1", "trainer.threads=1", "trainer.progress=false")
+
+    before = program(*words, *run)
+    assert before.returncode == 2
+    assert "python -m ssl_bench.data pack dataset=imagenet100" in before.stderr
+    done = program("pack", *words, module="ssl_bench.data")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "data" / "packed").glob("imagenet100-16-*.safetensors"))) == 1
+    assert program(*words, *run).returncode == 0
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/record.json"))
+    assert record["images"]["test"] == 200
+    assert record["images"]["pretraining"] + record["images"]["validation"] == 740
+    again = program("dataset=imagenet100", "dataset.stored=16", "dataset.size=8", *run)
+    assert f"Finished before: runs/{record['fingerprint']}" in again.stdout  # the pack is used though all would fit
+    for path in (tmp_path / "data" / "packed").iterdir():
+        path.unlink()
+    decoded = program("dataset=imagenet100", "dataset.stored=16", "dataset.size=8", *run)
+    assert f"Finished before: runs/{record['fingerprint']}" in decoded.stdout  # pictures in memory are the same run

@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
@@ -50,7 +50,7 @@ class Pictures:
 class Picture(NamedTuple):
     """A picture as it is kept."""
 
-    pixels: NDArray[np.uint8]  # [3, S, S], contiguous
+    pixels: NDArray[np.uint8]  # [3, S, S], contiguous; lent until the next picture is asked for
     size: tuple[int, int]  # height and width before it was squashed
     hash: bytes  # of the pixels
 
@@ -65,14 +65,16 @@ def decoded(
 ) -> Generator[Picture | str, None, None]:
     """The pictures called ``names`` in their order, or what is wrong with one; close it to stop early.
 
-    Arguments as of ``decode_all``. However many there are, a few per thread are in memory.
+    Arguments as of ``decode_all``. However many there are, a few per thread are in memory, always in the same: fresh
+    memory costs more than what is written there.
     """
     alone = threading.Lock()
 
-    def one(name: str) -> Picture | str:
+    def one(name: str, pixels: NDArray[np.uint8]) -> Picture | str:
         try:
-            pixels, size = decode(read(name), side, alone)
-            pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+            image, size = squashed(read(name), side, alone)
+            for plane, band in zip(pixels, image.split(), strict=True):
+                plane[:] = band
             return Picture(pixels, size, hash_of(pixels))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             return f"it has more than {max_pixels} pixels"
@@ -80,8 +82,8 @@ def decoded(
         except Exception as error:
             return " ".join(str(error).split()).partition(" <_io")[0] or type(error).__name__
 
-    def several(turn: Sequence[str]) -> list[Picture | str]:
-        return [one(name) for name in turn]
+    def several(turn: Sequence[str], block: NDArray[np.uint8]) -> list[Picture | str]:
+        return [one(name, pixels) for name, pixels in zip(turn, block, strict=False)]
 
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = max_pixels
@@ -89,12 +91,22 @@ def decoded(
         with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             turns = (names[first : first + TURN] for first in range(0, len(names), TURN))
-            underway = deque(pool.submit(several, turn) for turn in itertools.islice(turns, AHEAD * threads))
+            spare = [np.empty((TURN, 3, side, side), np.uint8) for _ in range(AHEAD * threads + 1)]
+            underway = deque[tuple[Future[list[Picture | str]], NDArray[np.uint8]]]()
+
+            def begin(count: int) -> None:
+                for turn in itertools.islice(turns, count):
+                    block = spare.pop()
+                    underway.append((pool.submit(several, turn, block), block))
+
             try:
+                begin(AHEAD * threads)
                 while underway:
-                    found = underway.popleft().result()
-                    underway.extend(pool.submit(several, turn) for turn in itertools.islice(turns, 1))
+                    begun, block = underway.popleft()
+                    found = begun.result()
+                    begin(1)
                     yield from found
+                    spare.append(block)
             finally:
                 pool.shutdown(cancel_futures=True)
     finally:
@@ -141,8 +153,8 @@ def broken(name: str, reason: str, advice: str = ADVICE) -> UserError:
     return UserError(f"{name} cannot be read as a picture: {reason}; {advice}.")
 
 
-def decode(content: bytes, side: int, alone: threading.Lock) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The picture in a file's bytes, u8 ``[side, side, 3]``, and the height and width that it is shown with.
+def squashed(content: bytes, side: int, alone: threading.Lock) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture in a file's bytes, of ``side`` × ``side`` pixels, and the height and width that it is shown with.
 
     Whoever decodes a LARGE one holds ``alone``. Raises what PIL raises, which may be anything.
     """
@@ -156,7 +168,8 @@ def decode(content: bytes, side: int, alone: threading.Lock) -> tuple[NDArray[np
             colour = _colour(image)
             if colour.size != (side, side):
                 colour = colour.resize((side, side), Image.Resampling.BILINEAR)
-            return np.asarray(colour), (height, width)
+            colour.load()
+            return colour, (height, width)
 
 
 def _colour(image: Image.Image) -> Image.Image:

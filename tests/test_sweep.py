@@ -25,6 +25,7 @@ from program import Program
 from ssl_bench import experiments
 from ssl_bench.config import compose
 from ssl_bench.errors import UserError
+from ssl_bench.report.configurations import configurations, remembered
 from ssl_bench.results.store import RunFolder
 from ssl_bench.sweep import __main__ as command
 from ssl_bench.sweep import grid, local, loop, view, words
@@ -76,6 +77,17 @@ def test_lists_of_one_and_several_choose_the_cells() -> None:
     assert [(cell.row, cell.seed) for cell in asked.cells] == [("BYOL", 7), ("CLBO", 7)]
     assert [config["epochs"] for config in asked.configs] == [3, 3]
     assert asked.cells[0].command == "python -m ssl_bench method=byol dataset=digits scale=smoke seed=7 epochs=3"
+
+
+def test_what_a_sweep_has_composed_its_table_and_the_next_sweep_need_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = words.read(["fig5", "scale=smoke", "seeds=0,1"])
+    monkeypatch.setattr(words, "compose_cells", lambda cells: pytest.fail("composed again"))
+    assert words.read(["fig5", "scale=smoke", "seeds=0,1"]).configs == first.configs
+    assert [config["seed"] for config in first.configs] == [0, 0, 0, 1, 1, 1]
+    assert configurations(first.cells, lambda cells: pytest.fail("composed again"), remembered())
 
 
 def test_runs_at_once_divide_the_cores_unless_threads_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,11 @@ def test_configurations_are_remembered_until_conf_or_code_changes(
     monkeypatch.setattr(configurations, "_state", lambda: "another")
     assert configurations.configurations(cells, compose, file) == first  # type: ignore[arg-type]
     assert asked == [3, 3, 3]
+    monkeypatch.setattr(configurations, "KINDS", 2)
+    assert configurations.configurations(cells[:1], compose, tmp_path / "few.json") == first[:1]  # type: ignore[arg-type]
+    for _ in range(2):
+        assert configurations.configurations(cells, compose, tmp_path / "few.json") == first  # type: ignore[arg-type]
+    assert asked == [3, 3, 3, 1, 2, 1]
     configurations.configurations(cells, compose, tmp_path / "kept.json" / "below")  # type: ignore[arg-type]
 
 

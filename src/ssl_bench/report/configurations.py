@@ -18,6 +18,7 @@ from ssl_bench.options import CONF
 from ssl_bench.results.files import write_text
 
 Config = dict[str, Any]
+KINDS = 500  # are remembered, the latest
 SOURCES = ("config.py", "options.py", "experiments.py", "report/configurations.py")  # what composing depends on
 
 
@@ -33,15 +34,16 @@ def configurations(
     """What ``compose`` gives for every cell; it is asked for kinds only that ``file`` has not.
 
     ``file`` serves one state of conf/ and of the code that composes, and starts anew with another. It may be missing,
-    damaged or unwritable.
+    damaged or unwritable. What a sweep has composed, its table need not. Configurations of one kind share their parts.
     """
     state = _state()
     known = _read(file, state)
     new = {_kind(cell): cell for cell in cells if _kind(cell) not in known}
     if new:
         known |= dict(zip(new, compose(list(new.values())), strict=True))
+        kept = dict(list(known.items())[-KINDS:])
         with suppress(OSError, UserError):  # it only saves time
-            write_text(file, json.dumps({"state": state, "configurations": known}))
+            write_text(file, json.dumps({"state": state, "configurations": kept}))
     found = []
     for cell in cells:
         config = copy.copy(known[_kind(cell)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
 from ssl_bench.launch import cores
 from ssl_bench.options import GROUPS, comments, nearest, options_in, read_settings
+from ssl_bench.report.configurations import configurations, remembered
 
 FILE = "sweep.yaml"
 LISTS = ("seeds", "methods", "datasets")
@@ -67,7 +69,8 @@ def read(words: Sequence[str], *files: str) -> Asked:
     )
     if not cells:
         raise UserError(f"{experiment.name} has no run at scale={settings['scale']} under these words.")
-    asked = Asked(experiment.name, settings, cells, compose_cells(cells))
+    configs = copy.deepcopy(configurations(cells, compose_cells, remembered()))  # what is remembered is shared
+    asked = Asked(experiment.name, settings, cells, configs)
     for config in asked.configs:
         _share_the_machine(config, asked, said_to_all)
     return asked

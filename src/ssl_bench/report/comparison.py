@@ -164,7 +164,7 @@ def _notes(
         + (f"; (k/{n}): there are k of them." if any(run.record is None for run in runs) else "."),
         f"Bold: the highest mean, and every row above the rule that a t-test paired by seed does not tell from it "
         f"(Holm-corrected within the column, α = {ALPHA:g}"
-        + (f"; {n} seeds tell large and steady differences apart only" if n < ENOUGH else "")
+        + (f"; {n} seeds tell large and steady differences apart only" if FEWEST <= n < ENOUGH else "")
         + f"). Rows with fewer than {FEWEST} seeds are not compared.",
         calibration,
         f"Protocols {', '.join(f'{name} v{versions[name]}' for name in protocols)}; "

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import importlib.resources
 import io
-import json
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +12,13 @@ from formats import tarred, unpacked
 from PIL import Image
 from scipy.io import savemat
 
-from program import Program
+from ssl_bench.config import compose
+from ssl_bench.data import __main__ as commands
+from ssl_bench.data import catalog
 from ssl_bench.data.readers import imagenet100, imagenet_tars
 from ssl_bench.data.readers.folder import Folder
 from ssl_bench.errors import UserError
+from ssl_bench.run import run
 
 FOLDER = Folder(root=None, test_root=None, stored=8, skip=False, max_pixels=10**6)
 CLASSES = ["n02000001", "n01000002", "n03000003"]  # as numbered in the kit: not sorted; the last one is not wanted
@@ -253,40 +254,41 @@ def test_nothing_there_names_the_tars(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_official_tars_go_through_a_pack_to_the_record(program: Program, tmp_path: Path) -> None:
-    classes = importlib.resources.files("ssl_bench.data").joinpath(imagenet100.LIST).read_text().split()
+def test_tars_go_through_a_pack_to_the_record(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()  # all hundred classes
+    monkeypatch.chdir(tmp_path)
+    classes = imagenet100.class_list()
+    entry = replace(catalog.DATASETS["imagenet100"], train=8 * len(classes), test=2 * len(classes))
+    monkeypatch.setitem(catalog.DATASETS, "imagenet100", entry)
     random = np.random.default_rng(0)
 
-    def noise(number: int) -> bytes:
+    def noise() -> bytes:
         file = io.BytesIO()
-        pixels = random.integers(0, 256, (20 + number % 5, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(file, "JPEG")
+        Image.fromarray(random.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(file, "JPEG")
         return file.getvalue()
 
     folder = tmp_path / "data" / "imagenet"
     folder.mkdir(parents=True)
-    trained = {f"{wnid}.tar": tar({f"{wnid}_{n}.JPEG": noise(n) for n in range(8)}) for wnid in classes}
+    trained = {f"{wnid}.tar": tar({f"{wnid}_{n}.JPEG": noise() for n in range(8)}) for wnid in classes}
     (folder / imagenet_tars.TRAIN).write_bytes(tar(dict(trained)))
     truth = [*range(1, 101), *range(1, 101)]
-    shown = {f"ILSVRC2012_val_{number:08d}.JPEG": noise(number) for number in range(1, len(truth) + 1)}
+    shown = {f"ILSVRC2012_val_{number:08d}.JPEG": noise() for number in range(1, len(truth) + 1)}
     (folder / imagenet_tars.VAL).write_bytes(tar(dict(shown)))
     tarred(folder / KIT, dict(kit(classes, truth)))
-    words = ("dataset=imagenet100", "dataset.stored=16", "dataset.size=8", "dataset.memory=0")
-    run = ("scale=smoke", "method=simclr", "epochs=1", "trainer.threads=1", "trainer.progress=false")
+    words = ["dataset=imagenet100", "dataset.stored=16", "dataset.size=8"]
+    config = compose(
+        [*words, "scale=smoke", "method=simclr", "epochs=1", "trainer.threads=1", "trainer.progress=false"]
+    )
 
-    before = program(*words, *run)
-    assert before.returncode == 2
-    assert "python -m ssl_bench.data pack dataset=imagenet100" in before.stderr
-    done = program("pack", *words, module="ssl_bench.data")
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "data" / "packed").glob("imagenet100-16-*.safetensors"))) == 1
-    assert program(*words, *run).returncode == 0
-    (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/record.json"))
-    assert record["images"]["test"] == 200
-    assert record["images"]["pretraining"] + record["images"]["validation"] == 740
-    again = program("dataset=imagenet100", "dataset.stored=16", "dataset.size=8", *run)
-    assert f"Finished before: runs/{record['fingerprint']}" in again.stdout  # the pack is used though all would fit
-    for path in (tmp_path / "data" / "packed").iterdir():
-        path.unlink()
-    decoded = program("dataset=imagenet100", "dataset.stored=16", "dataset.size=8", *run)
-    assert f"Finished before: runs/{record['fingerprint']}" in decoded.stdout  # pictures in memory are the same run
+    with pytest.raises(UserError, match=r"python -m ssl_bench\.data pack dataset=imagenet100"):
+        run({**config, "dataset": {**config["dataset"], "memory": 0.0}})
+    assert commands.main(["pack", *words]) == 0
+    (pack,) = (tmp_path / "data" / "packed").glob("imagenet100-16-*.safetensors")
+    record = run({**config, "dataset": {**config["dataset"], "memory": 0.0}})
+    assert record["images"] == {"pretraining": 640, "bank": 640, "probe": 640, "validation": 100, "test": 200}
+    pack.unlink()
+    capsys.readouterr()
+    assert run(config)["results"] == record["results"]
+    assert f"Finished before: runs/{record['fingerprint']}" in capsys.readouterr().out  # in memory it is the same run

@@ -830,23 +830,17 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "data/packed.py",
+        "data/pack_journal.py",
         "data/test_packed.py",
         (
-            "packed: a picture's time of change does not count",
-            "return stat.st_size, stat.st_mtime_ns",
-            "return stat.st_size, 0",
-            "a_changed_folder_is_noticed_and_packed_anew",
-        ),
-        (
             "packed: rows behind the journal stay",
-            "rows.truncate(HEADER + len(done.kept) * source.row)",
+            "rows.truncate(HEADER + len(done.kept) * row_bytes)",
             "pass",
             "what_an_interruption_left_is_gone_on_with_as_far_as_it_is_whole",
         ),
         (
             "packed: lines of missing rows count",
-            "if digest and HEADER + (len(done.kept) + 1) * source.row > size:",
+            "if digest and HEADER + (len(done.kept) + 1) * row_bytes > size:",
             "if False:",
             "what_an_interruption_left_is_gone_on_with_as_far_as_it_is_whole",
         ),
@@ -856,11 +850,31 @@ MUTATIONS = [
             "if lines.readline():",
             "what_an_interruption_left_is_gone_on_with_as_far_as_it_is_whole",
         ),
+    ),
+    *_of(
+        "data/pack_file.py",
+        "data/test_packed.py",
         (
             "packed: the tensors behind the images are not checked",
             'if _checksum(self.about, header, self._map[HEADER + begin :]) != self.about["checksum"]:',
             "if False:",
             "a_flipped_byte_elsewhere_is_found_before_an_image_is_used",
+        ),
+        (
+            "packed: other images are verified",
+            "for row in rows:",
+            "for row in rows[1:]:",
+            "a_flipped_pixel_is_found_and_its_picture_named",
+        ),
+    ),
+    *_of(
+        "data/packed.py",
+        "data/test_packed.py",
+        (
+            "packed: a picture's time of change does not count",
+            "return stat.st_size, stat.st_mtime_ns",
+            "return stat.st_size, 0",
+            "a_changed_folder_is_noticed_and_packed_anew",
         ),
         (
             "packed: a file under the right name is the right one",
@@ -887,10 +901,30 @@ MUTATIONS = [
             "a_disk_without_room_is_refused_in_advance_and_one_that_fills_up_is_gone_on_with",
         ),
         (
-            "packed: other images are verified",
-            "for row in rows:",
-            "for row in rows[1:]:",
-            "a_flipped_pixel_is_found_and_its_picture_named",
+            "packed: what a kill left stays",
+            "if not _left_over(source):",
+            "if True:",
+            "what_a_kill_left_beside_a_finished_pack_is_removed_by_the_next_call",
+        ),
+    ),
+    *_of(
+        "data/readers/pictures.py",
+        "data/test_packed.py",
+        (
+            "pictures: a failing machine breaks pictures",
+            "if isinstance(error, MemoryError) or not of_the_file:",
+            "if False:",
+            "what_the_machine_does_wrong_is_no_fault_of_a_picture",
+        ),
+    ),
+    *_of(
+        "data/readers/arrays.py",
+        "data/readers/test_cifar.py",
+        (
+            "arrays: a pickle may fill the memory",
+            "        _check(content)\n",
+            "",
+            "a_hostile_or_damaged_pickle_does_nothing_but_raise_an_error",
         ),
     ),
     *_of(
@@ -1022,8 +1056,8 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "results/files.py",
-        "results/test_files.py",
+        "files.py",
+        "test_files.py",
         (
             "files: written in place",
             'path.with_name(f".{path.stem}.tmp{path.suffix}")',

@@ -9,10 +9,8 @@ needed, so a folder may be larger than memory.
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,8 +60,8 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
 
     from ssl_bench.augment.views import CleanView
     from ssl_bench.build import encoder_clean, resolve_accelerator
-    from ssl_bench.data.readers.folder import _pictures as pictures_below
-    from ssl_bench.results.files import write_text, write_whole
+    from ssl_bench.data.readers.folder import pictures_below
+    from ssl_bench.files import write_together
     from ssl_bench.results.weights import open_encoder
 
     if settings["threads"]:
@@ -144,9 +142,11 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
                 raise UserError(f"None of the {len(names)} pictures of {folder} can be read.")
             file.seek(0)
             file.write(header(len(kept), width))
-        write_text(target.with_suffix(".txt"), "".join(f"{name}\n" for name in kept))
 
-    write_whole(target, write)
+    def write_names(temporary: Path) -> None:
+        temporary.write_text("".join(f"{name}\n" for name in kept), encoding="utf-8")
+
+    write_together({target: write, target.with_suffix(".txt"): write_names})
     left_out = f" ({len(skipped):,} left out)" if skipped else ""
     tell(f"{target}: features of {len(kept):,} pictures{left_out}, named in {target.with_suffix('.txt')}")
 
@@ -186,6 +186,8 @@ def read_in_batches(
     def one(name: str) -> Tensor | str:
         return look(folder / name, clean=clean, channels=channels, max_pixels=max_pixels)
 
+    from ssl_bench.data.readers.pictures import limited
+
     with limited(max_pixels), ThreadPoolExecutor(threads) as pool:
         try:
             parts = [names[start : start + batch_size] for start in range(0, len(names), batch_size)]
@@ -199,24 +201,9 @@ def read_in_batches(
             pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def limited(max_pixels: int) -> Iterator[None]:
-    """Let PIL refuse a picture with more pixels before it is decoded."""
-    from PIL import Image
-
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = max_pixels
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
 def look(path: Path, *, clean: CleanView, channels: int, max_pixels: int) -> Tensor | str:
     """The network's input ``[C, S, S]`` of a picture at its own size, or why it cannot be read."""
-    from PIL import Image
+    from ssl_bench.data.readers.pictures import fault
 
     try:
         picture = native(path.read_bytes())  # [3, H, W]
@@ -229,11 +216,9 @@ def look(path: Path, *, clean: CleanView, channels: int, max_pixels: int) -> Ten
             picture = picture[:1]
         seen: Tensor = clean(picture[None])[0]
         return seen
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return f"it has more than {max_pixels} pixels"
     # Decoders stumble over damaged files anywhere, with errors of every kind.
     except Exception as error:
-        return " ".join(str(error).split()).partition(" <_io")[0] or type(error).__name__
+        return fault(str(path), error, max_pixels)
 
 
 def native(content: bytes) -> Tensor:
@@ -242,11 +227,10 @@ def native(content: bytes) -> Tensor:
     import torch
     from PIL import Image, ImageOps
 
-    from ssl_bench.data.readers.pictures import FORMATS
-    from ssl_bench.data.readers.pictures import _colour as colour
+    from ssl_bench.data.readers.pictures import FORMATS, in_colour
 
     with Image.open(BytesIO(content), formats=FORMATS) as image:
-        return torch.from_numpy(np.array(colour(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
+        return torch.from_numpy(np.array(in_colour(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
 
 
 if __name__ == "__main__":

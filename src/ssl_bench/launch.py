@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from ssl_bench.errors import UserError
+from ssl_bench.machine import cores
 
 Config = Mapping[str, Any]
 
@@ -73,10 +74,6 @@ def _start(folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
             stderr=errors if rank else None,
             start_new_session=True,  # so that Ctrl-C reaches them once, from here
         )
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -42,6 +42,7 @@ from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.images import contradictions, keys, twins
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.features import cleaned
+from ssl_bench.files import write_text, write_whole
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.backbone import recalibrate
 from ssl_bench.nn.norm import synchronize
@@ -49,7 +50,6 @@ from ssl_bench.ranks import Joined, Replicated, without_signal_handlers
 from ssl_bench.report.figures import tsne_picture
 from ssl_bench.report.tables import run_table
 from ssl_bench.results.encoder import save_encoder
-from ssl_bench.results.files import write_text, write_whole
 from ssl_bench.results.fingerprint import NUMERICS
 from ssl_bench.results.history import History
 from ssl_bench.results.record import code_version, environment, peak_memory, without_places, write_record

@@ -332,7 +332,7 @@ def test_a_test_picture_that_is_in_train_is_a_fault_of_a_folder_of_ones_own(run:
     (root / "Köder-日本" / "3.png").unlink()
     status, output, _ = run("verify", *PICTURES, "dataset.root=mine", "dataset.test_root=others")
     assert status == 1
-    pair = "Köder-日本/3.png and [red]/0.png of train"
+    pair = "Köder-日本/3.png and [red]/0.png of train; remove one of each two"
     assert f"✗ 1 of 10 test images are in train as well, pixel for pixel, such as {pair}\n" in output
     assert output.endswith("folder: 1 of these are wrong.\n")
 
@@ -365,21 +365,22 @@ def test_an_archive_is_compared_with_its_published_checksum(monkeypatch: pytest.
     assert next(verify.findings(catalog.find("cifar10"), tmp_path, [path], [])).holds is True
 
 
-def test_a_damaged_pack_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_pack_in_use_is_verified_and_no_other(run: Run, tmp_path: Path) -> None:
     pictures(tmp_path / "mine")
-    (tmp_path / "data" / "packed").mkdir(parents=True)
-    for name in ("folder-16-ab", "folder-16-cd"):
-        (tmp_path / "data" / "packed" / f"{name}.safetensors").touch()
-
-    def stand_in(path: Path) -> None:
-        if path.stem.endswith("cd"):
-            raise UserError(f"{path} is damaged: image 3 has another checksum.")
-
-    monkeypatch.setitem(sys.modules, "ssl_bench.data.packed", SimpleNamespace(verify=stand_in))
+    assert run("pack", *PICTURES, "dataset.root=mine")[0] == 0
+    (pack,) = (tmp_path / "data" / "packed").glob("*.safetensors")
+    other = pack.with_name("folder-16-0123456789ab.safetensors")
+    other.write_bytes(b"damaged")
+    status, output, _ = run("verify", *PICTURES, "dataset.root=mine")
+    assert status == 0
+    assert f"✓ data/packed/{pack.name} is whole: all checksums hold\n" in output
+    assert f"· data/packed/{other.name} is not what these pictures are read from" in output
+    content = bytearray(pack.read_bytes())
+    content[5000] ^= 1
+    pack.write_bytes(content)
     status, output, _ = run("verify", *PICTURES, "dataset.root=mine")
     assert status == 1
-    assert "✓ data/packed/folder-16-ab.safetensors is whole: all checksums hold\n" in output
-    assert "✗ data/packed/folder-16-cd.safetensors is damaged: image 3 has another checksum.\n" in output
+    assert f"✗ data/packed/{pack.name} is no pack of ssl_bench or is damaged (the pixels of" in output
 
 
 def test_channel_statistics_are_numpys() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from ssl_bench.config import compose
-from ssl_bench.data import catalog, packed
+from ssl_bench.data import catalog, pack_file, pack_journal, packed
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import pictures
@@ -112,7 +113,7 @@ def test_packed_pictures_are_those_in_memory_bit_for_bit(root: Path, tmp_path: P
     assert pack(root, tmp_path, lambda done, total: seen.clear()) == path
     assert len(seen) == 46
     assert path.stat() == before
-    packed.verify(path)
+    pack_file.verify(path)
 
 
 def test_sizes_are_those_a_viewer_shows(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_odd_sides_and_splits_without_images_are_packed(side: int, tmp_path: Pat
     found = load(tmp_path, tmp_path / "data", stored=side)
     assert_equal(found, memory)
     assert found["test"].images.shape == (0, 3, side, side)
-    packed.verify(path)
+    pack_file.verify(path)
     with safe_open(path, framework="pt") as file:
         assert torch.equal(file.get_tensor("train.sizes"), found["train"].sizes)
 
@@ -279,7 +280,7 @@ def test_a_broken_picture_is_named_and_stops_or_is_skipped_and_counted(root: Pat
     found = load(root, tmp_path, skip=True)
     assert sum(len(images.skipped) for images in found.values()) == 1
     assert_equal(found, load(root, tmp_path / "none", skip=True))
-    packed.verify(path)
+    pack_file.verify(path)
     with pytest.raises(UserError, match=r"bad\.png cannot be read as a picture"):
         load(root, tmp_path)
 
@@ -290,9 +291,9 @@ def test_a_broken_picture_is_named_and_stops_or_is_skipped_and_counted(root: Pat
 KILLED = """
 import sys
 from pathlib import Path
-from ssl_bench.data import catalog, packed
+from ssl_bench.data import catalog, pack_journal, packed
 from ssl_bench.data.readers.folder import Folder
-packed.GROUP = 7
+pack_journal.GROUP = 7
 folder = Folder(root=sys.argv[1], test_root=None, stored=32, skip=True, max_pixels=10**6)
 print("ready", flush=True)
 packed.pack(catalog.find("folder", folder), folder, Path(sys.argv[2]), progress=lambda done, total: None)
@@ -339,6 +340,10 @@ class StoppedError(Exception):
     pass
 
 
+def stopped(*_: object) -> None:
+    raise StoppedError
+
+
 def stop_at(last: int) -> Any:
     def progress(done: int, total: int) -> None:
         if done == last:
@@ -351,7 +356,7 @@ def stop_at(last: int) -> Any:
 def test_what_an_interruption_left_is_gone_on_with_as_far_as_it_is_whole(
     harm: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed, "GROUP", 10)
+    monkeypatch.setattr(pack_journal, "GROUP", 10)
     (root / "cat" / "bad.png").write_bytes(b"no picture")
     whole = pack(root, tmp_path / "whole", skip=True)
     with pytest.raises(StoppedError):
@@ -367,7 +372,7 @@ def test_what_an_interruption_left_is_gone_on_with_as_far_as_it_is_whole(
         left -= 1
     elif harm == "rows missing":
         kept = sum(not line.startswith(b"-") for line in lines[1:11])
-        os.truncate(partial, packed.HEADER + kept * row + 1)
+        os.truncate(partial, pack_file.HEADER + kept * row + 1)
         left = 10
     elif harm == "foreign line":
         journal.write_bytes(b"".join([*lines[:6], b"\x00\xff\n", *lines[6:]]))
@@ -402,6 +407,44 @@ def test_a_few_pictures_per_core_are_ahead_of_those_written(root: Path) -> None:
     assert len(read) < 100
 
 
+def test_what_a_kill_left_beside_a_finished_pack_is_removed_by_the_next_call(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = pack(root, tmp_path)
+    (root / "cat" / "new.png").write_bytes(next((root / "cat").iterdir()).read_bytes())
+    monkeypatch.setattr(packed, "sync_folder", stopped)
+    with pytest.raises(StoppedError):
+        pack(root, tmp_path)
+    monkeypatch.undo()
+    whole = next(path for path in stale.parent.glob("*.safetensors") if path != stale)
+    assert whole.with_name(f"{whole.name}.journal").exists()
+    assert pack(root, tmp_path) == whole
+    assert [path.name for path in stale.parent.iterdir() if not path.name.startswith(".")] == [whole.name]
+
+
+def test_what_the_machine_does_wrong_is_no_fault_of_a_picture(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+    for error in (
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.EIO, "Input/output error"),
+        MemoryError(),
+    ):
+
+        def failing(path: Path, error: Exception = error) -> bytes:
+            if path.name.startswith("7ü"):
+                raise error
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", failing)
+        said = refusal(root, tmp_path, skip=True)
+        assert ".png could not be read, for the machine failed (" in said
+        assert not list((tmp_path / "packed").glob("*.safetensors"))
+    monkeypatch.undo()
+    assert_equal(load(root, tmp_path / "elsewhere", skip=True), load(root, tmp_path, skip=True))
+
+
 def test_two_processes_do_not_pack_the_same_at_once(root: Path, tmp_path: Path) -> None:
     said: list[str] = []
 
@@ -432,7 +475,7 @@ def test_a_disk_without_room_is_refused_in_advance_and_one_that_fills_up_is_gone
     room = shutil.disk_usage(small_disk)
     other = small_disk / "other"
     other.write_bytes(bytes(700_000))
-    monkeypatch.setattr(packed, "GROUP", 10)
+    monkeypatch.setattr(pack_journal, "GROUP", 10)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: room)
         assert "could not be packed (no space left): make room" in refusal(root, small_disk, stored=64)
@@ -441,7 +484,7 @@ def test_a_disk_without_room_is_refused_in_advance_and_one_that_fills_up_is_gone
     seen: list[int] = []
     path = pack(root, small_disk, lambda done, total: seen.append(done), stored=64)
     assert seen[0] >= 10
-    packed.verify(path)
+    pack_file.verify(path)
 
 
 def test_a_place_that_cannot_be_written_to_is_named(root: Path, tmp_path: Path) -> None:
@@ -475,12 +518,12 @@ def flip(path: Path, at: int) -> None:
 def test_a_flipped_pixel_is_found_and_its_picture_named(root: Path, tmp_path: Path) -> None:
     path = pack(root, tmp_path)
     for row in (44, 40, 0):  # the first one is named
-        flip(path, packed.HEADER + row * 3 * SIDE * SIDE + 5)
+        flip(path, pack_file.HEADER + row * 3 * SIDE * SIDE + 5)
         folder = folder_of(root)
         found = catalog.find("folder", folder).pictures(tmp_path)  # type: ignore[misc]
         names = [*found["train"].names, *found["test"].names]
         with pytest.raises(UserError) as caught:
-            packed.verify(path)
+            pack_file.verify(path)
         assert f"the pixels of {names[row]} have changed" in str(caught.value)
 
 
@@ -488,9 +531,9 @@ def test_a_flipped_pixel_is_found_and_its_picture_named(root: Path, tmp_path: Pa
 def test_a_flipped_byte_elsewhere_is_found_before_an_image_is_used(place: str, root: Path, tmp_path: Path) -> None:
     path = pack(root, tmp_path)
     content = path.read_bytes()
-    end = packed.HEADER + 45 * 3 * SIDE * SIDE
+    end = pack_file.HEADER + 45 * 3 * SIDE * SIDE
     flip(path, {"header": 12, "labels": end + 3, "end": len(content) - 1, "key": content.index(b"place") + 12}[place])
-    for use in (lambda: load(root, tmp_path), lambda: packed.verify(path), lambda: pack(root, tmp_path)):
+    for use in (lambda: load(root, tmp_path), lambda: pack_file.verify(path), lambda: pack(root, tmp_path)):
         with pytest.raises(UserError, match=r"is no pack of ssl_bench or is damaged \(.*remove it and pack"):
             use()
 
@@ -505,7 +548,7 @@ def test_a_file_that_is_no_whole_pack_is_refused(kind: str, root: Path, tmp_path
         save_file({"train.images": torch.zeros(3)}, path)
     else:
         path.write_bytes({"cut": content[:-100], "longer": content + b"x", "empty": b"", "text": b"x" * 9999}[kind])
-    for use in (lambda: load(root, tmp_path), lambda: packed.verify(path)):
+    for use in (lambda: load(root, tmp_path), lambda: pack_file.verify(path)):
         with pytest.raises(UserError, match=r"is no pack of ssl_bench or is damaged \(.*remove it and pack"):
             use()
 

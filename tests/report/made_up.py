@@ -12,7 +12,7 @@ import numpy as np
 
 from ssl_bench.config import compose_cells
 from ssl_bench.experiments import Cell, find
-from ssl_bench.results.fingerprint import fingerprint
+from ssl_bench.results.fingerprint import fingerprint_of_record
 
 TEST_IMAGES = 400
 PROTOCOLS = ("knn1", "knn200", "knn1_100labels", "linear")
@@ -62,9 +62,7 @@ def record(cell: Cell, config: Mapping[str, Any], *, percent: float | None = Non
         "config": copy.deepcopy(dict(config)),
         **other,
     }
-    found["fingerprint"] = fingerprint(
-        found["config"], data_digest=found["data_digest"] + str(found["numerics"]), precision=found["precision"]
-    )
+    found["fingerprint"] = fingerprint_of_record(found)
     return found
 
 

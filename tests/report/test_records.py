@@ -120,7 +120,10 @@ def test_a_record_in_a_folder_of_another_run_and_one_with_impossible_figures_are
     foreign.parent.mkdir()
     foreign.write_text(json.dumps(made[2][0]), encoding="utf-8")
     keep(tmp_path, [record(made[0][1], made[1][1], percent=float("nan"))])
+    borrowed = {**made[2][0], "config": made[1][1]}
+    keep(tmp_path, [borrowed])
     said = "\n".join(read(tmp_path, None).skipped)
+    assert "its configuration, data or precision is that of another run" in said
     assert f"it belongs to run {made[2][0]['fingerprint']}" in said
     assert "its knn1 is nan" in said
     assert not any(run.record for run in matched(made, tmp_path))

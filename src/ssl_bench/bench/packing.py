@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import shutil
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -118,7 +117,7 @@ def decode(path: str, side: int) -> int:
 
 
 def _decoded(path: str, side: int) -> NDArray[np.uint8]:
-    return np.asarray(readers.squashed(Path(path).read_bytes(), side, threading.Lock())[0])
+    return np.asarray(readers.squashed(Path(path).read_bytes(), side)[0])
 
 
 class Decoding(Dataset[Tensor]):

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ssl_bench.bench.measurement import Measurement
 from ssl_bench.errors import UserError
-from ssl_bench.results.files import write_text, write_whole
+from ssl_bench.files import write_text, write_whole
 from ssl_bench.results.record import code_version, environment
 
 COLUMNS = (

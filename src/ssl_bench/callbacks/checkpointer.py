@@ -15,7 +15,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from ssl_bench.batch import Batch
 from ssl_bench.distributed import largest, on_first, rank, world_size
 from ssl_bench.errors import UserError
-from ssl_bench.results.files import write_whole
+from ssl_bench.files import write_whole
 
 ASK_EVERY = 10  # steps between agreements on stopping and saving, on several GPUs
 

@@ -186,8 +186,8 @@ def pack(config: Config, settings: Settings) -> int:
 
 def verify(config: Config, settings: Settings) -> int:
     """Read everything again and compare it with what is known; 1 if something is wrong."""
-    from ssl_bench.build import build_dataset
-    from ssl_bench.data import places
+    from ssl_bench.build import build_dataset, build_folder
+    from ssl_bench.data import packed, places
     from ssl_bench.data.verify import findings
 
     dataset, data_dir = build_dataset(config), Path(config["data_dir"])
@@ -195,8 +195,9 @@ def verify(config: Config, settings: Settings) -> int:
     if not files:
         remedy = places.missing(dataset.name, data_dir)
         raise UserError(f"There is no {dataset.name} for data_dir={data_dir} to verify: {remedy}.")
-    wrong = 0
-    for finding in findings(dataset, data_dir, files, _names(config, dataset.classes)):
+    folder, wrong = build_folder(config), 0
+    pack = packed.finished(dataset, folder, data_dir) if folder else None
+    for finding in findings(dataset, data_dir, files, _names(config, dataset.classes), pack):
         print(finding, flush=True)
         wrong += finding.holds is False
     print(f"{dataset.name}: {f'{wrong} of these are wrong' if wrong else 'all is right'}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ssl_bench.data import catalog, places
+from ssl_bench.data import catalog, pack_file, places
 from ssl_bench.data.catalog import DATASETS, Dataset
 from ssl_bench.data.images import Images, contradictions, keys, twins
 from ssl_bench.data.readers.fashion_mnist import DEBIAN
@@ -41,14 +40,16 @@ class Finding:
         return f"{ {True: '✓', False: '✗', None: '·'}[self.holds] } {self.text}"
 
 
-def findings(dataset: Dataset, data_dir: Path, files: Sequence[Path], names: Sequence[str]) -> Iterator[Finding]:
+def findings(
+    dataset: Dataset, data_dir: Path, files: Sequence[Path], names: Sequence[str], pack: Path | None = None
+) -> Iterator[Finding]:
     """Check everything, the quick things first; what cannot be read ends the check.
 
-    files: what `places.found` gave. names: of the classes.
+    files: what `places.found` gave. names: of the classes. pack: that the dataset is read from, if it is.
     """
     yield from (Finding(None, note) for note in dataset.notes)
     yield from _archives(() if dataset.name == "folder" else files)
-    yield from _packs(dataset, data_dir)
+    yield from _packs(dataset, data_dir, pack)
     try:
         splits = catalog.load(dataset, data_dir)
     except UserError as error:
@@ -91,12 +92,13 @@ def _archives(files: Sequence[Path]) -> Iterator[Finding]:
             )
 
 
-def _packs(dataset: Dataset, data_dir: Path) -> Iterator[Finding]:
-    found = places.packs(dataset.name, data_dir)
-    packed = importlib.import_module("ssl_bench.data.packed") if found else None
-    for path in found:
+def _packs(dataset: Dataset, data_dir: Path, own: Path | None) -> Iterator[Finding]:
+    for path in places.packs(dataset.name, data_dir):
+        if path != own:
+            yield Finding(None, f"{path} is not what these pictures are read from, and was not looked into")
+            continue
         try:
-            packed.verify(path)  # type: ignore[union-attr]
+            pack_file.verify(path)
             yield Finding(True, f"{path} is whole: all checksums hold")
         except UserError as error:
             yield Finding(False, str(error))
@@ -176,16 +178,16 @@ def _identical(dataset: Dataset, splits: dict[str, Images]) -> Iterator[Finding]
     """Images twice where they should not be: to be mended in one's own folder, a property of a published dataset."""
     train, test = splits["train"], splits["test"]
     known = keys(train)
-    fault = False if dataset.name == "folder" else None
+    fault, mend = (False, "; remove one of each two") if dataset.name == "folder" else (None, "")
     if repeated := twins(known, keys(test)):
         pair = f"{test.name(repeated[0][1])} and {train.name(repeated[0][0])} of train"
         of = f"{len(repeated):,} of {len(test):,} test images"
-        yield Finding(fault, f"{of} are in train as well, pixel for pixel, such as {pair}")
+        yield Finding(fault, f"{of} are in train as well, pixel for pixel, such as {pair}{mend}")
     else:
         yield Finding(True, "no test image is in train as well")
     if contradictory := contradictions(known, train.labels):
         one, other = (train.name(row) for row in contradictory[0])
         said = f"{len(contradictory):,} images equal another one of a different class, such as {one} and {other}"
-        yield Finding(fault, f"train: {said}")
+        yield Finding(fault, f"train: {said}{mend}")
     elif dataset.classes:
         yield Finding(True, "train: no two classes share an image")

@@ -15,10 +15,10 @@ from typing import Any
 
 from ssl_bench import experiments
 from ssl_bench.errors import UserError
+from ssl_bench.files import write_text
 from ssl_bench.options import near_or_all, options_in, read_settings, settings_text
 from ssl_bench.report import calibration, comparison, configurations, records, render
 from ssl_bench.report.records import Run
-from ssl_bench.results.files import write_text
 
 Config = dict[str, Any]
 OTHERS = {"table1": "ssl_bench.report.datasets", "wandb": "ssl_bench.report.dashboard"}  # with words of their own

@@ -14,8 +14,8 @@ from typing import Any
 import ssl_bench
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
+from ssl_bench.files import write_text
 from ssl_bench.options import CONF
-from ssl_bench.results.files import write_text
 
 Config = dict[str, Any]
 KINDS = 500  # are remembered, the latest

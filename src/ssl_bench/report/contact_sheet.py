@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ssl_bench.augment.views import ViewGroup
-from ssl_bench.results.files import write_whole
+from ssl_bench.files import write_whole
 
 Pixels = NDArray[np.uint8]  # [S, S, 3]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.experiments import Experiment
+from ssl_bench.files import write_whole
 from ssl_bench.report.comparison import epochs, passes_per_epoch, reference
 from ssl_bench.report.palette import row_colours
 from ssl_bench.report.records import Run, absent, command, provenance
 from ssl_bench.report.statistics import FEWEST, mean_and_spread
 from ssl_bench.report.tables import NAMES
-from ssl_bench.results.files import write_whole
 
 # Dashes and marks of every method, the same in every picture; colours are the palette's.
 DOTTED, DASHED, MIXED, LONG = (0, (1, 1.4)), (0, (5, 2)), (0, (6, 2, 1, 2)), (0, (9, 2))

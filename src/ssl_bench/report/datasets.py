@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssl_bench.data.catalog import DATASETS
 from ssl_bench.data.readers import stl10
-from ssl_bench.results.files import write_text
+from ssl_bench.files import write_text
 
 # The paper's five, then those that need no download or next to none.
 NAMES = {

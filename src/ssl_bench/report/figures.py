@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ssl_bench.results.files import write_whole
+from ssl_bench.files import write_whole
 
 PERPLEXITY = 30.0
 LEGEND_CLASSES = 20  # more names than that nobody reads

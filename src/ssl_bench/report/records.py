@@ -13,7 +13,7 @@ from typing import Any
 
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
-from ssl_bench.results.fingerprint import configuration_key
+from ssl_bench.results.fingerprint import configuration_key, fingerprint_of_record
 
 Record = dict[str, Any]
 # What every record has, of those that a table or figure reads.
@@ -113,6 +113,8 @@ def _checked(record: Any, name: str) -> Record:
             raise ValueError(f"it has no {key}" if record.get(key) is None else f"its {key} is no {kind.__name__}")
     if record["fingerprint"] != name:
         raise ValueError(f"it belongs to run {record['fingerprint']}")
+    if fingerprint_of_record(record) != name:
+        raise ValueError("its configuration, data or precision is that of another run")
     if record["evaluated"] not in record["results"]:
         raise ValueError(f"it has no results of {record['evaluated']}, the network evaluated")
     for scores in record["results"].values():

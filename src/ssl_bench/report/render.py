@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssl_bench.files import write_whole
 from ssl_bench.report.comparison import Entry, Table
-from ssl_bench.results.files import write_whole
 
 LATEX = {
     "\\": r"\textbackslash{}",

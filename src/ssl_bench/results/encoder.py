@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ssl_bench.augment.views import CleanView
 from ssl_bench.errors import UserError
+from ssl_bench.files import write_whole
 from ssl_bench.nn.backbone import build_backbone
-from ssl_bench.results.files import write_whole
 
 
 class Encoder(nn.Module):

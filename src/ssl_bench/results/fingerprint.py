@@ -57,22 +57,41 @@ LEFT_OUT = (
 NEUTRAL: dict[str, Any] = {}
 
 
-def fingerprint(config: Mapping[str, Any], *, data_digest: str, precision: str, statistics_shares: int = 1) -> str:
+def fingerprint(
+    config: Mapping[str, Any],
+    *,
+    data_digest: str,
+    precision: str,
+    statistics_shares: int = 1,
+    numerics: int | None = None,
+) -> str:
     """Twelve hexadecimal digits naming a run.
 
     config: resolved; data_digest: of the images and labels read; precision: as resolved for the device;
-    statistics_shares: parts of the global batch that BatchNorm takes statistics of, 1 where it takes them of all.
+    statistics_shares: parts of the global batch that BatchNorm takes statistics of, 1 where it takes them of all;
+    numerics: of the code that computed, None for this one.
     """
     leaves = dict(_leaves(config))
     for key, neutral in NEUTRAL.items():
         if leaves.get(key) == neutral:
             leaves.pop(key, None)
     leaves["trainer.precision"] = precision
-    identity = {"config": leaves, "data": data_digest, "numerics": NUMERICS}
+    identity = {"config": leaves, "data": data_digest, "numerics": NUMERICS if numerics is None else numerics}
     if statistics_shares > 1:
         identity["statistics_shares"] = statistics_shares
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def fingerprint_of_record(record: Mapping[str, Any]) -> str:
+    """The name of the run that a record says it is of, by all else that it says."""
+    return fingerprint(
+        record["config"],
+        data_digest=record["data_digest"],
+        precision=record["precision"],
+        statistics_shares=1 if record["batch_statistics"] == "global" else record["processes"],
+        numerics=record["numerics"],
+    )
 
 
 def configuration_key(config: Mapping[str, Any]) -> str:

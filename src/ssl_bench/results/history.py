@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_bench.results.files import write_text
+from ssl_bench.files import write_text
 
 Row = dict[str, float]
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import ssl_bench
-from ssl_bench.results.files import write_text
+from ssl_bench.files import write_text
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn")
 

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ssl_bench.errors import UserError
-from ssl_bench.results.files import write_text
+from ssl_bench.files import write_text
 
 
 class Busy(UserError):  # noqa: N818 (nothing is wrong)

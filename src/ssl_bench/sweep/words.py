@@ -12,7 +12,7 @@ from ssl_bench import experiments
 from ssl_bench.config import Config, compose_cells
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
-from ssl_bench.launch import cores
+from ssl_bench.machine import cores
 from ssl_bench.options import GROUPS, comments, nearest, options_in, read_settings
 from ssl_bench.report.configurations import configurations, remembered
 

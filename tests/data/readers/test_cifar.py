@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import pickle
+import resource
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,8 @@ def hostile(tmp_path: Path) -> dict[str, bytes]:
         "persistent": b"(S'x'\nQ.",
         "extension": b"\x80\x02\x82\x01.",
         "a memo beyond any memory": b"\x80\x02]r\xff\xff\xff\xff.",
+        "a memo that fills the memory": b"\x80\x02}r" + (60_000_000).to_bytes(4, "little") + b".",
+        "a promised array": b"\x80\x05\x96\0\0\0\x40\0\0\0\0.",
         "promised bytes": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
         "a list that holds itself": b"\x80\x02]q\0h\0a.",
         "labels that hold themselves": honest.replace(b"labels](K\x03", b"labels]q\0(h\0"),
@@ -177,7 +180,9 @@ def test_a_hostile_or_damaged_pickle_does_nothing_but_raise_an_error(what: str, 
     unpacked(tmp_path, files("cifar-10-python"))
     path = tmp_path / "cifar-10-batches-py" / "data_batch_4"
     path.write_bytes(hostile(tmp_path)[what])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sentence = refusal("cifar-10-python", tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
     assert "data_batch_4" in sentence
     assert "replace it with an intact copy" in sentence
     assert not (tmp_path / "harm").exists()

@@ -190,3 +190,25 @@ def test_several_threads_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) ->
     found = decode_all(list(content), content.__getitem__, side=9, skip=False, max_pixels=100)
     assert found.images[:, 0, 0, 0].tolist() == list(range(200))
     assert found.images.is_contiguous()
+
+
+@pytest.mark.parametrize(("threads", "most"), [(2, 2), (4, 1)])
+def test_all_threads_together_decode_no_more_than_one_large_picture(
+    threads: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "LARGE", 100)
+    at_work, seen = list[int](), list[int]()
+    convert = pictures.in_colour
+
+    def watched(image: Image.Image) -> Image.Image:
+        at_work.append(1)
+        seen.append(len(at_work))
+        time.sleep(0.01)
+        at_work.pop()
+        return convert(image)
+
+    monkeypatch.setattr(pictures, "in_colour", watched)
+    content = encoded(Image.new("RGB", (6, 6)), "PNG")  # 36 pixels
+    names = [str(number) for number in range(80)]
+    assert len(list(pictures.decoded(names, lambda _: content, side=4, max_pixels=10**6, threads=threads))) == 80
+    assert max(seen) == most

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import pickletools
 from io import BytesIO
 from typing import Any
 
@@ -65,6 +66,20 @@ class _Unpickler(pickle.Unpickler):
         return KNOWN[module, name]
 
 
+def _check(content: bytes) -> None:
+    """Errors for a pickle that would take more memory than it has bytes, before any is taken.
+
+    One that promises more bytes than follow ends the walk over its instructions; what it remembers it is to number in
+    turn, as every pickler does (from 0 or, in Python 2, from 1), for a number takes the memory of all below it.
+    """
+    remembered = 0
+    for instruction, argument, _ in pickletools.genops(content):
+        if instruction.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            remembered += 1
+            if int(argument or 0) > remembered:
+                raise pickle.UnpicklingError(f"a memo numbered {argument} where {remembered} is the largest")
+
+
 def read_pickle(content: bytes) -> dict[str, Any]:
     """The dict in a pickle of Python 2 or 3, its arrays as u8 (read only), its texts as bytes or str.
 
@@ -72,6 +87,7 @@ def read_pickle(content: bytes) -> dict[str, Any]:
         ValueError: it holds anything else, or is damaged.
     """
     try:
+        _check(content)
         found = _Unpickler(BytesIO(content), encoding="bytes").load()
         return {
             key.decode() if isinstance(key, bytes) else key: value.values if type(value) is _Array else value

@@ -74,7 +74,7 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
     if folder.test_root is None:
         rest, test = hold_out(train.labels, TEST_FRACTION, SPLIT_SEED)
         return classes, {"train": train.rows(rest), "test": train.rows(test)}
-    found = _pictures(Path(folder.test_root))
+    found = pictures_below(Path(folder.test_root))
     unknown = sorted({_class(name) for name in found} - {*classes})
     if unknown:
         place = f"the class {unknown[0]!r}" if unknown[0] else "pictures without a class"
@@ -99,7 +99,7 @@ def read_listing(listing: Listing, folder: Folder) -> Images:
 
 def restricted(root: Path, classes: Collection[str]) -> Listing:
     """The pictures of ``classes`` below ``root``; raises UserError if a class has none."""
-    found = [name for wnid in classes if (root / wnid).is_dir() for name in _pictures(root / wnid, f"{wnid}/")]
+    found = [name for wnid in classes if (root / wnid).is_dir() for name in pictures_below(root / wnid, f"{wnid}/")]
     return of_classes(root, found, classes)
 
 
@@ -124,13 +124,13 @@ def _class(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _pictures(root: Path, prefix: str = "") -> list[str]:
+def pictures_below(root: Path, prefix: str = "") -> list[str]:
     """Paths below ``root`` of all pictures, sorted alike on every machine; links are followed."""
     return _pictures_and_empty(root, prefix)[0]
 
 
 def _pictures_and_empty(root: Path, prefix: str = "") -> tuple[list[str], list[str]]:
-    """`_pictures`, and the folders without one."""
+    """``pictures_below``, and the folders without one."""
     found: list[str] = []
     empty: list[str] = []
 

@@ -7,14 +7,15 @@ antialiasing; the height and width that it had are kept beside it, so that views
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from ssl_bench.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+OF_THE_FILE = (errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM)
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 ADVICE = (
     "mend or remove it, leave such pictures out by dataset.on_error=skip, or allow large ones by dataset.max_pixels"
@@ -55,7 +57,7 @@ class Picture(NamedTuple):
     hash: bytes  # of the pixels
 
 
-LARGE = 1 << 24  # pixels; of larger pictures one at a time is decoded, for each takes up to a gibibyte
+LARGE = 1 << 24  # pixels that all threads together decode, but for one larger picture at a time: 16 bytes each or so
 TURN = 8  # pictures that a thread decodes before it hands them on
 AHEAD = 2  # turns per thread that are begun before they are asked for
 
@@ -72,45 +74,69 @@ def decoded(
 
     def one(name: str, pixels: NDArray[np.uint8]) -> Picture | str:
         try:
-            image, size = squashed(read(name), side, alone)
+            image, size = squashed(read(name), side, lambda size: alone if size > LARGE // threads else nullcontext())
             for plane, band in zip(pixels, image.split(), strict=True):
                 plane[:] = band
             return Picture(pixels, size, hash_of(pixels))
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            return f"it has more than {max_pixels} pixels"
         # Decoders stumble over damaged files anywhere, with errors of every kind.
         except Exception as error:
-            return " ".join(str(error).split()).partition(" <_io")[0] or type(error).__name__
+            return fault(name, error, max_pixels)
 
     def several(turn: Sequence[str], block: NDArray[np.uint8]) -> list[Picture | str]:
         return [one(name, pixels) for name, pixels in zip(turn, block, strict=False)]
 
-    limit = Image.MAX_IMAGE_PIXELS
+    with limited(max_pixels), ThreadPoolExecutor(threads) as pool:
+        turns = (names[first : first + TURN] for first in range(0, len(names), TURN))
+        spare = [np.empty((TURN, 3, side, side), np.uint8) for _ in range(AHEAD * threads + 1)]
+        underway = deque[tuple[Future[list[Picture | str]], NDArray[np.uint8]]]()
+
+        def begin(count: int) -> None:
+            for turn in itertools.islice(turns, count):
+                block = spare.pop()
+                underway.append((pool.submit(several, turn, block), block))
+
+        try:
+            begin(AHEAD * threads)
+            while underway:
+                begun, block = underway.popleft()
+                found = begun.result()
+                begin(1)
+                yield from found
+                spare.append(block)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def limited(max_pixels: int) -> Iterator[None]:
+    """Let PIL refuse a picture with more pixels before it is decoded."""
+    before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            turns = (names[first : first + TURN] for first in range(0, len(names), TURN))
-            spare = [np.empty((TURN, 3, side, side), np.uint8) for _ in range(AHEAD * threads + 1)]
-            underway = deque[tuple[Future[list[Picture | str]], NDArray[np.uint8]]]()
-
-            def begin(count: int) -> None:
-                for turn in itertools.islice(turns, count):
-                    block = spare.pop()
-                    underway.append((pool.submit(several, turn, block), block))
-
-            try:
-                begin(AHEAD * threads)
-                while underway:
-                    begun, block = underway.popleft()
-                    found = begun.result()
-                    begin(1)
-                    yield from found
-                    spare.append(block)
-            finally:
-                pool.shutdown(cancel_futures=True)
+            yield
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def fault(name: str, error: Exception, max_pixels: int) -> str:
+    """What is wrong with the picture ``name``, whose reading ended with ``error``.
+
+    Raises:
+        UserError: nothing is known to be wrong with it, for the machine failed.
+    """
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"it has more than {max_pixels} pixels"
+    said = " ".join(str(error).split()).partition(" <_io")[0] or type(error).__name__
+    # PIL's own complaints have no errno.
+    of_the_file = not isinstance(error, OSError) or error.errno in (None, *OF_THE_FILE)
+    if isinstance(error, MemoryError) or not of_the_file:
+        raise UserError(
+            f"{name} could not be read, for the machine failed ({said}): the picture may be whole; mend the cause and "
+            "run the same command again."
+        ) from error
+    return said
 
 
 def decode_all(
@@ -153,26 +179,29 @@ def broken(name: str, reason: str, advice: str = ADVICE) -> UserError:
     return UserError(f"{name} cannot be read as a picture: {reason}; {advice}.")
 
 
-def squashed(content: bytes, side: int, alone: threading.Lock) -> tuple[Image.Image, tuple[int, int]]:
+def squashed(
+    content: bytes, side: int, turn: Callable[[int], AbstractContextManager[object]] = nullcontext
+) -> tuple[Image.Image, tuple[int, int]]:
     """The picture in a file's bytes, of ``side`` × ``side`` pixels, and the height and width that it is shown with.
 
-    Whoever decodes a LARGE one holds ``alone``. Raises what PIL raises, which may be anything.
+    A picture of so many pixels is decoded within ``turn(pixels)``. Raises what PIL raises, which may be anything.
     """
     with Image.open(BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
-        with alone if width * height > LARGE else nullcontext():
+        with turn(width * height):
             image.draft(None, (2 * side, 2 * side))  # a JPEG may be decoded smaller, yet twice as large as wanted
             if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
                 height, width = width, height
             ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies what need not be turned
-            colour = _colour(image)
+            colour = in_colour(image)
             if colour.size != (side, side):
                 colour = colour.resize((side, side), Image.Resampling.BILINEAR)
             colour.load()
             return colour, (height, width)
 
 
-def _colour(image: Image.Image) -> Image.Image:
+def in_colour(image: Image.Image) -> Image.Image:
+    """As RGB, with transparent parts over white."""
     if image.mode.startswith("I"):  # 16 bits of gray
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.has_transparency_data:

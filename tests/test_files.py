@@ -15,7 +15,7 @@ import torch
 
 from ssl_bench.callbacks.checkpointer import WholeCheckpointIO
 from ssl_bench.errors import UserError
-from ssl_bench.results.files import write_text, write_whole
+from ssl_bench.files import write_text, write_whole
 
 
 @pytest.fixture

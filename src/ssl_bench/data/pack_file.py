@@ -1,0 +1,200 @@
+"""The file that packed pictures lie in: how it is finished, read and verified; nothing of where the pictures come from.
+
+It is in the official safetensors format: a header of JSON, then tensors, for the splits ``train`` and ``test``:
+
+    <split>.images  u8 [M, 3, S, S]    <split>.labels  int64 [M]       <split>.sizes    int64 [M, 2], of the originals
+    <split>.hashes  u8 [M, 16]         <split>.names   u8, JSON [M]    <split>.skipped  u8, JSON, names and reasons
+
+``hashes`` are the first 16 bytes of SHA-256 over the pixels of each image, and the header has a BLAKE2b-128 over itself
+and all tensors but the images. Rows, one for each image, are numbered through both splits and begin behind the header.
+
+Shapes: M images of a split, S × S pixels as kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssl_bench.data.images import HASH_BYTES, hash_of
+from ssl_bench.errors import UserError
+from ssl_bench.machine import cores
+
+SPLITS = ("train", "test")
+HEADER = 4096  # bytes before the first image, a page
+LENGTH = 8  # bytes that tell the length of the JSON
+TYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I64": np.dtype("<i8")}
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """What is known of the images of a split, beside their pixels."""
+
+    labels: NDArray[np.int64]  # [M]
+    sizes: NDArray[np.int64]  # [M, 2]
+    hashes: NDArray[np.uint8]  # [M, HASH_BYTES]
+    names: list[str]
+    skipped: list[tuple[str, str]]  # names of pictures that have no row, and why
+
+
+def finish(rows: BinaryIO, side: int, parts: Mapping[str, Part], about: dict[str, Any]) -> None:
+    """Append the parts to the rows, then write the header, and make all of it durable.
+
+    rows: open at the end of the last row. side: S. about: what else the header is to say.
+    """
+    row_bytes = 3 * side**2
+    layout: dict[str, tuple[str, list[int], int]] = {}  # type, shape, bytes
+    numbers: dict[str, NDArray[Any]] = {}
+    texts: dict[str, NDArray[Any]] = {}
+    count = 0
+    for split in SPLITS:
+        part = parts[split]
+        m = len(part.labels)
+        layout[f"{split}.images"] = ("U8", [m, 3, side, side], m * row_bytes)
+        numbers |= {f"{split}.labels": part.labels, f"{split}.sizes": part.sizes}
+        texts |= {f"{split}.hashes": part.hashes, f"{split}.names": _text(part.names)}
+        texts[f"{split}.skipped"] = _text(part.skipped)
+        count += m
+    filler = np.zeros(-count * row_bytes % 8, np.uint8)  # whole numbers begin at multiples of their length
+    tail = {"filler": filler, **numbers, **texts}
+    for name, values in tail.items():
+        code = next(code for code, kind in TYPES.items() if kind == values.dtype)
+        layout[name] = (code, list(values.shape), values.nbytes)
+    content = b"".join(values.astype(values.dtype.newbyteorder("<")).tobytes() for values in tail.values())
+    tensors, at = {}, 0
+    for name, (code, shape, size) in layout.items():
+        tensors[name] = {"dtype": code, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    about = {**about, "checksum": _checksum(about, tensors, content)}
+    header = json.dumps({"__metadata__": {"ssl_bench": json.dumps(about)}, **tensors}).encode().ljust(HEADER - LENGTH)
+    assert len(header) == HEADER - LENGTH
+    rows.write(content)
+    rows.flush()
+    os.fsync(rows.fileno())
+    rows.seek(0)
+    rows.write(len(header).to_bytes(LENGTH, "little") + header)
+    rows.flush()
+    os.fsync(rows.fileno())
+
+
+def _text(value: Any) -> NDArray[Any]:
+    # Names may hold bytes that are no UTF-8, which Python keeps as lone surrogates: JSON in ASCII holds them too.
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def _checksum(about: Mapping[str, Any], tensors: Mapping[str, Any], content: bytes) -> str:
+    said = {name: value for name, value in about.items() if name != "checksum"}
+    state = hashlib.blake2b(json.dumps([said, tensors]).encode(), digest_size=HASH_BYTES)
+    state.update(content)
+    return state.hexdigest()
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+class PackFile:
+    """A finished file, mapped and checked but for its pixels; UserError if it is damaged or none of ours."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            length = int.from_bytes(self._map[:LENGTH], "little")
+            header = json.loads(self._map[LENGTH : LENGTH + length]) if length + LENGTH == HEADER else {}
+            self.about: dict[str, Any] = json.loads(header.pop("__metadata__")["ssl_bench"])
+            self._tensors: dict[str, Any] = header
+            end = max(entry["data_offsets"][1] for entry in header.values())
+            begin = max(header[f"{split}.images"]["data_offsets"][1] for split in SPLITS)
+            if len(self._map) != HEADER + end:
+                raise ValueError(f"it has {len(self._map):,} bytes where {HEADER + end:,} are expected")
+            if _checksum(self.about, header, self._map[HEADER + begin :]) != self.about["checksum"]:
+                raise ValueError("its labels, sizes or names have changed")
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            plain = type(error) is ValueError
+            raise damaged(path, str(error) if plain else "it has not the header of a pack") from None
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A tensor that is no image, copied out of the file."""
+        entry = self._tensors[name]
+        begin, end = entry["data_offsets"]
+        values: NDArray[Any] = np.frombuffer(self._map[HEADER + begin : HEADER + end], dtype=TYPES[entry["dtype"]])
+        native: NDArray[Any] = values.astype(values.dtype.newbyteorder("=")).reshape(entry["shape"])
+        return native
+
+    def text(self, name: str) -> Any:
+        return json.loads(self.array(name).tobytes())
+
+    def images(self, split: str) -> Tensor:
+        """u8 [M, 3, S, S], the file's own memory: shared, not to be written to, and read when it is looked at."""
+        entry = self._tensors[f"{split}.images"]
+        begin, end = entry["data_offsets"]
+        if begin == end:
+            return torch.empty(entry["shape"], dtype=torch.uint8)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            flat = torch.frombuffer(self._map, dtype=torch.uint8, count=end - begin, offset=HEADER + begin)
+        return flat.view(entry["shape"])
+
+    # Rows are numbered through both splits.
+
+    @cached_property
+    def _hashes(self) -> NDArray[Any]:
+        return np.concatenate([self.array(f"{split}.hashes") for split in SPLITS])
+
+    @property
+    def rows(self) -> int:
+        return len(self._hashes)
+
+    def hash(self, row: int) -> bytes:
+        return bytes(self._hashes[row])
+
+    def pixels(self, row: int) -> memoryview:
+        size = int(np.prod(self._tensors["train.images"]["shape"][1:]))
+        return memoryview(self._map)[HEADER + row * size : HEADER + (row + 1) * size]
+
+    def name(self, row: int) -> str:
+        return str([name for split in SPLITS for name in self.text(f"{split}.names")][row])
+
+
+def verify(path: Path) -> None:
+    """Read all of a pack and compare it with its checksums.
+
+    Raises:
+        UserError: it is damaged, at the first image that is named; or it is no pack.
+    """
+    found = PackFile(path)
+
+    def wrong(rows: range) -> int | None:
+        for row in rows:
+            if hash_of(np.frombuffer(found.pixels(row), np.uint8)) != found.hash(row):
+                return row
+        return None
+
+    blocks = [range(first, min(first + 64, found.rows)) for first in range(0, found.rows, 64)]
+    with ThreadPoolExecutor(cores()) as pool:
+        for row in pool.map(wrong, blocks):
+            if row is not None:
+                pool.shutdown(cancel_futures=True)
+                raise damaged(path, f"the pixels of {found.name(row)} have changed")
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} is no pack of ssl_bench or is damaged ({reason}): remove it and pack the pictures anew.")

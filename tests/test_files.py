@@ -7,7 +7,8 @@ import os
 import resource
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 
 from ssl_bench.callbacks.checkpointer import WholeCheckpointIO
 from ssl_bench.errors import UserError
-from ssl_bench.files import write_text, write_whole
+from ssl_bench.files import write_text, write_together, write_whole
 
 
 @pytest.fixture
@@ -89,3 +90,42 @@ def test_the_temporary_file_stands_in_the_same_folder_under_the_same_suffix(tmp_
     assert seen[0].parent == tmp_path / "new"
     assert seen[0].suffix == ".png"
     assert seen[0].name != "picture.png"
+
+
+@pytest.mark.parametrize("moment", range(7))
+def test_files_that_belong_together_are_never_old_beside_new(moment: int, tmp_path: Path) -> None:
+    """Whatever step fails; a failure at a step leaves what a kill there would."""
+    paths = [tmp_path / "features.npy", tmp_path / "features.txt"]
+    for path in paths:
+        write_text(path, "old")
+    steps = 0
+
+    class KilledError(BaseException):
+        pass
+
+    def step(call: Callable[..., object]) -> Callable[..., object]:
+        def taken(*arguments: object, **more: object) -> object:
+            nonlocal steps
+            steps += 1
+            if steps > moment:
+                raise KilledError
+            return call(*arguments, **more)
+
+        return taken
+
+    with pytest.MonkeyPatch.context() as patch, suppress(KilledError):
+        for place, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "write_text")):
+            patch.setattr(place, name, step(getattr(place, name)))
+        write_together({path: lambda temporary: temporary.write_text("new") for path in paths})
+    left = {path.read_text() for path in paths if path.exists()}
+    assert len(left) <= 1
+    if moment < 4:  # two are written and two made durable before anything changes
+        assert [path.read_text() for path in paths] == ["old", "old"]
+
+
+def test_files_that_belong_together_are_all_replaced(tmp_path: Path) -> None:
+    paths = [tmp_path / "features.npy", tmp_path / "features.txt"]
+    for text in ("old", "new"):
+        write_together({path: lambda temporary, text=text: temporary.write_text(text) for path in paths})
+        assert [path.read_text() for path in paths] == [text, text]
+    assert sorted(tmp_path.iterdir()) == paths

@@ -48,6 +48,8 @@ from ssl_bench.sweep.grid import Entry
         (["fig2", "scale=smoke", "optimizer.lrr=1"], "option optimizer.lrr is unknown; did you mean optimizer.lr?"),
         (["fig2", "scale=smoke", "epochs=0"], "epochs=0 is not allowed"),
         (["fig2", "methods=byol"], "fig2 has no row of method=byol"),
+        (["fig2", "seeds="], "fig2 has no run at scale=cpu under these words."),
+        (["fig2", "launcher=slurm"], "launcher=slurm: say trainer.precision=bf16-mixed or 32-true, for this machine"),
     ],
 )
 def test_a_wrong_word_is_answered_in_one_sentence(
@@ -90,6 +92,14 @@ def test_what_a_sweep_has_composed_its_table_and_the_next_sweep_need_not(
     assert configurations(first.cells, lambda cells: pytest.fail("composed again"), remembered())
 
 
+def test_a_job_is_named_without_the_device_that_it_will_run_on() -> None:
+    from ssl_bench.build import resolve_precision
+
+    for precision in ("bf16-mixed", "32-true", "16-mixed"):
+        said = ["fig2", "scale=smoke", "launcher=slurm", f"trainer.precision={precision}", "trainer.accelerator=gpu"]
+        assert resolve_precision(words.read(said).configs[0]) == precision  # though there may be no GPU here
+
+
 def test_runs_at_once_divide_the_cores_unless_threads_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(words, "cores", lambda: 8)
@@ -102,7 +112,7 @@ def test_runs_at_once_divide_the_cores_unless_threads_are_said(monkeypatch: pyte
     assert threads("jobs=16") == 1
     assert threads("jobs=2", "trainer=ddp", "trainer.devices=2") == 2
     assert threads("jobs=3", "trainer.threads=5") == 5
-    assert threads("launcher=slurm", "slurm.cpus=6") == 6
+    assert threads("launcher=slurm", "trainer.precision=32-true", "slurm.cpus=6") == 6
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert threads("jobs=3") is None
 
@@ -420,7 +430,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_data_are_looked_at(
 def test_slurm_without_submitit_or_a_cluster_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = ["fig2", "scale=smoke", "launcher=slurm", f"runs_dir={tmp_path}"]
+    said = ["fig2", "scale=smoke", "launcher=slurm", "trainer.precision=bf16-mixed", f"runs_dir={tmp_path}"]
     if not any((Path(folder) / "sbatch").exists() for folder in os.environ["PATH"].split(os.pathsep)):
         assert command.main(said) == 2
         assert "slurm.cluster=slurm cannot be used here" in capsys.readouterr().err
@@ -642,6 +652,7 @@ def test_a_job_whose_time_is_up_saves_is_queued_again_and_ends_as_undisturbed(
 ) -> None:
     pytest.importorskip("submitit")
     said = ["fig2", *SMALL[:4], "epochs=40", "eval_every=40", "monitor_every=40", "trainer.threads=1"]
+    said.append("trainer.precision=bf16-mixed")
     finish(tmp_path / "whole", *said)
     process = start(tmp_path / "jobs", *said, OFTEN, "launcher=slurm", "slurm.cluster=local", "slurm.cpus=1", "jobs=1")
     gone.append(process)

@@ -227,7 +227,7 @@ def build_evaluator(config: Config, data: DataModule, clean: dict[str, Any]) -> 
 def resolve_precision(config: Config) -> str:
     """``auto`` as bf16-mixed where the device computes faster in it, else 32-true."""
     wanted: str = config["trainer"]["precision"]
-    if wanted == "16-mixed" and resolve_accelerator(config) == "cpu":
+    if wanted == "16-mixed" and config["trainer"]["accelerator"] != "gpu" and resolve_accelerator(config) == "cpu":
         raise UserError("trainer.precision=16-mixed needs a GPU: use bf16-mixed or 32-true on the CPU.")
     if wanted != "auto":
         return wanted

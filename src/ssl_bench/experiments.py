@@ -7,14 +7,16 @@ of the scale with every seed. ``show`` says how their records are presented; ``r
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from ssl_bench.errors import UserError
-from ssl_bench.options import CONF, GROUPS, nearest
+from ssl_bench.options import CONF, GROUPS, near_or_all, nearest, options_in, read_settings
+
+LISTS = ("seeds", "methods", "datasets")  # options that choose among the runs
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,53 @@ class Experiment:
     def group(self, scale: str) -> str:
         """What W&B calls the runs together, unless ``logger.group`` says otherwise."""
         return f"{self.name}-{scale}"
+
+
+def read_words(words: Iterable[str], *files: str) -> tuple[dict[str, Any], list[str]]:
+    """The options of ``files`` of conf/ as the words set them, and the other words, which are said to all runs.
+
+    ``seeds`` is a list of int or None, ``methods`` and ``datasets`` are lists of str or None.
+
+    Raises:
+        UserError: for a word that is not ``key=value``, or a value that is not allowed.
+    """
+    known = {file: options_in(file) for file in files}
+    every = [key for options in known.values() for key in options]
+    own: list[tuple[str, str]] = []
+    others: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{word} is not of the form key=value{near_or_all(word, every)}")
+        if key in every:
+            own.append((key, value))
+        else:
+            others.append(word)
+    settings: dict[str, Any] = {}
+    for file, options in known.items():
+        # A list of one looks like a number.
+        plain = [f"{key}={value}" for key, value in own if key in options and key not in LISTS]
+        settings |= read_settings(file, plain)
+    for key, value in own:
+        if key in LISTS and value != "null":
+            settings[key] = list(dict.fromkeys(item.strip() for item in value.strip("[]").split(",") if item.strip()))
+    seeds = settings["seeds"]
+    if seeds and any(not seed.isdecimal() or int(seed) >= 2**32 for seed in seeds):
+        raise UserError(
+            f"seeds={','.join(seeds)} is not allowed: seeds are whole numbers of at least 0, as in seeds=0,1,2."
+        )
+    settings["seeds"] = None if seeds is None else [int(seed) for seed in seeds]
+    return settings, others
+
+
+def passes_per_epoch(config: Mapping[str, Any]) -> int:
+    """Passes over the images that the method calls an epoch: K in CLBO's own accounting.
+
+    As ``Method.passes_per_epoch``, without building the method.
+    """
+    method = config["method"]
+    several = method.get("epoch_unit") == "teacher" and method["lookahead_batch"] == "fresh"
+    return int(method["lookahead"]) if several else 1
 
 
 def names() -> list[str]:

@@ -84,7 +84,7 @@ def test_an_empty_store_says_how_to_fill_it(store: Path, capsys: pytest.CaptureF
         (["scale=cpu"], "one table or figure at a time, not 0: name one of calibration, fig2"),
         (["table3", "fig2"], "one table or figure at a time, not 2"),
         (["table3", "scale=big"], "scale=big is not allowed"),
-        (["table3", "seeds=a"], "seeds=a: 'a' is no seed"),
+        (["table3", "seeds=a"], "seeds=a is not allowed: seeds are whole numbers"),
         (["table3", "methods=byl"], "table3 has no row of method=byl; did you mean byol?"),
         (["table3", "scale=smoke", "epochs=none"], "epochs=none is not allowed"),
         (["table3", "scale=smoke", "evaluation.protocols=[knn1]"], "table3 shows linear, which evaluation.protocols"),
@@ -136,7 +136,7 @@ def test_the_rate_of_errors_stands_under_every_table(store: Path, capsys: pytest
     (line,) = [line for line in note.splitlines() if "A/A calibration" in line]
     for n in (3, 5):
         assert f"n = {n}: knn1 " in line
-    assert "SimCLR on digits, 48 runs" in line
+    assert "SimCLR on digits at scale smoke, 48 runs" in line
 
 
 def test_configurations_are_remembered_until_conf_or_code_changes(

@@ -16,13 +16,12 @@ from typing import Any
 from ssl_bench import experiments
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
-from ssl_bench.options import near_or_all, options_in, read_settings, settings_text
+from ssl_bench.options import near_or_all, settings_text
 from ssl_bench.report import calibration, comparison, configurations, records, render
 from ssl_bench.report.records import Run
 
 Config = dict[str, Any]
 OTHERS = {"table1": "ssl_bench.report.datasets", "wandb": "ssl_bench.report.dashboard"}  # with words of their own
-LISTS = ("seeds", "methods", "datasets")
 PLACES = ("data_dir", "logger")  # change no figure, and may name a place on this machine
 
 
@@ -64,7 +63,7 @@ def report(name: str, words: Sequence[str]) -> None:
     """Render ``name`` for the choices in ``words``."""
     if name not in experiments.names() and name not in OTHERS:
         raise UserError(f"there is no table or figure {name!r}{near_or_all(name, [*experiments.names(), *OTHERS])}")
-    settings, said = read(words)
+    settings, said = experiments.read_words(words, "report.yaml")
     out = None if settings["out"] is None else Path(settings["out"])
     if name == "table1":
         _table1(out)
@@ -105,31 +104,6 @@ def _check_protocols(experiment: experiments.Experiment, config: Config) -> None
         raise UserError(
             f"{experiment.name} shows {' and '.join(left)}, which evaluation.{key} leaves out: name it there."
         )
-
-
-def read(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The options of report.yaml, lists as lists, and the words that are said to all runs."""
-    known = options_in("report.yaml")
-    own: list[str] = []
-    said: list[str] = []
-    lists: dict[str, list[str]] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(f"{word} is not of the form key=value{near_or_all(word, known)}")
-        if key not in known:
-            said.append(word)
-        elif key in LISTS and value != "null":
-            lists[key] = [item.strip() for item in value.split(",")]
-        else:
-            own.append(word)
-    settings = read_settings("report.yaml", own) | lists
-    if settings["seeds"] is not None:
-        wrong = [seed for seed in settings["seeds"] if not seed.isdecimal()]
-        if wrong:
-            raise UserError(f"seeds={','.join(settings['seeds'])}: {wrong[0]!r} is no seed; they are listed as 0,1,2.")
-        settings["seeds"] = list(dict.fromkeys(int(seed) for seed in settings["seeds"]))
-    return settings, said
 
 
 def _without_own(words: Iterable[str]) -> list[str]:

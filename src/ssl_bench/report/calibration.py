@@ -30,10 +30,11 @@ def note(file: Path) -> str:
                 for name, percents in by_protocol.items()
             }
             rates.append(f"n = {n}: " + ", ".join(f"{name} {rate:.1%}" for name, rate in found.items()))
-        where = f"{rows[0]['row']} on {rows[0]['dataset']}, {len({row['seed'] for row in rows})} runs"
+        scale = next(word for word in rows[0]["command"].split() if word.startswith("scale=")).partition("=")[2]
+        where = f"{rows[0]['row']} on {rows[0]['dataset']} at scale {scale}, {len({row['seed'] for row in rows})} runs"
     except FileNotFoundError:
         return f"A/A calibration: not measured ({file} is missing)."
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
         return f"A/A calibration: {file} cannot be read ({error})."
     return (
         f"A/A calibration, the share of pairs in which the test tells a method from itself with other seeds: "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssl_bench.experiments import Experiment
+from ssl_bench.experiments import Experiment, passes_per_epoch
 from ssl_bench.report.published import Figure, figures
 from ssl_bench.report.records import Run, absent, provenance
 from ssl_bench.report.statistics import ALPHA, FEWEST, BySeed, best, mean_and_spread
@@ -188,10 +188,3 @@ def epochs(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> str:
             longer[run.cell.row] = passes_per_epoch(config)
     said = ", ".join(f"{' and '.join(map(str, sorted(set(found))))} on {dataset}" for dataset, found in lengths.items())
     return f"epochs: {said}" + "".join(f"; {row}: of {k} passes over the images each" for row, k in longer.items())
-
-
-def passes_per_epoch(config: Mapping[str, Any]) -> int:
-    """Passes over the images that the method calls an epoch: K in CLBO's own accounting."""
-    method = config["method"]
-    several = method.get("epoch_unit") == "teacher" and method["lookahead_batch"] == "fresh"
-    return int(method["lookahead"]) if several else 1

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.experiments import Experiment
+from ssl_bench.experiments import Experiment, passes_per_epoch
 from ssl_bench.files import write_whole
-from ssl_bench.report.comparison import epochs, passes_per_epoch, reference
+from ssl_bench.report.comparison import epochs, reference
 from ssl_bench.report.palette import row_colours
 from ssl_bench.report.records import Run, absent, command, provenance
 from ssl_bench.report.statistics import FEWEST, mean_and_spread

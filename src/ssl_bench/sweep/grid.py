@@ -11,7 +11,7 @@ from typing import Any
 
 from ssl_bench.config import Config
 from ssl_bench.errors import UserError
-from ssl_bench.experiments import Cell
+from ssl_bench.experiments import Cell, passes_per_epoch
 from ssl_bench.results.store import RunFolder
 
 # What may have become of a run; running is one of this sweep, elsewhere one of another process.
@@ -68,13 +68,6 @@ class Entry:
         except OSError:
             return None
         return min(1.0, rows / (self.config["epochs"] * passes_per_epoch(self.config))) if rows > 0 else None
-
-
-def passes_per_epoch(config: Config) -> int:
-    """As ``Method.passes_per_epoch``, without building the method."""
-    method = config["method"]
-    several = method.get("epoch_unit") == "teacher" and method.get("lookahead_batch") == "fresh"
-    return int(method["lookahead"]) if several else 1
 
 
 def entries(cells: Sequence[Cell], configs: Sequence[Config], names: Sequence[str]) -> list[Entry]:

@@ -13,11 +13,10 @@ from ssl_bench.config import Config, compose_cells
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
 from ssl_bench.machine import cores
-from ssl_bench.options import GROUPS, comments, nearest, options_in, read_settings
+from ssl_bench.options import GROUPS, comments, nearest, options_in
 from ssl_bench.report.configurations import configurations, remembered
 
 FILE = "sweep.yaml"
-LISTS = ("seeds", "methods", "datasets")
 MANY = {"seed": "seeds", "method": "methods", "dataset": "datasets"}  # of one run → of a sweep
 
 
@@ -49,43 +48,27 @@ def read(words: Sequence[str], *files: str) -> Asked:
             f"{'no table or figure is' if not names else ' '.join(names) + ' are'} named: say one of {known}."
         )
     experiment = experiments.find(names[0])
-    settings: dict[str, Any] = {}
-    own: set[str] = set()
-    for file in (FILE, *files):
-        known_here = options_in(file).keys()
-        said = [word.partition("=")[::2] for word in words if "=" in word and word.partition("=")[0] in known_here]
-        # A list of one looks like a number.
-        settings |= read_settings(file, [f"{key}={value}" for key, value in said if key not in LISTS])
-        settings |= {key: value.strip("[]") for key, value in said if key in LISTS and value != "null"}
-        own |= known_here
-    said_to_all = [word for word in words if "=" in word and word.partition("=")[0] not in own]
-    _check_keys(said_to_all, own)
+    settings, said_to_all = experiments.read_words((word for word in words if "=" in word), FILE, *files)
+    _check_keys(said_to_all, {key for file in (FILE, *files) for key in options_in(file)})
     cells = experiment.cells(
         settings["scale"],
-        methods=_items(settings["methods"]),
-        datasets=_items(settings["datasets"]),
-        seeds=_seeds(settings["seeds"]),
+        methods=settings["methods"],
+        datasets=settings["datasets"],
+        seeds=settings["seeds"],
         words=said_to_all,
     )
     if not cells:
         raise UserError(f"{experiment.name} has no run at scale={settings['scale']} under these words.")
     configs = copy.deepcopy(configurations(cells, compose_cells, remembered()))  # what is remembered is shared
     asked = Asked(experiment.name, settings, cells, configs)
+    if settings["launcher"] == "slurm" and any(config["trainer"]["precision"] == "auto" for config in configs):
+        raise UserError(
+            "launcher=slurm: say trainer.precision=bf16-mixed or 32-true, for this machine does not know what is "
+            "fastest (auto) on those that the jobs will come to."
+        )
     for config in asked.configs:
         _share_the_machine(config, asked, said_to_all)
     return asked
-
-
-def _items(text: str | None) -> list[str] | None:
-    return None if text is None else list(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    items = _items(text)
-    wrong = [item for item in items or () if not item.isdecimal() or int(item) >= 2**32]
-    if wrong:
-        raise UserError(f"seeds={text} is not allowed: seeds are whole numbers of at least 0, as in seeds=0,1,2.")
-    return None if items is None else [int(item) for item in items]
 
 
 def _check_keys(words: Iterable[str], own: set[str]) -> None:

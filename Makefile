@@ -17,7 +17,9 @@ JOBS ?=
 PLAN ?= $(if $(filter smoke,$(SCALE)),no,yes)
 CHOSEN = scale=$(SCALE) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(METHODS),methods=$(METHODS)) $(if $(DATASETS),datasets=$(DATASETS))
 # What is missing stands in the table, so it is rendered whether or not all runs are done; the status is the runs'.
-RENDER = $(BIN)/python -m ssl_bench.report $@ $(CHOSEN) out=experiments/$@
+# The whole at SCALE=cpu is what the repository keeps; anything else is rendered beside the runs.
+OUT ?= $(if $(filter-out cpu,$(SCALE))$(SEEDS)$(METHODS)$(DATASETS),runs/$@-$(SCALE),experiments/$@)
+RENDER = $(BIN)/python -m ssl_bench.report $@ $(CHOSEN) out=$(OUT)
 MEASURE = $(if $(filter no,$(PLAN)),,$(BIN)/python -m ssl_bench.plan $@ $(CHOSEN) $(AT_ONCE))
 SWEEP = $(BIN)/python -m ssl_bench.sweep $@ $(CHOSEN) $(AT_ONCE); status=$$?; $(RENDER) && exit $$status
 AT_ONCE = $(if $(JOBS),jobs=$(JOBS))

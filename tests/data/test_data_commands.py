@@ -249,12 +249,14 @@ def test_pack_hands_over_the_dataset_and_says_whether_it_had_to_work(
         made.append(data_dir / "packed" / "folder-16-ab.safetensors")
         return made[-1]
 
-    monkeypatch.setitem(sys.modules, "ssl_bench.data.packed", SimpleNamespace(pack=stand_in))
+    monkeypatch.setitem(
+        sys.modules, "ssl_bench.data.packed", SimpleNamespace(pack=stand_in, skipped=lambda path: ["a.png (why)"])
+    )
     words = ("pack", *PICTURES, "dataset.root=mine", "data_dir=there")
     status, output, _ = run(*words)
     assert status == 0
-    assert output.endswith("there/packed/folder-16-ab.safetensors is packed.\n")
-    assert run(*words)[:2] == (0, "there/packed/folder-16-ab.safetensors is there already.\n")
+    assert output.endswith("there/packed/folder-16-ab.safetensors is packed.\nleft out: a.png (why)\n")
+    assert run(*words)[1] == "there/packed/folder-16-ab.safetensors is there already.\nleft out: a.png (why)\n"
 
 
 def test_what_fits_into_memory_is_not_packed(run: Run) -> None:

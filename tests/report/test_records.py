@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import cells_of, keep, record
+from made_up import PROTOCOLS, cells_of, keep, record
 
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
@@ -64,7 +64,7 @@ def test_two_results_of_one_run_are_refused(made: Made, tmp_path: Path) -> None:
         ({"numerics": 2}, "the version of numerics differs, 1 in"),
         ({"precision": "32-true"}, "the precision differs, bf16-mixed in"),
         ({"scale": "cpu"}, "the scale differs, smoke in"),
-        ({"protocols": {"knn1": 1, "linear": 2}}, "the version of protocol linear differs, 1 in"),
+        ({"protocols": {**dict.fromkeys(PROTOCOLS, 1), "linear": 2}}, "the version of protocol linear differs, 1 in"),
         ({"data_digest": "another"}, "the content of digits differs, digest of di in"),
         ({"batch_statistics": "per_device", "processes": 2}, "differs, global in .*; per_device of 2 in"),
     ],

@@ -158,9 +158,10 @@ def read_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         owner = state["ssl_bench"]["fingerprint"]
     except Exception as error:  # torch.load fails in many ways, none of them documented
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # Its own words advise to trust the file; the system's say why it could not be read.
+        reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         raise UserError(
-            f"{path} is damaged or no checkpoint of ssl_bench ({reason}). Move it away to start over."
+            f"{path} is damaged or no checkpoint of ssl_bench{reason}. Move it away to start over."
         ) from None
     if owner != fingerprint:
         raise UserError(f"{path} belongs to run {owner}, not to {fingerprint}. Move it away to start over.")

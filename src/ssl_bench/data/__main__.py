@@ -125,9 +125,21 @@ def prepare(config: Config, settings: Settings) -> int:
         left_out = f"; {len(images.skipped):,} pictures could not be read" if images.skipped else ""
         channels, height, width = images.images.shape[1:]
         console.print(f"{split}: {len(images):,} images of {channels} × {height} × {width}{left_out}")
+    for note in dataset.notes:
+        console.print(f"warning: {note.encode(errors='backslashreplace').decode()}")
+    for line in lines_of_left_out([name for images in splits.values() for name in images.skipped]):
+        console.print(line)
     for line in class_counts(splits, _names(config, dataset.classes)):
         console.print(line)
     return 0
+
+
+def lines_of_left_out(names: Sequence[str]) -> Iterator[str]:
+    """A line for every picture that could not be read, up to MOST_ROWS."""
+    for name in names[:MOST_ROWS]:
+        yield f"left out: {name.encode(errors='backslashreplace').decode()}"
+    if len(names) > MOST_ROWS:
+        yield f"left out: {len(names) - MOST_ROWS:,} more"
 
 
 def class_counts(splits: dict[str, Images], names: Sequence[str]) -> Iterator[Any]:
@@ -181,6 +193,8 @@ def pack(config: Config, settings: Settings) -> int:
 
         path: Path = packed.pack(dataset, folder, Path(config["data_dir"]), progress=progress)
     console.print(f"{path} {'is packed' if worked else 'is there already'}.")
+    for line in lines_of_left_out(packed.skipped(path)):
+        console.print(line)
     return 0
 
 
@@ -261,13 +275,13 @@ def show(config: Config, settings: Settings) -> int:
 
 def chosen_images(loader: BatchLoader, count: int) -> list[int]:
     """Positions of images in the order of training, one of each class before a second one of any."""
-    batch = loader.at(0, 0)
+    order = loader.index[loader.order(0)][: len(loader) * loader.batch_size]
     turns: dict[int, int] = {}
     ranked = []
-    for place, label in enumerate(batch.labels.tolist()):
+    for place, label in enumerate(loader.images.labels[order].tolist()):
         turns[label] = turns.get(label, 0) + 1
         ranked.append((turns[label], place))
-    return list(dict.fromkeys(batch.index[[place for _, place in sorted(ranked)]].tolist()))[:count]
+    return list(dict.fromkeys(order[[place for _, place in sorted(ranked)]].tolist()))[:count]
 
 
 def batches_of(loader: BatchLoader, number: int) -> Iterator[Batch]:

@@ -102,6 +102,12 @@ def finished(dataset: Dataset, folder: Folder, data_dir: Path) -> Path | None:
     return path if path.exists() else None
 
 
+def skipped(path: Path) -> list[str]:
+    """The pictures that a finished pack was made without, each with the reason."""
+    found = PackFile(path)
+    return [f"{name} ({why})" for split in SPLITS for name, why in found.text(f"{split}.skipped")]
+
+
 # -- what is packed -------------------------------------------------------------------------------
 
 
@@ -245,7 +251,7 @@ def _journal(path: Path) -> Path:
 
 
 def _require_room(source: _Source, partial: Path) -> None:
-    names = sum(len(name.encode()) + 4 for listing in source.pictures.values() for name in listing.names)
+    names = sum(len(os.fsencode(name)) + 4 for listing in source.pictures.values() for name in listing.names)
     needed = HEADER + source.bytes + source.count * (24 + HASH_BYTES + 60) + names - partial.stat().st_size
     free = shutil.disk_usage(partial.parent).free
     if needed > free:

@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print("ssl_bench:", *str(error).split(), file=sys.stderr)
         return error.status
+    except KeyboardInterrupt:
+        print("ssl_bench: interrupted; what was written is whole.", file=sys.stderr)
+        return 130
     return 0
 
 

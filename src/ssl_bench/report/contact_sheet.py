@@ -66,7 +66,8 @@ def contact_sheet(path: Path, rows: Sequence[Row], *, title: str, lines: Sequenc
             "va": "baseline",
             "parse_math": False,
         }
-        figure.text(x / width, 1 - y / height, words, **style)
+        drawable = words.encode(errors="backslashreplace").decode()  # a file name need not be text
+        figure.text(x / width, 1 - y / height, drawable, **style)
 
     write(MARGIN, MARGIN + 12, title, 13, weight="bold")
     for number, part in enumerate(text):

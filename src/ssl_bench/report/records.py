@@ -121,7 +121,16 @@ def _checked(record: Any, name: str) -> Record:
         for protocol, value in scores.items():
             if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
                 raise ValueError(f"its {protocol} is {value!r}")
-    record["images"]["test"], record["config"]["trainer"]["threads"], record["config"]["epochs"]
+    wanted = set(record["config"]["evaluation"]["protocols"])
+    if not wanted <= record["protocols"].keys() or not all(type(v) is int for v in record["protocols"].values()):
+        raise ValueError("its protocols are not those of its configuration, with their versions")
+    images, threads = record["images"]["test"], record["environment"]["threads"]
+    if type(images) is not int or type(threads) is not int:
+        raise ValueError("its number of test images or of threads is no whole number")
+    for name, curve in record["curves"].items():
+        if not isinstance(curve, list) or not all(isinstance(point, list) and len(point) == 2 for point in curve):
+            raise ValueError(f"its curve {name} is no list of epochs and percents")
+    record["config"]["trainer"]["threads"], record["config"]["epochs"]
     return record
 
 

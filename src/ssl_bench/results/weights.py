@@ -155,8 +155,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 f"{path} is not read, for beside weights it holds {foreign[1]}, which could run code: "
                 "save the state dict alone."
             ) from None
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or no file of weights ({reason}): give a state dict.") from None
+        # Its own words advise to trust the file; the system's say why it could not be read.
+        reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        raise UserError(f"{path} is damaged or no file of weights{reason}: give a state dict.") from None
     if not found:
         raise UserError(f"{path} holds no tensors by name: give a state dict.")
     return found

@@ -81,6 +81,8 @@ def _conclude(console: Console, entries: Sequence[Entry]) -> None:
         if entry.folder.log.exists():
             lines.append(f"    {entry.folder.log}")
         console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    if any(entry.state == "failed" and not entry.damaged for entry in entries):
+        console.print("Failed runs are tried again by the same command with retry_failed=true.", highlight=False)
     console.print(totals(entries), highlight=False, soft_wrap=True)
 
 

@@ -160,3 +160,16 @@ def test_the_command_says_what_the_figures_depend_on(made: Made, tmp_path: Path)
         "trainer.threads=3"
     )
     assert "threads" not in said[1]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("environment", {}), ("protocols", {"knn1": None}), ("images", {"test": "a"}), ("curves", {"a": "b"})],
+)
+def test_records_that_are_nearly_right_are_named_and_skipped(
+    made: Made, tmp_path: Path, field: str, value: dict[str, object]
+) -> None:
+    keep(tmp_path, [{**made[2][0], field: value}])
+    store = read(tmp_path, None)
+    assert len(store.skipped) == 1
+    assert not store.entries

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from ssl_bench import build
 from ssl_bench.batch import Batch
 from ssl_bench.bench import __main__ as command
-from ssl_bench.bench import report
+from ssl_bench.bench import loading, report
 from ssl_bench.bench.augment import PILViews
 from ssl_bench.bench.bare import BareLoop, default_loop
 from ssl_bench.bench.knn import MEMORY
@@ -26,6 +27,7 @@ from ssl_bench.bench.measurement import Measurement, Target, alternate, rates
 from ssl_bench.bench.program import Turns
 from ssl_bench.bench.synthetic import batches, configuration, in_catalog, pictures, synthetic_dataset
 from ssl_bench.data import catalog
+from ssl_bench.data.readers import cifar
 from ssl_bench.errors import UserError
 from ssl_bench.options import options_in
 
@@ -47,7 +49,7 @@ def measurement(
         (
             "zzz",
             "benchmark zzz is unknown; "
-            "known are step, program, augment, knn, probe, teacher, instances, methods, packing.",
+            "known are step, program, augment, knn, probe, teacher, instances, methods, loading, packing.",
         ),
         ("repeat=3", "option repeat is unknown; did you mean repeats?"),
         ("repeats=0", "repeats=0 is not allowed: repeats is a whole number at least 1."),
@@ -173,6 +175,14 @@ def test_a_file_of_another_kind_is_not_overwritten(tmp_path: Path) -> None:
 
 
 # -- what is compared is the same thing -----------------------------------------------------------
+
+
+def test_an_archive_is_the_same_read_with_checks_and_without(tmp_path: Path) -> None:
+    archive = loading.write_archive(tmp_path, batch=3)
+    checked = cifar.read10(tmp_path)
+    for split, (images, labels) in loading.unchecked(archive).items():
+        assert np.array_equal(checked[split].images, images)
+        assert checked[split].labels.tolist() == labels.tolist()
 
 
 @pytest.mark.parametrize("method", ["simclr", "byol", "clbo", "directpred"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from ssl_bench import embed, load_encoder
+from ssl_bench.data.readers import pictures as readers
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.results.encoder import save_encoder
 
@@ -225,6 +227,37 @@ def test_only_a_batch_and_the_next_are_held(pictures: Path) -> None:
         assert len(looked) <= 10
         reader.close()
         assert len(looked) <= 10
+
+
+def test_of_large_pictures_one_at_a_time_is_decoded(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = load_encoder("e.safetensors").clean
+    at_work, seen = list[int](), list[int]()
+    native = embed.native
+
+    def watched(image: Image.Image) -> torch.Tensor:
+        at_work.append(1)
+        seen.append(len(at_work))
+        time.sleep(0.01)
+        at_work.pop()
+        return native(image)
+
+    monkeypatch.setattr(embed, "native", watched)
+    names = list(SHAPES) * 10
+    for large, most in ((1, 1), (1 << 24, 2)):
+        monkeypatch.setattr(readers, "LARGE", large)
+        seen.clear()
+        list(
+            embed.read_in_batches(
+                pictures,
+                names,
+                clean=clean,  # type: ignore[arg-type]
+                channels=3,
+                batch_size=4,
+                threads=2,
+                max_pixels=10**8,
+            )
+        )
+        assert (len(seen), max(seen)) == (len(names), most)
 
 
 def test_the_header_is_numpys_and_keeps_its_length() -> None:

@@ -9,8 +9,9 @@ needed, so a folder may be larger than memory.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.options import leading, read_settings, settings_text
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from ssl_bench.augment.views import CleanView
@@ -183,10 +185,12 @@ def read_in_batches(
 ) -> Iterator[list[tuple[str, Tensor | str]]]:
     """Each name with the network's input ``[C, S, S]``, or with why the picture cannot be read; one batch ahead."""
 
-    def one(name: str) -> Tensor | str:
-        return look(folder / name, clean=clean, channels=channels, max_pixels=max_pixels)
+    from ssl_bench.data.readers.pictures import large_ones_alone, limited
 
-    from ssl_bench.data.readers.pictures import limited
+    turn = large_ones_alone(threads)
+
+    def one(name: str) -> Tensor | str:
+        return look(folder / name, clean=clean, channels=channels, max_pixels=max_pixels, turn=turn)
 
     with limited(max_pixels), ThreadPoolExecutor(threads) as pool:
         try:
@@ -201,36 +205,45 @@ def read_in_batches(
             pool.shutdown(cancel_futures=True)
 
 
-def look(path: Path, *, clean: CleanView, channels: int, max_pixels: int) -> Tensor | str:
+def look(
+    path: Path,
+    *,
+    clean: CleanView,
+    channels: int,
+    max_pixels: int,
+    turn: Callable[[int], AbstractContextManager[object]],
+) -> Tensor | str:
     """The network's input ``[C, S, S]`` of a picture at its own size, or why it cannot be read."""
-    from ssl_bench.data.readers.pictures import fault
+    from PIL import Image
+
+    from ssl_bench.data.readers.pictures import FORMATS, fault
 
     try:
-        picture = native(path.read_bytes())  # [3, H, W]
-        short, long = sorted(picture.shape[1:])
-        if long * clean.resized**2 > max_pixels * short:
-            return f"at {long} × {short} pixels it is too long: resized, it has more than {max_pixels} pixels"
-        if channels == 1:
-            if bool((picture != picture[:1]).any()):
-                return "it is in colour, but the network takes gray pictures"
-            picture = picture[:1]
-        seen: Tensor = clean(picture[None])[0]
-        return seen
+        with Image.open(path, formats=FORMATS) as image, turn(image.width * image.height):
+            picture = native(image)  # [3, H, W]
+            short, long = sorted(picture.shape[1:])
+            if long * clean.resized**2 > max_pixels * short:
+                return f"at {long} × {short} pixels it is too long: resized, it has more than {max_pixels} pixels"
+            if channels == 1:
+                if bool((picture != picture[:1]).any()):
+                    return "it is in colour, but the network takes gray pictures"
+                picture = picture[:1]
+            seen: Tensor = clean(picture[None])[0]
+            return seen
     # Decoders stumble over damaged files anywhere, with errors of every kind.
     except Exception as error:
         return fault(str(path), error, max_pixels)
 
 
-def native(content: bytes) -> Tensor:
-    """The picture in a file's bytes as a viewer shows it, u8 ``[3, H, W]``; raises what PIL raises."""
+def native(image: Image) -> Tensor:
+    """The picture as a viewer shows it, u8 ``[3, H, W]``; raises what PIL raises."""
     import numpy as np
     import torch
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    from ssl_bench.data.readers.pictures import FORMATS, in_colour
+    from ssl_bench.data.readers.pictures import in_colour
 
-    with Image.open(BytesIO(content), formats=FORMATS) as image:
-        return torch.from_numpy(np.array(in_colour(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(in_colour(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
 
 
 if __name__ == "__main__":

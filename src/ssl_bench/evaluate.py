@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_bench.config import Config, compose, parse
 from ssl_bench.errors import UserError
-from ssl_bench.options import GROUPS, choices_with, comments, leading, nearest, options_in, read_settings, settings_text
+from ssl_bench.options import GROUPS, leading, options_in, read_settings, require_known, settings_text
 
 if TYPE_CHECKING:
     from ssl_bench.data.datamodule import DataModule
@@ -90,10 +90,7 @@ def read(words: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, Any]]:
     own = options_in(FILE)
     settings = read_settings(FILE, [word for word in words if word.partition("=")[0] in own])
     words = [word for word in words if word.partition("=")[0] not in own]
-    for key in (word.partition("=")[0] for word in words):
-        near = nearest(key, own)
-        if near and key not in GROUPS and key not in comments("config.yaml") and not choices_with(key):
-            raise UserError(f"option {key} is unknown{near}")
+    require_known(words, own)
     config = compose(words)
     said = {override.key_or_group for override in parse(words)}
     for key in sorted(said):

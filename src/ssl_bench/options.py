@@ -203,6 +203,14 @@ def read_settings(file: str, words: Iterable[str]) -> dict[str, Any]:
     return settings
 
 
+def require_known(words: Iterable[str], own: Iterable[str]) -> None:
+    """UserError for a word that is no option of a run, and nearly one of the ``own`` options of an entry point."""
+    for key in (word.partition("=")[0] for word in words):
+        near = nearest(key, own)
+        if near and key not in GROUPS and key not in comments("config.yaml") and not choices_with(key):
+            raise UserError(f"option {key} is unknown{near}")
+
+
 def leading(words: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
     """The first words, one for each of ``names``, and the rest; UserError where key=value stands in their place.
 

@@ -291,6 +291,7 @@ def _evaluate(
                 folder.picture,
                 splits.test.x,
                 splits.test.labels,
+                names=dataset.class_names,
                 title=f"{config['method']['name']} on {dataset.name}: {network} features of test images, t-SNE",
                 seed=0,
                 limit=PICTURE_IMAGES,

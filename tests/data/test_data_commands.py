@@ -19,11 +19,12 @@ from ssl_bench.build import build, clean_arguments
 from ssl_bench.config import compose
 from ssl_bench.data import __main__ as command
 from ssl_bench.data import catalog, places, verify
-from ssl_bench.data.class_names import NAMES, class_names
+from ssl_bench.data.class_names import NAMES
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import cifar, downloads
 from ssl_bench.data.readers.fashion_mnist import DEBIAN
 from ssl_bench.errors import UserError
+from ssl_bench.machine import in_words
 
 Run = Callable[..., tuple[int, str, str]]
 PICTURES = ("dataset=folder", "dataset.size=8", "batch_size=4", "scale=smoke")
@@ -79,6 +80,7 @@ def row(table: str, name: str) -> list[str]:
         (["show", "dataset=digit"], "dataset=digit is unknown; did you mean digits? Known: "),
         (["show", "images=0"], "images=0 is not allowed: images is a whole number at least 1."),
         (["show", "sede=1"], "option sede is unknown; did you mean seed?"),
+        (["show", "image=3"], "option image is unknown; did you mean images?"),
         (["pack", "dataset=folder"], "dataset=folder needs to know where the pictures are: set dataset.root=<folder>."),
         (["prepare", "dataset=cifar10"], "Nothing is downloaded here."),
         (["prepare", "dataset=folder", "dataset.root=none"], "Cannot look into none: No such file or directory;"),
@@ -178,7 +180,7 @@ def test_every_dataset_has_a_place_and_a_way_to_get_it() -> None:
     [(1, "1 kB"), (999_000, "999 kB"), (2_640_397_119, "2.6 GB"), (170_498_071, "170 MB"), (9_950_000, "9.9 MB")],
 )
 def test_sizes_are_powers_of_a_thousand(size: int, words: str) -> None:
-    assert places.in_words(size) == words
+    assert in_words(size) == words
 
 
 # -- prepare, pack --------------------------------------------------------------------------------
@@ -212,6 +214,19 @@ def test_many_classes_are_summed_up_and_images_without_a_label_are_counted() -> 
         "train: 1 images without a label",
         "train: 4 (c0) to 5 (c29) images in each of 30 classes",
         "test: 4 images in each of 30 classes",
+    ]
+
+
+def test_a_class_without_an_image_is_named_unless_nothing_is_labelled() -> None:
+    splits = {
+        "train": Images(torch.zeros(4, 1, 1, 1), torch.tensor([0, 2, 0, -1])),
+        "test": Images(torch.zeros(2, 1, 1, 1), torch.tensor([-1, -1])),
+    }
+    said = [line for line in command.class_counts(splits, ["cat", "dog", "owl"]) if isinstance(line, str)]
+    assert said == [
+        "warning: train has no image of dog",
+        "train: 1 images without a label",
+        "test: 2 images without a label",
     ]
 
 
@@ -286,7 +301,7 @@ def test_verify_fetches_nothing(run: Run) -> None:
 
 def wrong(entry: catalog.Dataset, **changes: object) -> list[str]:
     """The findings that do not hold, of digits with ``changes``."""
-    found = verify.findings(replace(entry, **changes), Path("none"), [], [*"0123456789"])  # type: ignore[arg-type]
+    found = verify.findings(replace(entry, **changes), Path("none"), [])  # type: ignore[arg-type]
     return [finding.text for finding in found if finding.holds is False]
 
 
@@ -359,12 +374,12 @@ def test_an_empty_class_folder_is_named_and_leaves_the_other_classes_right(run: 
 def test_an_archive_is_compared_with_its_published_checksum(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "cifar-10-python.tar.gz"
     path.write_bytes(b"content")
-    finding, *_ = verify.findings(catalog.find("cifar10"), tmp_path, [path], [])
+    finding, *_ = verify.findings(catalog.find("cifar10"), tmp_path, [path])
     assert finding.holds is False
     assert "expected 170,498,071 bytes with MD5 c58f30108f718f92721af3b95e74349a, found" in finding.text
     md5 = finding.text.partition(" with MD5 ")[2].rpartition(" with ")[2].partition(";")[0]
     monkeypatch.setitem(places.PUBLISHED, path.name, places.Archive(path.stat().st_size, md5))
-    assert next(verify.findings(catalog.find("cifar10"), tmp_path, [path], [])).holds is True
+    assert next(verify.findings(catalog.find("cifar10"), tmp_path, [path])).holds is True
 
 
 def test_the_pack_in_use_is_verified_and_no_other(run: Run, tmp_path: Path) -> None:
@@ -395,7 +410,7 @@ def test_channel_statistics_are_numpys() -> None:
 
 def test_every_class_has_one_name() -> None:
     for name in NAMES:
-        names = class_names(name, 0, None)
+        names = catalog.find(name).class_names
         assert len(set(names)) == len(names) == catalog.find(name).classes
     assert NAMES["cifar100"].split() == sorted(NAMES["cifar100"].split())
     assert NAMES["cifar10"].split() == sorted(NAMES["cifar10"].split())

@@ -471,7 +471,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_without_room_is_refused_in_advance_and_one_that_fills_up_is_gone_on_with(
     root: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "has room for 0.00 GiB, but the pack needs 0.03: make room" in refusal(root, small_disk, stored=500)
+    assert "has room for 1.0 MB, but the pack needs 34 MB: make room" in refusal(root, small_disk, stored=500)
     room = shutil.disk_usage(small_disk)
     other = small_disk / "other"
     other.write_bytes(bytes(700_000))

@@ -109,6 +109,15 @@ def test_the_notes_say_how_the_figures_came_about(made: Any) -> None:
         assert words in notes
 
 
+@pytest.mark.parametrize(("seeds", "said"), [([0], "one seed."), ([0, 1], "over n = 2 seeds.")])
+def test_with_few_seeds_nothing_is_said_of_what_is_bold(seeds: list[int], said: str) -> None:
+    table = table_of(*runs_of(datasets=["digits"], methods=["simclr", "moco"], seeds=seeds))
+    assert table.notes[0].endswith(said)
+    assert table.notes[1] == "Nothing is bold: rows with fewer than 3 seeds are not compared."
+    assert not any(entry.marked for row in table.ranked.values() for entry in row)
+    assert "calibrated" not in table.notes
+
+
 # -- published figures ----------------------------------------------------------------------------
 
 

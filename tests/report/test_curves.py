@@ -76,6 +76,9 @@ def test_panels_say_what_they_lack() -> None:
     found = curves.lines(left, configs, "knn1", "teacher")
     assert curves.lacking(found) == "seeds: without the proximal term (1/3); missing: moving average after every step"
     assert curves.lacking(curves.lines(runs, configs, "knn1", "teacher")) == ""
+    experiment = find("fig5")
+    assert "mean over 3 seeds (fewer where a panel says so), band ±" in curves.notes(experiment, left, configs)[0]
+    assert "mean over 3 seeds, band ±" in curves.notes(experiment, runs, configs)[0]
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -234,6 +234,16 @@ def test_a_size_that_the_network_does_not_take_is_named(tmp_path: Path) -> None:
 # -- names ----------------------------------------------------------------------------------------
 
 
+def test_a_prefix_that_nothing_stands_below_is_said_to_be_so(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", below("module.", small()))
+    with pytest.raises(UserError) as error:
+        opened(path, prefix="foo")
+    assert str(error.value) == f"{path} has no tensor of resnet18 below prefix=foo; prefix=module has some."
+    saved(path, small().state_dict())
+    with pytest.raises(UserError, match="below prefix=foo; without one there are some"):
+        opened(path, prefix="foo")
+
+
 def test_the_prefix_is_what_stands_before_most_names() -> None:
     wanted = ["conv.weight", "layer.0.conv.weight", "bias"]
     assert prefixes(["a.conv.weight", "a.layer.0.conv.weight", "b.bias"], wanted) == ["a."]

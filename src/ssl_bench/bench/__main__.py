@@ -22,6 +22,7 @@ BENCHMARKS = {
     "teacher": "the teacher's update as a share of a training step",
     "instances": "a step of PIC with many instances against one with few",
     "methods": "a training step of each method against SimCLR's",
+    "loading": "a dataset read from its archive against the same unchecked",
     "packing": "pictures packed into a file against pictures decoded anew",
 }
 BUSY = 0.7  # processes that wait for a processor; above it they slow the two sides by chance

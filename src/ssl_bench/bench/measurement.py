@@ -31,7 +31,7 @@ class Measurement:
     baseline: str
     unit: str
     pairs: Sequence[tuple[float, float]]  # ours, the baseline's
-    meaning: str  # of the ratio, in words
+    meaning: str  # of the ratio, in words; empty where our own value is judged, which is not drawn
     inverse: bool = False  # the ratio is baseline / ours, else ours / baseline
     target: Target | None = None
 

@@ -181,7 +181,7 @@ def _memory(folder: Path, sizes: Sizes) -> Measurement:
         baseline=f"a pack of {gigabytes / 10:.2g} GB",
         unit="MB",
         pairs=[(large, little)],
-        meaning="times the smaller pack's",
+        meaning="",
         target=Target(round(little + 300), at_least=False, on="value"),
     )
 

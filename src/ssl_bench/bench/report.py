@@ -17,7 +17,8 @@ from rich.table import Table
 
 from ssl_bench.bench.measurement import Measurement
 from ssl_bench.errors import UserError
-from ssl_bench.files import write_text, write_whole
+from ssl_bench.files import write_text
+from ssl_bench.report.figures import save as save_picture
 from ssl_bench.results.record import code_version, environment
 
 COLUMNS = (
@@ -163,7 +164,7 @@ def picture(path: Path, rows: Sequence[Row]) -> None:
     all_axes = figure.subplots(len(panels), squeeze=False, height_ratios=[len(bars) + 1 for bars in panels.values()])
     for axes, (meaning, bars) in zip(all_axes.flat, panels.items(), strict=True):
         _panel(axes, meaning, bars)
-    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120, metadata={"Software": None}))
+    save_picture(path, figure, dpi=120)
 
 
 def _panel(axes: Any, meaning: str, rows: Sequence[Row]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_bench.config import Config, compose
 from ssl_bench.errors import UserError
-from ssl_bench.options import near_or_all, options_in, read_settings, settings_text
+from ssl_bench.options import near_or_all, options_in, read_settings, require_known, settings_text
 
 if TYPE_CHECKING:  # imported where needed: a wrong word is answered before torch is there
     from torch import Tensor
@@ -53,7 +53,9 @@ def read(words: Sequence[str]) -> tuple[str, Config, Settings]:
     if command not in COMMANDS:
         raise UserError(f"command {command} is unknown{near_or_all(command, COMMANDS)}")
     own = [word for word in rest if word.partition("=")[0] in options_in(OPTIONS)]
-    return command, compose([word for word in rest if word not in own]), read_settings(OPTIONS, own)
+    others = [word for word in rest if word not in own]
+    require_known(others, options_in(OPTIONS))
+    return command, compose(others), read_settings(OPTIONS, own)
 
 
 def help_text() -> str:
@@ -129,7 +131,7 @@ def prepare(config: Config, settings: Settings) -> int:
         console.print(f"warning: {note.encode(errors='backslashreplace').decode()}")
     for line in lines_of_left_out([name for images in splits.values() for name in images.skipped]):
         console.print(line)
-    for line in class_counts(splits, _names(config, dataset.classes)):
+    for line in class_counts(splits, dataset.class_names):
         console.print(line)
     return 0
 
@@ -160,6 +162,10 @@ def class_counts(splits: dict[str, Images], names: Sequence[str]) -> Iterator[An
         yield table
     for split, images in splits.items():
         unlabelled = len(images) - int(counts[split].sum())
+        absent = [names[number] for number in (counts[split] == 0).nonzero()[:, 0].tolist()]
+        if absent and unlabelled < len(images):
+            more = f" and {len(absent) - MOST_ROWS:,} more" if len(absent) > MOST_ROWS else ""
+            yield f"warning: {split} has no image of {', '.join(absent[:MOST_ROWS])}{more}"
         if unlabelled:
             yield f"{split}: {unlabelled:,} images without a label"
         if len(names) > MOST_ROWS:
@@ -211,18 +217,11 @@ def verify(config: Config, settings: Settings) -> int:
         raise UserError(f"There is no {dataset.name} for data_dir={data_dir} to verify: {remedy}.")
     folder, wrong = build_folder(config), 0
     pack = packed.finished(dataset, folder, data_dir) if folder else None
-    for finding in findings(dataset, data_dir, files, _names(config, dataset.classes), pack):
+    for finding in findings(dataset, data_dir, files, pack):
         print(finding, flush=True)
         wrong += finding.holds is False
     print(f"{dataset.name}: {f'{wrong} of these are wrong' if wrong else 'all is right'}.")
     return 1 if wrong else 0
-
-
-def _names(config: Config, classes: int) -> list[str]:
-    from ssl_bench.build import build_folder
-    from ssl_bench.data.class_names import class_names
-
-    return class_names(config["dataset"]["name"], classes, build_folder(config))
 
 
 # -- show -----------------------------------------------------------------------------------------
@@ -234,13 +233,12 @@ def show(config: Config, settings: Settings) -> int:
     from ssl_bench.build import build_data, build_views, clean_arguments
     from ssl_bench.report.contact_sheet import Row, contact_sheet, in_words
 
-    data = build_data(config)
-    dataset, views = data.dataset, build_views(config, data.dataset)
-    path = Path(settings["out"] or Path(config["runs_dir"], f"show-{dataset.name}.png"))
+    path = Path(settings["out"] or Path(config["runs_dir"], f"show-{config['dataset']['name']}.png"))
     if path.suffix != ".png":
         raise UserError(f"out={path} is no picture's name: end it in .png.")
+    data = build_data(config)
+    dataset, views = data.dataset, build_views(config, data.dataset)
     clean = CleanView(**clean_arguments(config, dataset))
-    names = _names(config, dataset.classes)
     loader = data.train_dataloader()
     looks = -(-settings["views"] // views.count)
     rows = []
@@ -250,7 +248,7 @@ def show(config: Config, settings: Settings) -> int:
         rows.append(
             Row(
                 clean=pixels(clean_view(clean, seen[0]), clean),
-                name=names[label] if label >= 0 else "",
+                name=dataset.class_names[label] if label >= 0 else "",
                 looks=[[pixels(view, views) for view in views(one)] for one in seen],
             )
         )

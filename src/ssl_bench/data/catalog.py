@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ssl_bench.data import packed
+from ssl_bench.data.class_names import class_names
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import cifar, digits, fashion_mnist, imagenet100, stl10, tiny_imagenet
 from ssl_bench.data.readers.folder import Folder, Listing, listings
@@ -33,6 +34,12 @@ class Dataset:
     notes: tuple[str, ...] = ()  # what a user should hear of it before a run, in sentences
     pretraining_from: int | None = None  # images of train before this one serve bank, probe and validation only
     pictures: Callable[[Path], dict[str, Listing]] | None = None  # the same, not decoded; None: not in picture files
+    names: tuple[str, ...] = ()  # of the classes, where they have names
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the classes in the order of their numbers; the numbers where they have no names."""
+        return self.names or tuple(map(str, range(self.classes)))
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as everyone has them
@@ -66,6 +73,7 @@ DATASETS = {
                 "Repository, 1998: the 1,797 images of its test set, as shipped with scikit-learn."
             ),
             read=digits.read,
+            names=class_names("digits"),
         ),
         Dataset(
             name="fashion_mnist",
@@ -83,6 +91,7 @@ DATASETS = {
                 "Machine Learning Algorithms, arXiv:1708.07747, 2017."
             ),
             read=fashion_mnist.read,
+            names=class_names("fashion_mnist"),
         ),
         Dataset(
             name="cifar10",
@@ -97,6 +106,7 @@ DATASETS = {
             licence="none stated",
             source=CIFAR_SOURCE,
             read=cifar.read10,
+            names=class_names("cifar10"),
         ),
         Dataset(
             name="cifar100",
@@ -111,6 +121,7 @@ DATASETS = {
             licence="none stated",
             source=CIFAR_SOURCE,
             read=cifar.read100,
+            names=class_names("cifar100"),
         ),
         Dataset(
             name="stl10",
@@ -128,6 +139,7 @@ DATASETS = {
                 "Learning, AISTATS 2011."
             ),
             read=partial(stl10.read, unlabelled=True, fold=None),
+            names=class_names("stl10"),
         ),
         Dataset(
             name="tiny_imagenet",
@@ -188,17 +200,18 @@ def find(name: str, folder: Folder | None = None) -> Dataset:
         return entry
     entry = replace(entry, height=folder.stored, width=folder.stored)
     if name == "imagenet100":
-        return replace(entry, read=partial(imagenet100.read, folder), pictures=partial(imagenet100.listings, folder))
+        return replace(
+            entry,
+            names=tuple(imagenet100.class_list()),
+            read=partial(imagenet100.read, folder),
+            pictures=partial(imagenet100.listings, folder),
+        )
     classes, found = listings(folder)
-    empty = found["train"].empty
     return replace(
         entry,
-        notes=(
-            (f"{len(empty)} folder(s) of {folder.root} hold no pictures and are no classes, such as {empty[0]!r}.",)
-            if empty
-            else ()
-        ),
+        notes=tuple(dict.fromkeys(note for split in found.values() for note in split.notes)),
         classes=len(classes),
+        names=tuple(classes),
         train=len(found["train"].names),
         test=len(found["test"].names),
         read=partial(packed.read, name, found, folder),

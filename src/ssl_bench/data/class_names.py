@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from ssl_bench.data.readers import imagenet100
-from ssl_bench.data.readers.folder import Folder, listings
-
 # As published: in the repository of Fashion-MNIST, in batches.meta and meta of CIFAR, in class_names.txt of STL-10.
 NAMES = {
     "digits": "0 1 2 3 4 5 6 7 8 9",
@@ -23,12 +20,6 @@ NAMES = {
 }
 
 
-def class_names(name: str, classes: int, folder: Folder | None) -> list[str]:
-    """Names of the dataset's classes; numbers where they have none."""
-    if name == "folder" and folder is not None:
-        return listings(folder)[0]
-    if name == "imagenet100":
-        return imagenet100.class_list()
-    if name in NAMES:
-        return [word.replace("_", " ") for word in NAMES[name].split()]
-    return [str(number) for number in range(classes)]
+def class_names(dataset: str) -> tuple[str, ...]:
+    """Names of the classes of a published dataset, none where they have no names here."""
+    return tuple(word.replace("_", " ") for word in NAMES.get(dataset, "").split())

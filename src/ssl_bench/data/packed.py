@@ -30,7 +30,7 @@ from ssl_bench.data.readers.folder import Folder, Listing, read_listing
 from ssl_bench.data.readers.pictures import Picture, broken, decoded
 from ssl_bench.errors import UserError
 from ssl_bench.files import reason, sync_folder
-from ssl_bench.machine import cores
+from ssl_bench.machine import cores, in_words
 
 if TYPE_CHECKING:
     from ssl_bench.data.catalog import Dataset
@@ -58,8 +58,8 @@ def read(dataset: str, pictures: Mapping[str, Listing], folder: Folder, data_dir
             f"{source.command}"
         )
     raise UserError(
-        f"The pictures of {source.root} need {source.bytes / 2**30:.2f} GiB of memory, more than dataset.memory="
-        f"{folder.memory / 2**30:g}: raise it, or pack them into a file by: {source.command}"
+        f"The pictures of {source.root} need {in_words(source.bytes)} of memory, more than dataset.memory="
+        f"{folder.memory / 2**30:g} GiB: raise it, or pack them into a file by: {source.command}"
     )
 
 
@@ -256,7 +256,7 @@ def _require_room(source: _Source, partial: Path) -> None:
     free = shutil.disk_usage(partial.parent).free
     if needed > free:
         raise UserError(
-            f"{partial.parent} has room for {free / 2**30:.2f} GiB, but the pack needs {needed / 2**30:.2f}: "
+            f"{partial.parent} has room for {in_words(free)}, but the pack needs {in_words(needed)}: "
             "make room, or choose a smaller dataset.stored or another data_dir."
         )
 

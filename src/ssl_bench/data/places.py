@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ssl_bench.data.readers import archive, cifar, fashion_mnist, imagenet100, imagenet_tars, stl10, tiny_imagenet
 from ssl_bench.errors import UserError
+from ssl_bench.machine import in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +147,3 @@ def missing(name: str, data_dir: Path) -> str:
     files = DOWNLOADS[name]
     fetch = in_words(sum(PUBLISHED[file].size for file in files))
     return f"prepare dataset={name} downloads {files[0] if len(files) == 1 else f'{len(files)} files'}, {fetch}"
-
-
-def in_words(size: int) -> str:
-    """Bytes as one reads them, in powers of 1,000."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
-        if size >= factor:
-            return f"{size / factor:.{1 if size < 10 * factor else 0}f} {unit}"
-    return f"{-(-size // 1000)} kB"

@@ -40,12 +40,10 @@ class Finding:
         return f"{ {True: '✓', False: '✗', None: '·'}[self.holds] } {self.text}"
 
 
-def findings(
-    dataset: Dataset, data_dir: Path, files: Sequence[Path], names: Sequence[str], pack: Path | None = None
-) -> Iterator[Finding]:
+def findings(dataset: Dataset, data_dir: Path, files: Sequence[Path], pack: Path | None = None) -> Iterator[Finding]:
     """Check everything, the quick things first; what cannot be read ends the check.
 
-    files: what `places.found` gave. names: of the classes. pack: that the dataset is read from, if it is.
+    files: what `places.found` gave. pack: that the dataset is read from, if it is.
     """
     yield from (Finding(None, note) for note in dataset.notes)
     yield from _archives(() if dataset.name == "folder" else files)
@@ -56,12 +54,12 @@ def findings(
         yield Finding(False, str(error))
         return
     for split, images in splits.items():
-        yield _shape(split, images)
+        yield _shape(dataset, split, images)
         if images.skipped:
             yield Finding(
                 False, f"{split}: {len(images.skipped):,} pictures cannot be read, such as {images.skipped[0]}"
             )
-        yield from _labels(dataset, split, images.labels, names)
+        yield from _labels(dataset, split, images.labels)
     yield _channels(dataset, splits["train"])
     yield from _identical(dataset, splits)
 
@@ -104,12 +102,14 @@ def _packs(dataset: Dataset, data_dir: Path, own: Path | None) -> Iterator[Findi
             yield Finding(False, str(error))
 
 
-def _shape(split: str, images: Images) -> Finding:
+def _shape(dataset: Dataset, split: str, images: Images) -> Finding:
+    """Reading compares the counts of a published dataset; of one's own pictures nothing is known before."""
     channels, height, width = images.images.shape[1:]
-    return Finding(True, f"{split}: {len(images):,} images of {channels} × {height} × {width}, as expected")
+    said = f"{split}: {len(images):,} images of {channels} × {height} × {width}"
+    return Finding(None, said) if dataset.name == "folder" else Finding(True, f"{said}, as expected")
 
 
-def _labels(dataset: Dataset, split: str, labels: Tensor, names: Sequence[str]) -> Iterator[Finding]:
+def _labels(dataset: Dataset, split: str, labels: Tensor) -> Iterator[Finding]:
     """Labels in range, every class there, classes balanced where they officially are."""
     known = labels[labels >= 0]
     classes = dataset.classes
@@ -117,7 +117,7 @@ def _labels(dataset: Dataset, split: str, labels: Tensor, names: Sequence[str]) 
     yield Finding(in_range, f"{split}: labels lie between 0 and {classes - 1}" if classes else f"{split}: no labels")
     if not (in_range and classes and len(known)):
         return
-    counts = known.bincount(minlength=classes)
+    counts, names = known.bincount(minlength=classes), dataset.class_names
     unlabelled = f"; {len(labels) - len(known):,} images without a label" if len(known) < len(labels) else ""
     absent = (counts == 0).nonzero()[:, 0].tolist()
     if absent:

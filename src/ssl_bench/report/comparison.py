@@ -160,13 +160,9 @@ def _notes(
     n = len(seeds)
     versions = next(run.record["protocols"] for run in runs if run.record)
     lines = [
-        f"% of test images, mean ± standard deviation over n = {n} seed{'s' if n > 1 else ''}"
+        f"% of test images, {f'mean ± standard deviation over n = {n} seeds' if n > 1 else 'one seed'}"
         + (f"; (k/{n}): there are k of them." if any(run.record is None for run in runs) else "."),
-        f"Bold: the highest mean, and every row above the rule that a t-test paired by seed does not tell from it "
-        f"(Holm-corrected within the column, α = {ALPHA:g}"
-        + (f"; {n} seeds tell large and steady differences apart only" if FEWEST <= n < ENOUGH else "")
-        + f"). Rows with fewer than {FEWEST} seeds are not compared.",
-        calibration,
+        *_test(n, calibration),
         f"Protocols {', '.join(f'{name} v{versions[name]}' for name in protocols)}; "
         f"scale {configs[0]['scale']['name']}; {epochs(runs, configs)}.",
         *provenance(runs),
@@ -176,6 +172,19 @@ def _notes(
         lines.append("Published, beside ours only where protocol, epochs and network are the same:")
         lines += [f"[{letter}] {origin}." for origin, letter in origins.items()]
     return lines
+
+
+def _test(n: int, calibration: str) -> list[str]:
+    """What is bold, and how often it is so by chance."""
+    if n < FEWEST:
+        return [f"Nothing is bold: rows with fewer than {FEWEST} seeds are not compared."]
+    few = f"; {n} seeds tell large and steady differences apart only" if n < ENOUGH else ""
+    return [
+        "Bold: the highest mean, and every row above the rule that a t-test paired by seed does not tell from it "
+        f"(Holm-corrected within the column, α = {ALPHA:g}{few}). "
+        f"Rows with fewer than {FEWEST} seeds are not compared.",
+        calibration,
+    ]
 
 
 def epochs(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> str:

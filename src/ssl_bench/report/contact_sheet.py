@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ssl_bench.augment.views import ViewGroup
-from ssl_bench.files import write_whole
+from ssl_bench.report.figures import drawable, save
 
 Pixels = NDArray[np.uint8]  # [S, S, 3]
 
@@ -66,8 +65,7 @@ def contact_sheet(path: Path, rows: Sequence[Row], *, title: str, lines: Sequenc
             "va": "baseline",
             "parse_math": False,
         }
-        drawable = words.encode(errors="backslashreplace").decode()  # a file name need not be text
-        figure.text(x / width, 1 - y / height, drawable, **style)
+        figure.text(x / width, 1 - y / height, words, **style)
 
     write(MARGIN, MARGIN + 12, title, 13, weight="bold")
     for number, part in enumerate(text):
@@ -84,11 +82,9 @@ def contact_sheet(path: Path, rows: Sequence[Row], *, title: str, lines: Sequenc
                 _place(canvas, view, x, y + (tile - side) // 2, factor)
                 x += side + GAP
         room = int(starts[1] - MARGIN - GAP) if len(starts) > 1 else tile
-        write(MARGIN, y + tile + 13, textwrap.shorten(row.name, max(4, int(room / LETTER)), placeholder="…"), 8.2)
+        write(MARGIN, y + tile + 13, drawable(row.name, max(4, int(room / LETTER))), 8.2)
     figure.figimage(canvas, 0, 0, origin="upper", zorder=-1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # letters that the font lacks are drawn as boxes
-        write_whole(path, lambda temporary: figure.savefig(temporary, dpi=DPI, metadata={"Software": None}))
+    save(path, figure, dpi=DPI)
 
 
 def _place(canvas: Pixels, view: Pixels, x: int, y: int, factor: int) -> None:

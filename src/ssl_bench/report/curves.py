@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.experiments import Experiment, passes_per_epoch
-from ssl_bench.files import write_whole
 from ssl_bench.report.comparison import epochs, reference
 from ssl_bench.report.palette import row_colours
 from ssl_bench.report.records import Run, absent, command, provenance
@@ -113,7 +112,8 @@ def notes(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Mapping
     seeds = len({run.cell.seed for run in runs})
     version = next(run.record["protocols"][protocol] for run in runs if run.record)
     band = "± one standard deviation" if seeds >= FEWEST else "from lowest to highest"
-    spread = f"mean over {seeds} seeds, band {band}" if seeds > 1 else "one seed"
+    fewer = " (fewer where a panel says so)" if any(run.record is None for run in runs) else ""
+    spread = f"mean over {seeds} seeds{fewer}, band {band}" if seeds > 1 else "one seed"
     scale = configs[0]["scale"]["name"]
     return [
         f"{protocol} v{version}, scale {scale}, {spread}; {epochs(runs, configs)}.",
@@ -137,6 +137,8 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Se
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
+
+    from ssl_bench.report.figures import save
 
     show = experiment.show
     protocol, network = show["protocol"], show["network"]
@@ -181,7 +183,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Se
         handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False,
         handlelength=4,
     )  # fmt: skip
-    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=150, metadata={"Software": None}))
+    save(path, figure, dpi=150)
 
 
 def lacking(shown: Sequence[Line]) -> str:

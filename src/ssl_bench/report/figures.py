@@ -1,25 +1,33 @@
-"""Pictures of results."""
+"""Pictures: how they are saved, and the one of features."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ssl_bench.files import write_whole
 
+if TYPE_CHECKING:  # reports are made without it
+    from torch import Tensor
+
 PERPLEXITY = 30.0
 LEGEND_CLASSES = 20  # more names than that nobody reads
+LEGEND_LETTERS = 24
 
 
-def tsne_picture(path: Path, features: Tensor, labels: Tensor, *, title: str, seed: int, limit: int) -> None:
-    """Draw features ``[N, F]`` in the plane, coloured by label (van der Maaten & Hinton 2008).
+def tsne_picture(
+    path: Path, features: Tensor, labels: Tensor, *, names: Sequence[str], title: str, seed: int, limit: int
+) -> None:
+    """Draw features ``[N, F]`` in the plane, coloured by class (van der Maaten & Hinton 2008).
 
-    At most ``limit`` images are drawn, for t-SNE's cost grows faster than their number.
+    names: of the classes. At most ``limit`` images are drawn, for t-SNE's cost grows faster than their number.
     """
     from sklearn.manifold import TSNE
 
@@ -43,5 +51,21 @@ def tsne_picture(path: Path, features: Tensor, labels: Tensor, *, title: str, se
     axes.set_xticks([])
     axes.set_yticks([])
     if 0 < len(known) <= LEGEND_CLASSES:
-        axes.legend(title="class", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
-    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120, metadata={"Software": None}))
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
+        for text, label in zip(legend.get_texts(), known, strict=True):
+            text.set_parse_math(False)  # a class may be called $cash$, which is no formula
+            text.set_text(drawable(names[label], LEGEND_LETTERS))
+    save(path, figure, dpi=120)
+
+
+def save(path: Path, figure: Figure, *, dpi: int) -> None:
+    """Write ``figure`` as PNG, whole."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # letters that the font lacks are drawn as boxes
+        write_whole(path, lambda temporary: figure.savefig(temporary, dpi=dpi, metadata={"Software": None}))
+
+
+def drawable(name: str, room: int) -> str:
+    """``name`` in at most ``room`` letters; that of a file or folder need not be text."""
+    text = name.encode(errors="backslashreplace").decode()
+    return text if len(text) <= room else f"{text[: room - 1]}…"

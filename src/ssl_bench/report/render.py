@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_bench.files import write_whole
 from ssl_bench.report.comparison import Entry, Table
 
 LATEX = {
@@ -104,6 +103,8 @@ def picture(path: Path, table: Table) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from ssl_bench.report.figures import save
+
     headings = [_wrapped(column) for column in table.columns]
     labels = [*table.ranked, *table.reference]
     rows = [*table.ranked.values(), *table.reference.values()]
@@ -145,7 +146,7 @@ def picture(path: Path, table: Table) -> None:
     rule(1.2)
     for number, note in enumerate(notes):
         axes.text(0.12, y + 0.16 * (number + 1), note, fontsize=7, va="center")
-    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=150, metadata={"Software": None}))
+    save(path, figure, dpi=150)
 
 
 def _wrapped(heading: str) -> str:

@@ -243,9 +243,14 @@ def _times(tensor: Tensor) -> str:
 
 
 def _prefix(path: Path, tensors: Mapping[str, Tensor], wanted: Sequence[str], name: str, said: str | None) -> str:
-    if said is not None:
-        return said.rstrip(".") + "."
     found = prefixes(list(tensors), wanted)
+    if said is not None:
+        said = f"{said.rstrip('.')}." if said else ""
+        if not any(f"{said}{known}" in tensors for known in wanted):
+            other = f"prefix={found[0].rstrip('.')} has some" if found and found[0] else "without one there are some"
+            hint = f"; {other}" if found else ""
+            raise UserError(f"{path} has no tensor of {name} below prefix={said.rstrip('.')}{hint}.")
+        return said
     if not found:
         raise UserError(
             f"{path} is not of {name}: none of its {len(tensors)} tensors is called as one of the network's; the first "

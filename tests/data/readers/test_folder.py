@@ -96,10 +96,18 @@ def test_what_is_no_picture_by_its_name_is_passed_over(tmp_path: Path) -> None:
     entry = catalog.find("folder", replace(KEPT, root=str(root)))
     assert entry.classes == 4
     assert len(load(root)["train"]) == 32
-    assert entry.notes == (f"2 folder(s) of {root} hold no pictures and are no classes, such as 'birds/none'.",)
+    others = f"2 file(s) of {root} are passed over for their endings: .pth, .txt."
+    assert entry.notes == (
+        f"2 folder(s) of {root} hold no pictures and are no classes, such as 'birds/none'.",
+        others,
+    )
     (root / "empty class").rmdir()
     (root / "birds" / "none").rmdir()
-    assert catalog.find("folder", replace(KEPT, root=str(root))).notes == ()
+    assert catalog.find("folder", replace(KEPT, root=str(root))).notes == (others,)
+    test_root = animals(tmp_path.with_name("test"))
+    (test_root / "README").touch()
+    notes = catalog.find("folder", replace(KEPT, root=str(root), test_root=str(test_root))).notes
+    assert notes == (others, f"1 file(s) of {test_root} are passed over for their endings: without one.")
 
 
 def test_links_are_followed_unless_they_lead_into_themselves(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ their ending, are passed over.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from ssl_bench.data.splits import SPLIT_SEED, hold_out
 from ssl_bench.errors import UserError
 
 TEST_FRACTION = 0.2  # where no test folder is given
+SHOWN_ENDINGS = 5  # of files that are passed over
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Listing:
     names: list[str]
     labels: Tensor  # int64 [M], -1 where there is no class
     content: Callable[[str], bytes] | None = None  # the bytes of a name; None: of the file below root
-    empty: tuple[str, ...] = ()  # folders without a picture, sorted
+    notes: tuple[str, ...] = ()  # what a user should hear of the folder, in sentences
 
     def rows(self, index: Tensor) -> Listing:
         return replace(self, names=[self.names[row] for row in index.tolist()], labels=self.labels[index])
@@ -61,9 +63,9 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
     """
     if folder.root is None:
         raise UserError("dataset=folder needs to know where the pictures are: set dataset.root=<folder>.")
-    found, empty = _pictures_and_empty(Path(folder.root))
-    classes = sorted({_class(name) for name in found} - {""})
-    train = replace(_listing(Path(folder.root), found, classes), empty=tuple(empty))
+    below = _look(Path(folder.root))
+    classes = sorted({_class(name) for name in below.names} - {""})
+    train = _listing(Path(folder.root), below, classes)
     fewest = 2 if folder.test_root else 3  # one to learn from, one for validation, one for the test
     for number, count in enumerate(train.labels[train.labels >= 0].bincount().tolist()):
         if count < fewest:
@@ -74,12 +76,12 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
     if folder.test_root is None:
         rest, test = hold_out(train.labels, TEST_FRACTION, SPLIT_SEED)
         return classes, {"train": train.rows(rest), "test": train.rows(test)}
-    found = pictures_below(Path(folder.test_root))
-    unknown = sorted({_class(name) for name in found} - {*classes})
+    below = _look(Path(folder.test_root))
+    unknown = sorted({_class(name) for name in below.names} - {*classes})
     if unknown:
         place = f"the class {unknown[0]!r}" if unknown[0] else "pictures without a class"
         raise UserError(f"{folder.test_root} has {place}, which {folder.root} has not: name the classes alike.")
-    return classes, {"train": train, "test": _listing(Path(folder.test_root), found, classes)}
+    return classes, {"train": train, "test": _listing(Path(folder.test_root), below, classes)}
 
 
 def read_listing(listing: Listing, folder: Folder) -> Images:
@@ -115,9 +117,10 @@ def of_classes(
     return Listing(root, names, torch.tensor([number[name.partition("/")[0]] for name in names]), content)
 
 
-def _listing(root: Path, names: list[str], classes: list[str]) -> Listing:
+def _listing(root: Path, below: _Below, classes: list[str]) -> Listing:
     number = {name: place for place, name in enumerate(classes)}
-    return Listing(root, names, torch.tensor([number.get(_class(name), -1) for name in names]))
+    labels = torch.tensor([number.get(_class(name), -1) for name in below.names])
+    return Listing(root, below.names, labels, notes=tuple(below.notes(root)))
 
 
 def _class(name: str) -> str:
@@ -126,13 +129,32 @@ def _class(name: str) -> str:
 
 def pictures_below(root: Path, prefix: str = "") -> list[str]:
     """Paths below ``root`` of all pictures, sorted alike on every machine; links are followed."""
-    return _pictures_and_empty(root, prefix)[0]
+    return _look(root, prefix).names
 
 
-def _pictures_and_empty(root: Path, prefix: str = "") -> tuple[list[str], list[str]]:
-    """``pictures_below``, and the folders without one."""
-    found: list[str] = []
-    empty: list[str] = []
+@dataclass(slots=True)
+class _Below:
+    """What lies below a folder."""
+
+    names: list[str] = field(default_factory=list)  # of pictures, sorted
+    empty: list[str] = field(default_factory=list)  # folders without a picture, sorted
+    others: Counter[str] = field(default_factory=Counter)  # files that are no pictures by their ending, by ending
+
+    def notes(self, root: Path) -> Iterator[str]:
+        """What is passed over and may not be meant to be."""
+        if self.empty:
+            such = repr(self.empty[0])
+            yield f"{len(self.empty)} folder(s) of {root} hold no pictures and are no classes, such as {such}."
+        if self.others:
+            endings = ", ".join(ending or "without one" for ending, _ in sorted(self.others.most_common(SHOWN_ENDINGS)))
+            more = " and others" if len(self.others) > SHOWN_ENDINGS else ""
+            yield f"{self.others.total()} file(s) of {root} are passed over for their endings: {endings}{more}."
+
+
+def _look(root: Path, prefix: str = "") -> _Below:
+    """All that is below ``root``; raises UserError if it cannot be looked into or has no picture."""
+    below = _Below()
+    found = below.names
 
     def visit(folder: Path, before: str, above: frozenset[tuple[int, int]]) -> None:
         stat = os.stat(folder)
@@ -146,10 +168,14 @@ def _pictures_and_empty(root: Path, prefix: str = "") -> tuple[list[str], list[s
                     continue
                 if entry.is_dir():
                     visit(folder / entry.name, f"{before}{entry.name}/", above | {here})
-                elif entry.name.lower().endswith(ENDINGS) and (entry.is_file() or entry.is_symlink()):
+                elif not (entry.is_file() or entry.is_symlink()):
+                    continue
+                elif entry.name.lower().endswith(ENDINGS):
                     found.append(before + entry.name)
+                else:
+                    below.others[os.path.splitext(entry.name)[1].lower()] += 1
         if len(found) == count:
-            empty.append(before[:-1])
+            below.empty.append(before[:-1])
 
     try:
         visit(root, prefix, frozenset())
@@ -157,4 +183,6 @@ def _pictures_and_empty(root: Path, prefix: str = "") -> tuple[list[str], list[s
         raise UserError(f"Cannot look into {error.filename or root}: {error.strerror}; give another folder.") from error
     if not found:
         raise UserError(f"{root} holds no pictures: expected files ending in {', '.join(ENDINGS)}.")
-    return sorted(found), sorted(empty)
+    found.sort()
+    below.empty.sort()
+    return below

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ssl_bench.data.images import HASH_BYTES, hash_of
 from ssl_bench.errors import UserError
+from ssl_bench.machine import in_words
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -70,11 +71,11 @@ def decoded(
     Arguments as of ``decode_all``. However many there are, a few per thread are in memory, always in the same: fresh
     memory costs more than what is written there.
     """
-    alone = threading.Lock()
+    turn = large_ones_alone(threads)
 
     def one(name: str, pixels: NDArray[np.uint8]) -> Picture | str:
         try:
-            image, size = squashed(read(name), side, lambda size: alone if size > LARGE // threads else nullcontext())
+            image, size = squashed(read(name), side, turn)
             for plane, band in zip(pixels, image.split(), strict=True):
                 plane[:] = band
             return Picture(pixels, size, hash_of(pixels))
@@ -105,6 +106,12 @@ def decoded(
                 spare.append(block)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def large_ones_alone(threads: int) -> Callable[[int], AbstractContextManager[object]]:
+    """Given a picture's pixels: within what it is to be decoded, so that one of ``threads`` at a time is large."""
+    alone = threading.Lock()
+    return lambda pixels: alone if pixels > LARGE // threads else nullcontext()
 
 
 @contextmanager
@@ -152,7 +159,7 @@ def decode_all(
     needed = len(names) * 3 * side * side
     if needed > _memory():
         raise UserError(
-            f"{len(names):,} images of {side} × {side} pixels need {needed / 2**30:.1f} GiB of memory, more than there "
+            f"{len(names):,} images of {side} × {side} pixels need {in_words(needed)} of memory, more than there "
             "is: choose a smaller dataset.stored, or fewer images."
         )
     images = torch.empty(len(names), 3, side, side, dtype=torch.uint8)

@@ -1,0 +1,32 @@
+"""The picture of features: names as they are written, whatever they look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from ssl_bench.report import figures
+
+
+def test_the_legend_names_the_classes_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["$cash$", "_hidden", "日本", "not\udce9text", "a" * 40, "absent"]
+    drawn: list[Figure] = []
+    save = figures.save
+
+    def watched(path: Path, figure: Figure, *, dpi: int) -> None:
+        drawn.append(figure)
+        save(path, figure, dpi=dpi)
+
+    monkeypatch.setattr(figures, "save", watched)
+    features = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "tsne.png"
+    figures.tsne_picture(path, features, torch.arange(50) % 5, names=names, title="t", seed=0, limit=40)
+    legend = drawn[0].axes[0].get_legend()
+    assert legend is not None
+    said = [text.get_text() for text in legend.get_texts()]
+    assert said == ["$cash$", "_hidden", "日本", "not\\udce9text", "a" * 23 + "…"]
+    assert not any(text.get_parse_math() for text in legend.get_texts())
+    assert path.read_bytes().startswith(b"\x89PNG")

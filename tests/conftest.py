@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +19,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores; be
 def program(tmp_path: Path) -> Program:
     """Run ``python -m ssl_bench`` (or another module) in an empty folder and wait for it."""
     return program_in(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of one mebibyte."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs more rights than this machine gives")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from at_once import at_once
 from ssl_bench import embed, load_encoder
 from ssl_bench.data.readers import pictures as readers
 from ssl_bench.nn.backbone import build_backbone
@@ -231,17 +231,8 @@ def test_only_a_batch_and_the_next_are_held(pictures: Path) -> None:
 
 def test_of_large_pictures_one_at_a_time_is_decoded(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clean = load_encoder("e.safetensors").clean
-    at_work, seen = list[int](), list[int]()
-    native = embed.native
-
-    def watched(image: Image.Image) -> torch.Tensor:
-        at_work.append(1)
-        seen.append(len(at_work))
-        time.sleep(0.01)
-        at_work.pop()
-        return native(image)
-
-    monkeypatch.setattr(embed, "native", watched)
+    seen: list[int] = []
+    monkeypatch.setattr(embed, "native", at_once(embed.native, seen))
     names = list(SHAPES) * 10
     for large, most in ((1, 1), (1 << 24, 2)):
         monkeypatch.setattr(readers, "LARGE", large)

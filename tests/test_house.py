@@ -21,7 +21,7 @@ CONF = ROOT / "conf"
 # From the ground up. A room imports itself and the floors below its own; the package's own __init__ imports lazily.
 FLOORS = (
     ("errors",),
-    ("files", "machine"),
+    ("entry", "files", "machine"),
     ("schedules", "distributed", "batch", "options"),
     ("experiments",),
     ("augment", "teachers", "evaluation", "losses", "nn", "optim"),

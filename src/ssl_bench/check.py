@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.config import compose
+from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.options import GROUPS, near_or_all, read_settings, settings_text
 
@@ -56,23 +57,25 @@ Trace = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the words, then the methods; 0 if all hold, 1 if one does not, 2 for a wrong word."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if "-h" in words or "--help" in words:
-        lines = ["python -m ssl_bench.check [key=value ...]", "", str(__doc__).partition("\n\n")[2]]
-        print("\n".join([*lines, "Options, with the allowed values:", *settings_text("check.yaml")]))
-        return 0
-    try:
-        settings = read_settings("check.yaml", words)
-        methods = GROUPS["method"] if settings["method"] == "all" else settings["method"].split(",")
-        for name in methods:
-            if name not in GROUPS["method"]:
-                raise UserError(f"method={name} is unknown{near_or_all(name, GROUPS['method'])}")
-        if BATCH_SIZE % settings["world"]:
-            raise UserError(f"world={settings['world']} does not divide the {BATCH_SIZE} images of the checked batch.")
-        return certify(methods, settings["world"])
-    except UserError as error:
-        print("ssl_bench:", *str(error).split(), file=sys.stderr)
-        return error.status
+    return answer(arguments, help_text, lambda words: certify(*read(words)))
+
+
+def help_text() -> str:
+    """Usage, what is checked, options."""
+    lines = ["python -m ssl_bench.check [key=value ...]", "", str(__doc__).partition("\n\n")[2]]
+    return "\n".join([*lines, "Options, with the allowed values:", *settings_text("check.yaml")])
+
+
+def read(words: Sequence[str]) -> tuple[list[str], int]:
+    """The methods and the number of processes; UserError for any other word."""
+    settings = read_settings("check.yaml", words)
+    methods = GROUPS["method"] if settings["method"] == "all" else settings["method"].split(",")
+    for name in methods:
+        if name not in GROUPS["method"]:
+            raise UserError(f"method={name} is unknown{near_or_all(name, GROUPS['method'])}")
+    if BATCH_SIZE % settings["world"]:
+        raise UserError(f"world={settings['world']} does not divide the {BATCH_SIZE} images of the checked batch.")
+    return methods, settings["world"]
 
 
 def certify(methods: Sequence[str], world: int) -> int:

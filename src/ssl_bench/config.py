@@ -13,7 +13,6 @@ import copy
 import functools
 import itertools
 import operator
-import os
 import re
 import shutil
 import sys
@@ -37,6 +36,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_bench import experiments
+from ssl_bench.entry import SIGNALLED, guarded, tell
 from ssl_bench.errors import UserError
 from ssl_bench.options import BLOCKS, CHOICES, CONF, GROUPS, Option, choices_with, nearest, options_of, typed
 
@@ -320,12 +320,10 @@ class _Flags(argparse.ArgumentParser):
         raise UserError(f"{message}.")
 
 
-SIGNALLED = 128  # a shell's exit status for a signal is this and its number
-
-
 def main(task: Task, arguments: Sequence[str] | None = None) -> int:
     """Run ``task`` for the command line's one run or, with ``-m``, for each of its runs; returns the exit status."""
-    try:
+
+    def work() -> int | None:
         flags = _Flags(add_help=False, allow_abbrev=False)
         flags.add_argument("words", nargs="*")
         flags.add_argument("-h", "--help", action="store_true")
@@ -344,19 +342,9 @@ def main(task: Task, arguments: Sequence[str] | None = None) -> int:
             return _multirun(task, given.words)
         else:
             task(compose(given.words))
-        return 0
-    except UserError as error:
-        return _report(error)
-    except KeyboardInterrupt:
-        print("ssl_bench: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
-        return 130
+        return None
 
-
-def _report(error: UserError) -> int:
-    """Show the one line; returns the exit status."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes on a machine, one speaks
-        print("ssl_bench:", *str(error).split(), file=sys.stderr)
-    return error.status
+    return guarded(work, interrupted="interrupted; the same command goes on from the last checkpoint.")
 
 
 def _multirun(task: Task, words: Sequence[str]) -> int:
@@ -371,7 +359,7 @@ def _multirun(task: Task, words: Sequence[str]) -> int:
             task(compose(HydraConfig.get().overrides.task))
             return 0
         except UserError as error:
-            status = _report(error)
+            status = tell(error)
             if status > SIGNALLED:  # asked to stop: the runs that are left shall not start either
                 sys.exit(status)
             return status

@@ -16,6 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.options import leading, read_settings, settings_text
 
@@ -30,21 +31,18 @@ FILE = "embed.yaml"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the words, then embed; returns the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if "-h" in words or "--help" in words:
-        lines = ["python -m ssl_bench.embed RUN_OR_FILE FOLDER [key=value ...]", "", str(__doc__).partition("\n\n")[2]]
-        print("\n".join([*lines, "Options, with the allowed values:", *settings_text(FILE)]))
-        return 0
-    try:
+
+    def work(words: list[str]) -> None:
         (encoder, folder), rest = leading(words, "a run's folder or a file of weights", "a folder of pictures")
         embed(Path(encoder), Path(folder), read_settings(FILE, rest))
-    except UserError as error:
-        print("ssl_bench:", *str(error).split(), file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        print("ssl_bench: interrupted; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
+
+    return answer(arguments, help_text, work, interrupted="interrupted; nothing was written.")
+
+
+def help_text() -> str:
+    """Usage, what it does, options."""
+    lines = ["python -m ssl_bench.embed RUN_OR_FILE FOLDER [key=value ...]", "", str(__doc__).partition("\n\n")[2]]
+    return "\n".join([*lines, "Options, with the allowed values:", *settings_text(FILE)])
 
 
 def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench.config import Config, compose, parse
+from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.options import GROUPS, leading, options_in, read_settings, require_known, settings_text
 
@@ -56,19 +57,11 @@ TRAINING = ("dataset.epochs", "dataset.queue", "dataset.window", "dataset.stem")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the words, then evaluate; returns the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if "-h" in words or "--help" in words:
-        print(help_text())
-        return 0
-    try:
+
+    def work(words: list[str]) -> None:
         evaluate(*read(words))
-    except UserError as error:
-        print("ssl_bench:", *str(error).split(), file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        print("ssl_bench: interrupted; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
+
+    return answer(arguments, help_text, work, interrupted="interrupted; nothing was written.")
 
 
 def help_text() -> str:

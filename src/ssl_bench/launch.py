@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ssl_bench.entry import SIGNALLED
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
 
@@ -28,7 +29,6 @@ Config = Mapping[str, Any]
 
 LOOK_SECONDS = 0.05  # between looks at the ranks
 GRACE_SECONDS = 15.0  # for the other ranks to end by themselves once one has failed
-SIGNALLED = 128  # a shell's exit status for a signal is this and its number
 
 
 def needed(config: Config) -> bool:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -454,18 +453,6 @@ def test_two_processes_do_not_pack_the_same_at_once(root: Path, tmp_path: Path) 
 
     path = pack(root, tmp_path, progress)
     assert said == [f"Another process packs {path}: wait for it, or stop it first."]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of one mebibyte."""
-    folder = tmp_path / "small disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a small disk needs more rights than this machine gives")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_a_disk_without_room_is_refused_in_advance_and_one_that_fills_up_is_gone_on_with(

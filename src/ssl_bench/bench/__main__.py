@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.options import near_or_all, read_settings, settings_text
 
@@ -30,17 +31,7 @@ BUSY = 0.7  # processes that wait for a processor; above it they slow the two si
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the words, then measure, print and save; returns the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if "-h" in words or "--help" in words:
-        print(help_text())
-        return 0
-    try:
-        names, settings = read(words)
-        run(names, settings)
-    except UserError as error:
-        print("ssl_bench:", *str(error).split(), file=sys.stderr)
-        return error.status
-    return 0
+    return answer(arguments, help_text, lambda words: run(*read(words)))
 
 
 def read(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

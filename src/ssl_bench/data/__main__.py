@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench.config import Config, compose
+from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.options import near_or_all, options_in, read_settings, require_known, settings_text
 
@@ -30,19 +31,13 @@ Settings = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the words, then do what the first one says; 0 if all is well, 1 if `verify` finds fault, 2 for an error."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or "-h" in words or "--help" in words:
-        print(help_text())
-        return 0
-    try:
+
+    def work(words: list[str]) -> int:
         command, config, settings = read(words)
         return COMMANDS[command][0](config, settings)
-    except UserError as error:
-        print("ssl_bench:", *str(error).split(), file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        print("ssl_bench: interrupted; the same command goes on.", file=sys.stderr)
-        return 130
+
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    return answer(words, help_text, work, interrupted="interrupted; the same command goes on.")
 
 
 def read(words: Sequence[str]) -> tuple[str, Config, Settings]:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssl_bench import experiments
+from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.options import settings_text
 from ssl_bench.plan import forecast
@@ -52,21 +53,14 @@ class Kind:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check all words, then measure and print; returns the exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if "-h" in given or "--help" in given:
-        options = [*settings_text(FILE), *settings_text(words.FILE)]
-        names = f"Tables and figures: {', '.join(experiments.names())}"
-        print("\n".join([HELP, "", names, "", "Options, with the allowed values:", *options]))
-        return 0
-    try:
-        plan(words.read(given, FILE))
-    except UserError as error:
-        print("ssl_bench:", *str(error).split(), file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        print("ssl_bench: interrupted.", file=sys.stderr)
-        return 130
-    return 0
+    return answer(arguments, help_text, lambda given: plan(words.read(given, FILE)))
+
+
+def help_text() -> str:
+    """Usage, what it does, options."""
+    options = [*settings_text(FILE), *settings_text(words.FILE)]
+    names = f"Tables and figures: {', '.join(experiments.names())}"
+    return "\n".join([HELP, "", names, "", "Options, with the allowed values:", *options])
 
 
 def plan(asked: words.Asked) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench import experiments
+from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
 from ssl_bench.options import near_or_all, settings_text
@@ -27,25 +28,22 @@ PLACES = ("data_dir", "logger")  # change no figure, and may name a place on thi
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the words, then read, print and save; returns the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    names = [word for word in words if "=" not in word and not word.startswith("-")]
-    try:
-        if names[:1] == ["wandb"]:
-            return int(_other("wandb").main([word for word in words if word != "wandb"]))
-        if "-h" in words or "--help" in words or not words:
-            print(help_text())
-            return 0
-        if len(names) != 1:
-            known = ", ".join([*experiments.names(), *OTHERS])
-            raise UserError(f"one table or figure at a time, not {len(names)}: name one of {known}.")
-        report(names[0], [word for word in words if word != names[0]])
-    except UserError as error:
-        print("ssl_bench:", *str(error).split(), file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        print("ssl_bench: interrupted; what was written is whole.", file=sys.stderr)
-        return 130
-    return 0
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if _names(words)[:1] == ["wandb"]:
+        return int(_other("wandb").main([word for word in words if word != "wandb"]))
+    return answer(words, help_text, _report_named, interrupted="interrupted; what was written is whole.")
+
+
+def _names(words: Sequence[str]) -> list[str]:
+    return [word for word in words if "=" not in word and not word.startswith("-")]
+
+
+def _report_named(words: list[str]) -> None:
+    names = _names(words)
+    if len(names) != 1:
+        known = ", ".join([*experiments.names(), *OTHERS])
+        raise UserError(f"one table or figure at a time, not {len(names)}: name one of {known}.")
+    report(names[0], [word for word in words if word != names[0]])
 
 
 def help_text() -> str:

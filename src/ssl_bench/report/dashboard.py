@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ssl_bench import experiments
+from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Experiment
 from ssl_bench.options import CHOICES, CONF, read_settings, settings_text
@@ -42,27 +43,28 @@ FIND_VIEW = """
 
 def main(words: Sequence[str]) -> int:
     """Define the dashboard and save it at W&B, or print it; returns the exit status."""
-    if "-h" in words or "--help" in words:
-        lines = [*str(__doc__).strip().splitlines(), "", "Options, with the allowed values:"]
-        print("\n".join([*lines, *settings_text("dashboard.yaml")]))
-        return 0
-    try:
-        settings = read_settings("dashboard.yaml", words)
-        experiment = experiments.find(settings["experiment"])
-        # Asks for the scale, too.
-        datasets = list(dict.fromkeys(cell.dataset for cell in experiment.cells(settings["scale"])))
-        if importlib.util.find_spec("wandb_workspaces") is None:
-            raise UserError("the dashboard needs a package that is not installed: pip install 'ssl-bench[dashboard]'.")
-        if settings["dry"]:
-            views = [define(experiment, dataset, settings) for dataset in datasets]
-            print(json.dumps([described(view) for view in views], indent=1, ensure_ascii=False))
-        else:
-            for address in save(experiment, datasets, settings):
-                print(address)
-    except UserError as error:
-        print("ssl_bench:", *str(error).split(), file=sys.stderr)
-        return error.status
-    return 0
+    return answer(words, help_text, lambda words: dashboard(read_settings("dashboard.yaml", words)))
+
+
+def help_text() -> str:
+    """Usage, what it does, options."""
+    lines = [*str(__doc__).strip().splitlines(), "", "Options, with the allowed values:"]
+    return "\n".join([*lines, *settings_text("dashboard.yaml")])
+
+
+def dashboard(settings: Mapping[str, Any]) -> None:
+    """Save the views of a table's or figure's datasets and print their addresses, or print what they are."""
+    experiment = experiments.find(settings["experiment"])
+    # Asks for the scale, too.
+    datasets = list(dict.fromkeys(cell.dataset for cell in experiment.cells(settings["scale"])))
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        raise UserError("the dashboard needs a package that is not installed: pip install 'ssl-bench[dashboard]'.")
+    if settings["dry"]:
+        views = [define(experiment, dataset, settings) for dataset in datasets]
+        print(json.dumps([described(view) for view in views], indent=1, ensure_ascii=False))
+    else:
+        for address in save(experiment, datasets, settings):
+            print(address)
 
 
 # -- the definition -------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ssl_bench import experiments
-from ssl_bench.errors import UserError
-from ssl_bench.launch import SIGNALLED
+from ssl_bench.entry import SIGNALLED, answer
 from ssl_bench.options import settings_text
 from ssl_bench.sweep import grid, local, loop, words
 from ssl_bench.sweep.grid import Entry
@@ -28,19 +27,18 @@ Ends with status 0 if all runs are done."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check all words, look at the data and the store, then run what is left; returns the exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if "-h" in given or "--help" in given:
-        names = f"Tables and figures: {', '.join(experiments.names())}"
-        print("\n".join([HELP, "", names, "", "Options, with the allowed values:", *settings_text(words.FILE)]))
-        return 0
-    try:
-        return sweep(words.read(given))
-    except UserError as error:
-        print("ssl_bench:", *str(error).split(), file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        print("ssl_bench: interrupted; the same command goes on.", file=sys.stderr)
-        return SIGNALLED + signal.SIGINT
+    return answer(
+        arguments,
+        help_text,
+        lambda given: sweep(words.read(given)),
+        interrupted="interrupted; the same command goes on.",
+    )
+
+
+def help_text() -> str:
+    """Usage, what it does, options."""
+    names = f"Tables and figures: {', '.join(experiments.names())}"
+    return "\n".join([HELP, "", names, "", "Options, with the allowed values:", *settings_text(words.FILE)])
 
 
 def sweep(asked: words.Asked) -> int:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ssl_bench import launch
 from ssl_bench.config import Config
+from ssl_bench.entry import SIGNALLED
 from ssl_bench.errors import UserError
 from ssl_bench.results.store import Busy, RunFolder
 
@@ -63,7 +64,7 @@ def _outcome(config: Config, folder: RunFolder) -> Outcome:
         # A rank's error has lost its class on the way here.
         if isinstance(error, Busy) or folder.busy():
             return Outcome("elsewhere")
-        if error.status > launch.SIGNALLED or error.status == TRY_AGAIN:
+        if error.status > SIGNALLED or error.status == TRY_AGAIN:
             return Outcome("interrupted", sentence)
     except Exception as error:
         traceback.print_exc()

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 import zlib
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from at_once import at_once
 from ssl_bench.data.readers import pictures
 from ssl_bench.data.readers.pictures import decode_all
 from ssl_bench.errors import UserError
@@ -198,17 +198,8 @@ def test_all_threads_together_decode_no_more_than_one_large_picture(
     threads: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pictures, "LARGE", 100)
-    at_work, seen = list[int](), list[int]()
-    convert = pictures.in_colour
-
-    def watched(image: Image.Image) -> Image.Image:
-        at_work.append(1)
-        seen.append(len(at_work))
-        time.sleep(0.01)
-        at_work.pop()
-        return convert(image)
-
-    monkeypatch.setattr(pictures, "in_colour", watched)
+    seen: list[int] = []
+    monkeypatch.setattr(pictures, "in_colour", at_once(pictures.in_colour, seen))
     content = encoded(Image.new("RGB", (6, 6)), "PNG")  # 36 pixels
     names = [str(number) for number in range(80)]
     assert len(list(pictures.decoded(names, lambda _: content, side=4, max_pixels=10**6, threads=threads))) == 80

@@ -1,0 +1,81 @@
+"""What every entry point answers: help, a mistake in one sentence, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import NoReturn
+
+import pytest
+
+from ssl_bench.entry import answer
+from ssl_bench.errors import UserError
+
+Captured = pytest.CaptureFixture[str]
+
+
+def fail(words: list[str]) -> NoReturn:
+    raise UserError(f"{words[0]} is\n  wrong.")
+
+
+def stop(words: list[str]) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_goes_before_everything_else(word: str, capsys: Captured) -> None:
+    assert answer(["a=b", word], lambda: "usage", fail) == 0
+    assert capsys.readouterr() == ("usage\n", "")
+
+
+def test_a_mistake_is_one_line_and_a_status(capsys: Captured) -> None:
+    assert answer(["a"], lambda: "usage", fail) == 2
+    assert capsys.readouterr() == ("", "ssl_bench: a is wrong.\n")
+
+
+def test_what_the_work_says_is_the_status(capsys: Captured) -> None:
+    assert answer([], lambda: "usage", lambda words: None) == 0
+    assert answer([], lambda: "usage", lambda words: 1) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_ctrl_c_is_no_traceback(capsys: Captured) -> None:
+    assert answer([], lambda: "usage", stop, interrupted="interrupted; go on.") == 130
+    assert capsys.readouterr() == ("", "ssl_bench: interrupted; go on.\n")
+
+
+LONG = """
+import sys
+from ssl_bench.entry import answer
+
+def work(words):
+    for number in range(int(words[0])):
+        print(number)
+
+sys.exit(answer(None, lambda: "usage", work))
+"""
+
+
+@pytest.mark.parametrize("lines", ["5", "100000"])  # less and more than a pipe holds
+def test_an_output_that_nobody_reads_on_ends_without_a_word(lines: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", LONG, lines], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_another_pipe_that_breaks_is_a_crash() -> None:
+    def work(words: list[str]) -> NoReturn:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        answer([], lambda: "usage", work)
+
+
+def test_without_arguments_the_words_are_the_command_lines(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setattr("sys.argv", ["program", "x"])
+    assert answer(None, lambda: "usage", fail) == 2
+    assert capsys.readouterr().err == "ssl_bench: x is wrong.\n"

@@ -890,9 +890,15 @@ MUTATIONS = [
         ),
         (
             "packed: two pack at once",
-            'with FileLock(source.path.with_name(f".{source.path.stem}.lock"), timeout=0):',
+            'with FileLock(source.path.with_name(f".{source.dataset}-{source.place}.lock"), timeout=0):',
             "if True:",
             "two_processes_do_not_pack_the_same_at_once",
+        ),
+        (
+            "packed: a pack under way of the folder as it was is taken for a left-over",
+            'f".{source.dataset}-{source.place}.lock"',
+            'f".{source.path.stem}.lock"',
+            "packing_a_folder_that_has_changed_meanwhile_leaves_the_pack_under_way_alone",
         ),
         (
             "packed: room is not asked for",
@@ -1187,9 +1193,25 @@ MUTATIONS = [
         ),
         (
             "records: the command leaves out the threads",
-            'if record["config"]["trainer"]["threads"] is not None:',
-            "if False:",
+            ', "trainer.threads": record["environment"]["threads"]}',
+            "}",
             "the_command_says_what_the_figures_depend_on",
+        ),
+        (
+            "records: committed records count before one's own",
+            "return Run(cell, entries[0] if entries else None,",
+            "return Run(cell, entries[-1] if entries else None,",
+            "a_run_of_ones_own_counts_before_a_committed_record_of_it_which_is_said",
+        ),
+    ),
+    *_of(
+        "results/fingerprint.py",
+        "report/test_records.py",
+        (
+            "fingerprint: without its data a fold of STL-10 is all of it",
+            'for key in ("split", "fold") if key in config["dataset"]',
+            "for key in ()",
+            "records_of_other_images_are_not_those_asked_for",
         ),
     ),
     *_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from program import Program
 from ssl_bench.plan import __main__ as command
 from ssl_bench.plan import forecast
 from ssl_bench.plan.forecast import Evaluation, Measured
-from ssl_bench.sweep import local
+from ssl_bench.sweep import grid, local
 from ssl_bench.sweep import words as said
 
 EVALUATION = Evaluation(key="", load=1.0, monitor=10.0, curves=100.0, final=1000.0, files=7, memory=0)
@@ -51,6 +52,22 @@ def test_a_forecast_is_the_sum_of_its_parts() -> None:
 
 def test_sizes_have_three_figures() -> None:
     assert [command._size(size) for size in (12, 1_234, 5_678_900, 12e9)] == ["12 bytes", "1.23 kB", "5.68 MB", "12 GB"]
+
+
+def test_a_kind_that_crashes_is_counted_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask(function: Callable[..., Any], *given: Any, folder: Path | None = None) -> Any:
+        if function is grid.fingerprints:
+            return [f"{number:012}" for number in range(len(given[0]))]
+        raise RuntimeError("Traceback (most recent call last):\n  …\nOutOfMemoryError: no memory\n")
+
+    monkeypatch.setattr(local, "ask", ask)
+    assert command.main(["fig2", "scale=smoke", "seeds=0", f"runs_dir={tmp_path}"]) == 0
+    shown = capsys.readouterr().out
+    assert "2 run(s) could not be measured" in shown
+    assert "OutOfMemoryError" in shown
+    assert "Traceback" not in shown
 
 
 @pytest.mark.slow

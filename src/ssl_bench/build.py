@@ -16,7 +16,6 @@ from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.orders import Window, sequential
-from ssl_bench.data.readers.folder import Folder
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator
 from ssl_bench.evaluation.linear import LinearProbe
@@ -35,33 +34,10 @@ def build(config: Config) -> tuple[Method, DataModule]:
     return build_method(config, data.dataset, data), data
 
 
-def build_dataset(config: Config) -> Dataset:
-    """The catalog's entry, or one made for a folder that is looked into now."""
-    chosen = config["dataset"]
-    if "fold" in chosen:
-        return catalog.stl10_with(chosen["split"], chosen["fold"])
-    return catalog.find(chosen["name"], build_folder(config))
-
-
-def build_folder(config: Config) -> Folder | None:
-    """Where the pictures lie and how they are kept; None for datasets that do not come as single pictures."""
-    chosen = config["dataset"]
-    if "stored" not in chosen:
-        return None
-    return Folder(
-        root=chosen["root"],
-        test_root=chosen.get("test_root"),
-        stored=chosen["stored"],
-        skip=chosen["on_error"] == "skip",
-        max_pixels=chosen["max_pixels"],
-        memory=int(chosen["memory"] * 2**30),
-    )
-
-
 def build_data(config: Config) -> DataModule:
     order = config["order"]
     return DataModule(
-        dataset=build_dataset(config),
+        dataset=catalog.chosen(config["dataset"]),
         data_dir=config["data_dir"],
         batch_size=config["batch_size"],
         evaluation_batch_size=config["evaluation"]["batch_size"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import signal
@@ -35,6 +36,9 @@ def guarded(work: Callable[[], int | None], *, interrupted: str) -> int:
 
     interrupted: what is said after Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         status = work() or 0
         sys.stdout.flush()

@@ -27,6 +27,7 @@ class Cell:
     dataset: str
     seed: int
     words: tuple[str, ...]  # of python -m ssl_bench
+    said: tuple[str, ...] = ()  # those among them that the table or figure does not say of itself
 
     @property
     def name(self) -> str:
@@ -63,7 +64,7 @@ class Experiment:
         methods, datasets, seeds: limit or replace those of the experiment.
 
         Raises:
-            UserError: a name is unknown.
+            UserError: a name is unknown, or no run is left.
         """
         if scale not in self.datasets:
             raise UserError(f"scale={scale} is unknown{_near(scale, self.datasets)}")
@@ -76,22 +77,27 @@ class Experiment:
                 raise UserError(f"dataset={dataset} is unknown{_near(dataset, GROUPS['dataset'])}")
         rows = {label: row for label, row in self.rows.items() if methods is None or _method(row) in methods}
         told = {word.lstrip("+") for word in words}
+        said = tuple(words)
         names: dict[str, list[str]] = {label: [] for label in rows}
         if "logger=wandb" in told:
             if not any(word.startswith("logger.group=") for word in told):
                 words = [*words, f"logger.group={self.group(scale)}"]
             names = {label: [f'logger.row="{label}"'] for label in rows}  # quoted: labels have commas
-        return [
+        found = [
             Cell(
                 label,
                 dataset,
                 seed,
                 (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *words, *names[label]),
+                said,
             )
             for dataset in (self.datasets[scale] if datasets is None else datasets)
             for seed in (self.seeds if seeds is None else seeds)
             for label, row in rows.items()
         ]
+        if not found:
+            raise UserError(f"{self.name} has no run at scale={scale} under these words.")
+        return found
 
     def group(self, scale: str) -> str:
         """What W&B calls the runs together, unless ``logger.group`` says otherwise."""

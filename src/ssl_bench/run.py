@@ -30,6 +30,7 @@ from ssl_bench.build import (
 )
 from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
 from ssl_bench.callbacks.checkpointer import Checkpointer, WholeCheckpointIO, read_checkpoint
+from ssl_bench.callbacks.code_history import CodeHistory
 from ssl_bench.callbacks.collapse_monitor import CollapseMonitor
 from ssl_bench.callbacks.finite_loss import FiniteLoss
 from ssl_bench.callbacks.progress import TrainingProgress
@@ -57,6 +58,7 @@ from ssl_bench.results.store import RunFolder
 
 CALIBRATION_IMAGES = 2048  # for the BatchNorm statistics of random weights
 PICTURE_IMAGES = 1000
+CODE = code_version()  # as loaded: the checkout may move on while a run is at work
 
 
 def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def _run(
     if several and not own_statistics:
         synchronize(method, cuda=resolve_accelerator(config) == "gpu")
     epochs = config["epochs"] * method.passes_per_epoch
-    history, timing = History(), Timing()
+    history, timing, code = History(), Timing(), CodeHistory(CODE)
     evaluator = build_evaluator(config, data, clean_arguments(config, dataset))
     logger = loggers.Logger()
     if first:
@@ -152,6 +154,7 @@ def _run(
         *watchers,
         *([Replicas(share_statistics=own_statistics)] if several else []),
         timing,
+        code,
         FiniteLoss(),
         collapse,
         AccuracyMonitor(
@@ -251,7 +254,8 @@ def _run(
         "images_per_second": round(timing.images_per_second, 1),
         "session_seconds": round(time.perf_counter() - started, 2),
         "peak_memory_bytes": peak_memory(),
-        "code": code_version(),
+        "code": code.now,
+        "earlier_code": code.earlier,
         "environment": environment(),
         "config": without_places(config),
     }

@@ -451,8 +451,24 @@ def test_two_processes_do_not_pack_the_same_at_once(root: Path, tmp_path: Path) 
         if done == 5:
             said.append(refusal(root, tmp_path))
 
+    pack(root, tmp_path, progress)
+    assert said == [f"Another process packs the pictures of {root}: wait for it, or stop it first."]
+
+
+def test_packing_a_folder_that_has_changed_meanwhile_leaves_the_pack_under_way_alone(
+    root: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    def progress(done: int, total: int) -> None:
+        if done == 5:
+            first = next(root.rglob("*.png"))
+            shutil.copy(first, first.with_name("one more.png"))
+            said.append(refusal(root, tmp_path))
+
     path = pack(root, tmp_path, progress)
-    assert said == [f"Another process packs {path}: wait for it, or stop it first."]
+    assert said == [f"Another process packs the pictures of {root}: wait for it, or stop it first."]
+    pack_file.verify(path)
 
 
 def test_a_disk_without_room_is_refused_in_advance_and_one_that_fills_up_is_gone_on_with(

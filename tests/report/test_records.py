@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up import PROTOCOLS, cells_of, keep, record
 
+from ssl_bench.config import compose
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
-from ssl_bench.report.records import Run, command, match, read
+from ssl_bench.report.records import Run, command, match, provenance, read
 from ssl_bench.results.store import RunFolder
 
 Made = tuple[list[Cell], list[dict[str, Any]], list[dict[str, Any]]]
@@ -47,15 +49,52 @@ def test_committed_records_count_as_runs_do_and_copies_of_a_run_are_one(made: Ma
     assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == made[2]
 
 
+def commit(folder: Path, one: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    (folder / f"{one['fingerprint']}.json").write_text(json.dumps(one), encoding="utf-8")
+
+
+def test_a_run_of_ones_own_counts_before_a_committed_record_of_it_which_is_said(made: Made, tmp_path: Path) -> None:
+    keep(tmp_path / "runs", made[2][:2])
+    commit(tmp_path / "a" / "records", record(made[0][0], made[1][0], percent=12.5))
+    commit(tmp_path / "b" / "records", made[2][1])
+    runs = matched(made, tmp_path / "runs", f"{tmp_path}/*/records")
+    assert [run.record for run in runs[:2]] == made[2][:2]
+    assert [run.differs for run in runs[:2]] == [True, False]
+    assert "1 of these runs are one's own, with other results than the committed" in "\n".join(provenance(runs))
+    assert "one's own" not in "\n".join(provenance(runs[1:]))
+
+
 def test_two_results_of_one_run_are_refused(made: Made, tmp_path: Path) -> None:
-    keep(tmp_path / "runs", made[2][:1])
-    other = record(made[0][0], made[1][0], percent=12.5)
-    folder = tmp_path / "records"
-    folder.mkdir()
-    (folder / f"{other['fingerprint']}.json").write_text(json.dumps(other), encoding="utf-8")
-    name = other["fingerprint"]
-    with pytest.raises(UserError, match=f"{name}.record.json and .*{name}.json are of one run, .* different results"):
-        matched(made, tmp_path / "runs", str(folder))
+    commit(tmp_path / "a" / "records", made[2][0])
+    commit(tmp_path / "b" / "records", record(made[0][0], made[1][0], percent=12.5))
+    name = made[2][0]["fingerprint"]
+    with pytest.raises(
+        UserError, match=f"a.records.{name}.json and .*{name}.json are of one run, .* different results"
+    ):
+        matched(made, tmp_path / "runs", f"{tmp_path}/*/records")
+
+
+def test_records_of_other_images_are_not_those_asked_for(tmp_path: Path) -> None:
+    """What STL-10 is pretrained on and which fold is labelled: both are the data's, and no data are looked at."""
+    plain, other = (
+        cells_of("table3", "paper", datasets=["stl10"], methods=["moco"], seeds=[0], words=words)
+        for words in ([], ["dataset.split=train"])
+    )
+    fold = cells_of("table3", "paper", datasets=["stl10"], methods=["moco"], seeds=[0], words=["dataset.fold=3"])
+    for number, (cells, configs) in enumerate((other, fold)):
+        keep(tmp_path, [record(cells[0], configs[0], data_digest=f"digest {number}")])
+    assert not any(run.record for run in matched((*plain, []), tmp_path))
+    for cells, configs in (other, fold):
+        assert all(run.record for run in matched((cells, configs, []), tmp_path))
+
+
+def test_what_was_said_to_all_runs_stands_under_them(tmp_path: Path) -> None:
+    words = ["subset=500", "labels=100", "trainer.threads=2", "logger=wandb", "recipe=original", "trainer.clip=1.0"]
+    cells, configs = cells_of("table3", "smoke", methods=["moco"], seeds=[0], words=words)
+    keep(tmp_path, [record(cells[0], configs[0])])
+    said = provenance(matched((cells, configs, []), tmp_path))
+    assert said[1:] == ["Said to all runs: subset=500 labels=100 recipe=original trainer.clip=1.0."]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +198,27 @@ def test_the_command_says_what_the_figures_depend_on(made: Made, tmp_path: Path)
         "python -m ssl_bench method=moco dataset=digits scale=smoke seed=0 trainer.precision=bf16-mixed "
         "trainer.threads=3"
     )
-    assert "threads" not in said[1]
+    assert said[1].endswith(f" trainer.threads={made[2][1]['environment']['threads']}")
+
+
+def test_the_command_says_of_devices_threads_and_precision_what_the_record_says(tmp_path: Path) -> None:
+    words = ["trainer=ddp", "trainer.threads=7", "trainer.devices=2"]
+    cells, configs = cells_of("table3", "smoke", methods=["moco"], seeds=[0], words=words)
+    one = record(cells[0], configs[0], processes=2)
+    one["environment"]["threads"] = 1
+    keep(tmp_path, [one])
+    (run,) = matched((cells, configs, []), tmp_path)
+    assert command(run) == (
+        "python -m ssl_bench method=moco dataset=digits scale=smoke seed=0 trainer.precision=bf16-mixed "
+        "trainer.threads=1 trainer=ddp trainer.devices=2 trainer.nodes=1 trainer.sync_batchnorm=true"
+    )
+    compose(shlex.split(command(run))[3:])  # the program takes it
+
+
+def test_all_code_that_trained_a_run_is_named(made: Made, tmp_path: Path) -> None:
+    earlier = {"version": "0.1.0", "commit": "fedcba9876", "modified": False}
+    keep(tmp_path, [{**made[2][0], "earlier_code": [earlier]}])
+    assert "mixed code versions: 0123456, fedcba9." in provenance(matched(made, tmp_path))[0]
 
 
 @pytest.mark.parametrize(

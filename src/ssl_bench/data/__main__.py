@@ -72,21 +72,18 @@ def list_datasets(config: Config, settings: Settings) -> int:
     """Every dataset, and what of it is on disk."""
     from rich.table import Table
 
-    from ssl_bench.data import places
-    from ssl_bench.data.catalog import DATASETS
+    from ssl_bench.data import catalog, places
 
     data_dir = Path(config["data_dir"])
     table, notes = Table(title=f"datasets, looked for in {data_dir}"), []
     for name in ("dataset", "there", "train", "test", "classes", "pixels"):
         table.add_column(name, justify="right" if name in ("train", "test", "classes") else "left", no_wrap=True)
-    for entry in DATASETS.values():
+    for entry in catalog.DATASETS.values():
         chosen = entry.name == config["dataset"]["name"]
         files = places.found(entry.name, data_dir, _roots(config) if chosen else ())
         shown = entry
         if chosen and files and entry.name == "folder":
-            from ssl_bench.build import build_dataset
-
-            shown = build_dataset(config)
+            shown = catalog.chosen(config["dataset"])
         said = [places.described(files) if files else places.missing(entry.name, data_dir)]
         said += [f"+ {places.described([pack])}" for pack in places.packs(entry.name, data_dir)]
         sides = f"{entry.height} × {entry.width}" if entry.height else "all sizes"
@@ -110,10 +107,9 @@ def _roots(config: Config) -> tuple[str, ...]:
 
 def prepare(config: Config, settings: Settings) -> int:
     """Fetch what is missing, read it once, and say what it is."""
-    from ssl_bench.build import build_dataset
     from ssl_bench.data import catalog, places
 
-    dataset, data_dir = build_dataset(config), Path(config["data_dir"])
+    dataset, data_dir = catalog.chosen(config["dataset"]), Path(config["data_dir"])
     splits = catalog.load(dataset, data_dir)
     console = _console()
     files = places.found(dataset.name, data_dir, _roots(config))
@@ -123,7 +119,7 @@ def prepare(config: Config, settings: Settings) -> int:
         channels, height, width = images.images.shape[1:]
         console.print(f"{split}: {len(images):,} images of {channels} × {height} × {width}{left_out}")
     for note in dataset.notes:
-        console.print(f"warning: {note.encode(errors='backslashreplace').decode()}")
+        console.print(f"warning: {note}")
     for line in lines_of_left_out([name for images in splits.values() for name in images.skipped]):
         console.print(line)
     for line in class_counts(splits, dataset.class_names):
@@ -134,7 +130,7 @@ def prepare(config: Config, settings: Settings) -> int:
 def lines_of_left_out(names: Sequence[str]) -> Iterator[str]:
     """A line for every picture that could not be read, up to MOST_ROWS."""
     for name in names[:MOST_ROWS]:
-        yield f"left out: {name.encode(errors='backslashreplace').decode()}"
+        yield f"left out: {name}"
     if len(names) > MOST_ROWS:
         yield f"left out: {len(names) - MOST_ROWS:,} more"
 
@@ -174,13 +170,13 @@ def pack(config: Config, settings: Settings) -> int:
     """Pack a dataset of single pictures into one file."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ssl_bench.build import build_dataset, build_folder
+    from ssl_bench.data import catalog
 
-    folder, console = build_folder(config), _console()
+    folder, console = catalog.chosen_folder(config["dataset"]), _console()
     if folder is None:
         console.print(f"{config['dataset']['name']} always fits into memory: nothing is to be packed.")
         return 0
-    dataset = build_dataset(config)
+    dataset = catalog.chosen(config["dataset"])
     packed = importlib.import_module("ssl_bench.data.packed")
     columns = (TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     worked = False
@@ -201,16 +197,15 @@ def pack(config: Config, settings: Settings) -> int:
 
 def verify(config: Config, settings: Settings) -> int:
     """Read everything again and compare it with what is known; 1 if something is wrong."""
-    from ssl_bench.build import build_dataset, build_folder
-    from ssl_bench.data import packed, places
+    from ssl_bench.data import catalog, packed, places
     from ssl_bench.data.verify import findings
 
-    dataset, data_dir = build_dataset(config), Path(config["data_dir"])
+    dataset, data_dir = catalog.chosen(config["dataset"]), Path(config["data_dir"])
     files = places.found(dataset.name, data_dir, _roots(config))
     if not files:
         remedy = places.missing(dataset.name, data_dir)
         raise UserError(f"There is no {dataset.name} for data_dir={data_dir} to verify: {remedy}.")
-    folder, wrong = build_folder(config), 0
+    folder, wrong = catalog.chosen_folder(config["dataset"]), 0
     pack = packed.finished(dataset, folder, data_dir) if folder else None
     for finding in findings(dataset, data_dir, files, pack):
         print(finding, flush=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ssl_bench.data import packed
 from ssl_bench.data.class_names import class_names
@@ -185,6 +186,31 @@ DATASETS = {
         ),
     )
 }
+
+
+def chosen(options: Mapping[str, Any]) -> Dataset:
+    """The entry that the options of ``conf/dataset`` choose; a folder is looked into now.
+
+    Raises:
+        UserError: as `find`.
+    """
+    if "fold" in options:
+        return stl10_with(options["split"], options["fold"])
+    return find(options["name"], chosen_folder(options))
+
+
+def chosen_folder(options: Mapping[str, Any]) -> Folder | None:
+    """Where the pictures lie and how they are kept; None for datasets that do not come as single pictures."""
+    if "stored" not in options:
+        return None
+    return Folder(
+        root=options["root"],
+        test_root=options.get("test_root"),
+        stored=options["stored"],
+        skip=options["on_error"] == "skip",
+        max_pixels=options["max_pixels"],
+        memory=int(options["memory"] * 2**30),
+    )
 
 
 def find(name: str, folder: Folder | None = None) -> Dataset:

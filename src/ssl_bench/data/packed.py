@@ -84,13 +84,16 @@ def pack(dataset: Dataset, folder: Folder, data_dir: Path, *, progress: Callable
     with _refusals_told(source.path):
         source.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(source.path.with_name(f".{source.path.stem}.lock"), timeout=0):
+            # Of the place: what another process packs of it, its files as they were then, is not left over.
+            with FileLock(source.path.with_name(f".{source.dataset}-{source.place}.lock"), timeout=0):
                 if not source.path.exists():
                     _write(source, progress)
                 for path in _left_over(source):
                     path.unlink(missing_ok=True)
         except Timeout:
-            raise UserError(f"Another process packs {source.path}: wait for it, or stop it first.") from None
+            raise UserError(
+                f"Another process packs the pictures of {source.root}: wait for it, or stop it first."
+            ) from None
     return source.path
 
 

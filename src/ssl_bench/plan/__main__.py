@@ -88,9 +88,12 @@ def plan(asked: words.Asked) -> None:
         try:
             with tempfile.TemporaryDirectory(prefix="ssl_bench-") as log:
                 measured = local.ask(forecast.measure, kind.runs[0].config, known, folder=Path(log))
-        except UserError as error:
+        except (
+            UserError,
+            RuntimeError,
+        ) as error:  # the others can be measured, and the sweep goes on after a crash, too
             unknown += len(kind.left)
-            table.add_row(escape(kind.name), str(len(kind.left)), "–", escape(str(error)))
+            table.add_row(escape(kind.name), str(len(kind.left)), "–", escape(str(error).strip().splitlines()[-1]))
             continue
         known[measured.evaluation.key] = measured.evaluation
         one = forecast.seconds(measured, kind.runs[0].config)

@@ -201,13 +201,16 @@ def _csv(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _save_records(out: Path, runs: Sequence[Run]) -> None:
     """Copy every record, whole, to where it can be committed, unless it is in the folder beside for another table."""
+    own = out / "records"
+    kept: dict[str, list[Path]] = {}
+    for path in (*own.glob("*.json"), *out.parent.glob("*/records/*.json")):
+        kept.setdefault(path.name, []).append(path)
     for run in runs:
         if run.entry is not None:
             source = run.entry.path
             name = f"{run.entry.record['fingerprint']}.json"
-            copies = [out / "records" / name, *out.parent.glob(f"*/records/{name}")]
-            if not any(copy.exists() and filecmp.cmp(source, copy, shallow=False) for copy in copies):
-                _save(copies[0], partial(_copy, source))
+            if not any(filecmp.cmp(source, copy, shallow=False) for copy in kept.get(name, ())):
+                _save(own / name, partial(_copy, source))
 
 
 def _copy(source: Path, target: Path) -> None:

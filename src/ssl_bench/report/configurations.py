@@ -18,7 +18,7 @@ from ssl_bench.files import write_text
 from ssl_bench.options import CONF
 
 Config = dict[str, Any]
-KINDS = 500  # are remembered, the latest
+KINDS = 500  # are remembered, those composed last
 SOURCES = ("config.py", "options.py", "experiments.py", "report/configurations.py")  # what composing depends on
 
 

@@ -37,10 +37,12 @@ class Figure:
     def means_the_same(self, protocol: str, config: Mapping[str, Any]) -> bool:
         """Whether it may stand beside our accuracy under ``protocol`` of a run with ``config``."""
         network = config["backbone"]["name"] == "resnet18" and config["backbone"]["width"] == 64
+        whole = config["subset"] is None and config["labels"] is None
         return (
             SAME.get(self.protocol) == protocol
             and self.epochs == str(config["epochs"])
             and network
+            and whole
             and self.backbone in BACKBONES
         )
 

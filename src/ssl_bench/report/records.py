@@ -13,7 +13,7 @@ from typing import Any
 
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
-from ssl_bench.results.fingerprint import configuration_key, fingerprint_of_record
+from ssl_bench.results.fingerprint import LEFT_OUT, configuration_key, fingerprint_of_record
 
 Record = dict[str, Any]
 # What every record has, of those that a table or figure reads.
@@ -42,6 +42,7 @@ class Entry:
 
     path: Path
     record: Record
+    committed: bool = False  # else of runs_dir
 
 
 @dataclass
@@ -60,6 +61,7 @@ class Run:
     cell: Cell
     entry: Entry | None
     failure: str | None
+    differs: bool = False  # from the committed record of the same name
 
     @property
     def record(self) -> Record | None:
@@ -81,10 +83,10 @@ def read(runs_dir: Path, committed: str | None) -> Store:
     """
     store = Store()
     for path in sorted(runs_dir.glob("*/record.json")):
-        _take(store, path, path.parent.name)
+        _take(store, path, path.parent.name, committed=False)
     for folder in sorted(glob.glob(committed)) if committed else ():
         for path in sorted(Path(folder).glob("[!.]*.json")):
-            _take(store, path, path.stem)
+            _take(store, path, path.stem, committed=True)
     for path in sorted(runs_dir.glob("*/failed.json")):
         if (path.parent / "record.json").exists():
             continue
@@ -96,10 +98,10 @@ def read(runs_dir: Path, committed: str | None) -> Store:
     return store
 
 
-def _take(store: Store, path: Path, name: str) -> None:
+def _take(store: Store, path: Path, name: str, *, committed: bool) -> None:
     try:
         record = _checked(json.loads(path.read_text(encoding="utf-8")), name)
-        store.entries.setdefault(configuration_key(record["config"]), []).append(Entry(path, record))
+        store.entries.setdefault(configuration_key(record["config"]), []).append(Entry(path, record, committed))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         store.skipped.append(f"{path} is no finished record ({_reason(error)})")
 
@@ -156,24 +158,26 @@ def match(cells: Sequence[Cell], configs: Sequence[Mapping[str, Any]], store: St
         found.append([entry for entry in entries if precision in ("auto", entry.record["precision"])])
     _refuse_mixtures([(cell, entry) for cell, entries in zip(cells, found, strict=True) for entry in entries])
     return [
-        Run(cell, _one(cell, entries), None if entries else store.failures.get(configuration_key(config)))
+        _run(cell, entries, None if entries else store.failures.get(configuration_key(config)))
         for cell, config, entries in zip(cells, configs, found, strict=True)
     ]
 
 
-def _one(cell: Cell, entries: Sequence[Entry]) -> Entry | None:
-    """The one record of a cell; copies of it are the same."""
+def _run(cell: Cell, entries: Sequence[Entry], failure: str | None) -> Run:
+    """The cell with its one record. Copies are the same; a run of one's own counts before a committed record of it."""
+    differs = False
     for other in entries[1:]:
-        first = entries[0]
+        first = entries[0]  # of runs_dir, where there is one
         if other.record["fingerprint"] != first.record["fingerprint"]:
             raise UserError(f"{first.path} and {other.path} both claim to be {cell.name}: move one of them away.")
         if any(other.record[key] != first.record[key] for key in ("results", "curves")):
-            raise UserError(
-                f"{first.path} and {other.path} are of one run, {first.record['fingerprint']}, with different results, "
-                "as another number of threads or another machine gives them: read either with runs_dir= or records=, "
-                "or move one of them away."
-            )
-    return entries[0] if entries else None
+            if other.committed == first.committed:
+                raise UserError(
+                    f"{first.path} and {other.path} are of one run, {first.record['fingerprint']}, with different "
+                    "results: move one of them away, or read others with records=."
+                )
+            differs = True
+    return Run(cell, entries[0] if entries else None, failure, differs)
 
 
 def _refuse_mixtures(found: Sequence[tuple[Cell, Entry]]) -> None:
@@ -226,17 +230,37 @@ def provenance(runs: Sequence[Run]) -> list[str]:
     records = [run.record for run in runs if run.record]
     if not records:
         return []
-    versions = sorted({_code(record) for record in records})
+    versions = sorted({name for record in records for name in _codes(record)})
     alike = {(record["precision"], record["numerics"], record["batch_statistics"]) for record in records}
     lines = [f"{precision}, numerics {numerics}, batch statistics {kind}" for precision, numerics, kind in alike]
     mixed = f"mixed code versions: {', '.join(versions)}" if len(versions) > 1 else f"code {versions[0]}"
-    return [f"{lines[0]}; {mixed}."]
+    said = [f"{lines[0]}; {mixed}."]
+    told = dict.fromkeys(word for run in runs for word in run.cell.said if _counts(word))
+    if told:
+        said.append(f"Said to all runs: {' '.join(told)}.")
+    digests = {run.record["data_digest"][:12] for run in runs if run.record and run.cell.dataset == "folder"}
+    said += [f"folder: pictures of content {digest}." for digest in digests]
+    differing = sum(run.differs for run in runs)
+    if differing:
+        said.append(
+            f"{differing} of these runs are one's own, with other results than the committed records of the same name, "
+            "as another number of threads or another machine gives them."
+        )
+    return said
 
 
-def _code(record: Record) -> str:
-    code = record["code"]
-    name = str(code["commit"])[:7] if code.get("commit") else f"version {code.get('version')}"
-    return f"{name} (modified)" if code.get("modified") else name
+def _counts(word: str) -> bool:
+    """Whether a word said to a run may change its figures; the precision is told beside."""
+    key = word.lstrip("+").partition("=")[0]
+    free = ("trainer", "trainer.precision", *(key for key in LEFT_OUT if key != "recipe"))
+    return key not in free and key.partition(".")[0] != "logger"
+
+
+def _codes(record: Record) -> Iterator[str]:
+    """What a run was trained by; several where it was interrupted."""
+    for code in (record["code"], *record.get("earlier_code", ())):
+        name = str(code["commit"])[:7] if code.get("commit") else f"version {code.get('version')}"
+        yield f"{name} (modified)" if code.get("modified") else name
 
 
 def absent(runs: Sequence[Run]) -> list[str]:
@@ -252,20 +276,18 @@ def absent(runs: Sequence[Run]) -> list[str]:
 def command(run: Run) -> str:
     """What gives the record's figures again, on the same machine digit by digit."""
     assert run.record is not None
-    record, words = run.record, list(run.cell.words)
-
-    def say(key: str, value: object) -> None:
-        if not any(word.lstrip("+").startswith(f"{key}=") for word in words):
-            words.append(f"{key}={value}")
-
-    say("trainer.precision", record["precision"])
+    record, trainer = run.record, run.record["config"]["trainer"]
+    said = {"trainer.precision": record["precision"], "trainer.threads": record["environment"]["threads"]}
     if record["processes"] > 1:
-        words.insert(0, "trainer=ddp")
-        say("trainer.devices", record["config"]["trainer"]["devices"])
-        say("trainer.nodes", record["config"]["trainer"]["nodes"])
-        say("trainer.sync_batchnorm", str(record["batch_statistics"] == "global").lower())
-    if record["config"]["trainer"]["threads"] is not None:
-        say("trainer.threads", record["environment"]["threads"])
+        said |= {
+            "trainer": "ddp",
+            "trainer.devices": trainer["devices"],
+            "trainer.nodes": trainer["nodes"],
+            "trainer.sync_batchnorm": str(record["batch_statistics"] == "global").lower(),
+        }
+    # What the cell says of these is what was asked for; the record knows what came of it.
+    words = [word for word in run.cell.words if word.lstrip("+").partition("=")[0] not in (*said, "trainer")]
+    words += [f"{key}={value}" for key, value in said.items()]
     return f"python -m ssl_bench {shlex.join(words)}"
 
 

@@ -96,7 +96,9 @@ def fingerprint_of_record(record: Mapping[str, Any]) -> str:
 
 def configuration_key(config: Mapping[str, Any]) -> str:
     """Names what a run was asked for: equal for equal runs on whatever data and precision, other for any other."""
-    return fingerprint(config, data_digest="", precision="")
+    # Without the data, whose digest covers them, these alone tell which images they were.
+    chosen = {key: config["dataset"][key] for key in ("split", "fold") if key in config["dataset"]}
+    return fingerprint(config, data_digest=json.dumps(chosen), precision="")
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -35,8 +36,9 @@ def environment() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def code_version() -> dict[str, Any]:
-    """The package's version and, in a git checkout, its commit and whether files differ from it."""
+    """The package's version and, in a git checkout, its commit and whether files differ from it, when first asked."""
     folder = Path(ssl_bench.__file__).parent
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or _git(folder, "ls-files", "__init__.py") != "__init__.py":

@@ -69,7 +69,7 @@ def ask(function: Callable[..., T], *given: Any, folder: Path | None = None) -> 
     """``function(*given)`` computed in a process of its own, so that its memory goes with it.
 
     Raises:
-        UserError: as there.
+        UserError: as there; or the process was ended from outside, as where memory is short.
         RuntimeError: it crashed; with the traceback.
     """
     context = server()
@@ -80,7 +80,9 @@ def ask(function: Callable[..., T], *given: Any, folder: Path | None = None) -> 
     try:
         kind, said = line.recv()
     except EOFError:
-        raise UserError("the process that looks at the data was ended from outside: say the same again.") from None
+        raise UserError(
+            "the process at work was ended from outside, as where memory is short: say the same again."
+        ) from None
     process.join()
     if kind == "mistake":
         raise UserError(said)

@@ -17,6 +17,7 @@ from ssl_bench.sweep.grid import Entry
 
 TIMEOUTS = 1000  # a run may be queued again so often
 SAVE_SECONDS = 120  # between the cluster's warning and its time limit
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)  # submitit's, unless SUBMITIT_PREEMPT_SIGNAL is another
 
 
 class Run:
@@ -27,8 +28,12 @@ class Run:
         self.path = path
 
     def __call__(self) -> Outcome:
+        # The cluster sends its warning to every process of the job. The run, which it would end, never gets it, nor do
+        # its ranks: what is blocked here stays blocked in what is started here.
+        signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)
         # Not a fork of the job: submitit's signal handlers would be the run's.
         self.job = local.Job(multiprocessing.get_context("spawn"), self.config, self.path)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WARNINGS)
         outcome = None
         while outcome is None:
             outcome = self.job.poll(seconds=1.0)

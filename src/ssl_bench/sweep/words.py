@@ -57,8 +57,6 @@ def read(words: Sequence[str], *files: str) -> Asked:
         seeds=settings["seeds"],
         words=said_to_all,
     )
-    if not cells:
-        raise UserError(f"{experiment.name} has no run at scale={settings['scale']} under these words.")
     configs = copy.deepcopy(configurations(cells, compose_cells, remembered()))  # what is remembered is shared
     asked = Asked(experiment.name, settings, cells, configs)
     if settings["launcher"] == "slurm" and any(config["trainer"]["precision"] == "auto" for config in configs):

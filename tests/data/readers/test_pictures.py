@@ -99,6 +99,18 @@ def test_what_is_transparent_is_white(kind: str) -> None:
     assert (found[:, 8:] == 255).all()
 
 
+@pytest.mark.parametrize("side", [16, 300])  # smaller, and as large
+@pytest.mark.parametrize("strip", [1, 7, 300, 1000])
+def test_a_picture_laid_over_white_in_strips_is_the_whole_laid_over_white(
+    side: int, strip: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "STRIP", strip)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 4), np.uint8), "RGBA")
+    whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    expected = np.asarray(whole.resize((side, side), Image.Resampling.BILINEAR) if side != 300 else whole)
+    assert np.array_equal(decode(encoded(image, "PNG"), side), expected)
+
+
 def test_half_transparent_is_half_white() -> None:
     image = Image.new("RGBA", (4, 4), (0, 100, 200, 128))
     expected = [round(0.498 * 255), round(0.502 * 100 + 0.498 * 255), round(0.502 * 200 + 0.498 * 255)]
@@ -193,13 +205,29 @@ def test_several_threads_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) ->
     assert found.images.is_contiguous()
 
 
+def test_many_threads_take_no_more_memory_for_what_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    empty = np.empty
+
+    def watched(shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
+        taken.append(int(np.prod(shape)))
+        return empty(shape, kind)
+
+    monkeypatch.setattr(pictures.np, "empty", watched)
+    monkeypatch.setattr(pictures, "BLOCKS", 100_000)
+    content = picture(20, 20)
+    found = list(pictures.decoded([*"abcdefgh"], lambda _: content, side=20, max_pixels=1000, threads=16))
+    assert len(found) == 8
+    assert sum(taken) <= 100_000
+
+
 @pytest.mark.parametrize(("threads", "most"), [(2, 2), (4, 1)])
 def test_all_threads_together_decode_no_more_than_one_large_picture(
     threads: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pictures, "LARGE", 100)
     seen: list[int] = []
-    monkeypatch.setattr(pictures, "in_colour", at_once(pictures.in_colour, seen))
+    monkeypatch.setattr(pictures, "_opaque", at_once(pictures._opaque, seen))
     content = encoded(Image.new("RGB", (6, 6)), "PNG")  # 36 pixels
     names = [str(number) for number in range(80)]
     assert len(list(pictures.decoded(names, lambda _: content, side=4, max_pixels=10**6, threads=threads))) == 80

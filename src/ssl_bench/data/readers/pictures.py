@@ -59,8 +59,10 @@ class Picture(NamedTuple):
 
 
 LARGE = 1 << 24  # pixels that all threads together decode, but for one larger picture at a time: 16 bytes each or so
-TURN = 8  # pictures that a thread decodes before it hands them on
+TURN = 8  # pictures at most that a thread decodes before it hands them on
 AHEAD = 2  # turns per thread that are begun before they are asked for
+BLOCKS = 1 << 27  # bytes of all turns together, but for one picture each
+STRIP = 256  # rows of a picture that are laid over white at a time
 
 
 def decoded(
@@ -87,8 +89,10 @@ def decoded(
         return [one(name, pixels) for name, pixels in zip(turn, block, strict=False)]
 
     with limited(max_pixels), ThreadPoolExecutor(threads) as pool:
-        turns = (names[first : first + TURN] for first in range(0, len(names), TURN))
-        spare = [np.empty((TURN, 3, side, side), np.uint8) for _ in range(AHEAD * threads + 1)]
+        blocks = AHEAD * threads + 1
+        count = max(1, min(TURN, BLOCKS // (blocks * 3 * side * side)))
+        turns = (names[first : first + count] for first in range(0, len(names), count))
+        spare = [np.empty((count, 3, side, side), np.uint8) for _ in range(blocks)]
         underway = deque[tuple[Future[list[Picture | str]], NDArray[np.uint8]]]()
 
         def begin(count: int) -> None:
@@ -200,21 +204,40 @@ def squashed(
             if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
                 height, width = width, height
             ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies what need not be turned
-            colour = in_colour(image)
-            if colour.size != (side, side):
+            colour = _opaque(image)
+            if colour.size != (side, side) and colour.mode == "RGBA":
+                # Channel by channel: a copy of a large picture without its alpha would take as much as the picture.
+                small = [colour.getchannel(band).resize((side, side), Image.Resampling.BILINEAR) for band in "RGB"]
+                colour = Image.merge("RGB", small)
+            elif colour.size != (side, side):
                 colour = colour.resize((side, side), Image.Resampling.BILINEAR)
+            colour = colour if colour.mode == "RGB" else colour.convert("RGB")
             colour.load()
             return colour, (height, width)
 
 
 def in_colour(image: Image.Image) -> Image.Image:
-    """As RGB, with transparent parts over white."""
+    """As RGB, with transparent parts over white; the image is not kept as it was."""
+    colour = _opaque(image)
+    return colour if colour.mode == "RGB" else colour.convert("RGB")  # which copies
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """As RGB, or as RGBA of which nothing is transparent any more."""
     if image.mode.startswith("I"):  # 16 bits of gray
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # which copies
+    wanted = "RGBA" if image.has_transparency_data else "RGB"
+    if image.mode != wanted:
+        converted = image.convert(wanted)
+        image.close()  # two large ones are not needed at once
+        image = converted
+    if wanted == "RGB":
+        return image
+    for top in range(0, image.height, STRIP):
+        box = (0, top, image.width, min(image.height, top + STRIP))
+        strip = image.crop(box)
+        image.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip), box)
+    return image
 
 
 def _memory() -> int:

@@ -1,0 +1,23 @@
+"""Which code a run was trained by, over interruptions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+Version = dict[str, Any]  # as `results.record.code_version` tells
+
+
+class CodeHistory(pl.Callback):
+    """Keeps in the checkpoint by what it was made; ``earlier`` are the versions of other sessions, in order."""
+
+    def __init__(self, now: Version) -> None:
+        self.now = now
+        self.earlier: list[Version] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"versions": [*self.earlier, self.now]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.earlier = [version for version in state["versions"] if version != self.now]

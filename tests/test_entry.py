@@ -67,6 +67,12 @@ def test_an_output_that_nobody_reads_on_ends_without_a_word(lines: str) -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
+def test_names_that_are_no_text_are_shown_as_they_can_be() -> None:
+    script = "import sys, ssl_bench.entry as e; sys.exit(e.answer([], str, lambda words: print('caf\\udce9')))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env={**os.environ, "PYTHONUTF8": "1"})
+    assert (done.returncode, done.stdout) == (0, b"caf\\udce9\n"), done.stderr
+
+
 def test_another_pipe_that_breaks_is_a_crash() -> None:
     def work(words: list[str]) -> NoReturn:
         raise BrokenPipeError

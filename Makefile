@@ -15,7 +15,9 @@ DATASETS ?=
 JOBS ?=
 # What they will cost is measured first, which takes minutes; PLAN=no starts at once.
 PLAN ?= $(if $(filter smoke,$(SCALE)),no,yes)
-CHOSEN = scale=$(SCALE) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(METHODS),methods=$(METHODS)) $(if $(DATASETS),datasets=$(DATASETS))
+# CPU threads of each run: results are the same digit by digit with as many threads only.
+THREADS ?=
+CHOSEN = scale=$(SCALE) $(if $(THREADS),trainer.threads=$(THREADS)) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(METHODS),methods=$(METHODS)) $(if $(DATASETS),datasets=$(DATASETS))
 # What is missing stands in the table, so it is rendered whether or not all runs are done; the status is the runs'.
 # The whole at SCALE=cpu is what the repository keeps; anything else is rendered beside the runs.
 OUT ?= $(if $(filter-out cpu,$(SCALE))$(SEEDS)$(METHODS)$(DATASETS),runs/$@-$(SCALE),experiments/$@)
@@ -23,6 +25,11 @@ RENDER = $(BIN)/python -m ssl_bench.report $@ $(CHOSEN) out=$(OUT)
 MEASURE = $(if $(filter no,$(PLAN)),,$(BIN)/python -m ssl_bench.plan $@ $(CHOSEN) $(AT_ONCE))
 SWEEP = $(BIN)/python -m ssl_bench.sweep $@ $(CHOSEN) $(AT_ONCE); status=$$?; $(RENDER) && exit $$status
 AT_ONCE = $(if $(JOBS),jobs=$(JOBS))
+
+# A word that make would not hear must not start hours of work.
+HEARD = SCALE SEEDS METHODS DATASETS JOBS PLAN THREADS OUT PYTHON VENV BIN PYTEST
+UNHEARD := $(filter-out $(HEARD),$(foreach word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(word)))))
+$(if $(UNHEARD),$(error $(firstword $(UNHEARD))= is not heard by make, whose words are $(HEARD), as in SCALE=smoke))
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -58,7 +65,7 @@ table1: $(VENV)/.installed ## write the table of datasets, experiments/table1
 	$(BIN)/python -m ssl_bench.data table out=experiments/table1
 	$(BIN)/python -m ssl_bench.data show dataset=digits images=4 out=experiments/table1/views.png
 
-table3: $(VENV)/.installed ## plan what Table 3 is made of, run it or go on, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= PLAN=
+table3: $(VENV)/.installed ## plan what Table 3 is made of, run it or go on, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= THREADS= PLAN=
 	$(MEASURE)
 	$(SWEEP)
 

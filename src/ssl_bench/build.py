@@ -21,7 +21,7 @@ from ssl_bench.evaluation.evaluator import Evaluator
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import Protocol, protocols
 from ssl_bench.methods.base import Method, Network
-from ssl_bench.nn.backbone import build_backbone
+from ssl_bench.nn.backbone import build_backbone, require_size
 from ssl_bench.nn.heads import mlp
 from ssl_bench.optim import Recipe
 from ssl_bench.results.fingerprint import fingerprint
@@ -100,7 +100,13 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _backbone(config: Config, dataset: Dataset) -> tuple[nn.Module, int]:
-    return build_backbone(**config["backbone"], channels=dataset.channels)
+    network, width = build_backbone(**config["backbone"], channels=dataset.channels)
+    name = config["backbone"]["name"]
+    if name.startswith("timm/"):  # some take one size only, which they tell when they see another
+        groups = config["augment"]["groups"].values()
+        for size in {config["dataset"]["size"], *(group["size"] for group in groups if group["count"])}:
+            require_size(network, f"backbone.name={name}", dataset.channels, size)
+    return network, width
 
 
 def _network(config: Config, dataset: Dataset) -> tuple[Network, int]:

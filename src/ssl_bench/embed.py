@@ -61,9 +61,10 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
     from ssl_bench.augment.views import CleanView
     from ssl_bench.build import encoder_clean, resolve_accelerator
     from ssl_bench.data.readers.folder import pictures_below
-    from ssl_bench.files import write_together
+    from ssl_bench.files import require_writable, write_together
     from ssl_bench.results.weights import open_encoder
 
+    require_writable(target, "out")
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     console = Console()
@@ -84,9 +85,16 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
         encoder, size=settings["size"], crop=settings["crop"], statistics="auto", dataset=None
     )
     encoder.require_size(arguments["size"])
-    names = pictures_below(folder)
-    for name in names:
-        require_one_line(name)
+    names, kept, skipped = list[str](), list[str](), list[str]()
+    for name in pictures_below(folder):
+        wrong = not_one_line(name)
+        if wrong and settings["on_error"] == "stop":
+            raise UserError(f"{wrong}: rename the file, or leave such out by on_error=skip.")
+        if wrong:
+            tell(f"left out: {wrong}")
+        (skipped if wrong else names).append(name)
+    if not names:
+        raise UserError(f"No picture of {folder} has a name that can be listed.")
     tell(
         f"{len(names):,} pictures of {folder} through {encoder.network['name']} at {arguments['size']} pixels, "
         f"normalised by mean and standard deviation {whose}"
@@ -94,8 +102,6 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
     device = torch.device("cuda" if resolve_accelerator({"trainer": settings}) == "gpu" else "cpu")
     backbone = encoder.backbone.to(device)
     clean = CleanView(**arguments)
-    kept: list[str] = []
-    skipped: list[str] = []
 
     def write(temporary: Path) -> None:
         bar = Progress(
@@ -151,14 +157,17 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
     tell(f"{target}: features of {len(kept):,} pictures{left_out}, named in {target.with_suffix('.txt')}")
 
 
-def require_one_line(name: str) -> None:
-    """UserError for a name that is no line of UTF-8 text."""
+def not_one_line(name: str) -> str:
+    """Why a name cannot stand in a list of names, one to a line of UTF-8 text; "" if it can."""
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UserError(f"The name {name!r} is not UTF-8, and the list of names would be: rename the file.") from None
-    if len(name.splitlines()) != 1:
-        raise UserError(f"The name {name!r} takes several lines, and names are listed one per line: rename the file.")
+        return f"The name {name!r} is not UTF-8, and the list of names would be"
+    return (
+        ""
+        if len(name.splitlines()) == 1
+        else f"The name {name!r} takes several lines, and names are listed one per line"
+    )
 
 
 def header(rows: int, width: int) -> bytes:

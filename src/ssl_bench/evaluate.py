@@ -100,12 +100,16 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     from rich.console import Console
 
     from ssl_bench.build import build_data, build_evaluator, encoder_clean, random_network, resolve_accelerator
+    from ssl_bench.data.remarks import remarks
+    from ssl_bench.evaluation.evaluator import reasons
+    from ssl_bench.files import require_writable
     from ssl_bench.report.tables import accuracy_table
     from ssl_bench.results.record import write_record
     from ssl_bench.results.weights import listed, open_encoder, sha256
     from ssl_bench.run import random_scores
 
     started = time.perf_counter()
+    require_writable(Path(settings["out"] or config["runs_dir"]), "runs_dir" if settings["out"] is None else "out")
     if config["trainer"]["threads"]:
         torch.set_num_threads(config["trainer"]["threads"])
     console = Console()
@@ -148,9 +152,9 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     encoder.require_size(clean["size"])
 
     data.setup()
-    for split, images in data.splits.items():
-        if images.skipped:
-            tell(f"warning: {len(images.skipped)} broken picture(s) of {split} left out, such as {images.skipped[0]}.")
+    seen = remarks(dataset, data.splits)
+    for sentence in seen.sentences:
+        tell(f"warning: {sentence}")
     device = torch.device("cuda" if resolve_accelerator(config) == "gpu" else "cpu")
     names = config["evaluation"]["protocols"]
     evaluator = build_evaluator(config, data, clean)
@@ -162,11 +166,11 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
         "pixels": evaluator.score(evaluator.pixels(), names, "test"),
     }
     record = describe(config, data, encoder, evaluator, scores, clean=clean, statistics=whose, sha256=content)
+    record["test_images_in_train"] = seen.test_images_in_train
+    record["contradictory_train_images"] = seen.contradictory_train_images
     record["seconds"] = round(time.perf_counter() - started, 2)
     console.print(accuracy_table(run_or_file.name, record, bold="encoder"))
-    for reason in dict.fromkeys(
-        str(score.notes["reason"]) for score in scores["encoder"].values() if score.percent is None
-    ):
+    for reason in reasons(scores["encoder"]):
         tell(f"not scored: {reason}")
     path = Path(settings["out"] or config["runs_dir"])
     if settings["out"] is None or path.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,20 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
         if refusal is not None:
             raise UserError(_refused(path, refusal)) from error
         raise
+
+
+def require_writable(path: Path, option: str) -> None:
+    """UserError, before hours of work, if no file can be made at ``path`` or, where it is a folder, in it.
+
+    option: that names it on the command line. Folders that are missing are made.
+    """
+    folder = path if path.is_dir() or not path.suffix else path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{option}={path} cannot be written ({reason(error)}): choose another.") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -40,10 +40,11 @@ from ssl_bench.callbacks.timing import Timing
 from ssl_bench.config import Config
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
-from ssl_bench.data.images import contradictions, keys, twins
-from ssl_bench.evaluation.evaluator import Evaluator, Scores
+from ssl_bench.data.remarks import remarks
+from ssl_bench.evaluation.evaluator import Evaluator, Scores, reasons
 from ssl_bench.evaluation.features import cleaned
 from ssl_bench.files import write_text, write_whole
+from ssl_bench.machine import cores
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.backbone import recalibrate
 from ssl_bench.nn.norm import synchronize
@@ -176,26 +177,11 @@ def _run(
         + ("" if resumed is None else f", going on after step {resumed}"),
         highlight=False,
     )
-    for split, images in data.splits.items():
-        if images.skipped:
-            tell(f"{len(images.skipped)} broken picture(s) of {split} left out, such as {images.skipped[0]}.")
-    for note in dataset.notes:
-        tell(note)
-    train, test = data.splits["train"], data.splits["test"]
-    known = keys(train)
-    repeated, contradictory = twins(known, keys(test)), contradictions(known, train.labels)
-    if repeated:
-        pair = f"{test.name(repeated[0][1])} and {train.name(repeated[0][0])}"
-        tell(
-            f"{len(repeated)} of {len(test)} test images are training images, too, pixel for pixel, such as "
-            f"{pair} of train."
-        )
-    if contradictory:
-        one, other = (train.name(row) for row in contradictory[0])
-        tell(
-            f"{len(contradictory)} training images equal another one of a different class pixel for pixel, such as "
-            f"{one} and {other}."
-        )
+    seen = remarks(dataset, data.splits)
+    for sentence in seen.sentences:
+        tell(sentence)
+    if chosen["threads"] and chosen["threads"] > cores():
+        tell(f"trainer.threads={chosen['threads']} is more than the {cores()} cores there are, which slows it down.")
     trainer = pl.Trainer(
         accelerator=resolve_accelerator(config),
         devices=chosen["devices"],
@@ -223,6 +209,8 @@ def _run(
     method.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     scores = _evaluate(config, dataset, method, evaluator, data, folder, console)
     results = {network: {name: score.percent for name, score in found.items()} for network, found in scores.items()}
+    for reason in reasons(scores[method.evaluated]):
+        tell(f"not scored: {reason}")
     if first:
         write_whole(folder.predictions, lambda temporary: np.savez_compressed(temporary, **_predictions(scores, data)))
     record = {
@@ -247,8 +235,8 @@ def _run(
         "images": {part: len(getattr(data.parts, part)) for part in ("pretraining", "bank", "probe", "validation")}
         | {"test": len(data.splits["test"])},
         "skipped_images": {split: len(images.skipped) for split, images in data.splits.items()},
-        "test_images_in_train": len(repeated),
-        "contradictory_train_images": len(contradictory),
+        "test_images_in_train": seen.test_images_in_train,
+        "contradictory_train_images": seen.contradictory_train_images,
         "student_steps": method.student_steps,
         "train_seconds": round(timing.seconds, 2),
         "images_per_second": round(timing.images_per_second, 1),

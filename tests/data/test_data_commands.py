@@ -217,19 +217,6 @@ def test_many_classes_are_summed_up_and_images_without_a_label_are_counted() -> 
     ]
 
 
-def test_a_class_without_an_image_is_named_unless_nothing_is_labelled() -> None:
-    splits = {
-        "train": Images(torch.zeros(4, 1, 1, 1), torch.tensor([0, 2, 0, -1])),
-        "test": Images(torch.zeros(2, 1, 1, 1), torch.tensor([-1, -1])),
-    }
-    said = [line for line in command.class_counts(splits, ["cat", "dog", "owl"]) if isinstance(line, str)]
-    assert said == [
-        "warning: train has no image of dog",
-        "train: 1 images without a label",
-        "test: 2 images without a label",
-    ]
-
-
 def test_a_broken_picture_is_named_or_left_out_and_counted(run: Run, tmp_path: Path) -> None:
     root = pictures(tmp_path / "mine")
     broken = sorted((root / "Köder-日本").iterdir())[0]

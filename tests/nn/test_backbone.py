@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
-from ssl_bench.nn.backbone import build_backbone, recalibrate
+from ssl_bench.nn.backbone import build_backbone, recalibrate, require_size
 from ssl_bench.nn.heads import mlp
 
 
@@ -94,9 +96,19 @@ def test_an_mlp_without_layers_is_the_identity() -> None:
     assert torch.equal(mlp(6, 5, 4, 0, output_norm=False)(x), x)
 
 
-def test_weight_gradients_over_a_single_pixel_are_right_in_bfloat16() -> None:
+def test_a_network_of_one_size_says_so() -> None:
+    network, _ = build_backbone("timm/vit_tiny_patch16_224", stem="small", width=8, channels=1)
+    require_size(network, "vit", 1, 224)
+    assert network.training
+    with pytest.raises(UserError, match=r"vit takes no images of 16 pixels \(.*224.*\): set another size"):
+        require_size(network, "vit", 1, 16)
+    assert network.training
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/resnet18"])
+def test_weight_gradients_over_a_single_pixel_are_right_in_bfloat16(name: str) -> None:
     torch.manual_seed(0)
-    network, _ = build_backbone("resnet18", stem="small", width=16, channels=1)
+    network: Any = build_backbone(name, stem="small", width=16, channels=1)[0]
     conv = network.layer4[0].conv1
     images = torch.randn(32, conv.in_channels, 1, 1)
 

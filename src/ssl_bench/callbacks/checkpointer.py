@@ -124,9 +124,10 @@ class Checkpointer(pl.Callback):
         # Weights that are not finite would replace the last good state.
         largest = torch.stack(torch._foreach_norm(list(method.parameters()), float("inf"))).max()
         if not torch.isfinite(largest):
+            kept = f"; {self.path} keeps the last good state" if self.path.exists() else ""
             raise UserError(
-                f"weights are not finite at epoch {trainer.current_epoch + 1}, step {trainer.global_step}; {self.path} "
-                "keeps the last good state. Try a lower optimizer.lr, trainer.clip=1 or trainer.precision=32-true."
+                f"weights are not finite at epoch {trainer.current_epoch + 1}, step {trainer.global_step}{kept}. "
+                "Try a lower optimizer.lr, trainer.clip=1 or trainer.precision=32-true."
             )
         trainer.save_checkpoint(self.path)
         self.saved_at = time.monotonic()

@@ -32,6 +32,6 @@ class FiniteLoss(pl.Callback):
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss of {type(method).__name__} is {loss} at epoch {trainer.current_epoch + 1}, step "
-                f"{trainer.global_step}, learning rate {self.lr:.3g}; a checkpoint saved before is intact. "
+                f"{trainer.global_step}, learning rate {self.lr:.3g}; what was saved before, if anything, is intact. "
                 "Try a lower optimizer.lr, trainer.clip=1 or trainer.precision=32-true."
             )

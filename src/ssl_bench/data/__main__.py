@@ -83,7 +83,10 @@ def list_datasets(config: Config, settings: Settings) -> int:
         files = places.found(entry.name, data_dir, _roots(config) if chosen else ())
         shown = entry
         if chosen and files and entry.name == "folder":
-            shown = catalog.chosen(config["dataset"])
+            try:
+                shown = catalog.chosen(config["dataset"])
+            except UserError as error:  # of this one; the others can be listed
+                notes.append(f"folder: {error}")
         said = [places.described(files) if files else places.missing(entry.name, data_dir)]
         said += [f"+ {places.described([pack])}" for pack in places.packs(entry.name, data_dir)]
         sides = f"{entry.height} × {entry.width}" if entry.height else "all sizes"
@@ -108,6 +111,7 @@ def _roots(config: Config) -> tuple[str, ...]:
 def prepare(config: Config, settings: Settings) -> int:
     """Fetch what is missing, read it once, and say what it is."""
     from ssl_bench.data import catalog, places
+    from ssl_bench.data.remarks import remarks
 
     dataset, data_dir = catalog.chosen(config["dataset"]), Path(config["data_dir"])
     splits = catalog.load(dataset, data_dir)
@@ -118,8 +122,8 @@ def prepare(config: Config, settings: Settings) -> int:
         left_out = f"; {len(images.skipped):,} pictures could not be read" if images.skipped else ""
         channels, height, width = images.images.shape[1:]
         console.print(f"{split}: {len(images):,} images of {channels} × {height} × {width}{left_out}")
-    for note in dataset.notes:
-        console.print(f"warning: {note}")
+    for sentence in remarks(dataset, splits).sentences:
+        console.print(f"warning: {sentence}")
     for line in lines_of_left_out([name for images in splits.values() for name in images.skipped]):
         console.print(line)
     for line in class_counts(splits, dataset.class_names):
@@ -153,10 +157,6 @@ def class_counts(splits: dict[str, Images], names: Sequence[str]) -> Iterator[An
         yield table
     for split, images in splits.items():
         unlabelled = len(images) - int(counts[split].sum())
-        absent = [names[number] for number in (counts[split] == 0).nonzero()[:, 0].tolist()]
-        if absent and unlabelled < len(images):
-            more = f" and {len(absent) - MOST_ROWS:,} more" if len(absent) > MOST_ROWS else ""
-            yield f"warning: {split} has no image of {', '.join(absent[:MOST_ROWS])}{more}"
         if unlabelled:
             yield f"{split}: {unlabelled:,} images without a label"
         if len(names) > MOST_ROWS:

@@ -233,9 +233,14 @@ def find(name: str, folder: Folder | None = None) -> Dataset:
             pictures=partial(imagenet100.listings, folder),
         )
     classes, found = listings(folder)
+    one = (
+        [f"All pictures of {folder.root} are of one class, {classes[0]!r}, so that accuracies mean nothing."]
+        if len(classes) == 1
+        else []
+    )
     return replace(
         entry,
-        notes=tuple(dict.fromkeys(note for split in found.values() for note in split.notes)),
+        notes=tuple(dict.fromkeys([*one, *(note for split in found.values() for note in split.notes)])),
         classes=len(classes),
         names=tuple(classes),
         train=len(found["train"].names),

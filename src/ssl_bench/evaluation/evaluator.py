@@ -87,3 +87,8 @@ def _part(loader: Loader, bank: Features, embed: Callable[[Loader], Features]) -
     if torch.isin(loader.index, bank.index).all():
         return bank.rows(torch.searchsorted(bank.index, loader.index))
     return embed(loader)
+
+
+def reasons(scores: Scores) -> list[str]:
+    """Why protocols gave no score, each reason once."""
+    return list(dict.fromkeys(str(score.notes["reason"]) for score in scores.values() if score.percent is None))

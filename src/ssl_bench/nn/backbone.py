@@ -61,8 +61,6 @@ class ResNet(TorchvisionResNet):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.stride == (2, 2):
-                    module.__class__ = StridedConv
 
 
 def build_backbone(name: str, *, stem: str, width: int, channels: int) -> tuple[nn.Module, int]:
@@ -71,15 +69,36 @@ def build_backbone(name: str, *, stem: str, width: int, channels: int) -> tuple[
     ``name`` is one of ``resnet18|34|50`` or ``timm/<model>``, which needs the extra ``timm`` and ignores
     ``stem`` and ``width``. Raises UserError for a name that is neither.
     """
+    network: nn.Module
     if name in LAYERS:
         block, _ = LAYERS[name]
-        return ResNet(name, stem=stem, width=width, channels=channels), 8 * width * block.expansion
-    if name.startswith("timm/"):
-        return _timm(name.removeprefix("timm/"), channels)
-    known = ", ".join(LAYERS)
-    raise UserError(
-        f"backbone.name={name} is unknown: use {known}, or timm/<model> with pip install 'ssl-bench[timm]'."
-    )
+        network, features = ResNet(name, stem=stem, width=width, channels=channels), 8 * width * block.expansion
+    elif name.startswith("timm/"):
+        network, features = _timm(name.removeprefix("timm/"), channels)
+    else:
+        known = ", ".join(LAYERS)
+        raise UserError(
+            f"backbone.name={name} is unknown: use {known}, or timm/<model> with pip install 'ssl-bench[timm]'."
+        )
+    for module in network.modules():
+        if type(module) is nn.Conv2d and max(module.stride) > 1:
+            module.__class__ = StridedConv
+    return network, features
+
+
+def require_size(network: nn.Module, name: str, channels: int, size: int) -> None:
+    """UserError if the network takes no images of ``size`` pixels, or gives no features ``[N, F]`` of them."""
+    training = network.training
+    try:
+        with torch.no_grad():
+            features = network.eval()(torch.zeros(1, channels, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{name} takes no images of {size} pixels ({reason}): set another size.") from None
+    finally:
+        network.train(training)
+    if features.ndim != 2:
+        raise UserError(f"{name} gives {list(features.shape)} and not one row per image.")
 
 
 def _timm(model: str, channels: int) -> tuple[nn.Module, int]:

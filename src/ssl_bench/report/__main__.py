@@ -88,9 +88,10 @@ def report(name: str, words: Sequence[str]) -> None:
     if not any(run.record for run in runs):
         where = settings["runs_dir"] + (f" or {settings['records']}" if settings["records"] else "")
         failures = "".join(f" {line}" for line in records.absent(runs) if line.startswith("Failed"))
+        again = ["retry_failed=true"] if failures else []
         raise UserError(
             f"none of the {len(runs)} runs of {name} at scale={settings['scale']} is in {where}; "
-            f"python -m ssl_bench.sweep {' '.join([name, *_without_own(words)])} makes them.{failures}"
+            f"python -m ssl_bench.sweep {' '.join([name, *_without_own(words), *again])} makes them.{failures}"
         )
     render_and_save = {"table": _table, "curves": _curves, "calibration": _calibration}[experiment.show["kind"]]
     render_and_save(experiment, runs, configs, Path(settings["calibration"]), out)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ssl_bench.augment.views import CleanView
@@ -38,7 +38,8 @@ def save_encoder(path: Path, backbone: nn.Module, description: dict[str, Any]) -
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
     # One entry only: safetensors writes several in a random order, and equal runs should give equal files.
     header = {"ssl_bench": json.dumps(description, sort_keys=True)}
-    write_whole(path, lambda temporary: save_file(weights, temporary, metadata=header))
+    # Not safetensors' own file, which nobody else may read.
+    write_whole(path, lambda temporary: temporary.write_bytes(save(weights, metadata=header)))
 
 
 def load_encoder(run_or_file: str | Path) -> nn.Module:

@@ -75,9 +75,12 @@ class RunFolder:
             if record["fingerprint"] != self.fingerprint:
                 raise ValueError(f"it belongs to run {record['fingerprint']}")
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise UserError(
-                f"{self.record} is not the record of this run ({error}). Move {self.path} away to start over."
-            ) from None
+            remedy = (
+                "Remove it, and the same command goes on from the checkpoint"
+                if self.checkpoint.exists()
+                else f"Move {self.path} away to start over"
+            )
+            raise UserError(f"{self.record} is not the record of this run ({error}). {remedy}.") from None
         return dict(record)
 
     def failed(self) -> str | None:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
-from ssl_bench.nn.backbone import LAYERS, build_backbone
+from ssl_bench.nn.backbone import LAYERS, build_backbone, require_size
 from ssl_bench.results.encoder import encoder_file, read_encoder
 
 CLASSIFIER = ("fc",)  # of torchvision's ResNets, which ours are without
@@ -77,16 +77,7 @@ class Opened:
 
     def require_size(self, size: int) -> None:
         """UserError if the network takes no images of ``size`` pixels, or gives no features ``[N, F]`` of them."""
-        try:
-            with torch.no_grad():
-                features = self.backbone(torch.zeros(1, self.channels, size, size))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(
-                f"{self.network['name']} takes no images of {size} pixels ({reason}): set another size."
-            ) from None
-        if features.ndim != 2:
-            raise UserError(f"{self.network['name']} gives {list(features.shape)} and not one row per image.")
+        require_size(self.backbone, self.network["name"], self.channels, size)
 
 
 def open_encoder(

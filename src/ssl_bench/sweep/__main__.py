@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ssl_bench import experiments
 from ssl_bench.entry import SIGNALLED, answer
+from ssl_bench.files import require_writable
 from ssl_bench.options import settings_text
 from ssl_bench.sweep import grid, local, loop, words
 from ssl_bench.sweep.grid import Entry
@@ -44,7 +45,8 @@ def help_text() -> str:
 def sweep(asked: words.Asked) -> int:
     """Run what is left of the runs asked for, and say at the end what is not done."""
     console = Console()
-    grid.check_writable(config["runs_dir"] for config in asked.configs)
+    for runs_dir in dict.fromkeys(config["runs_dir"] for config in asked.configs):
+        require_writable(Path(runs_dir), "runs_dir")
     start = _starter(asked)
     console.print(f"{asked.name}: looking at {len(asked.cells)} runs", highlight=False)
     names = local.ask(grid.fingerprints, asked.configs)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,17 +78,6 @@ def entries(cells: Sequence[Cell], configs: Sequence[Config], names: Sequence[st
     for entry in found:
         entry.look()
     return found
-
-
-def check_writable(folders: Iterable[str]) -> None:
-    """UserError unless files can be made in each of the folders."""
-    for folder in dict.fromkeys(folders):
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise UserError(f"runs_dir={folder} cannot be written ({error.strerror}): choose another.") from None
 
 
 def fingerprints(configs: Sequence[Config]) -> list[str]:

@@ -43,6 +43,15 @@ def find(data_dir: Path, name: str, folder: str, archive: str, files: Collection
     return next((place / archive for place in places if os.path.exists(place / archive)), None)
 
 
+def lacking(data_dir: Path, name: str, folder: str, files: Collection[str]) -> str:
+    """`` (… lacks …)`` of the first unpacked folder that has some of its files and not all, "" if there is none."""
+    for place in (data_dir, data_dir / name):
+        absent = [file for file in files if not os.path.exists(place / folder / file)]
+        if 0 < len(absent) < len(files):
+            return f" ({place / folder} lacks {absent[0]})"
+    return ""
+
+
 def streams(path: Path, folder: str, files: Collection[str], largest: int) -> Iterator[tuple[str, IO[bytes], int]]:
     """Name, open stream and size of each of ``files`` in the folder ``path`` or in the .tar.gz ``path``.
 

@@ -91,7 +91,7 @@ def read(cifar: Cifar, data_dir: Path) -> dict[str, Images]:
         UserError: the files are nowhere and cannot be fetched, or are damaged.
     """
     version, path = find(cifar, data_dir) or _downloaded(cifar, data_dir)
-    names = [name for files in version.files.values() for name in files]
+    names = _names(version)
     parts: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {}
     with archive.intact(path):
         for name, stream, _ in archive.streams(path, version.folder, names, LARGEST):
@@ -106,11 +106,14 @@ def read(cifar: Cifar, data_dir: Path) -> dict[str, Images]:
     }
 
 
+def _names(version: Version) -> list[str]:
+    return [name for files in version.files.values() for name in files]
+
+
 def find(cifar: Cifar, data_dir: Path) -> tuple[Version, Path] | None:
     """The version that is there, and its folder or archive."""
     for version in cifar.versions:
-        names = [name for files in version.files.values() for name in files]
-        path = archive.find(data_dir, cifar.name, version.folder, f"{version.archive}.tar.gz", names)
+        path = archive.find(data_dir, cifar.name, version.folder, f"{version.archive}.tar.gz", _names(version))
         if path is not None:
             return version, path
     return None
@@ -119,7 +122,8 @@ def find(cifar: Cifar, data_dir: Path) -> tuple[Version, Path] | None:
 def _downloaded(cifar: Cifar, data_dir: Path) -> tuple[Version, Path]:
     version = cifar.versions[0]
     name = f"{version.archive}.tar.gz"
-    downloads.download_file(URL + name, data_dir, md5=cifar.md5, what=cifar.title)
+    lacks = [archive.lacking(data_dir, cifar.name, one.folder, _names(one)) for one in cifar.versions]
+    downloads.download_file(URL + name, data_dir, md5=cifar.md5, what=cifar.title + "".join(lacks))
     return version, data_dir / name
 
 

@@ -1,0 +1,59 @@
+"""What a user should hear of the images before figures are believed; what of it is counted stands in records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ssl_bench.data.catalog import Dataset
+from ssl_bench.data.images import Images, contradictions, keys, twins
+
+SHOWN = 5  # names of classes in a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """Sentences, and counts."""
+
+    sentences: list[str]
+    test_images_in_train: int
+    contradictory_train_images: int
+
+
+def remarks(dataset: Dataset, splits: Mapping[str, Images]) -> Remarks:
+    """Look at all images once: what was left out or passed over, which classes are empty, what is there twice."""
+    said = []
+    for split, images in splits.items():
+        if images.skipped:
+            said.append(f"{len(images.skipped)} broken picture(s) of {split} left out, such as {images.skipped[0]}.")
+    said += dataset.notes
+    for split, images in splits.items():
+        empty = emptied(dataset, images)
+        if empty:
+            more = f" and {len(empty) - SHOWN:,} more" if len(empty) > SHOWN else ""
+            said.append(f"{split} has no image of {', '.join(empty[:SHOWN])}{more}.")
+    train, test = splits["train"], splits["test"]
+    known = keys(train)
+    repeated, contradictory = twins(known, keys(test)), contradictions(known, train.labels)
+    if repeated:
+        pair = f"{test.name(repeated[0][1])} and {train.name(repeated[0][0])}"
+        said.append(
+            f"{len(repeated)} of {len(test)} test images are training images, too, pixel for pixel, such as "
+            f"{pair} of train."
+        )
+    if contradictory:
+        one, other = (train.name(row) for row in contradictory[0])
+        said.append(
+            f"{len(contradictory)} training images equal another one of a different class pixel for pixel, such as "
+            f"{one} and {other}."
+        )
+    return Remarks(said, len(repeated), len(contradictory))
+
+
+def emptied(dataset: Dataset, images: Images) -> list[str]:
+    """Names of the classes without an image in a split; none where no image of it has a label."""
+    labels = images.labels[images.labels >= 0]
+    if not len(labels):
+        return []
+    counts = labels.bincount(minlength=dataset.classes)
+    return [dataset.class_names[number] for number in (counts == 0).nonzero()[:, 0].tolist()]

@@ -1,0 +1,45 @@
+"""make's words: those it hears reach the commands, any other starts nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+
+
+def dry(*words: str) -> subprocess.CompletedProcess[str]:
+    """What make would do."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("word", ["scale=smoke", "methods=clbo", "trainer.threads=1", "jobs=2"])
+def test_a_word_that_make_does_not_hear_starts_nothing(word: str) -> None:
+    done = dry("table3", word)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{word.partition('=')[0]}= is not heard by make, whose words are SCALE SEEDS METHODS" in done.stderr
+
+
+def test_words_that_make_hears_reach_plan_sweep_and_report() -> None:
+    said = "scale=cpu trainer.threads=1 seeds=0,1 methods=clbo,byol datasets=digits"
+    done = dry("table3", "SCALE=cpu", "THREADS=1", "SEEDS=0,1", "METHODS=clbo,byol", "DATASETS=digits", "JOBS=2")
+    assert done.returncode == 0, done.stderr
+    for command in (
+        f"plan table3 {said} jobs=2",
+        f"sweep table3 {said} jobs=2",
+        f"report table3 {said} out=runs/table3-cpu",
+    ):
+        assert command in done.stdout
+
+
+def test_all_of_the_cpu_scale_is_rendered_to_the_repository_and_the_rest_beside_the_runs() -> None:
+    assert "out=experiments/fig5 " in dry("fig5").stdout
+    assert "out=runs/fig5-smoke " in dry("fig5", "SCALE=smoke").stdout
+    assert "out=runs/fig5-cpu " in dry("fig5", "SEEDS=0").stdout
+    assert "plan" not in dry("fig5", "PLAN=no").stdout

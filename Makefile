@@ -28,7 +28,8 @@ AT_ONCE = $(if $(JOBS),jobs=$(JOBS))
 
 # A word that make would not hear must not start hours of work.
 HEARD = SCALE SEEDS METHODS DATASETS JOBS PLAN THREADS OUT PYTHON VENV BIN PYTEST
-UNHEARD := $(filter-out $(HEARD),$(foreach word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(word)))))
+SAID := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+UNHEARD := $(filter-out $(HEARD) SHELL,$(SAID))
 $(if $(UNHEARD),$(error $(firstword $(UNHEARD))= is not heard by make, whose words are $(HEARD), as in SCALE=smoke))
 
 help: ## list the targets

@@ -73,6 +73,14 @@ def test_names_that_are_no_text_are_shown_as_they_can_be() -> None:
     assert (done.returncode, done.stdout) == (0, b"caf\\udce9\n"), done.stderr
 
 
+def test_a_closed_output_is_no_crash() -> None:
+    script = (
+        "import sys; sys.stdout = None; from ssl_bench.entry import answer; sys.exit(answer([], str, lambda words: 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_another_pipe_that_breaks_is_a_crash() -> None:
     def work(words: list[str]) -> NoReturn:
         raise BrokenPipeError

@@ -26,6 +26,10 @@ def test_a_word_that_make_does_not_hear_starts_nothing(word: str) -> None:
     assert f"{word.partition('=')[0]}= is not heard by make, whose words are SCALE SEEDS METHODS" in done.stderr
 
 
+def test_values_may_have_spaces() -> None:
+    assert dry("test", "PYTEST=.venv/bin/python -m pytest -x").stdout.strip().endswith('pytest -x -m "not slow"')
+
+
 def test_words_that_make_hears_reach_plan_sweep_and_report() -> None:
     said = "scale=cpu trainer.threads=1 seeds=0,1 methods=clbo,byol datasets=digits"
     done = dry("table3", "SCALE=cpu", "THREADS=1", "SEEDS=0,1", "METHODS=clbo,byol", "DATASETS=digits", "JOBS=2")

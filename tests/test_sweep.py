@@ -648,8 +648,9 @@ def test_killed_at_random_moments_it_ends_as_undisturbed(
         }[victim]
         chosen = [pid for pid in chosen if is_at_work(pid)]
         if chosen and len(list(broken.glob("runs/*/record.json"))) < 2:
-            os.kill(chance.choice(chosen), signal.SIGKILL)
-            hit += 1
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(chosen), signal.SIGKILL)
+                hit += 1
         if victim == "sweep":
             process.communicate(timeout=60)
     if process is not None and process.poll() is None:

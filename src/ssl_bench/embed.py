@@ -64,7 +64,7 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
     from ssl_bench.files import require_writable, write_together
     from ssl_bench.results.weights import open_encoder
 
-    require_writable(target, "out")
+    require_writable(target.parent, f"out={target}")
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     console = Console()

@@ -40,14 +40,16 @@ def guarded(work: Callable[[], int | None], *, interrupted: str) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        status = work() or 0
-        sys.stdout.flush()
+        try:
+            status = work() or 0
+        except UserError as error:
+            status = tell(error)
+        except KeyboardInterrupt:
+            print("ssl_bench:", interrupted, file=sys.stderr)
+            status = SIGNALLED + signal.SIGINT
+        if sys.stdout is not None:  # a daemon's is closed
+            sys.stdout.flush()
         return status
-    except UserError as error:
-        return tell(error)
-    except KeyboardInterrupt:
-        print("ssl_bench:", interrupted, file=sys.stderr)
-        return SIGNALLED + signal.SIGINT
     except BrokenPipeError:
         if not _reader_gone():
             raise

@@ -109,7 +109,9 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     from ssl_bench.run import random_scores
 
     started = time.perf_counter()
-    require_writable(Path(settings["out"] or config["runs_dir"]), "runs_dir" if settings["out"] is None else "out")
+    path = Path(settings["out"] or config["runs_dir"])
+    folder = path if settings["out"] is None or path.is_dir() else path.parent
+    require_writable(folder, f"{'runs_dir' if settings['out'] is None else 'out'}={path}")
     if config["trainer"]["threads"]:
         torch.set_num_threads(config["trainer"]["threads"])
     console = Console()
@@ -172,9 +174,8 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     console.print(accuracy_table(run_or_file.name, record, bold="encoder"))
     for reason in reasons(scores["encoder"]):
         tell(f"not scored: {reason}")
-    path = Path(settings["out"] or config["runs_dir"])
-    if settings["out"] is None or path.is_dir():
-        path = path / f"evaluation-{record['fingerprint']}.json"
+    if folder == path:
+        path = folder / f"evaluation-{record['fingerprint']}.json"
     write_record(path, record)
     tell(str(path))
     return record

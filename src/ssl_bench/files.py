@@ -50,18 +50,17 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
         raise
 
 
-def require_writable(path: Path, option: str) -> None:
-    """UserError, before hours of work, if no file can be made at ``path`` or, where it is a folder, in it.
+def require_writable(folder: Path, option: str) -> None:
+    """UserError, before hours of work, if no file can be made in ``folder``, which is made if it is missing.
 
-    option: that names it on the command line. Folders that are missing are made.
+    option: with its value, as the user says it.
     """
-    folder = path if path.is_dir() or not path.suffix else path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{option}={path} cannot be written ({reason(error)}): choose another.") from None
+        raise UserError(f"{option} cannot be written ({reason(error)}): choose another.") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -147,6 +147,12 @@ def test_other_epochs_put_a_published_figure_into_a_column_of_its_own() -> None:
     assert table.ranked["MoCo"][place].text.startswith("90.7 [")
 
 
+@pytest.mark.parametrize("word", ["subset=5000", "labels=100"])
+def test_a_part_of_the_images_is_not_what_was_published(word: str) -> None:
+    table = table_of(*runs_of("paper", datasets=["cifar10"], methods=["moco"], seeds=[0], words=[word]))
+    assert "cifar10, linear, published" not in table.columns
+
+
 def test_another_network_is_not_the_published_one() -> None:
     words = ["backbone=resnet50"]
     table = table_of(*runs_of("paper", datasets=["cifar10"], methods=["moco"], seeds=[0], words=words))

@@ -90,11 +90,19 @@ def test_records_of_other_images_are_not_those_asked_for(tmp_path: Path) -> None
 
 
 def test_what_was_said_to_all_runs_stands_under_them(tmp_path: Path) -> None:
-    words = ["subset=500", "labels=100", "trainer.threads=2", "logger=wandb", "recipe=original", "trainer.clip=1.0"]
+    words = [
+        "subset=500",
+        "labels=100",
+        "trainer.threads=2",
+        "logger=wandb",
+        "recipe=original",
+        "trainer.clip=1.0",
+        "scale.lr=1",
+    ]
     cells, configs = cells_of("table3", "smoke", methods=["moco"], seeds=[0], words=words)
     keep(tmp_path, [record(cells[0], configs[0])])
     said = provenance(matched((cells, configs, []), tmp_path))
-    assert said[1:] == ["Said to all runs: subset=500 labels=100 recipe=original trainer.clip=1.0."]
+    assert said[1:] == ["Said to all runs: subset=500 labels=100 recipe=original trainer.clip=1.0 scale.lr=1."]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +221,16 @@ def test_the_command_says_of_devices_threads_and_precision_what_the_record_says(
         "trainer.threads=1 trainer=ddp trainer.devices=2 trainer.nodes=1 trainer.sync_batchnorm=true"
     )
     compose(shlex.split(command(run))[3:])  # the program takes it
+
+
+def test_a_run_of_one_process_is_given_again_by_one_process(tmp_path: Path) -> None:
+    cells, configs = cells_of(
+        "table3", "smoke", methods=["moco"], seeds=[0], words=["trainer=ddp", "trainer.devices=2"]
+    )
+    keep(tmp_path, [record(cells[0], configs[0])])
+    (run,) = matched((cells, configs, []), tmp_path)
+    assert "ddp" not in command(run)
+    assert "devices" not in command(run)
 
 
 def test_all_code_that_trained_a_run_is_named(made: Made, tmp_path: Path) -> None:

@@ -7,15 +7,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from made_up import cells_of, keep, record
 
 from ssl_bench import experiments
+from ssl_bench.experiments import Cell
 from ssl_bench.options import CONF
-from ssl_bench.report import configurations
+from ssl_bench.report import __main__ as command
+from ssl_bench.report import configurations, records
 from ssl_bench.report.__main__ import main
+from ssl_bench.report.records import Run
 
 WORDS = ["scale=smoke", "methods=moco,clbo", "seeds=0,1,2"]
 
@@ -174,6 +178,22 @@ def test_remembered_configurations_are_those_composed(store: Path) -> None:
     for _ in range(2):
         found = configurations.configurations(cells, compose_cells, store / "kept.json")
         assert found == compose_cells(cells)
+
+
+def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None:
+    def kept(results: float, seconds: float) -> dict[str, Any]:
+        return {"fingerprint": "abc", "results": {"student": {"knn1": results}}, "curves": {}, "train_seconds": seconds}
+
+    old, own = tmp_path / "table3" / "records" / "abc.json", tmp_path / "runs" / "abc" / "record.json"
+    for path in (old, own):
+        path.parent.mkdir(parents=True)
+    for found, expected in ((kept(90.0, 2.0), kept(90.0, 1.0)), (kept(91.0, 3.0), kept(91.0, 3.0))):
+        old.write_text(json.dumps(kept(90.0, 1.0)), encoding="utf-8")
+        own.write_text(json.dumps(found), encoding="utf-8")
+        run = Run(Cell("a", "digits", 0, ()), records.Entry(own, found), None)
+        command._save_records(tmp_path / "fig4", [run])
+        assert json.loads(old.read_text(encoding="utf-8")) == expected
+        assert not (tmp_path / "fig4").exists()
 
 
 def test_the_folder_of_runs_is_the_one_of_the_runs() -> None:

@@ -234,7 +234,7 @@ def find(name: str, folder: Folder | None = None) -> Dataset:
         )
     classes, found = listings(folder)
     one = (
-        [f"All pictures of {folder.root} are of one class, {classes[0]!r}, so that accuracies mean nothing."]
+        [f"All labelled pictures of {folder.root} are of one class, {classes[0]!r}, so that accuracies mean nothing."]
         if len(classes) == 1
         else []
     )

@@ -5,7 +5,8 @@ Upper level, the teacher ξ (eqs. 2, 3): ξ ← ξ + τ_e λ_e (θ − ξ) after
 
 The student's first-order optimality turns the gradient of the lower level's value with respect to ξ into λ(ξ − θ),
 the gradient of a Moreau envelope; eq. 3 is one SGD step of rate τ on it. With K = 1 it is an exponential moving
-average with η = 1 − τλ (eq. 4). λ_e = λe and τ_e = τ/e for epochs e = 1, 2, …, so their product κ = τλ is constant.
+average with η = 1 − τλ (eq. 4). λ_e = λe and τ_e = τ/e for epochs e = 1, 2, …, so their product κ = τλ is constant; the
+paper's text argues with a step that decays, κ/e, which is the other choice (``teacher_schedule``).
 The deployed encoder is the teacher's.
 
 Algorithm 1: for every teacher step, K times { new images, new augmentations, one student step }; then the teacher

@@ -61,7 +61,7 @@ def tsne_picture(
 def save(path: Path, figure: Figure, *, dpi: int) -> None:
     """Write ``figure`` as PNG, whole."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # letters that the font lacks are drawn as boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # letters that the font lacks are drawn as boxes
         write_whole(path, lambda temporary: figure.savefig(temporary, dpi=dpi, metadata={"Software": None}))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
-from ssl_bench.results.fingerprint import LEFT_OUT, configuration_key, fingerprint_of_record
+from ssl_bench.results.fingerprint import configuration_key, fingerprint_of_record
 
 Record = dict[str, Any]
 # What every record has, of those that a table or figure reads.
@@ -249,11 +249,18 @@ def provenance(runs: Sequence[Run]) -> list[str]:
     return said
 
 
+FREE = (  # words that change no figure, name places of a machine, or whose effect is told beside
+    *("runs_dir", "data_dir", "logger", "experiment", "dataset.root", "dataset.test_root", "dataset.memory"),
+    *("evaluation.memory", "augment.chunk", "trainer", "trainer.accelerator", "trainer.devices", "trainer.nodes"),
+    *("trainer.sync_batchnorm", "trainer.timeout", "trainer.checkpoint_seconds", "trainer.progress"),
+    *("trainer.threads", "trainer.precision"),
+)
+
+
 def _counts(word: str) -> bool:
-    """Whether a word said to a run may change its figures; the precision is told beside."""
+    """Whether a word said to all runs is to be told under them."""
     key = word.lstrip("+").partition("=")[0]
-    free = ("trainer", "trainer.precision", *(key for key in LEFT_OUT if key != "recipe"))
-    return key not in free and key.partition(".")[0] != "logger"
+    return key not in FREE and not key.startswith("logger.")
 
 
 def _codes(record: Record) -> Iterator[str]:
@@ -278,6 +285,7 @@ def command(run: Run) -> str:
     assert run.record is not None
     record, trainer = run.record, run.record["config"]["trainer"]
     said = {"trainer.precision": record["precision"], "trainer.threads": record["environment"]["threads"]}
+    devices = ("trainer", "trainer.devices", "trainer.nodes", "trainer.sync_batchnorm")
     if record["processes"] > 1:
         said |= {
             "trainer": "ddp",
@@ -286,7 +294,7 @@ def command(run: Run) -> str:
             "trainer.sync_batchnorm": str(record["batch_statistics"] == "global").lower(),
         }
     # What the cell says of these is what was asked for; the record knows what came of it.
-    words = [word for word in run.cell.words if word.lstrip("+").partition("=")[0] not in (*said, "trainer")]
+    words = [word for word in run.cell.words if word.lstrip("+").partition("=")[0] not in (*said, *devices)]
     words += [f"{key}={value}" for key, value in said.items()]
     return f"python -m ssl_bench {shlex.join(words)}"
 

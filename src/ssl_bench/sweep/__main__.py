@@ -46,7 +46,7 @@ def sweep(asked: words.Asked) -> int:
     """Run what is left of the runs asked for, and say at the end what is not done."""
     console = Console()
     for runs_dir in dict.fromkeys(config["runs_dir"] for config in asked.configs):
-        require_writable(Path(runs_dir), "runs_dir")
+        require_writable(Path(runs_dir), f"runs_dir={runs_dir}")
     start = _starter(asked)
     console.print(f"{asked.name}: looking at {len(asked.cells)} runs", highlight=False)
     names = local.ask(grid.fingerprints, asked.configs)

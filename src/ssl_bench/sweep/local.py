@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pkgutil
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ssl_bench import methods
 from ssl_bench.config import Config
 from ssl_bench.errors import UserError
 from ssl_bench.sweep import cell
@@ -28,7 +30,9 @@ def server() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ssl_bench.run", "ssl_bench.sweep.cell"])
+    # All that a run's figures follow from, so that every run of a sweep is of the code that its record names.
+    own = [f"ssl_bench.methods.{module.name}" for module in pkgutil.iter_modules(methods.__path__)]
+    context.set_forkserver_preload(["ssl_bench.run", "ssl_bench.sweep.cell", *own])
     return context
 
 

@@ -156,3 +156,11 @@ def test_a_silent_rank_is_an_error_after_the_timeout(tmp_path: Path) -> None:
     sentence = (tmp_path / "lost").read_text()
     assert "did not answer within trainer.timeout=5 seconds" in sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    "said", ["Wait timeout", "Timed out waiting 1800000ms", "Connection closed by peer", "[gloo/transport] read: reset"]
+)
+def test_errors_of_a_rank_that_is_gone_are_known_as_such(said: str) -> None:
+    assert distributed._is_broken_line(RuntimeError(said))
+    assert not distributed._is_broken_line(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

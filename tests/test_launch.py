@@ -116,6 +116,27 @@ def four_steps(rank: int, world: int, folder: str, words: list[str]) -> None:
     run.run(config, [Steps(Path(folder) / f"{world}-{rank}.pt")])
 
 
+@pytest.mark.parametrize(
+    ("statuses", "killed", "words", "sentence"),
+    [
+        ([1, -9], set(), {}, "rank 1 was ended by SIGKILL; the last checkpoint is intact"),
+        ([1, -9], {1}, {}, "rank 0 ended with the error above."),
+        ([75, -9], set(), {0: {"sentence": "lost.", "status": 75, "lost": True}}, "rank 1 was ended by SIGKILL"),
+        ([2, -9], set(), {0: {"sentence": "no room.", "status": 2, "lost": False}}, "no room."),
+    ],
+)
+def test_what_ended_a_run_is_what_its_cause_says_or_what_was_done_to_it(
+    tmp_path: Path, statuses: list[int], killed: set[int], words: dict[int, dict[str, object]], sentence: str
+) -> None:
+    for rank in range(len(statuses)):
+        (tmp_path / f"{rank}.err").touch()
+    for rank, said in words.items():
+        (tmp_path / f"{rank}.json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        launch._report(tmp_path, statuses, killed, [])
+    assert str(error.value).startswith(sentence)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "words"), [(2, ["batch_size=16"]), (3, ["batch_size=18", "method=simclr", "method.concat_views=false"])]

@@ -104,7 +104,7 @@ def _leave() -> None:
 
 def _is_broken_line(error: Exception) -> bool:
     """Whether it says that a rank is gone; gloo's errors have no class of their own."""
-    said = re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)|[Tt]imed out|Broken pipe", str(error))
+    said = re.search(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Tt]imed? ?out|Broken pipe", str(error))
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and said is not None)
 
 

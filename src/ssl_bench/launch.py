@@ -126,7 +126,9 @@ def _report(folder: Path, statuses: list[int], killed: set[int], heard: list[int
     if not failed:
         return
     causes = [rank for rank in failed if rank not in killed and not said.get(rank, {}).get("lost")]
-    cause = (causes or failed)[0]
+    # What a rank says of itself; else what was done to one, of which errors of others without words may be the outcome.
+    telling = [rank for rank in causes if rank in said] or [rank for rank in causes if statuses[rank] < 0]
+    cause = (telling or causes or failed)[0]
     if cause in said:
         raise _error(said[cause]["sentence"], said[cause]["status"])
     if heard:

@@ -43,7 +43,8 @@ def train(line: Line, config: Config, path: Path) -> None:
     except OSError as error:
         line.send(Outcome("failed", f"{folder.log} cannot be written ({error.strerror}): choose another runs_dir."))
         return
-    line.send(_outcome(config, folder))
+    with suppress(BrokenPipeError):  # the sweep may be gone
+        line.send(_outcome(config, folder))
 
 
 def _outcome(config: Config, folder: RunFolder) -> Outcome:

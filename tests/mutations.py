@@ -1192,12 +1192,6 @@ MUTATIONS = [
             "what_was_made_or_measured_otherwise_is_never_mixed",
         ),
         (
-            "records: the command leaves out the threads",
-            ', "trainer.threads": record["environment"]["threads"]}',
-            "}",
-            "the_command_says_what_the_figures_depend_on",
-        ),
-        (
             "records: committed records count before one's own",
             "return Run(cell, entries[0] if entries else None,",
             "return Run(cell, entries[-1] if entries else None,",
@@ -1212,6 +1206,48 @@ MUTATIONS = [
             'for key in ("split", "fold") if key in config["dataset"]',
             "for key in ()",
             "records_of_other_images_are_not_those_asked_for",
+        ),
+    ),
+    *_of(
+        "report/provenance.py",
+        "report/test_records.py",
+        (
+            "provenance: the command leaves out the threads",
+            ', "trainer.threads": record["environment"]["threads"]}',
+            "}",
+            "the_command_says_what_the_figures_depend_on",
+        ),
+        (
+            "provenance: what was said to all runs is not told",
+            "for word in run.cell.said if _counts(word)",
+            "for word in ()",
+            "what_was_said_to_all_runs_stands_under_them",
+        ),
+        (
+            "provenance: only the code that ended a run is named",
+            '(record["code"], *record.get("earlier_code", ()))',
+            '(record["code"],)',
+            "all_code_that_trained_a_run_is_named",
+        ),
+    ),
+    *_of(
+        "report/published.py",
+        "report/test_comparison.py",
+        (
+            "published: a part of the images counts as all",
+            "            and whole\n",
+            "",
+            "a_part_of_the_images_is_not_what_was_published",
+        ),
+    ),
+    *_of(
+        "launch.py",
+        "test_launch.py",
+        (
+            "launch: an error without words goes before a kill",
+            "(telling or causes or failed)[0]",
+            "(causes or failed)[0]",
+            "what_ended_a_run_is_what_its_cause_says_or_what_was_done_to_it",
         ),
     ),
     *_of(

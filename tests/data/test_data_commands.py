@@ -21,6 +21,7 @@ from ssl_bench.data import __main__ as command
 from ssl_bench.data import catalog, places, verify
 from ssl_bench.data.class_names import NAMES
 from ssl_bench.data.images import Images
+from ssl_bench.data.looks import batches_of, chosen_images, clean_view, pixels
 from ssl_bench.data.readers import cifar, downloads
 from ssl_bench.data.readers.fashion_mnist import DEBIAN
 from ssl_bench.errors import UserError
@@ -227,7 +228,7 @@ def test_a_broken_picture_is_named_or_left_out_and_counted(run: Run, tmp_path: P
     assert errors.startswith(f"ssl_bench: mine/Köder-日本/{broken.name} cannot be read as a picture: ")
     status, output, _ = run("prepare", *words, "dataset.on_error=skip")
     assert status == 0
-    assert "; 1 pictures could not be read" in output
+    assert "warning: 1 broken picture(s) of train left out, such as " in output
     for more, said in (((), "cannot be read as a picture"), (("dataset.on_error=skip",), "1 pictures cannot be read")):
         status, output, _ = run("verify", *words, *more)
         assert status == 1
@@ -413,8 +414,8 @@ def test_what_is_shown_is_what_training_draws_and_evaluation_sees(words: tuple[s
     config = compose([*SMOKE, *words])
     method, data = build(config)
     loader = data.train_dataloader()
-    chosen = command.chosen_images(loader, 12)
-    shown = {number: list(zip(range(3), command.batches_of(loader, number), strict=False)) for number in chosen}
+    chosen = chosen_images(loader, 12)
+    shown = {number: list(zip(range(3), batches_of(loader, number), strict=False)) for number in chosen}
     trained: dict[int, list[list[torch.Tensor]]] = {number: [] for number in chosen}
     for _ in range(3):
         for batch in loader:
@@ -429,23 +430,23 @@ def test_what_is_shown_is_what_training_draws_and_evaluation_sees(words: tuple[s
     clean = CleanView(**clean_arguments(config, data.dataset))
     for number, looks in shown.items():
         image = data.splits["train"].images[number : number + 1]
-        assert torch.equal(command.clean_view(clean, looks[0][1]), clean(image))
+        assert torch.equal(clean_view(clean, looks[0][1]), clean(image))
 
 
 def test_images_are_of_as_many_classes_as_there_are() -> None:
     _, data = build(compose(SMOKE))
     loader = data.train_dataloader()
     labels = data.splits["train"].labels
-    first = command.chosen_images(loader, 10)
+    first = chosen_images(loader, 10)
     assert sorted(labels[first].tolist()) == list(range(10))
-    assert len(set(command.chosen_images(loader, 15))) == 15
+    assert len(set(chosen_images(loader, 15))) == 15
     assert loader.state_dict() == {"epoch": 0, "step": 0}
 
 
 def test_pixels_are_those_of_the_image_before_it_was_normalised() -> None:
     images = torch.randint(0, 256, (1, 3, 9, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     clean = CleanView(9, 1.0, (0.1, 0.5, 0.9), (0.2, 0.5, 0.3))
-    assert np.array_equal(command.pixels(clean(images), clean), images[0].permute(1, 2, 0).numpy())
+    assert np.array_equal(pixels(clean(images), clean), images[0].permute(1, 2, 0).numpy())
 
 
 def tiles(path: Path) -> np.ndarray:
@@ -460,9 +461,9 @@ def test_show_draws_every_pixel_of_the_clean_view_gray_where_images_are_gray(run
     _, data = build(config)
     loader = data.train_dataloader()
     clean = CleanView(**clean_arguments(config, data.dataset))
-    number = command.chosen_images(loader, 1)[0]
-    pixels = command.pixels(command.clean_view(clean, next(command.batches_of(loader, number))), clean)
-    large = pixels.repeat(6, 0).repeat(6, 1)
+    number = chosen_images(loader, 1)[0]
+    seen = pixels(clean_view(clean, next(batches_of(loader, number))), clean)
+    large = seen.repeat(6, 0).repeat(6, 1)
     height, width = large.shape[:2]
     x = 24
     places_of_it = [

@@ -13,7 +13,8 @@ from made_up import PROTOCOLS, cells_of, keep, record
 from ssl_bench.config import compose
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
-from ssl_bench.report.records import Run, command, match, provenance, read
+from ssl_bench.report.provenance import command, provenance
+from ssl_bench.report.records import Run, match, read
 from ssl_bench.results.store import RunFolder
 
 Made = tuple[list[Cell], list[dict[str, Any]], list[dict[str, Any]]]

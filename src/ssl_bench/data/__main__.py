@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +14,10 @@ from ssl_bench.errors import UserError
 from ssl_bench.options import near_or_all, options_in, read_settings, require_known, settings_text
 
 if TYPE_CHECKING:  # imported where needed: a wrong word is answered before torch is there
-    from torch import Tensor
-
-    from ssl_bench.augment.views import CleanView
-    from ssl_bench.batch import Batch
     from ssl_bench.data.images import Images
-    from ssl_bench.data.loader import BatchLoader
 
 OPTIONS = "data.yaml"
 MOST_ROWS = 20  # of a table of classes; of more, the smallest and the largest are named
-MOST_EPOCHS = 50  # in which an image is looked for: under a sliding window an epoch may pass it by
 
 Settings = dict[str, Any]
 
@@ -119,9 +112,8 @@ def prepare(config: Config, settings: Settings) -> int:
     files = places.found(dataset.name, data_dir, _roots(config))
     console.print(f"{dataset.name} is there: {places.described(files)}." if files else f"{dataset.name} is there.")
     for split, images in splits.items():
-        left_out = f"; {len(images.skipped):,} pictures could not be read" if images.skipped else ""
         channels, height, width = images.images.shape[1:]
-        console.print(f"{split}: {len(images):,} images of {channels} × {height} × {width}{left_out}")
+        console.print(f"{split}: {len(images):,} images of {channels} × {height} × {width}")
     for sentence in remarks(dataset, splits).sentences:
         console.print(f"warning: {sentence}")
     for line in lines_of_left_out([name for images in splits.values() for name in images.skipped]):
@@ -221,6 +213,7 @@ def show(config: Config, settings: Settings) -> int:
     """Draw images and the views that training will draw of them."""
     from ssl_bench.augment.views import CleanView
     from ssl_bench.build import build_data, build_views, clean_arguments
+    from ssl_bench.data.looks import batches_of, chosen_images, clean_view, pixels
     from ssl_bench.report.contact_sheet import Row, contact_sheet, in_words
 
     path = Path(settings["out"] or Path(config["runs_dir"], f"show-{config['dataset']['name']}.png"))
@@ -259,52 +252,6 @@ def show(config: Config, settings: Settings) -> int:
     )
     _console().print(f"{path} shows {len(rows)} images and {sum(map(len, rows[0].looks))} views of each.")
     return 0
-
-
-def chosen_images(loader: BatchLoader, count: int) -> list[int]:
-    """Positions of images in the order of training, one of each class before a second one of any."""
-    order = loader.index[loader.order(0)][: len(loader) * loader.batch_size]
-    turns: dict[int, int] = {}
-    ranked = []
-    for place, label in enumerate(loader.images.labels[order].tolist()):
-        turns[label] = turns.get(label, 0) + 1
-        ranked.append((turns[label], place))
-    return list(dict.fromkeys(order[[place for _, place in sorted(ranked)]].tolist()))[:count]
-
-
-def batches_of(loader: BatchLoader, number: int) -> Iterator[Batch]:
-    """Batches of image ``number`` alone, each with its place in the run: what every look at it is drawn from."""
-    for epoch in range(MOST_EPOCHS):
-        order = loader.index[loader.order(epoch)][: len(loader) * loader.batch_size]
-        for position in (order == number).nonzero()[:, 0].tolist():
-            yield _row(loader.at(epoch, position // loader.batch_size), position % loader.batch_size)
-
-
-def _row(batch: Batch, row: int) -> Batch:
-    """One image of a batch, in its place."""
-    import torch
-
-    columns = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    alone = {name: column[row : row + 1] for name, column in columns.items() if isinstance(column, torch.Tensor)}
-    return replace(batch, **alone, place=batch.place._replace(first=batch.place.first + row))
-
-
-def clean_view(clean: CleanView, one: Batch) -> Tensor:
-    """The image of a batch of one as networks are given it where they are evaluated, ``[1, C, S, S]``."""
-    from torch import nn
-
-    from ssl_bench.evaluation.features import extract
-
-    seen = extract(nn.Flatten(), clean, [one], device="cpu", autocast=None, channels_last=False)
-    return seen.x.view(1, -1, clean.size, clean.size)
-
-
-def pixels(view: Tensor, drawn_by: Any) -> Any:
-    """A normalised view ``[1, C, S, S]`` as u8 ``[S, S, 3]``, gray as equal red, green and blue."""
-    import torch
-
-    shown = (view[0] * drawn_by.std + drawn_by.mean).clamp(0, 1).mul(255).round().to(torch.uint8)
-    return shown.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
 
 
 # -- table ----------------------------------------------------------------------------------------

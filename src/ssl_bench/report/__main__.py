@@ -19,7 +19,7 @@ from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
 from ssl_bench.options import near_or_all, settings_text
-from ssl_bench.report import calibration, comparison, configurations, records, render
+from ssl_bench.report import calibration, comparison, configurations, provenance, records, render
 from ssl_bench.report.records import Run
 
 Config = dict[str, Any]
@@ -88,7 +88,7 @@ def report(name: str, words: Sequence[str]) -> None:
         print(f"skipped: {len(store.skipped)} in all; nothing was changed.", file=sys.stderr)
     if not any(run.record for run in runs):
         where = settings["runs_dir"] + (f" or {settings['records']}" if settings["records"] else "")
-        failures = "".join(f" {line}" for line in records.absent(runs) if line.startswith("Failed"))
+        failures = "".join(f" {line}" for line in provenance.absent(runs) if line.startswith("Failed"))
         again = ["retry_failed=true"] if failures else []
         raise UserError(
             f"none of the {len(runs)} runs of {name} at scale={settings['scale']} is in {where}; "
@@ -130,7 +130,7 @@ def _table(
     print(render.markdown(table), end="")
     if out is not None:
         _save_records(out, runs)
-        _save(out / "results.csv", lambda path: write_text(path, _csv(records.RESULTS, records.results(runs))))
+        _save(out / "results.csv", lambda path: write_text(path, _csv(provenance.RESULTS, provenance.results(runs))))
         _save(out / "table.md", lambda path: write_text(path, render.markdown(table)))
         _save(out / "table.tex", lambda path: write_text(path, render.latex(table)))
         _save(out / "table.png", lambda path: render.picture(path, table))
@@ -164,13 +164,13 @@ def _calibration(
     print(render.markdown(table), end="")
     if out is not None:
         deployed = {run.record["fingerprint"]: run.record["evaluated"] for run in runs if run.record}
-        place = records.RESULTS.index
+        place = provenance.RESULTS.index
         rows = [
             row
-            for row in records.results(runs)
+            for row in provenance.results(runs)
             if row[place("protocol")] in protocols and row[place("network")] == deployed[str(row[place("fingerprint")])]
         ]
-        _save(out / "results.csv", lambda path: write_text(path, _csv(records.RESULTS, rows)))
+        _save(out / "results.csv", lambda path: write_text(path, _csv(provenance.RESULTS, rows)))
         _save(out / "table.md", lambda path: write_text(path, render.markdown(table)))
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.report.comparison import Entry, Table, epochs
-from ssl_bench.report.records import Run, absent, provenance
+from ssl_bench.report.provenance import absent, provenance
+from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import ALPHA, false_positives, smallest_step
 
 GROUPS = (3, 5)  # seeds of a row

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssl_bench.experiments import Experiment, passes_per_epoch
+from ssl_bench.report.provenance import absent, provenance
 from ssl_bench.report.published import Figure, figures
-from ssl_bench.report.records import Run, absent, provenance
+from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import ALPHA, FEWEST, BySeed, best, mean_and_spread
 from ssl_bench.report.tables import NAMES
 

@@ -11,7 +11,8 @@ from typing import Any
 from ssl_bench.experiments import Experiment, passes_per_epoch
 from ssl_bench.report.comparison import epochs, reference
 from ssl_bench.report.palette import row_colours
-from ssl_bench.report.records import Run, absent, command, provenance
+from ssl_bench.report.provenance import absent, command, provenance
+from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import FEWEST, mean_and_spread
 from ssl_bench.report.tables import NAMES
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import math
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -220,94 +219,3 @@ def _refuse_differing(
 def _named(entries: Sequence[Entry]) -> str:
     paths = [str(entry.path) for entry in entries]
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-
-
-# -- what is said of several runs -----------------------------------------------------------------
-
-
-def provenance(runs: Sequence[Run]) -> list[str]:
-    """Lines about precision, numerics and code of the runs that are finished."""
-    records = [run.record for run in runs if run.record]
-    if not records:
-        return []
-    versions = sorted({name for record in records for name in _codes(record)})
-    alike = {(record["precision"], record["numerics"], record["batch_statistics"]) for record in records}
-    lines = [f"{precision}, numerics {numerics}, batch statistics {kind}" for precision, numerics, kind in alike]
-    mixed = f"mixed code versions: {', '.join(versions)}" if len(versions) > 1 else f"code {versions[0]}"
-    said = [f"{lines[0]}; {mixed}."]
-    told = dict.fromkeys(word for run in runs for word in run.cell.said if _counts(word))
-    if told:
-        said.append(f"Said to all runs: {' '.join(told)}.")
-    digests = {run.record["data_digest"][:12] for run in runs if run.record and run.cell.dataset == "folder"}
-    said += [f"folder: pictures of content {digest}." for digest in digests]
-    differing = sum(run.differs for run in runs)
-    if differing:
-        said.append(
-            f"{differing} of these runs are one's own, with other results than the committed records of the same name, "
-            "as another number of threads or another machine gives them."
-        )
-    return said
-
-
-FREE = (  # words that change no figure, name places of a machine, or whose effect is told beside
-    *("runs_dir", "data_dir", "logger", "experiment", "dataset.root", "dataset.test_root", "dataset.memory"),
-    *("evaluation.memory", "augment.chunk", "trainer", "trainer.accelerator", "trainer.devices", "trainer.nodes"),
-    *("trainer.sync_batchnorm", "trainer.timeout", "trainer.checkpoint_seconds", "trainer.progress"),
-    *("trainer.threads", "trainer.precision"),
-)
-
-
-def _counts(word: str) -> bool:
-    """Whether a word said to all runs is to be told under them."""
-    key = word.lstrip("+").partition("=")[0]
-    return key not in FREE and not key.startswith("logger.")
-
-
-def _codes(record: Record) -> Iterator[str]:
-    """What a run was trained by; several where it was interrupted."""
-    for code in (record["code"], *record.get("earlier_code", ())):
-        name = str(code["commit"])[:7] if code.get("commit") else f"version {code.get('version')}"
-        yield f"{name} (modified)" if code.get("modified") else name
-
-
-def absent(runs: Sequence[Run]) -> list[str]:
-    """Lines about runs that are missing or failed; none where all are there."""
-    missing = [run for run in runs if run.record is None and run.failure is None]
-    failed = [run for run in runs if run.failure is not None]
-    lines = [f"Missing: {len(missing)} of {len(runs)} runs."] if missing else []
-    if failed:
-        lines.append(f"Failed: {len(failed)} of {len(runs)} runs, such as {failed[0].cell.name}: {failed[0].failure}")
-    return lines
-
-
-def command(run: Run) -> str:
-    """What gives the record's figures again, on the same machine digit by digit."""
-    assert run.record is not None
-    record, trainer = run.record, run.record["config"]["trainer"]
-    said = {"trainer.precision": record["precision"], "trainer.threads": record["environment"]["threads"]}
-    devices = ("trainer", "trainer.devices", "trainer.nodes", "trainer.sync_batchnorm")
-    if record["processes"] > 1:
-        said |= {
-            "trainer": "ddp",
-            "trainer.devices": trainer["devices"],
-            "trainer.nodes": trainer["nodes"],
-            "trainer.sync_batchnorm": str(record["batch_statistics"] == "global").lower(),
-        }
-    # What the cell says of these is what was asked for; the record knows what came of it.
-    words = [word for word in run.cell.words if word.lstrip("+").partition("=")[0] not in (*said, *devices)]
-    words += [f"{key}={value}" for key, value in said.items()]
-    return f"python -m ssl_bench {shlex.join(words)}"
-
-
-RESULTS = ("dataset", "row", "seed", "network", "protocol", "percent", "fingerprint", "command")
-
-
-def results(runs: Sequence[Run]) -> Iterator[tuple[object, ...]]:
-    """One line of RESULTS for every accuracy on test images in the records."""
-    for run in runs:
-        if run.record is not None:
-            where, name, again = run.cell, run.record["fingerprint"], command(run)
-            for network, scores in run.record["results"].items():
-                for protocol, percent in scores.items():
-                    if percent is not None:
-                        yield where.dataset, where.row, where.seed, network, protocol, percent, name, again

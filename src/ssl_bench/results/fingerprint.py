@@ -11,14 +11,15 @@ from typing import Any
 NUMERICS = 1
 
 # Keys that do not change the numbers: where things lie, who watches, what runs them. A trailing dot means all below.
-LEFT_OUT = (
+FREE = (
     "runs_dir",
     "data_dir",
     "logger.",
     "experiment",
-    "recipe",  # the values it chooses count
     "evaluation.memory",
     "dataset.memory",
+    "dataset.root",  # what lies there is part of the data's digest
+    "dataset.test_root",
     "augment.chunk",
     "trainer.accelerator",
     "trainer.devices",
@@ -28,15 +29,17 @@ LEFT_OUT = (
     "trainer.checkpoint_seconds",
     "trainer.progress",
     "trainer.threads",
-    # Sources of values that stand at the top level and count there.
+)
+# Keys that count by what they lead to.
+COUNTED_ELSEWHERE = (
+    "recipe",  # the values it chooses
+    # Values that stand at the top level.
     "dataset.epochs",
     "dataset.subset",
     "dataset.stem",
     "dataset.queue",
     "dataset.window",
-    # What they lead to is part of the data's digest.
-    "dataset.root",
-    "dataset.test_root",
+    # The data's digest.
     "dataset.on_error",
     "dataset.max_pixels",
     "dataset.split",
@@ -52,6 +55,7 @@ LEFT_OUT = (
     "scale.monitor_every",
     "scale.concat_views",
 )
+LEFT_OUT = {*FREE, *COUNTED_ELSEWHERE}
 
 # Keys added after the first release, with the value under which a run is what it was before they existed.
 NEUTRAL: dict[str, Any] = {}

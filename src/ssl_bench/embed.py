@@ -163,11 +163,8 @@ def not_one_line(name: str) -> str:
         name.encode()
     except UnicodeEncodeError:
         return f"The name {name!r} is not UTF-8, and the list of names would be"
-    return (
-        ""
-        if len(name.splitlines()) == 1
-        else f"The name {name!r} takes several lines, and names are listed one per line"
-    )
+    several = len(name.splitlines()) != 1
+    return f"The name {name!r} takes several lines, and names are listed one per line" if several else ""
 
 
 def header(rows: int, width: int) -> bytes:

@@ -88,10 +88,8 @@ def plan(asked: words.Asked) -> None:
         try:
             with tempfile.TemporaryDirectory(prefix="ssl_bench-") as log:
                 measured = local.ask(forecast.measure, kind.runs[0].config, known, folder=Path(log))
-        except (
-            UserError,
-            RuntimeError,
-        ) as error:  # the others can be measured, and the sweep goes on after a crash, too
+        except (UserError, RuntimeError) as error:
+            # The others can be measured, as the sweep goes on after a crash.
             unknown += len(kind.left)
             table.add_row(escape(kind.name), str(len(kind.left)), "–", escape(str(error).strip().splitlines()[-1]))
             continue

@@ -227,6 +227,16 @@ MUTATIONS = [
     ),
     *_of(
         "methods/base.py",
+        "methods/test_accumulation.py",
+        (
+            "accumulation: the last step of an epoch divides by more batches than it took",
+            "loss if held == whole else loss * (whole / held)",
+            "loss",
+            "a_step_takes_the_mean_gradient_of_its_batches",
+        ),
+    ),
+    *_of(
+        "methods/base.py",
         "methods/test_base.py",
         (
             "ema: a step that a gradient scaler skips counts",

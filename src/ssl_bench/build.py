@@ -58,6 +58,9 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
     options = {key: value for key, value in config["method"].items() if key not in left_out}
     if "instances" in options:
         options["instances"] = data.parts.pretraining if data else sequential(dataset.train)
+    accumulate = config["trainer"]["accumulate"]
+    if data:  # a step takes no more batches than an epoch has
+        accumulate = min(accumulate, max(1, len(data.parts.pretraining) // config["batch_size"]))
     module, _, name = config["method"]["target"].rpartition(".")
     with _seeded(config["seed"]):
         student, width = _network(config, dataset)
@@ -73,9 +76,7 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
             projector=student.projector,
             width=width,
             views=build_views(config, dataset),
-            optimizer=Recipe(
-                **config["optimizer"], batch_size=config["batch_size"], accumulate=config["trainer"]["accumulate"]
-            ),
+            optimizer=Recipe(**config["optimizer"], batch_size=config["batch_size"], accumulate=accumulate),
             **options,
         )
     return method

@@ -165,7 +165,8 @@ def dense_training(words: tuple[str, ...], accumulate: int, negatives: int | Non
                 loss = loss + nn.functional.cross_entropy(
                     logits.masked_fill(~allowed, -torch.inf), torch.tensor(own)
                 ) / len(views)
-            (loss / accumulate).backward()
+            held = min(accumulate, len(loader) - (number - 1) // accumulate * accumulate)
+            (loss / held).backward()
             losses.append(loss.item() / accumulate)
             visited += own
             if number in ends:

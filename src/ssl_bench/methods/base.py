@@ -126,6 +126,13 @@ class Method(pl.LightningModule):
             "figures": self.figures,
         }
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Add the gradient of a batch's share of the mean over the batches that its optimiser step takes."""
+        # Lightning has divided by `accumulate`, but the last step of an epoch may have fewer batches.
+        whole, first = self.trainer.accumulate_grad_batches, self.trainer.fit_loop.batch_idx
+        held = min(whole, self.trainer.num_training_batches - first // whole * whole)
+        super().backward(loss if held == whole else loss * (whole / held), *args, **kwargs)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step the student, then what follows it, if the step was real."""
         before = self.student_steps

@@ -85,6 +85,8 @@ def fingerprint(
         identity["statistics_shares"] = statistics_shares
     if str(leaves.get("backbone.name")).startswith("timm/"):
         identity["timm"] = 2  # in the first version of these runs oneDNN spoilt weights over single pixels
+    if leaves.get("trainer.accumulate", 1) > 1:
+        identity["accumulate"] = 2  # in the first version an epoch's last step took too small a gradient
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -246,6 +246,11 @@ def augment(images: Tensor, parameters: ViewParameters, group: ViewGroup) -> Ten
     return ops.solarize_(images, group.solarize_threshold, parameters.solarize)
 
 
+def in_graph() -> bool:
+    """Whether torch.jit.trace, torch.export or torch.compile makes a graph of what is called."""
+    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
 class CleanView(nn.Module):
     """Images as evaluation sees them: the shorter side resized to ``size / crop``, the centre cut out, normalised.
 
@@ -269,7 +274,6 @@ class CleanView(nn.Module):
         self.register_buffer("mean", ops.channel_column(mean), persistent=False)
         self.register_buffer("std", ops.channel_column(std), persistent=False)
 
-    @torch.no_grad()
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """u8, or float in [0, 1], [n, C, H, W] → float32 [n, C, S, S]; u8 gives the same as u8 / 255.
 
@@ -277,8 +281,15 @@ class CleanView(nn.Module):
         nothing squashed in it.
         """
         images = images / 255 if images.dtype == torch.uint8 else images.float()
+        if sizes is None and in_graph():
+            # Sides as data, by which nothing branches: the graph is then right for images of other sizes, too.
+            sides = [torch.ones(side, dtype=torch.int64, device=images.device).sum() for side in images.shape[-2:]]
+            stored = torch.stack(sides)[None]  # [1, 2]
+            sizes = stored.expand(images.shape[0], 2)
+        elif sizes is not None:
+            stored = torch.tensor([images.shape[-2:]])
         if sizes is not None:
-            boxes = self._boxes(sizes, images.shape[-2:])
+            boxes = self._boxes(sizes, stored)
             return ops.normalize(ops.resized_crop(images, boxes, self.size, cut_first=False), self.mean, self.std)
         height, width = images.shape[-2:]
         short = min(height, width)
@@ -288,10 +299,8 @@ class CleanView(nn.Module):
         top, left = (round((side - self.size) / 2) for side in images.shape[-2:])
         return ops.normalize(images[..., top : top + self.size, left : left + self.size], self.mean, self.std)
 
-    def _boxes(self, sizes: Tensor, stored: Sequence[int]) -> Tensor:
-        """What is cut out of originals of ``sizes`` [n, 2], where those are squashed to ``stored``; float32 [n, 4]."""
+    def _boxes(self, sizes: Tensor, stored: Tensor) -> Tensor:
+        """What is cut out of originals of ``sizes`` [n, 2], squashed to ``stored`` [1, 2]; float32 [n, 4]."""
         resized = self.resized * sizes // sizes.amin(1, keepdim=True)  # as originals would be
         corner = ((resized - self.size).double() / 2).round()
-        return _squashed(
-            torch.cat([corner, torch.full_like(corner, self.size)], dim=1), resized, torch.tensor([*stored])[None]
-        )
+        return _squashed(torch.cat([corner, torch.full_like(corner, self.size)], dim=1), resized, stored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ssl_bench.augment.views import CleanView
+from ssl_bench.augment.views import CleanView, in_graph
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_whole
 from ssl_bench.nn.backbone import build_backbone
 
+RANGE = (-0.5, 1.5)  # floats beyond it are not 0–1, whatever a resize added at edges
+
 
 class Encoder(nn.Module):
-    """Images, float 0–1, ``[N, C, H, W]`` at native size → features ``[N, F]``."""
+    """Images, float 0–1 or u8, ``[N, C, H, W]`` at native size → features ``[N, F]`` of the weights' type."""
 
     def __init__(self, clean: CleanView, backbone: nn.Module) -> None:
         super().__init__()
@@ -26,8 +29,22 @@ class Encoder(nn.Module):
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.backbone(self.clean(images))
+        _warn_of_range(images)
+        features: Tensor = self.backbone(self.clean(images).to(self.clean.mean.dtype))
         return features
+
+
+def _warn_of_range(images: Tensor) -> None:
+    """Show a warning for floats that cannot be 0–1, as 0–255 or normalised ones; a graph is made without it."""
+    if in_graph() or not images.is_floating_point() or not images.numel():
+        return
+    low, high = (end.item() for end in images.detach().aminmax())
+    if low < RANGE[0] or high > RANGE[1]:
+        warnings.warn(
+            f"an encoder takes images as floats of 0–1 or u8 of 0–255, but these are floats from {low:.3g} to "
+            f"{high:.3g}: divide what is 0–255 by 255, and leave normalising to the encoder.",
+            stacklevel=3,
+        )
 
 
 def save_encoder(path: Path, backbone: nn.Module, description: dict[str, Any]) -> None:

@@ -1,4 +1,14 @@
-"""The words that cross rooms: a batch of images, and its place in the run.
+"""The words that cross rooms: a batch of images, its place in the run, and how tensors travel to a device.
+
+What travels to an accelerator in a training step, none of it blocking (``to_device``):
+
+- The parameters of all views, as one float32 tensor. ``Views`` draws them on the host from ``place`` and ``sizes``,
+  which therefore never travel, and copies them itself: methods and loaders know nothing of them.
+- The images, where they are not resident on the device.
+
+Labels and index are 8 bytes per image: a loader that serves a device keeps the labels and the order of an epoch there
+and takes each batch's from them. A batch whose tensors are on the device already is not changed by ``Batch.to``, which
+moves the batches of loaders that know of no device.
 
 Shapes: n images of this rank, N images of the global batch, C channels, H × W pixels.
 """
@@ -7,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,11 +62,23 @@ class Batch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: Any, non_blocking: bool = False) -> Batch:
+    def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``; place and sizes, from which the CPU draws numbers, stay where they are."""
         return replace(
             self,
-            images=self.images.to(device, non_blocking=non_blocking),
-            labels=self.labels.to(device, non_blocking=non_blocking),
-            index=self.index.to(device, non_blocking=non_blocking),
+            images=to_device(self.images, device),
+            labels=to_device(self.labels, device),
+            index=to_device(self.index, device),
         )
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on ``device``, by a copy that the host does not wait for; itself where it is there already.
+
+    CUDA copies so from pinned memory only; torch's pool of it uses a block again only after the copies from it have
+    ended. Do not write to ``tensor`` afterwards. A copy back to the host does wait: its values may be read at once.
+    """
+    device = torch.device(device)
+    if tensor.device.type != "cpu" or device.type == "cpu":
+        return tensor.to(device)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

@@ -208,6 +208,20 @@ def test_statistics_of_each_device_are_another_run_and_one_network(tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_one_image_on_each_device_trains_under_common_statistics_alone(tmp_path: Path) -> None:
+    few = ["method=simclr", "method.concat_views=false", "epochs=1", *SMALL, *TWO]
+    few[few.index("batch_size=16")] = "batch_size=2"
+    for statistics, status in (("true", 0), ("false", 2)):
+        command = [sys.executable, "-m", "ssl_bench", *CPU, *few, f"trainer.sync_batchnorm={statistics}"]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+    assert "batch_size=2 leaves each device a single image" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
 def test_killed_with_all_its_ranks_and_started_again_equals_uninterrupted(whole: Path, tmp_path: Path) -> None:
     process = start(tmp_path, *TWO, OFTEN, "optimizer.lr=0.0001")
     after_saves(tmp_path, process, 4)

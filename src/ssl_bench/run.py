@@ -139,6 +139,8 @@ def _run(
     method = build_method(config, dataset, data)
     if several and not own_statistics:
         synchronize(method, cuda=resolve_accelerator(config) == "gpu")
+    if own_statistics:
+        method.require_batch(config["batch_size"] // distributed.world_size())
     epochs = config["epochs"] * method.passes_per_epoch
     history, timing, code = History(), Timing(), CodeHistory(CODE)
     evaluator = build_evaluator(config, data, clean_arguments(config, dataset))

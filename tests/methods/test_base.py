@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from small_runs import Fit, make
 
+from ssl_bench.batch import Batch
 from ssl_bench.config import GROUPS
 from ssl_bench.errors import UserError
 
@@ -157,6 +159,29 @@ def test_supervised_loss_is_cross_entropy_over_labelled_images_of_every_view() -
 def test_a_method_of_two_views_refuses_another_number(name: str) -> None:
     with pytest.raises(UserError, match=r"needs 2 full-size view\(s\), but the augmentation makes 3"):
         make(f"method={name}", "augment.groups.global.count=3")
+
+
+CROPS = ("augment.groups.local.count=1", "augment.groups.local.size=8")
+
+
+@pytest.mark.parametrize(
+    ("words", "enough"),
+    [
+        (("method=simclr",), 2),
+        (("method=simclr", "method.concat_views=true"), 1),
+        (("method=simclr", "method.concat_views=true", *CROPS), 2),
+        (("method=pic", "method.concat_views=true"), 2),
+    ],
+)
+def test_too_few_images_for_batch_statistics_are_refused(words: tuple[str, ...], enough: int) -> None:
+    method, data = make(*words)
+    (batch,) = itertools.islice(data.train_dataloader(), 1)
+    few = Batch(batch.images[:enough], batch.labels[:enough], batch.index[:enough], batch.place)
+    method.require_batch(enough)
+    method.embed(method.student, method.views(few))  # BatchNorm itself agrees
+    if enough == 2:
+        with pytest.raises(UserError, match=r"batch_size=16 leaves each device a single image.*sync_batchnorm=true"):
+            method.require_batch(1)
 
 
 def test_watching_callbacks_change_no_gradient(fit: Fit) -> None:

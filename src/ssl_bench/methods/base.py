@@ -6,6 +6,7 @@ F feature width, D embedding width, T temperature, K lookahead steps, M queue le
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -206,6 +207,16 @@ class Method(pl.LightningModule):
             raise UserError(
                 f"{name} compares full-size views only, but the augmentation makes {self.views.count - found} smaller "
                 "ones as well: set augment.groups.local.count=0."
+            )
+
+    def require_batch(self, images: int) -> None:
+        """UserError unless BatchNorm sees two images or more where ``images`` of every view pass by themselves."""
+        sizes = Counter(group.size for group in self.views.groups)
+        together = min(sizes.values()) if self.concat_views else 1
+        if images * together < 2:
+            raise UserError(
+                f"batch_size={self.recipe.batch_size} leaves each device a single image, over which BatchNorm has no "
+                "statistics: set trainer.sync_batchnorm=true, or batch_size to at least two images for each device."
             )
 
 

@@ -781,6 +781,26 @@ MUTATIONS = [
         ),
     ),
     *_of(
+        "augment/views.py",
+        "augment/test_views.py",
+        (
+            "views: parameters are copied view by view",
+            "tables = to_device(self.tables(batch, draw), batch.images.device)",
+            "tables = [to_device(table, batch.images.device) for table in self.tables(batch, draw)]",
+            "an_accelerator_gets_all_parameters_by_one_copy_and_no_shape_depends_on_a_value",
+        ),
+    ),
+    *_of(
+        "augment/ops.py",
+        "augment/test_views.py",
+        (
+            "ops: masks pick rows on an accelerator",
+            'return images.device.type == "cpu"',
+            "return True",
+            "an_accelerator_gets_all_parameters_by_one_copy_and_no_shape_depends_on_a_value",
+        ),
+    ),
+    *_of(
         "augment/ops.py",
         "augment/test_squashed.py",
         (
@@ -791,19 +811,23 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "augment/views.py",
+        "augment/draws.py",
         "augment/test_squashed.py",
-        (
-            "squashed: crops are drawn in the squashed picture",
-            "group, batch.sizes)",
-            "group)",
-            "views_of_a_batch_with_sizes_are_of_the_originals",
-        ),
         (
             "squashed: height and width exchanged",
             "(stored.double() / sizes).repeat(1, 2)",
             "(stored.double() / sizes.flip(1)).repeat(1, 2)",
             "a_circle_stays_round",
+        ),
+    ),
+    *_of(
+        "augment/views.py",
+        "augment/test_squashed.py",
+        (
+            "squashed: crops are drawn in the squashed picture",
+            "height, width, group, sizes)",
+            "height, width, group)",
+            "views_of_a_batch_with_sizes_are_of_the_originals",
         ),
         (
             "squashed: the clean view stays squashed",

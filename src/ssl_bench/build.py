@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_bench.augment.views import CleanView, ViewGroup, Views
+from ssl_bench.augment.draws import ViewGroup
+from ssl_bench.augment.views import CleanView, Views
 from ssl_bench.config import Config
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset

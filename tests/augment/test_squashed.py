@@ -21,7 +21,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
 from ssl_bench.augment import ops
-from ssl_bench.augment.views import CleanView, ViewGroup, ViewParameters
+from ssl_bench.augment.draws import ViewGroup, ViewParameters
+from ssl_bench.augment.views import CleanView
 from ssl_bench.batch import Batch, Place
 from ssl_bench.data.readers.pictures import decode_all
 

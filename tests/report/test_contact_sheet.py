@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssl_bench.augment.views import ViewGroup
+from ssl_bench.augment.draws import ViewGroup
 from ssl_bench.report.contact_sheet import Row, contact_sheet, in_words
 
 PLAIN = ViewGroup(

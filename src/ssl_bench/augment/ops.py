@@ -6,8 +6,8 @@ They are written for the speed of plain eager tensors: on a CPU, products of sma
 min/max/abs are an order of magnitude faster than comparisons, ``where`` and gathers.
 
 As in torch, a name that ends in ``_`` writes into its first argument; fresh memory costs more than
-arithmetic. Parameters are CPU tensors, wherever the images are: choosing rows by them never makes an
-accelerator wait.
+arithmetic. Parameters are on the images' device. On an accelerator nothing waits for their values: all shapes
+are fixed, and constants are made there or kept there.
 
 Shapes: n images, C channels (1 or 3), H × W pixels, S × S pixels of a view. Images are float in
 [0, 1] unless said otherwise; a ``mask`` is bool ``[n]``, and images outside it stay as they are.
@@ -46,7 +46,7 @@ def resized_crop(
         Float in [0, 1], ``[n, C, size, size]``.
     """
     height, width = images.shape[-2:]
-    top, left, box_height, box_width = boxes.to(images.device).unbind(1)
+    top, left, box_height, box_width = boxes.unbind(1)
     rows = _resize_weights(top, box_height, height, size, None, cut_first)  # [n, S, H]
     columns = _resize_weights(left, box_width, width, size, flip, cut_first)  # [n, S, W]
     if images.dtype == torch.uint8:
@@ -66,7 +66,7 @@ def _resize_weights(
     unit = scale.clamp(min=1)[:, None]
     target = torch.arange(size, device=start.device) + 0.5
     if flip is not None:
-        target = torch.where(flip.to(start.device)[:, None], size - target, target)  # [n, size]
+        target = torch.where(flip[:, None], size - target, target)  # [n, size]
     center = target * scale[:, None] / unit  # [n, size]
     position = torch.arange(source, device=start.device) - start[:, None] + 0.5  # [n, source], from the box's edge
     covered = torch.minimum(position + 0.5, length[:, None]) - (position - 0.5).clamp(min=0)  # part of each pixel
@@ -88,7 +88,7 @@ def _transform_axes(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def horizontal_flip(images: Tensor, mask: Tensor) -> Tensor:
     """Mirror left and right."""
-    return torch.where(mask.to(images.device)[:, None, None, None], images.flip(-1), images)
+    return torch.where(mask[:, None, None, None], images.flip(-1), images)
 
 
 def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     distance = torch.clamp(p, -chroma, chroma).mul_(0.5).sub_(p).add_(chroma, alpha=1.5)
     hue = torch.copysign(distance, green - blue)  # [n, 1, H, W] in [-3, 3] × chroma
 
-    corners = torch.tensor([0.0, 2.0, 4.0])
+    corners = torch.arange(0.0, 6.0, 2.0, device=shifts.device)
     turn = torch.remainder(6 * shifts[:, None] - corners + 3, 6) - 3  # from each channel's corner, in [-3, 3)
     hue = torch.addcmul(hue, _column(turn, images), chroma)  # [n, 3, H, W] in [-6, 6] × chroma
     # |3 - |hue|| is 3 - d there, so this is low + 2 - d before clamping.
@@ -142,7 +142,8 @@ def color_jitter_(images: Tensor, factors: Tensor, order: Tensor, mask: Tensor) 
         order: int64 [n, 4], each row a permutation of (0, 1, 2, 3).
     """
     hue_turn = (order == HUE).int().argmax(1)
-    blends = order[order != HUE].view(-1, 3)
+    turns = torch.arange(3, device=order.device)
+    blends = torch.where(turns < hue_turn[:, None], order[:, :3], order[:, 1:])  # [n, 3], the other operations
     blend_factors = torch.where(mask[:, None], factors.gather(1, blends), 1.0)  # a blend by 1 is the image
     for turn in range(4):
         _edit_(images, mask & (hue_turn == turn), adjust_hue, factors[:, HUE])
@@ -178,8 +179,8 @@ def gaussian_blur_(images: Tensor, sigma: Tensor, mask: Tensor, kernel_size: int
 
     def blur(chosen: Tensor, sigma: Tensor) -> Tensor:
         height, width = chosen.shape[-2:]
-        distance = torch.arange(kernel_size) - kernel_size // 2
-        kernel = torch.softmax(-0.5 * (distance / sigma[:, None]).square(), dim=1).to(chosen)  # [n, K]
+        distance = torch.arange(kernel_size, device=chosen.device) - kernel_size // 2
+        kernel = torch.softmax(-0.5 * (distance / sigma[:, None]).square(), dim=1)  # [n, K]
         rows, columns = (kernel @ _mirrored_shifts(kernel_size, side, chosen.device) for side in (height, width))
         return _transform_axes(chosen, rows.view(-1, height, height), columns.view(-1, width, width))
 
@@ -208,14 +209,20 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor, out: Tensor | None = No
     return torch.sub(images, mean, out=out).div_(std)
 
 
+def _counts_rows(images: Tensor) -> bool:
+    """Whether the host knows without waiting how many rows a mask has: picking them is then cheaper."""
+    return images.device.type == "cpu"
+
+
 def _edit_(images: Tensor, mask: Tensor, operation: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
     """Put ``operation(images, *parameters)`` into the rows in ``mask``."""
+    if not _counts_rows(images):
+        return images.copy_(torch.where(mask[:, None, None, None], operation(images, *parameters), images))
     rows = mask.nonzero().flatten()
     if len(rows) == 0:
         return images
-    chosen = rows.to(images.device)
     return images.index_copy_(
-        0, chosen, operation(images.index_select(0, chosen), *(numbers[rows] for numbers in parameters))
+        0, rows, operation(images.index_select(0, rows), *(numbers[rows] for numbers in parameters))
     )
 
 

@@ -1,8 +1,4 @@
-"""A recipe of views: what is drawn for each image, and the pictures drawn with it.
-
-Numbers → parameters → operations: ``Place.uniform`` gives each image of the global batch its
-numbers, ``ViewParameters.sample`` turns them into parameters with torchvision's distributions, and
-``ops`` applies them.
+"""The views of a batch: parameters from ``draws``, applied by ``ops``; and the view that evaluation takes.
 
 Shapes: n images of this rank, C channels (1 or 3), H × W pixels, S × S pixels of a view.
 """
@@ -10,160 +6,16 @@ Shapes: n images of this rank, C channels (1 or 3), H × W pixels, S × S pixels
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.augment import ops
-from ssl_bench.batch import Batch
+from ssl_bench.augment.draws import COLUMNS, ViewGroup, ViewParameters, squash
+from ssl_bench.batch import Batch, to_device
 from ssl_bench.errors import UserError
-
-
-@dataclass(frozen=True)
-class ViewGroup:
-    """``count`` views drawn alike. Probabilities are in [0, 1], ranges are (low, high)."""
-
-    count: int
-    size: int  # S
-    crop_scale: tuple[float, float]  # share of the image's area
-    crop_ratio: tuple[float, float]  # width / height
-    flip: float  # probability
-    jitter: float  # probability that the four strengths below act
-    brightness: float  # the factor is uniform in [max(0, 1 - strength), 1 + strength]
-    contrast: float
-    saturation: float
-    hue: float  # the shift is uniform in [-strength, strength] of the colour circle
-    grayscale: float  # probability
-    blur: float  # probability
-    blur_sigma: tuple[float, float]  # pixels
-    solarize: float  # probability
-    solarize_threshold: float  # in [0, 1]
-
-    def __post_init__(self) -> None:
-        for name in ("count", "size"):
-            self._require(name, "at least 1", getattr(self, name) >= 1)
-        for name in ("flip", "jitter", "grayscale", "blur", "solarize", "solarize_threshold"):
-            self._require(name, "between 0 and 1", 0 <= getattr(self, name) <= 1)
-        for name in ("brightness", "contrast", "saturation"):
-            self._require(name, "0 or more", getattr(self, name) >= 0)
-        self._require("hue", "between 0 and 0.5", 0 <= self.hue <= 0.5)
-        for name, highest in (("crop_scale", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
-            pair = getattr(self, name)
-            rule = "a range (low, high) with 0 < low ≤ high" + (" ≤ 1" if highest == 1 else "")
-            self._require(name, rule, len(pair) == 2 and 0 < pair[0] <= pair[1] <= highest)
-
-    def _require(self, name: str, rule: str, holds: bool) -> None:
-        if not holds:
-            raise UserError(f"The view group's {name} is {getattr(self, name)}; set it to {rule}.")
-
-    @property
-    def blur_kernel(self) -> int:
-        """Kernel size in pixels: a tenth of the view, as SimCLR has it (Chen et al. 2020, appendix A)."""
-        radius = min(max(1, self.size // 20), self.size - 1)
-        return 2 * radius + 1
-
-
-CROP_TRIES = 10  # torchvision's RandomResizedCrop draws so many boxes before it takes the central one
-JITTER_ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # [24, 4]
-
-
-@dataclass(frozen=True)
-class ViewParameters:
-    """What is done to each image in one view; ``ops`` explains the terms."""
-
-    boxes: Tensor  # int64 [n, 4], or float32 where images are squashed
-    flip: Tensor  # bool [n]
-    jitter: Tensor  # bool [n]
-    factors: Tensor  # float32 [n, 4]
-    order: Tensor  # int64 [n, 4]
-    grayscale: Tensor  # bool [n]
-    blur: Tensor  # bool [n]
-    sigma: Tensor  # float32 [n]
-    solarize: Tensor  # bool [n]
-
-    NUMBERS = 2 * CROP_TRIES + 13  # uniform numbers that one image's view takes
-
-    @classmethod
-    def sample(
-        cls, uniforms: Tensor, height: int, width: int, group: ViewGroup, sizes: Tensor | None = None
-    ) -> ViewParameters:
-        """Parameters for images of ``height`` × ``width`` from ``uniforms`` [n, NUMBERS] in [0, 1).
-
-        The distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, ColorJitter
-        in RandomApply, RandomGrayscale, GaussianBlur in RandomApply, and RandomSolarize.
-
-        sizes: int64 [n, 2], height and width of originals that were squashed to ``height`` × ``width``. Boxes are
-        drawn in pixels of the original and then squashed with it, so that a view shows what it would have shown of
-        the original.
-        """
-        crop, rest = uniforms[:, : 2 * CROP_TRIES + 2], uniforms[:, 2 * CROP_TRIES + 2 :]
-        flip, jitter, brightness, contrast, saturation, hue, order, gray, blur, sigma, solarize = rest.unbind(1)
-        factors = (
-            _uniform(brightness, max(0, 1 - group.brightness), 1 + group.brightness),
-            _uniform(contrast, max(0, 1 - group.contrast), 1 + group.contrast),
-            _uniform(saturation, max(0, 1 - group.saturation), 1 + group.saturation),
-            _uniform(hue, -group.hue, group.hue),
-        )
-        stored = torch.tensor([[height, width]])
-        boxes = _sample_boxes(crop, stored if sizes is None else sizes, group.crop_scale, group.crop_ratio)
-        return cls(
-            boxes=boxes if sizes is None else _squashed(boxes, sizes, stored),
-            flip=flip < group.flip,
-            jitter=jitter < group.jitter,
-            factors=torch.stack(factors, dim=1).float(),
-            order=JITTER_ORDERS[(order * len(JITTER_ORDERS)).long()],
-            grayscale=gray < group.grayscale,
-            blur=blur < group.blur,
-            sigma=_uniform(sigma, *group.blur_sigma).float(),
-            solarize=solarize < group.solarize,
-        )
-
-    def split(self, rows: int) -> Iterator[ViewParameters]:
-        """The same parameters, ``rows`` images at a time."""
-        columns = (getattr(self, field.name).split(rows) for field in fields(self))
-        return itertools.starmap(ViewParameters, zip(*columns, strict=True))
-
-
-def _uniform(numbers: Tensor, low: float, high: float) -> Tensor:
-    return low + (high - low) * numbers
-
-
-def _sample_boxes(uniforms: Tensor, sizes: Tensor, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
-    """Boxes (top, left, height, width), int64 [n, 4]: the first of CROP_TRIES that fits, else the central one.
-
-    The area is uniform in ``scale``, the logarithm of the aspect ratio uniform, the place uniform. sizes: height and
-    width, int64 [n, 2], or [1, 2] where all images have the same.
-    """
-    area = sizes.prod(1, keepdim=True) * _uniform(uniforms[:, :CROP_TRIES], *scale)
-    aspect = _uniform(uniforms[:, CROP_TRIES : 2 * CROP_TRIES], *map(math.log, ratio)).exp()
-    sides = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()], dim=-1).round().long()  # [n, tries, 2]
-    fits = ((sides > 0) & (sides <= sizes[:, None])).all(-1)  # [n, tries]
-    first = fits.int().argmax(1)
-    box = sides[torch.arange(len(sides)), first]  # [n, 2]
-    corner = (uniforms[:, -2:] * (sizes - box + 1)).long()
-
-    central = _central_boxes(sizes, ratio)
-    some = fits.any(1, keepdim=True)
-    return torch.cat([torch.where(some, corner, (sizes - central) // 2), torch.where(some, box, central)], dim=1)
-
-
-def _central_boxes(sizes: Tensor, ratio: tuple[float, float]) -> Tensor:
-    """The largest (height, width) whose aspect ratio is allowed, of images of ``sizes``; int64, both [n, 2]."""
-    low, high = ratio
-    height, width = sizes.double().unbind(1)
-    limits = torch.stack([(width / low).round(), (height * high).round()], dim=1).clamp(min=1)
-    aspect = width / height
-    return torch.where(torch.stack([aspect < low, aspect > high], dim=1), limits, sizes).long()
-
-
-def _squashed(boxes: Tensor, sizes: Tensor, stored: Tensor) -> Tensor:
-    """Boxes (top, left, height, width) of originals of ``sizes`` [n, 2] where those are squashed to ``stored`` [1, 2];
-    float32 [n, 4]."""
-    return (boxes * (stored.double() / sizes).repeat(1, 2)).float()
 
 
 class Views(nn.Module):
@@ -214,17 +66,28 @@ class Views(nn.Module):
         Raises:
             UserError: the images' channels are not those of ``mean`` and ``std``.
         """
-        channels, height, width = batch.images.shape[1:]
+        channels = batch.images.shape[1]
         if channels != len(self.mean):
             raise UserError(
                 f"The images have {channels} channels but the mean has {len(self.mean)}; give one number per channel."
             )
-        views = []
-        for number, group in enumerate(self.groups):
-            uniforms = batch.place.uniform(len(batch), ViewParameters.NUMBERS, draw=draw, stream=number)
-            parameters = ViewParameters.sample(uniforms, height, width, group, batch.sizes)
-            views.append(self._draw(batch.images, parameters, group))
-        return views
+        tables = to_device(self.tables(batch, draw), batch.images.device)  # [V, n, COLUMNS]
+        return [
+            self._draw(batch.images, ViewParameters(table, batch.sizes is not None), group)
+            for table, group in zip(tables, self.groups, strict=True)
+        ]
+
+    def tables(self, batch: Batch, draw: int) -> Tensor:
+        """The parameters of every view, on the host; float32 ``[V, n, COLUMNS]``."""
+        height, width = batch.images.shape[2:]
+        tables = []
+        for group, members in itertools.groupby(range(self.count), key=self.groups.__getitem__):
+            numbers = [
+                batch.place.uniform(len(batch), ViewParameters.NUMBERS, draw=draw, stream=number) for number in members
+            ]
+            sizes = None if batch.sizes is None else batch.sizes.repeat(len(numbers), 1)
+            tables.append(ViewParameters.sample(torch.cat(numbers), height, width, group, sizes).table)
+        return torch.cat(tables).view(self.count, len(batch), COLUMNS)
 
     def _draw(self, images: Tensor, parameters: ViewParameters, group: ViewGroup) -> Tensor:
         n, channels = images.shape[:2]
@@ -289,7 +152,7 @@ class CleanView(nn.Module):
         elif sizes is not None:
             stored = torch.tensor([images.shape[-2:]])
         if sizes is not None:
-            boxes = self._boxes(sizes, stored)
+            boxes = to_device(self._boxes(sizes, stored), images.device)
             return ops.normalize(ops.resized_crop(images, boxes, self.size, cut_first=False), self.mean, self.std)
         height, width = images.shape[-2:]
         short = min(height, width)
@@ -303,4 +166,4 @@ class CleanView(nn.Module):
         """What is cut out of originals of ``sizes`` [n, 2], squashed to ``stored`` [1, 2]; float32 [n, 4]."""
         resized = self.resized * sizes // sizes.amin(1, keepdim=True)  # as originals would be
         corner = ((resized - self.size).double() / 2).round()
-        return _squashed(torch.cat([corner, torch.full_like(corner, self.size)], dim=1), resized, stored)
+        return squash(torch.cat([corner, torch.full_like(corner, self.size)], dim=1), resized, stored)

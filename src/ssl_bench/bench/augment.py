@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
 from ssl_bench import build
-from ssl_bench.augment.views import ViewGroup, Views
+from ssl_bench.augment.draws import ViewGroup
+from ssl_bench.augment.views import Views
 from ssl_bench.bench.measurement import Measurement, Target, alternate, rates
 from ssl_bench.bench.synthetic import batches, configuration, pictures, synthetic_dataset
 

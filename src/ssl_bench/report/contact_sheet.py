@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ssl_bench.augment.views import ViewGroup
+from ssl_bench.augment.draws import ViewGroup
 from ssl_bench.report.figures import drawable, save
 
 Pixels = NDArray[np.uint8]  # [S, S, 3]

@@ -838,6 +838,22 @@ MUTATIONS = [
     ),
     # -- pictures in files -------------------------------------------------------------------------------
     *_of(
+        "data/readers/folder.py",
+        "data/readers/test_folder.py",
+        (
+            "folder: train and test become classes",
+            "if not (learnt and judged):",
+            "if True:",
+            "splits_are_not_taken_for_classes",
+        ),
+        (
+            "folder: two spellings of a name are two classes",
+            'unicodedata.normalize("NFC", folder)',
+            "folder",
+            "spellings_of_one_name_are_one_class",
+        ),
+    ),
+    *_of(
         "data/readers/pictures.py",
         "data/test_packed.py",
         (
@@ -1237,7 +1253,7 @@ MUTATIONS = [
         "report/test_records.py",
         (
             "fingerprint: without its data a fold of STL-10 is all of it",
-            'for key in ("split", "fold") if key in config["dataset"]',
+            'for key in ("split", "fold") if key in dataset',
             "for key in ()",
             "records_of_other_images_are_not_those_asked_for",
         ),

@@ -60,7 +60,7 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
 
     from ssl_bench.augment.views import CleanView
     from ssl_bench.build import encoder_clean, resolve_accelerator
-    from ssl_bench.data.readers.folder import pictures_below
+    from ssl_bench.data.readers.scan import pictures_below
     from ssl_bench.files import require_writable, write_together
     from ssl_bench.results.weights import open_encoder
 

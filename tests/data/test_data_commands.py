@@ -84,7 +84,7 @@ def row(table: str, name: str) -> list[str]:
         (["show", "image=3"], "option image is unknown; did you mean images?"),
         (["pack", "dataset=folder"], "dataset=folder needs to know where the pictures are: set dataset.root=<folder>."),
         (["prepare", "dataset=cifar10"], "Nothing is downloaded here."),
-        (["prepare", "dataset=folder", "dataset.root=none"], "Cannot look into none: No such file or directory;"),
+        (["prepare", "dataset=folder", "dataset.root=none"], "none does not exist: give a folder of pictures."),
     ],
 )
 def test_a_wrong_word_is_answered_in_one_sentence(run: Run, words: list[str], sentence: str) -> None:

@@ -59,9 +59,11 @@ def test_cuts_are_those_of_every_other_machine() -> None:
     assert subset(labels, 20, seed=0)[:8].tolist() == [17, 49, 85, 188, 221, 255, 282, 450]
 
 
-def test_hold_out_refuses_a_class_of_one_image() -> None:
-    with pytest.raises(UserError, match=r"Class 3 has 1 image.* too few to hold out 10% "):
-        hold_out(torch.tensor([0, 0, 0, 3, 2, 2]), 0.1, seed=0)
+def test_hold_out_leaves_a_class_of_one_image_where_it_is() -> None:
+    rest, held = hold_out(torch.tensor([0, 0, 0, 3, 2, 2]), 0.9, seed=0)
+    assert 3 in rest
+    assert len(rest) == 3  # and one of each other class
+    assert sorted([*rest.tolist(), *held.tolist()]) == list(range(6))
 
 
 @pytest.mark.parametrize("count", [7, 8, 50, 200, 499, 500])

@@ -210,6 +210,8 @@ def chosen_folder(options: Mapping[str, Any]) -> Folder | None:
         skip=options["on_error"] == "skip",
         max_pixels=options["max_pixels"],
         memory=int(options["memory"] * 2**30),
+        depth=options.get("depth"),
+        min_images=options.get("min_images"),
     )
 
 

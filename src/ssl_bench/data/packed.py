@@ -181,6 +181,8 @@ class _Source:
             "dataset.stored": folder.stored,
             "dataset.max_pixels": folder.max_pixels,
             "dataset.on_error": "skip" if folder.skip else None,
+            "dataset.depth": folder.depth,
+            "dataset.min_images": folder.min_images,
             "data_dir": self.data_dir,
         }
         said = [f"{key}={value}" for key, value in words.items() if value is not None]

@@ -72,19 +72,9 @@ def _subset(labels: Tensor, count: int) -> Tensor:
 
 
 def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Set aside ``fraction`` (0–1) of every class, rounded, at least one image: ``(rest, held_out)``.
-
-    Raises:
-        UserError: a class is so small that one of the two would have none of it.
-    """
+    """Set aside ``fraction`` (0–1) of every class, rounded, at least one image and not all: ``(rest, held_out)``."""
     sizes = torch.bincount(labels[labels >= 0], minlength=1)  # where no image has a label, too
-    shares = (sizes * fraction).round().long().clamp(min=1)
-    small = ((sizes > 0) & (shares >= sizes)).nonzero()[:, 0].tolist()
-    if small:
-        raise UserError(
-            f"Class {small[0]} has {int(sizes[small[0]])} image(s), too few to hold out {fraction:.0%} of them: "
-            "add images of it or remove the class."
-        )
+    shares = (sizes * fraction).round().long().clamp(min=1).minimum((sizes - 1).clamp(min=0))
     held = (labels >= 0) & (_turns(labels, seed) < shares[labels.clamp(min=0)])
     return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
 

@@ -42,6 +42,8 @@ COUNTED_ELSEWHERE = (
     # The data's digest.
     "dataset.on_error",
     "dataset.max_pixels",
+    "dataset.depth",
+    "dataset.min_images",
     "dataset.split",
     "dataset.fold",
     "scale.batch_size",
@@ -105,7 +107,9 @@ def fingerprint_of_record(record: Mapping[str, Any]) -> str:
 def configuration_key(config: Mapping[str, Any]) -> str:
     """Names what a run was asked for: equal for equal runs on whatever data and precision, other for any other."""
     # Without the data, whose digest covers them, these alone tell which images they were.
-    chosen = {key: config["dataset"][key] for key in ("split", "fold") if key in config["dataset"]}
+    dataset = config["dataset"]
+    chosen = {key: dataset[key] for key in ("split", "fold") if key in dataset}
+    chosen |= {key: dataset[key] for key in ("depth", "min_images") if dataset.get(key) is not None}
     return fingerprint(config, data_digest=json.dumps(chosen), precision="")
 
 

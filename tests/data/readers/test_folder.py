@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,6 +14,7 @@ from ssl_bench.data import catalog
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import imagenet100
 from ssl_bench.data.readers.folder import Folder
+from ssl_bench.data.splits import parts
 from ssl_bench.errors import UserError
 
 KEPT = Folder(root=None, test_root=None, stored=8, skip=False, max_pixels=10**6)
@@ -144,19 +147,156 @@ def test_a_broken_picture_ends_the_run_or_is_left_out_and_counted(kind: str, tmp
 
 
 def test_what_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
-    assert (
-        refusal(tmp_path / "nowhere")
-        == f"Cannot look into {tmp_path / 'nowhere'}: No such file or directory; give another folder."
-    )
+    assert refusal(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'} does not exist: give a folder of pictures."
+    (tmp_path / "notes.txt").touch()
+    assert refusal(tmp_path / "notes.txt").startswith(f"Cannot look into {tmp_path / 'notes.txt'}: Not a directory;")
     assert f"{tmp_path} holds no pictures: expected files ending in .png, " in refusal(tmp_path)
     with pytest.raises(UserError, match=r"set dataset\.root=<folder>"):
         catalog.find("folder", KEPT)
-    place(tmp_path, "cat/1.png", 1)
-    place(tmp_path, "cat/2.png", 1)
-    assert refusal(tmp_path).startswith(f"The class 'cat' of {tmp_path} has 2 picture(s), but each needs 3 at least: ")
-    assert len(load(tmp_path, test_root=str(tmp_path))["train"]) == 2
-    place(tmp_path, "cat/3.png", 1)
-    assert len(load(tmp_path)["train"]) == 2
+
+
+def test_a_class_too_small_for_the_splits_is_pretrained_on_without_a_label(tmp_path: Path) -> None:
+    root, other = animals(tmp_path / "animals"), tmp_path / "other"
+    for name in ("ant/1.png", "ant/2.png", "bee/1.png"):
+        place(root, name, 250)
+
+    def entry(**changes: Any) -> catalog.Dataset:
+        return catalog.find("folder", replace(KEPT, root=str(root), **changes))
+
+    assert entry().names == ("birds/köder-日本", "birds/owl", "cat", "d" * 200)
+    assert entry().notes == (
+        f"3 picture(s) of 2 class(es) of {root} with fewer than 3, such as 'ant', have no label: they are pretrained "
+        "on and never scored (dataset.min_images, dataset.depth).",
+    )
+    splits = load(root)
+    assert (len(splits["train"]), len(splits["test"])) == (35, 8)
+    small = [
+        label
+        for label, level in zip(splits["train"].labels.tolist(), levels(splits["train"]), strict=True)
+        if level == 250
+    ]
+    assert small == [-1] * 3
+    assert splits["test"].labels.bincount().tolist() == [2, 2, 2, 2]
+    # A test folder leaves a picture more for the rest. Of a class that is too small, none of its pictures is judged.
+    place(other, "cat/1.png", 7)
+    place(other, "bee/1.png", 8)
+    assert entry(test_root=str(other)).names == ("ant", *entry().names)
+    splits = load(root, test_root=str(other))
+    assert levels(splits["test"]) == [7]
+    assert sorted(splits["train"].labels.tolist()) == [-1, 0, 0, *sorted([1, 2, 3, 4] * 10)]
+    place(root, "d" * 200 + "/more.png", 3)
+    assert entry(min_images=11).names == ("d" * 200,)
+    assert entry(min_images=12).classes == 0
+    assert refusal(root, min_images=2) == (
+        "dataset.min_images=2 is less than the splits need: choose 3 at least, or null."
+    )
+    assert len(load(root, min_images=2, test_root=str(other))["train"]) == 44
+
+
+def test_a_class_that_broken_pictures_leave_too_small_ends_nothing(tmp_path: Path) -> None:
+    root = animals(tmp_path)
+    for number in range(3):
+        place(root, f"ant/{number}.png", 250)
+    tested = next(name for name in load(root)["test"].names if name.startswith("ant/"))
+    others = sorted(path for path in (root / "ant").iterdir() if path.name != Path(tested).name)
+    others[0].write_bytes(b"broken")
+    labels = load(root, skip=True)["train"].labels
+    found = parts(labels, subset_size=None, label_count=None, hold_out_validation=True)
+    only = (labels == 0).nonzero().item()
+    assert only in found.bank
+    assert only not in found.validation
+
+
+def test_the_depth_of_classes_may_be_limited(tmp_path: Path) -> None:
+    root = animals(tmp_path)
+    assert catalog.find("folder", replace(KEPT, root=str(root), depth=1)).names == ("birds", "cat", "d" * 200)
+    splits = load(root, depth=1)
+    assert (splits["train"].labels.bincount() + splits["test"].labels.bincount()).tolist() == [20, 10, 10]
+    assert load(root, depth=2)["train"].digest() == load(root)["train"].digest()
+
+
+def test_spellings_of_one_name_are_one_class(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    root, other = tmp_path / "root", tmp_path / "other"
+    for number in range(4):
+        place(root, f"{composed}/{number}.png", number)
+        place(root, f"{apart}/{number}.png", 50 + number)
+        place(root, f"caff/{number}.png", 100 + number)
+    if len(list(root.iterdir())) < 3:
+        pytest.skip("the file system joins them itself")
+    place(other, f"{apart}/x.png", 7)
+    entry = catalog.find("folder", replace(KEPT, root=str(root), test_root=str(other)))
+    assert entry.names == (composed, "caff")  # the place of the first spelling
+    assert [level < 100 for level in levels(load(root)["train"])] == [not label for label in load(root)["train"].labels]
+    assert load(root, test_root=str(other))["test"].labels.tolist() == [0]
+
+
+SPLITS = [
+    # names below pets, what to set
+    (
+        ("train/cat", "train/dog", "test/cat", "test/dog"),
+        "dataset.root={0}/train dataset.test_root={0}/test, or rename",
+    ),
+    (("train/cat", "valid/cat", "test/cat"), "dataset.root={0}/train dataset.test_root={0}/test, or rename"),
+    (("Training/cat", "Validation/cat"), "dataset.root={0}/Training dataset.test_root={0}/Validation, or rename"),
+    (("train/cat", "val/cat", "test"), "dataset.root={0}/train dataset.test_root={0}/val, or rename"),
+    (("train/cat", "test1"), "dataset.root={0}/train, or rename"),
+    (("train2017", "val2017"), "dataset.root={0}/train2017, or rename"),
+    (("all/train/cat", "all/test/cat"), "dataset.root={0}/all/train dataset.test_root={0}/all/test, or rename"),
+    (("cat/train", "cat/test", "dog/train"), "dataset.root={0}/cat/train, or dataset.depth=1 where the folder above"),
+]
+
+
+@pytest.mark.parametrize(("folders", "advice"), SPLITS, ids=lambda value: value[0])
+def test_splits_are_not_taken_for_classes(folders: tuple[str, ...], advice: str, tmp_path: Path) -> None:
+    root = tmp_path / "pets"
+    for folder in folders:
+        for number in range(3):
+            place(root, f"{folder}/{number}.png", number)
+    said = refusal(root)
+    assert "which are splits and no classes by their names: set " + advice.format(root) in said
+    assert advice.format(root) in refusal(animals(tmp_path / "animals"), test_root=str(root))
+
+
+def test_what_the_advice_says_works_and_other_names_are_classes(tmp_path: Path) -> None:
+    for folder in ("train/cat", "test/cat", "shapes/cat/train", "shapes/cat/test"):
+        for number in range(3):
+            place(tmp_path, f"{folder}/{number}.png", number)
+    splits = load(tmp_path / "train", test_root=str(tmp_path / "test"))
+    assert (len(splits["train"]), len(splits["test"])) == (3, 3)
+    assert catalog.find("folder", replace(KEPT, root=str(tmp_path / "shapes"), depth=1)).names == ("cat",)
+    for folder in ("train", "plane", "trainer", "testudo", "valley", "contest"):
+        for number in range(3):
+            place(tmp_path / "vehicles", f"{folder}/{number}.png", number)
+    assert catalog.find("folder", replace(KEPT, root=str(tmp_path / "vehicles"))).classes == 6
+
+
+def test_what_storage_and_this_program_put_beside_pictures_is_no_class(tmp_path: Path) -> None:
+    root = animals(tmp_path)
+    before = load(root)["train"].digest()
+    for name in (
+        "cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg",
+        "__MACOSX/cat/0.jpg",
+        "#recycle/1.png",
+        "cat/._0.jpg",
+        ".x/a.png",
+    ):
+        place(root, name, 1)
+    run = root / "runs" / "0123456789ab"
+    (run / "checkpoints").mkdir(parents=True)
+    for path in (run / "config.yaml", root / "data" / "packed" / "folder-16-0.safetensors"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    place(run, "tsne.png", 3)
+    place(root, "runs/show-digits.png", 3)
+    entry = catalog.find("folder", replace(KEPT, root=str(root)))
+    assert entry.names == ("birds/köder-日本", "birds/owl", "cat", "d" * 200)
+    assert entry.notes[0] == f"{root / 'runs'} holds runs of this program and is passed over."
+    assert load(root)["train"].digest() == before
+    # where runs lie beside pictures, these are pictures
+    run.rename(root / run.name)
+    assert catalog.find("folder", replace(KEPT, root=str(root))).train == 32 + 1
+    assert not any("tsne" in name for name in load(root)["train"].names)
 
 
 def test_a_class_folder_that_may_not_be_entered_is_named(tmp_path: Path) -> None:

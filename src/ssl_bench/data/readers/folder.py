@@ -1,28 +1,35 @@
 """Pictures in a folder of one's own: a subfolder per class, or no classes at all.
 
-A picture's class is the path of its folder below the root (``cat``, ``birds/owl``); one that lies in the root itself
-has none, and is pretrained on but never evaluated with. Names that begin with a dot, and files that are no pictures by
-their ending, are passed over.
+A picture's class is the path of its folder below the root (``cat``, ``birds/owl``), or the first ``depth`` folders of
+it. One that lies in the root itself, or whose class has too few pictures to be divided, has none: it is pretrained on
+but never evaluated with. What is passed over on the way is told in `scan`.
 """
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+import re
+import shlex
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers.pictures import ENDINGS, decode_all
+from ssl_bench.data.readers.pictures import decode_all
+from ssl_bench.data.readers.scan import Found, pictures_below, scan
 from ssl_bench.data.splits import SPLIT_SEED, hold_out
 from ssl_bench.errors import UserError
 
 TEST_FRACTION = 0.2  # where no test folder is given
-SHOWN_ENDINGS = 5  # of files that are passed over
+# What folders of splits are called.
+LEARNT = re.compile(r"train(ing)?([-_ ]?(set|data|images|pictures|\d+))?", re.IGNORECASE)
+JUDGED = re.compile(
+    r"(test(ing)?|val(id(ation)?)?|dev|eval(uation)?)([-_ ]?(set|data|images|pictures|\d+))?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,8 @@ class Folder:
     skip: bool  # leave out what cannot be read
     max_pixels: int  # of a picture
     memory: int | None = None  # bytes that they may take decoded; None: as many as there are
+    depth: int | None = None  # folders of a picture's path that make its class; None: all
+    min_images: int | None = None  # pictures of a class, which is none with fewer; None: as few as the splits need
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,29 +68,33 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
     """The classes, sorted, and the pictures of ``train`` and ``test``; nothing is decoded.
 
     Raises:
-        UserError: there is no folder or no picture, a class is too small, or the test folder has another class.
+        UserError: there is no folder or no picture, the folder lies above its splits, ``min_images`` is less than the
+            splits need, or the test folder has another class.
     """
     if folder.root is None:
         raise UserError("dataset=folder needs to know where the pictures are: set dataset.root=<folder>.")
-    below = _look(Path(folder.root))
-    classes = sorted({_class(name) for name in below.names} - {""})
-    train = _listing(Path(folder.root), below, classes)
-    fewest = 2 if folder.test_root else 3  # one to learn from, one for validation, one for the test
-    for number, count in enumerate(train.labels[train.labels >= 0].bincount().tolist()):
-        if count < fewest:
-            raise UserError(
-                f"The class {classes[number]!r} of {folder.root} has {count} picture(s), but each needs {fewest} at "
-                "least: add pictures of it or remove it."
-            )
+    least = 2 if folder.test_root else 3  # one to learn from, one for validation, one for the test
+    if folder.min_images is not None and folder.min_images < least:
+        raise UserError(
+            f"dataset.min_images={folder.min_images} is less than the splits need: choose {least} at least, or null."
+        )
+    root, fewest = Path(folder.root), folder.min_images or least
+    found = scan(root)
+    folders = [_folder(name, folder.depth) for name in found.names]
+    named = [_class(name) for name in folders]
+    refuse_splits(root, named)
+    counts = Counter(named)
+    del counts[""]
+    small = {name for name, count in counts.items() if count < fewest}
+    # In the order of the names on the disk, which is that of runs before spellings were joined.
+    classes = [name for name in dict.fromkeys(map(_class, sorted({*folders}))) if name in {*counts} - small]
+    train = _listing(root, found, named, classes)
+    if small:
+        train = replace(train, notes=(*train.notes, _too_small(root, counts, small, fewest)))
     if folder.test_root is None:
         rest, test = hold_out(train.labels, TEST_FRACTION, SPLIT_SEED)
         return classes, {"train": train.rows(rest), "test": train.rows(test)}
-    below = _look(Path(folder.test_root))
-    unknown = sorted({_class(name) for name in below.names} - {*classes})
-    if unknown:
-        place = f"the class {unknown[0]!r}" if unknown[0] else "pictures without a class"
-        raise UserError(f"{folder.test_root} has {place}, which {folder.root} has not: name the classes alike.")
-    return classes, {"train": train, "test": _listing(Path(folder.test_root), below, classes)}
+    return classes, {"train": train, "test": _test_listing(folder, Path(folder.test_root), classes, small)}
 
 
 def read_listing(listing: Listing, folder: Folder) -> Images:
@@ -117,72 +130,60 @@ def of_classes(
     return Listing(root, names, torch.tensor([number[name.partition("/")[0]] for name in names]), content)
 
 
-def _listing(root: Path, below: _Below, classes: list[str]) -> Listing:
+def refuse_splits(root: Path, classes: Collection[str]) -> None:
+    """UserError where folders called ``train`` and ``test``, or alike, would be classes or parts of their names."""
+    splits = defaultdict[str, dict[str, set[str]]](dict)  # by the folder they are in: name, classes below
+    for parts in (name.split("/") for name in {*classes}):
+        for depth, part in enumerate(parts):
+            if LEARNT.fullmatch(part) or JUDGED.fullmatch(part):
+                splits["/".join(parts[:depth])].setdefault(part, set()).add("/".join(parts[depth + 1 :]))
+    for above, below in sorted(splits.items()):
+        learnt = sorted(filter(LEARNT.fullmatch, below))
+        judged = sorted(filter(JUDGED.fullmatch, below), key=lambda name: (not name.lower().startswith("test"), name))
+        if not (learnt and judged):
+            continue
+        place, wanted = root / above, below[learnt[0]]
+        alike = [name for name in judged if below[name] & wanted - {""}]  # they can be the test images
+        said = [f"dataset.root={place / learnt[0]}", *(f"dataset.test_root={place / name}" for name in alike[:1])]
+        upper = f", or dataset.depth={above.count('/') + 1} where the folder above is the class"
+        raise UserError(
+            f"{place} holds {learnt[0]} and {[*alike, *judged][0]}, which are splits and no classes by their names: "
+            f"set {shlex.join(said)}{upper if above and wanted == {''} else ''}, or rename one of them."
+        )
+
+
+def _test_listing(folder: Folder, root: Path, classes: list[str], small: Collection[str]) -> Listing:
+    """The pictures of the test folder; of classes that are too small in the other none is judged."""
+    found = scan(root)
+    named = [_class(_folder(name, folder.depth)) for name in found.names]
+    refuse_splits(root, named)
+    unknown = sorted({*named} - {*classes} - {*small})
+    if unknown:
+        place = f"the class {unknown[0]!r}" if unknown[0] else "pictures without a class"
+        raise UserError(f"{root} has {place}, which {folder.root} has not: name the classes alike.")
+    listing = _listing(root, found, named, classes)
+    return listing.rows((listing.labels >= 0).nonzero()[:, 0])
+
+
+def _too_small(root: Path, counts: Mapping[str, int], small: Collection[str], fewest: int) -> str:
+    images = sum(counts[name] for name in small)
+    return (
+        f"{images} picture(s) of {len(small)} class(es) of {root} with fewer than {fewest}, such as {min(small)!r}, "
+        "have no label: they are pretrained on and never scored (dataset.min_images, dataset.depth)."
+    )
+
+
+def _listing(root: Path, found: Found, named: list[str], classes: list[str]) -> Listing:
     number = {name: place for place, name in enumerate(classes)}
-    labels = torch.tensor([number.get(_class(name), -1) for name in below.names])
-    return Listing(root, below.names, labels, notes=tuple(below.notes(root)))
+    labels = torch.tensor([number.get(name, -1) for name in named])
+    return Listing(root, found.names, labels, notes=tuple(found.notes(root)))
 
 
-def _class(name: str) -> str:
-    return name.rpartition("/")[0]
+def _folder(name: str, depth: int | None) -> str:
+    """The part of a picture's name that tells its class."""
+    return "/".join(name.split("/")[:-1][:depth])
 
 
-def pictures_below(root: Path, prefix: str = "") -> list[str]:
-    """Paths below ``root`` of all pictures, sorted alike on every machine; links are followed."""
-    return _look(root, prefix).names
-
-
-@dataclass(slots=True)
-class _Below:
-    """What lies below a folder."""
-
-    names: list[str] = field(default_factory=list)  # of pictures, sorted
-    empty: list[str] = field(default_factory=list)  # folders without a picture, sorted
-    others: Counter[str] = field(default_factory=Counter)  # files that are no pictures by their ending, by ending
-
-    def notes(self, root: Path) -> Iterator[str]:
-        """What is passed over and may not be meant to be."""
-        if self.empty:
-            such = repr(self.empty[0])
-            yield f"{len(self.empty)} folder(s) of {root} hold no pictures and are no classes, such as {such}."
-        if self.others:
-            endings = ", ".join(ending or "without one" for ending, _ in sorted(self.others.most_common(SHOWN_ENDINGS)))
-            more = " and others" if len(self.others) > SHOWN_ENDINGS else ""
-            yield f"{self.others.total()} file(s) of {root} are passed over for their endings: {endings}{more}."
-
-
-def _look(root: Path, prefix: str = "") -> _Below:
-    """All that is below ``root``; raises UserError if it cannot be looked into or has no picture."""
-    below = _Below()
-    found = below.names
-
-    def visit(folder: Path, before: str, above: frozenset[tuple[int, int]]) -> None:
-        stat = os.stat(folder)
-        here = (stat.st_dev, stat.st_ino)
-        if here in above:
-            raise UserError(f"{folder} is a link to a folder that it lies in: remove it.")
-        count = len(found)
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    visit(folder / entry.name, f"{before}{entry.name}/", above | {here})
-                elif not (entry.is_file() or entry.is_symlink()):
-                    continue
-                elif entry.name.lower().endswith(ENDINGS):
-                    found.append(before + entry.name)
-                else:
-                    below.others[os.path.splitext(entry.name)[1].lower()] += 1
-        if len(found) == count:
-            below.empty.append(before[:-1])
-
-    try:
-        visit(root, prefix, frozenset())
-    except OSError as error:
-        raise UserError(f"Cannot look into {error.filename or root}: {error.strerror}; give another folder.") from error
-    if not found:
-        raise UserError(f"{root} holds no pictures: expected files ending in {', '.join(ENDINGS)}.")
-    found.sort()
-    below.empty.sort()
-    return below
+def _class(folder: str) -> str:
+    """The class with accents joined to their letters: systems differ in how they write them."""
+    return unicodedata.normalize("NFC", folder)

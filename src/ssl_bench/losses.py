@@ -51,16 +51,20 @@ def nt_xent(
     query = F.normalize(full_precision(torch.cat(list(anchors))), dim=1)  # [Vn, D]
     key = F.normalize(full_precision(torch.cat(list(candidates))), dim=1)  # [GN, D]
     logits = (query @ key.T / temperature).view(len(anchors), n, count * size)  # [V, n, GN]
-    own = torch.arange(first, first + n, device=query.device)[:, None] + size * torch.arange(
-        count, device=query.device
-    )  # [n, G]: where an image's own candidates stand
     losses = []
-    for positive in range(count):
-        others = [view for view in range(len(anchors)) if view != positive]
-        hidden = own[:, [view for view in range(count) if view != positive]]  # own, but not the one looked for
-        masked = logits[others].scatter(2, hidden.expand(len(others), -1, -1), float("-inf"))
-        losses.append(F.cross_entropy(masked.flatten(0, 1), own[:, positive].repeat(len(others))))
+    for positive, (hidden, wanted) in enumerate(_own_candidates(first, n, size, count, query.device)):
+        others = torch.cat([logits[:positive], logits[positive + 1 :]])  # not by a list of views, which would be copied
+        masked = others.scatter(2, hidden.expand(len(others), -1, -1), float("-inf"))
+        losses.append(F.cross_entropy(masked.flatten(0, 1), wanted.repeat(len(others))))
     return torch.stack(losses).mean()
+
+
+@functools.lru_cache(maxsize=4)
+def _own_candidates(first: int, n: int, size: int, count: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Where an image's own candidates stand, for each of G views: in the others ``[n, G − 1]``, in this one ``[n]``."""
+    rows = torch.arange(first, first + n, device=device)[:, None]
+    own = rows + size * torch.arange(count, device=device)  # [n, G]
+    return [(torch.cat([own[:, :view], own[:, view + 1 :]], dim=1), own[:, view]) for view in range(count)]
 
 
 @_in_full_precision

@@ -101,13 +101,17 @@ class Recipe:
     def _optimizer(self, settings: list[dict[str, Any]]) -> torch.optim.Optimizer:
         if self.name == "lars":
             return LARS(settings, momentum=self.momentum)
+        # Fused, SGD takes half the time on the CPU. None elsewhere, for False would also switch foreach off.
+        devices = {p.device.type for part in settings for p in part["params"]}
+        optimizer: torch.optim.Optimizer
         if self.name == "adamw":
-            return torch.optim.AdamW(settings, betas=(self.momentum, BETA2))
-        # Fused, the step takes half the time on the CPU. Not on CUDA: there it would unscale fp16 gradients itself,
-        # after the hooks that add to them. On the CPU nothing is scaled, but Lightning takes every fused optimiser
-        # for one that unscales, and then refuses to clip. Elsewhere None, for False would also switch foreach off.
-        fused = all(p.device.type == "cpu" for part in settings for p in part["params"])
-        optimizer = torch.optim.SGD(settings, lr=self.peak_lr, momentum=self.momentum, fused=fused or None)
+            betas = (self.momentum, BETA2)
+            optimizer = torch.optim.AdamW(settings, betas=betas, fused=devices == {"cuda"} or None)
+        else:
+            fused = devices in ({"cpu"}, {"cuda"}) or None
+            optimizer = torch.optim.SGD(settings, lr=self.peak_lr, momentum=self.momentum, fused=fused)
+        # A fused step could undo fp16's scaling of gradients itself, but only after the hooks that add to them and the
+        # clipping, which Lightning refuses then. So they are unscaled before, as for any other step.
         optimizer._step_supports_amp_scaling = False
         return optimizer
 
@@ -143,7 +147,7 @@ class LARS(torch.optim.Optimizer):
                 continue
             steps = list(torch._foreach_add([p.grad for p in weights], weights, alpha=group["weight_decay"]))
             if group["trust"] is not None:
-                torch._foreach_mul_(steps, _trust_ratios(weights, steps, group["trust"]))
+                torch._foreach_mul_(steps, list(_trust_ratios(weights, steps, group["trust"])))
             for p in weights:
                 if "momentum_buffer" not in self.state[p]:
                     self.state[p]["momentum_buffer"] = torch.zeros_like(p)
@@ -154,10 +158,10 @@ class LARS(torch.optim.Optimizer):
         return loss
 
 
-def _trust_ratios(weights: list[Tensor], steps: list[Tensor], trust: float) -> list[Tensor]:
-    """η ‖w‖ / ‖d‖ per tensor; 1 where that says nothing."""
-    norms = zip(torch._foreach_norm(weights), torch._foreach_norm(steps), strict=True)
-    return [torch.where((w > 0) & (d > 0), trust * w / d, 1.0) for w, d in norms]
+def _trust_ratios(weights: list[Tensor], steps: list[Tensor], trust: float) -> Tensor:
+    """η ‖w‖ / ‖d‖ for each of M tensors, ``[M]``; 1 where that says nothing."""
+    w, d = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(steps))
+    return torch.where((w > 0) & (d > 0), trust * w / d, torch.ones_like(w))
 
 
 def _one(step: int) -> float:

@@ -77,3 +77,5 @@ class Replicated(DDPStrategy):
 def without_signal_handlers(trainer: pl.Trainer) -> None:
     """Keep Lightning from hearing SIGTERM: it talks to the other ranks at once, whatever they are saying just then."""
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    # And from asking all ranks at every step whether one has heard it, for which an accelerator would stand still.
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

@@ -6,16 +6,22 @@ import math
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import Tensor
 
 from ssl_bench.batch import Batch
 from ssl_bench.errors import UserError
 
 
 class FiniteLoss(pl.Callback):
-    """UserError with method, step and learning rate; stands before whatever would save the state."""
+    """UserError with method, step and learning rate; stands before whatever would save the state.
+
+    To read a loss from an accelerator is to wait for it. There the losses are summed up, since a sum is finite only if
+    all its terms are, and the sum is read at the end of an epoch and before the state is saved.
+    """
 
     def __init__(self) -> None:
         self.lr = 0.0
+        self.unread: Tensor | None = None  # sum of the losses since the last look
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, method: pl.LightningModule, batch: Batch, batch_idx: int
@@ -25,10 +31,16 @@ class FiniteLoss(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, method: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        # Reading a loss from CUDA waits for the device, so there only now and then.
-        if method.device.type == "cuda" and batch_idx % 20 and not trainer.is_last_batch:
-            return
-        loss = outputs["value"].item()
+        self.unread = outputs["value"] if self.unread is None else self.unread + outputs["value"]
+        if method.device.type == "cpu" or trainer.is_last_batch:
+            self._look(trainer, method)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._look(trainer, method)
+
+    def _look(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        loss = 0.0 if self.unread is None else self.unread.item()
+        self.unread = None
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss of {type(method).__name__} is {loss} at epoch {trainer.current_epoch + 1}, step "

@@ -14,7 +14,7 @@ from ssl_bench.callbacks.timing import Timing
 from ssl_bench.results.history import History
 
 REFRESH_SECONDS = 0.2  # of the bar; drawing at every step would cost training time
-LINE_SECONDS = 10.0  # between lines where there is no terminal
+LINE_SECONDS = 10.0  # between lines where there is no terminal, and between losses read from an accelerator
 
 
 class TrainingProgress(pl.Callback):
@@ -27,7 +27,8 @@ class TrainingProgress(pl.Callback):
         self.monitor = monitor
         self.bar: Progress | None = None
         self.task = TaskID(0)
-        self._drawn_at = 0.0
+        self.loss = 0.0  # as last read
+        self._drawn_at = self._read_at = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         if not trainer.is_global_zero or not self.console.is_terminal:
@@ -53,8 +54,10 @@ class TrainingProgress(pl.Callback):
         if not trainer.is_global_zero or now - self._drawn_at < pause:
             return
         self._drawn_at = now
+        if method.device.type == "cpu" or now - self._read_at >= LINE_SECONDS:  # to read it is to wait for the device
+            self.loss, self._read_at = float(outputs["value"]), now
         steps = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
-        self._draw(trainer, trainer.current_epoch + 1, steps, float(outputs["value"]), batch.place.size)
+        self._draw(trainer, trainer.current_epoch + 1, steps, self.loss, batch.place.size)
 
     def _draw(self, trainer: pl.Trainer, epoch: int, steps: int, loss: float, batch_size: int) -> None:
         figures = [f"loss {loss:.3f}", f"{self.timing.images_per_second:,.0f} images/s"]

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather
@@ -107,21 +108,29 @@ class DirectPred(EMATeacher):
     def after_optimizer_step(self) -> None:
         super().after_optimizer_step()
         if self.kind in ("direct", "optimal") and (self.student_steps - 1) % self.freq == 0:
-            if not (self.correlation.isfinite().all() and self.cross_correlation.isfinite().all()):
-                raise UserError(
-                    f"the correlation of DirectPred's embeddings is not finite at step {self.student_steps}: "
-                    "try a lower optimizer.lr or trainer.precision=32-true."
-                )
             weight: Tensor = self.predictor.weight  # type: ignore[assignment]
             weight.copy_(self.solved())
 
     def solved(self) -> Tensor:
-        """The predictor's weights ``[D, D]`` that the correlations ask for."""
-        if self.kind == "direct":
-            return direct_predictor(self.correlation, epsilon=self.epsilon, epsilon_place=self.epsilon_place)
-        regularised = self.correlation + self.epsilon * torch.eye(self.width).to(self.correlation)
-        weight: Tensor = torch.linalg.solve(regularised, self.cross_correlation.T).T
-        return weight
+        """The predictor's weights ``[D, D]`` that the correlations ask for; UserError where they are not finite."""
+        try:
+            # To look at an accelerator's is to wait for it: there what became of them shows in the loss.
+            if (
+                self.correlation.device.type == "cpu"
+                and not self.correlation.add(self.cross_correlation).isfinite().all()
+            ):
+                raise LinAlgError
+            if self.kind == "direct":
+                return direct_predictor(self.correlation, epsilon=self.epsilon, epsilon_place=self.epsilon_place)
+            unit = torch.eye(self.width, dtype=self.correlation.dtype, device=self.correlation.device)
+            regularised = self.correlation + self.epsilon * unit
+            weight: Tensor = torch.linalg.solve_ex(regularised, self.cross_correlation.T).result.T
+            return weight
+        except LinAlgError:
+            raise UserError(
+                f"the correlation of DirectPred's embeddings is not finite at step {self.student_steps}: "
+                "try a lower optimizer.lr or trainer.precision=32-true."
+            ) from None
 
     def get_extra_state(self) -> dict[str, int]:
         return {**super().get_extra_state(), "batches": self.batches}

@@ -95,7 +95,9 @@ class PIC(Method):
         own = torch.searchsorted(self.instances, batch.index)  # [n]
         visited = gather(own)  # [N], in rank order: the same classes are active on every rank
         active = self.active(visited)  # [A], sorted
-        weights = self.classes.leaf(active, self.student_steps)  # [A, D]
+        if self.negatives is not None:  # the others took the last step
+            self.classes.catch_up(visited, self.student_steps)
+        weights = self.classes.leaf(active)  # [A, D]
         self._looks.append((visited, active, weights))
         labels, full_size = torch.searchsorted(active, own), self.views.full_size
         return instance_loss(student, weights, labels, full_size=full_size, temperature=self.temperature)
@@ -104,13 +106,14 @@ class PIC(Method):
         """A, sorted: the classes of the batch and the K most recently visited, or all."""
         if self.negatives is None:
             return torch.arange(len(self.instances), device=visited.device)
-        classes: Tensor = torch.unique(torch.cat([visited, self.recent[self.recent >= 0]]))
+        recent = self.recent.where(self.recent >= 0, visited[0])  # where nobody stands, one who is there anyway
+        classes: Tensor = torch.unique(torch.cat([visited, recent]))
         return classes
 
     def after_optimizer_step(self) -> None:
         """One SGD step of the active classes; their gradients add up over the batches of the step."""
         looks, self._looks = self._looks, []
-        active = torch.unique(torch.cat([rows for _, rows, _ in looks]))
+        active = looks[0][1] if len(looks) == 1 else torch.unique(torch.cat([rows for _, rows, _ in looks]))
         gradient = looks[0][2].new_zeros(len(active), looks[0][2].shape[1])
         for _, rows, weights in looks:
             if weights.grad is not None:

@@ -48,7 +48,8 @@ class StepProducts:
         if end > self.steps:
             raise ValueError(f"step {end} is beyond the {self.steps} steps whose learning rates are known")
         product = torch.eye(2, dtype=torch.float64, device=first.device).expand(len(first), 2, 2)
-        at, lag = first, end - int(first.min())
+        # The longest interval; an accelerator is not asked for it, since that would be to wait for it.
+        at, lag = first, end - int(first.min()) if first.device.type == "cpu" and len(first) else end
         # Up: from every start to where ever larger blocks begin. Then down: ever smaller blocks, as long as they fit.
         up = [(level, True) for level in range(lag.bit_length())]
         for level, climbing in [*up, *((level, False) for level, _ in reversed(up))]:
@@ -64,7 +65,7 @@ class StepProducts:
 class LazySGD(nn.Module):
     """A matrix of R rows that torch.optim.SGD trains, as buffers, at a cost that does not depend on R.
 
-    ``leaf`` hands out rows as they stand at a step, to be used in a loss; ``update`` takes the step with their
+    ``catch_up`` brings rows to a step, ``leaf`` hands them out to a loss, and ``update`` takes the step with their
     gradient. Equal to ``torch.optim.SGD(momentum, weight_decay)`` over the whole matrix.
 
     Args:
@@ -90,28 +91,23 @@ class LazySGD(nn.Module):
         self.rates = rates
         self._products = None
 
-    def leaf(self, active: Tensor, step: int) -> Tensor:
-        """The rows ``active`` (int64 ``[A]``, distinct) before ``step``: ``[A, D]``, a leaf that gathers gradient."""
-        self.catch_up(active, step)
+    def leaf(self, active: Tensor) -> Tensor:
+        """The rows ``active`` (int64 ``[A]``, distinct, caught up) as a leaf that gathers gradient, ``[A, D]``."""
         return self.weight.index_select(0, active).requires_grad_()
 
     @torch.no_grad()
-    def catch_up(self, active: Tensor, step: int) -> None:
-        """Let the rows ``active`` take the steps before ``step`` that they have missed, without a data gradient."""
-        taken = self.taken.index_select(0, active)  # [A]
-        behind = taken < step
-        if not bool(behind.any()):
-            return
+    def catch_up(self, rows: Tensor, step: int) -> None:
+        """Let ``rows`` (int64 ``[b]``) take the steps before ``step`` that they missed, without a data gradient."""
         if self._products is None:
             # Kept apart from the buffers: it stays in float64 whatever the module's precision.
             self._products = StepProducts(
                 self.rates, momentum=self.momentum, weight_decay=self.weight_decay, device=self.weight.device
             )
-        late = active[behind]  # [b]
-        product = self._products.between(taken[behind], step).to(self.weight.dtype)  # [b, 2, 2]
-        pair = torch.stack([self.weight.index_select(0, late), self.velocity.index_select(0, late)], dim=1)  # [b, 2, D]
+        taken = self.taken.index_select(0, rows)
+        product = self._products.between(taken, step).to(self.weight.dtype)  # [b, 2, 2], 1 for rows that are not behind
+        pair = torch.stack([self.weight.index_select(0, rows), self.velocity.index_select(0, rows)], dim=1)  # [b, 2, D]
         weight, velocity = (product @ pair).unbind(1)
-        self._keep(late, weight, velocity, step)
+        self._keep(rows, weight, velocity, step)
 
     @torch.no_grad()
     def update(self, active: Tensor, gradient: Tensor, step: int) -> None:

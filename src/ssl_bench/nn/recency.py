@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -13,9 +12,9 @@ def newest_first(visited: Tensor, before: Tensor) -> Tensor:
     visited: int64 ``[N]``, oldest first, with repeats; before: int64 ``[K]``, newest first, -1 where nobody stands.
     Returns ``[K]`` of the same kind; who does not fit is forgotten.
     """
-    line = torch.cat([visited.flip(0), before])
-    ids, entry = torch.unique(line, return_inverse=True)
-    places = torch.arange(len(line), device=line.device)
-    first = torch.full_like(ids, len(line)).scatter_reduce(0, entry, places, "amin")  # where each id stands first
-    kept = first[ids >= 0].sort().values[: len(before)]
-    return F.pad(line[kept], (0, len(before) - len(kept)), value=-1)
+    line = torch.cat([visited.flip(0), before, before.new_full((1,), -1)])
+    ids, place = line.sort(stable=True)  # equal ids stand together, the newest first
+    repeated = torch.cat([ids[:1] < 0, (ids[1:] == ids[:-1]) | (ids[1:] < 0)])
+    # Shapes do not depend on who was there, so that an accelerator need not tell: what is left out goes to the end.
+    kept = place.masked_fill(repeated, len(line) - 1).sort().values[: len(before)]
+    return line[kept]

@@ -1231,7 +1231,7 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "report/records.py",
+        "results/record.py",
         "report/test_records.py",
         (
             "records: another run's name is believed",
@@ -1241,16 +1241,102 @@ MUTATIONS = [
         ),
         (
             "records: protocols need no version",
-            'if not wanted <= record["protocols"].keys() or',
+            "if not wanted <= protocols.keys() or",
             "if False and",
             "records_that_are_nearly_right_are_named_and_skipped",
         ),
         (
             "records: what is no number is believed",
-            "if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):",
+            "if value is not None and not (_is_number(value) and 0 <= value <= 100):",
             "if False:",
             "a_record_in_a_folder_of_another_run_and_one_with_impossible_figures_are_skipped",
         ),
+    ),
+    *_of(
+        "report/provenance.py",
+        "report/test_records.py",
+        (
+            "provenance: other code among the runs of a method is silent",
+            "if len(known) > 1]",
+            "if not known]",
+            "code_that_differs_among_runs_or_has_changed_since_is_said_under_them",
+        ),
+        (
+            "provenance: committed records are held to today's code",
+            "if known and not run.entry.committed:",
+            "if known:",
+            "code_that_differs_among_runs_or_has_changed_since_is_said_under_them",
+        ),
+    ),
+    *_of(
+        "results/code.py",
+        "results/test_code.py",
+        (
+            "code: what other modules define does not count",
+            "            for module, inner in self.imported.get(name, ()):",
+            "            for module, inner in ():",
+            "code_counts_for_the_methods_that_reach_it",
+        ),
+        (
+            "code: all of a module counts",
+            "chosen = self.defined.get(name, []) if name else",
+            "chosen = [] if False else",
+            "code_counts_for_the_methods_that_reach_it",
+        ),
+        (
+            "code: docstrings count",
+            "(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))",
+            "False",
+            "comments_layout_docstrings_annotations_and_sentences_of_errors_do_not_count",
+        ),
+        (
+            "code: annotations count",
+            'IGNORED = ("annotation", ',
+            "IGNORED = (",
+            "comments_layout_docstrings_annotations_and_sentences_of_errors_do_not_count",
+        ),
+        (
+            "code: sentences of errors count",
+            "if isinstance(node, ast.Raise):",
+            "if False:",
+            "comments_layout_docstrings_annotations_and_sentences_of_errors_do_not_count",
+        ),
+        (
+            "code: what a module does when imported does not count",
+            "            module.effects.append(node)",
+            "            pass",
+            "a_function_that_is_added_to_a_module_counts_for_nobody_and_what_importing_does_for_all",
+        ),
+        (
+            "code: only a run's last session counts",
+            'return [record["code"], *record.get("earlier_code", ())]',
+            'return [record["code"]]',
+            "the_versions_of_a_record_are_all_that_trained_it",
+        ),
+    ),
+    *_of(
+        "run.py",
+        "test_run.py",
+        (
+            "run: other code goes unsaid",
+            "if not is_other_code(",
+            "if True or not is_other_code(",
+            "a_run_of_other_code_says_so_and_is_trained_again_when_asked",
+        ),
+    ),
+    *_of(
+        "sweep/grid.py",
+        "test_sweep.py",
+        (
+            "sweep: a done run of other code is not trained again",
+            'if self.changed and self.config["rerun"]:',
+            "if False:",
+            "a_done_run_whose_code_has_changed_is_named_and_trained_again_when_asked",
+        ),
+    ),
+    *_of(
+        "report/records.py",
+        "report/test_records.py",
         (
             "records: two results of one run pass",
             'if any(other.record[key] != first.record[key] for key in ("results", "curves")):',

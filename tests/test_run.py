@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import extract
 from ssl_bench.methods.base import Method
 from ssl_bench.report.tables import run_table
+from ssl_bench.results import code
+from ssl_bench.results.code import code_digest
+from ssl_bench.results.store import RunFolder
 from ssl_bench.run import run
 
 WORDS = ("scale=smoke", "subset=160", "batch_size=16", "trainer.progress=false", "trainer.precision=32-true")
@@ -135,6 +139,60 @@ def test_a_finished_run_is_shown_again_and_not_trained_again(
     assert run(config)["results"] == record["results"]
     assert "Finished before" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, folder, record = finished
+    own = tmp_path / folder.name
+    shutil.copytree(folder, own)
+    config = {**config, "runs_dir": str(tmp_path)}
+    before = code_digest(config["method"]["target"])
+    assert record["code"]["digest"] == before
+
+    def shown(digest: str | None, **said: Any) -> tuple[dict[str, Any], str]:
+        monkeypatch.setattr("ssl_bench.run.code_digest", lambda target: digest)
+        found = run({**config, **said})
+        return found, " ".join(capsys.readouterr().out.split())
+
+    found, said = shown("another")
+    assert "Finished before" in said
+    assert (
+        "the code of clbo has changed since it was trained; rerun=true trains it again and keeps what there is." in said
+    )
+    assert found["code"]["digest"] == before
+    # A record of a version that kept no digest: nothing is known of its code.
+    (own / "record.json").write_text(json.dumps({**record, "code": {"version": "0.1.0"}}))
+    assert "changed" not in shown("another")[1]
+    # Resumed, here after its last step, by other code.
+    (own / "record.json").unlink()
+    found, said = shown("another")
+    assert "the code of clbo has changed since the checkpoint was saved; rerun=true" in said
+    assert [version["digest"] for version in code.versions_of(found)] == ["another", before]
+    # Trained again, once.
+    left = {path.name for path in own.iterdir()} - {".lock"}
+    found, said = shown("another", rerun=True)
+    assert f"clbo is trained again: what the run left is in {own}/earlier/1" in said
+    assert {path.name for path in (own / "earlier" / "1").iterdir()} == left
+    assert code.versions_of(found) == [{**found["code"], "digest": "another"}]
+    assert found["results"] == record["results"]
+    assert "Finished before" in shown("another", rerun=True)[1]
+
+
+def test_what_is_set_aside_is_kept_whole_and_numbered(finished: Finished, tmp_path: Path) -> None:
+    _, folder, _ = finished
+    own = RunFolder(tmp_path / folder.name)
+    shutil.copytree(folder, own.path)
+    content = {path.name: path.read_bytes() for path in own.path.iterdir() if path.is_file()}
+    first = own.set_aside()
+    assert own.finished() is None
+    assert not own.checkpoint.exists()
+    own.config.write_text("another attempt")
+    second = own.set_aside()
+    assert (first.name, second.name) == ("1", "2")
+    assert (second / "config.yaml").read_text() == "another attempt"
+    assert all((first / name).read_bytes() == kept for name, kept in content.items() if name != ".lock")
 
 
 def test_two_processes_are_kept_out_of_one_folder(finished: Finished) -> None:

@@ -28,6 +28,8 @@ from ssl_bench import experiments
 from ssl_bench.config import compose
 from ssl_bench.errors import UserError
 from ssl_bench.report.configurations import configurations, remembered
+from ssl_bench.results import record
+from ssl_bench.results.code import code_digest
 from ssl_bench.results.store import RunFolder
 from ssl_bench.sweep import __main__ as command
 from ssl_bench.sweep import grid, local, loop, view, words
@@ -121,11 +123,32 @@ def test_runs_at_once_divide_the_cores_unless_threads_are_said(monkeypatch: pyte
 
 # -- states, with made-up runs --------------------------------------------------------------------
 
+CONFIG: dict[str, Any] = {
+    "epochs": 4,
+    "rerun": False,
+    "method": {"name": "clbo", "target": "ssl_bench.methods.clbo.CLBO"},
+    "dataset": {"name": "digits"},
+    "trainer": {"threads": None},
+    "evaluation": {"protocols": ["knn1"]},
+}
 
-def record_of(folder: RunFolder, seconds: float = 10.0) -> None:
+
+def record_of(folder: RunFolder, seconds: float = 10.0, **said: Any) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
-    said = {"fingerprint": folder.fingerprint, "session_seconds": seconds, "train_seconds": 1.0}
-    folder.record.write_text(json.dumps(said))
+    found = {
+        **{key: kind() for key, kind in record.FIELDS.items()},
+        "fingerprint": folder.fingerprint,
+        "evaluated": "student",
+        "results": {"student": {"knn1": 90.0}},
+        "protocols": {"knn1": 1},
+        "images": {"test": 100},
+        "environment": {"threads": 1},
+        "config": {**CONFIG, "runs_dir": str(folder.path.parent)},
+        "session_seconds": seconds,
+        "train_seconds": 1.0,
+        **said,
+    }
+    folder.record.write_text(json.dumps(found))
 
 
 def checkpoint_of(folder: RunFolder) -> None:
@@ -176,12 +199,13 @@ def succeed(entry: Entry) -> Outcome:
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
     monkeypatch.setattr(loop, "LOOK_SECONDS", 0.002)
     monkeypatch.setattr(loop, "ELSEWHERE_SECONDS", 0.01)
+    monkeypatch.setattr(record, "fingerprint_of_record", lambda found: found["fingerprint"])  # a, b, c and d
     return [RunFolder(tmp_path / name) for name in "abcd"]
 
 
-def entries_in(folders: Sequence[RunFolder]) -> list[Entry]:
+def entries_in(folders: Sequence[RunFolder], **said: Any) -> list[Entry]:
     cells = experiments.find("fig2").cells("smoke", seeds=[0, 1])
-    config = {"runs_dir": str(folders[0].path.parent), "epochs": 4, "method": {"name": "clbo"}}
+    config = {**CONFIG, "runs_dir": str(folders[0].path.parent), **said}
     return grid.entries(cells, [config] * 4, [folder.fingerprint for folder in folders])
 
 
@@ -255,6 +279,64 @@ def test_a_damaged_record_is_named_and_neither_believed_nor_tried_again(folders:
     assert sweep(entries, retry=True)[0] == ["a", "b", "d"]
     assert entries[2].state == "failed"
     assert "c/record.json is not the record of this run" in entries[2].error
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"results": None}, "it has no results"),
+        ({"results": {"student": {"knn1": "90"}}}, "its knn1 is '90'"),
+        ({"results": {"student": {"knn1": 10**400}}}, "its knn1 is 1000"),
+        ({"session_seconds": "a minute"}, "its session_seconds is no number"),
+        ({"config": {}}, "it has no evaluation"),
+    ],
+)
+def test_a_record_that_lost_its_results_or_holds_text_in_place_of_numbers_is_named(
+    folders: list[RunFolder], said: dict[str, Any], sentence: str
+) -> None:
+    record_of(folders[2], **said)
+    entry = entries_in(folders)[2]
+    assert (entry.state, entry.damaged) == ("failed", True)
+    assert f"c/record.json is not the record of this run ({sentence}" in entry.error
+
+
+def test_a_record_nested_a_thousand_deep_is_named(folders: list[RunFolder]) -> None:
+    folders[2].path.mkdir()
+    folders[2].record.write_text("[" * 100_000 + "]" * 100_000)
+    entry = entries_in(folders)[2]
+    assert entry.state == "failed"
+    assert "c/record.json is not the record of this run (it is nested too deeply)" in entry.error
+    folders[3].path.mkdir()
+    folders[3].failure.write_text("[" * 100_000)
+    assert "d/failed.json cannot be read" in entries_in(folders)[3].error
+
+
+def test_a_done_run_whose_code_has_changed_is_named_and_trained_again_when_asked(
+    folders: list[RunFolder], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = {"digest": code_digest(CONFIG["method"]["target"])}
+    record_of(folders[0], code={"digest": "another"})
+    record_of(folders[1], code=now)
+    record_of(folders[2], code=now, earlier_code=[{"digest": "another"}])
+    record_of(folders[3], code={})  # of a version that kept no digest
+    entries = entries_in(folders)
+    assert [(entry.state, entry.changed) for entry in entries] == [
+        ("done", True), ("done", False), ("done", True), ("done", False),
+    ]  # fmt: skip
+    command._conclude(Console(width=200), entries)
+    sentence = "The code of clbo has changed since runs here were trained: rerun=true trains them again."
+    assert sentence in capsys.readouterr().out
+    again = entries_in(folders, rerun=True)
+    assert [entry.state for entry in again] == ["left", "done", "left", "left"]
+
+    def train(entry: Entry) -> Outcome:
+        record_of(entry.folder, code=now)
+        return Outcome("done")
+
+    assert sweep(again, train)[0] == ["a", "c", "d"]
+    assert not any(entry.changed for entry in again)
+    command._conclude(Console(width=200), again)
+    assert "changed" not in capsys.readouterr().out
 
 
 def test_what_another_process_is_at_work_on_is_left_to_it_and_taken_over_when_it_stops(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ssl_bench.build import (
 )
 from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
 from ssl_bench.callbacks.checkpointer import Checkpointer, WholeCheckpointIO, read_checkpoint
-from ssl_bench.callbacks.code_history import CodeHistory
+from ssl_bench.callbacks.code_history import CodeHistory, saved_by
 from ssl_bench.callbacks.collapse_monitor import CollapseMonitor
 from ssl_bench.callbacks.finite_loss import FiniteLoss
 from ssl_bench.callbacks.progress import TrainingProgress
@@ -51,6 +52,7 @@ from ssl_bench.nn.norm import synchronize
 from ssl_bench.ranks import Joined, Replicated, without_signal_handlers
 from ssl_bench.report.figures import tsne_picture
 from ssl_bench.report.tables import run_table
+from ssl_bench.results.code import code_digest, is_other_code, versions_of
 from ssl_bench.results.encoder import save_encoder
 from ssl_bench.results.fingerprint import NUMERICS
 from ssl_bench.results.history import History
@@ -91,13 +93,15 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
 
         def claim() -> dict[str, Any] | None:
             held.enter_context(folder.locked())
-            return folder.finished()
+            found = folder.finished()
+            if found is None or _starts_over(versions_of(found), "it was trained", config, folder, console):
+                return None
+            console.print(f"Finished before: {folder.path}")
+            return found
 
         record = distributed.on_first(claim)
         if record is None:
             record = _run(config, data, precision, folder, console, watchers)
-        else:
-            console.print(f"Finished before: {folder.path}")
     console.print(run_table(record))
     console.print(f"{folder.path}  ·  picture: {folder.picture}", highlight=False, soft_wrap=True)
     return record
@@ -108,6 +112,30 @@ def quiet() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+
+
+def _starts_over(
+    versions: Sequence[Mapping[str, Any]], since: str, config: Config, folder: RunFolder, console: Console
+) -> bool:
+    """Whether to train anew what was made by code of these ``versions``, then put aside; else say that it has changed.
+
+    since: what code has changed since, for the sentence.
+    """
+    method, again = config["method"]["name"], config["rerun"]
+    if not is_other_code(versions, code_digest(config["method"]["target"]), unknown=again):
+        return False
+    if again:
+        kept = folder.set_aside()
+        console.print(f"{method} is trained again: what the run left is in {kept}", highlight=False, soft_wrap=True)
+    else:
+        changed = f"the code of {method} has changed since {since}"
+        _warn(console, f"{changed}; rerun=true trains it again and keeps what there is.")
+    return bool(again)
+
+
+def _warn(console: Console, sentence: str) -> None:
+    shown = sentence.encode(errors="backslashreplace").decode()  # file names need not be text
+    console.print(f"warning: {shown}", style="yellow", highlight=False, markup=False)
 
 
 # -- pretrain → evaluate → record -----------------------------------------------------------------
@@ -123,12 +151,12 @@ def _run(
 ) -> dict[str, Any]:
     started = time.perf_counter()
 
-    def tell(sentence: str) -> None:
-        shown = sentence.encode(errors="backslashreplace").decode()  # file names need not be text
-        console.print(f"warning: {shown}", style="yellow", highlight=False, markup=False)
+    tell = partial(_warn, console)
 
     def begin() -> int | None:
         checkpoint = read_checkpoint(folder.checkpoint, folder.fingerprint)
+        if checkpoint and _starts_over(saved_by(checkpoint), "the checkpoint was saved", config, folder, console):
+            checkpoint = None
         write_text(folder.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return checkpoint["global_step"] if checkpoint else None
 
@@ -142,7 +170,11 @@ def _run(
     if own_statistics:
         method.require_batch(config["batch_size"] // distributed.world_size())
     epochs = config["epochs"] * method.passes_per_epoch
-    history, timing, code = History(), Timing(), CodeHistory(CODE)
+    history, timing, code = (
+        History(),
+        Timing(),
+        CodeHistory({**CODE, "digest": code_digest(config["method"]["target"])}),
+    )
     evaluator = build_evaluator(config, data, clean_arguments(config, dataset))
     logger = loggers.Logger()
     if first:

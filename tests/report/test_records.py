@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
 from ssl_bench.report.provenance import command, provenance
 from ssl_bench.report.records import Run, match, read
+from ssl_bench.results.code import code_digest
 from ssl_bench.results.store import RunFolder
 
 Made = tuple[list[Cell], list[dict[str, Any]], list[dict[str, Any]]]
@@ -51,7 +53,7 @@ def test_committed_records_count_as_runs_do_and_copies_of_a_run_are_one(made: Ma
 
 
 def commit(folder: Path, one: dict[str, Any]) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{one['fingerprint']}.json").write_text(json.dumps(one), encoding="utf-8")
 
 
@@ -143,7 +145,7 @@ def test_two_precisions_of_one_cell_are_refused_until_one_is_chosen(made: Made, 
         ("", "Expecting value"),
         ('{"method": "moco", "fingerp', "Unterminated string"),
         ("[]", "it is not a JSON object"),
-        ("{}", "it has no scale"),
+        ("{}", "it has no method"),
     ],
 )
 def test_damaged_and_half_written_records_are_named_and_skipped(
@@ -238,6 +240,39 @@ def test_all_code_that_trained_a_run_is_named(made: Made, tmp_path: Path) -> Non
     earlier = {"version": "0.1.0", "commit": "fedcba9876", "modified": False}
     keep(tmp_path, [{**made[2][0], "earlier_code": [earlier]}])
     assert "mixed code versions: 0123456, fedcba9." in provenance(matched(made, tmp_path))[0]
+
+
+def test_code_that_differs_among_runs_or_has_changed_since_is_said_under_them(made: Made, tmp_path: Path) -> None:
+    """One's own runs are compared with the code here, too; committed records only with one another."""
+    first, second = made[2][:2]
+    now = code_digest(first["config"]["method"]["target"])
+
+    def lines(own: list[str | None], *, committed: bool = False) -> list[str]:
+        for folder in ("runs", "records"):
+            shutil.rmtree(tmp_path / folder, ignore_errors=True)
+        (tmp_path / "runs").mkdir()
+        records = [
+            {**one, "code": {**one["code"], "digest": digest}} for one, digest in zip((first, second), own, strict=True)
+        ]
+        if committed:
+            for one in records:
+                commit(tmp_path / "records", one)
+        else:
+            keep(tmp_path / "runs", records)
+        found = provenance(matched(made, tmp_path / "runs", str(tmp_path / "records")))
+        return [line for line in found if line.startswith("The code of")]
+
+    mixed, since = (
+        ["The code of moco is not the same in all of its runs."],
+        ["The code of moco has changed since these runs: rerun=true trains them again."],
+    )
+    assert lines([now, now]) == lines([None, None]) == lines([now, None]) == []
+    assert lines([now, "another"]) == mixed
+    assert lines(["another", "another"]) == since
+    assert lines(["another", "another"], committed=True) == []
+    assert lines(["another", now], committed=True) == mixed
+    keep(tmp_path / "runs", [{**first, "earlier_code": [{"digest": "another"}, {"digest": "a third"}]}])
+    assert mixed[0] in provenance(matched(made, tmp_path / "runs"))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 
-Version = dict[str, Any]  # as `results.record.code_version` tells
+Version = dict[str, Any]  # as `results.record.code_version` tells, and the digest of the method's code
 
 
 class CodeHistory(pl.Callback):
@@ -21,3 +22,9 @@ class CodeHistory(pl.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.earlier = [version for version in state["versions"] if version != self.now]
+
+
+def saved_by(checkpoint: Mapping[str, Any]) -> list[Version]:
+    """The versions that a checkpoint was made by, in order; none where it does not tell."""
+    versions: list[Version] = checkpoint["callbacks"].get(CodeHistory.__name__, {}).get("versions", [])
+    return versions

@@ -223,7 +223,7 @@ def _same(source: Path, copy: Path, record: Mapping[str, Any]) -> bool:
     try:
         other = json.loads(copy.read_text(encoding="utf-8"))
         return all(other[key] == record[key] for key in ("results", "curves"))
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return False
 
 

@@ -61,7 +61,7 @@ def _read(file: Path, state: str) -> dict[str, Config]:
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         return dict(kept["configurations"]) if kept["state"] == state else {}
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from ssl_bench.report.records import Record, Run
+from ssl_bench.report.records import Run
+from ssl_bench.results.code import code_digest, versions_of
 from ssl_bench.results.fingerprint import FREE
+from ssl_bench.results.record import Record
 
 TOLD = ("trainer", "trainer.precision")
 
@@ -24,6 +26,7 @@ def provenance(runs: Sequence[Run]) -> list[str]:
     told = dict.fromkeys(word for run in runs for word in run.cell.said if _counts(word))
     if told:
         said.append(f"Said to all runs: {' '.join(told)}.")
+    said += _changed_code(runs)
     digests = {run.record["data_digest"][:12] for run in runs if run.record and run.cell.dataset == "folder"}
     said += [f"folder: pictures of content {digest}." for digest in digests]
     differing = sum(run.differs for run in runs)
@@ -33,6 +36,25 @@ def provenance(runs: Sequence[Run]) -> list[str]:
             "as another number of threads or another machine gives them."
         )
     return said
+
+
+def _changed_code(runs: Sequence[Run]) -> Iterator[str]:
+    """Lines about methods whose code is not the same in all records, or not in one's own runs and here."""
+    digests: dict[str, set[str]] = {}
+    own: dict[str, str] = {}  # method → its class, of runs that are no committed records
+    for run in runs:
+        if run.entry is not None:
+            method = run.entry.record["config"]["method"]
+            known = {str(version["digest"]) for version in versions_of(run.entry.record) if version.get("digest")}
+            digests.setdefault(method["name"], set()).update(known)
+            if known and not run.entry.committed:
+                own[method["name"]] = method["target"]
+    mixed = [name for name, known in digests.items() if len(known) > 1]
+    since = [name for name, target in own.items() if name not in mixed and code_digest(target) not in digests[name]]
+    if mixed:
+        yield f"The code of {', '.join(mixed)} is not the same in all of its runs."
+    if since:
+        yield f"The code of {', '.join(since)} has changed since these runs: rerun=true trains them again."
 
 
 def _counts(word: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,27 +11,8 @@ from typing import Any
 
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
-from ssl_bench.results.fingerprint import configuration_key, fingerprint_of_record
-
-Record = dict[str, Any]
-# What every record has, of those that a table or figure reads.
-FIELDS: dict[str, type] = {
-    "scale": str,
-    "fingerprint": str,
-    "evaluated": str,
-    "results": dict,
-    "protocols": dict,
-    "curves": dict,
-    "numerics": int,
-    "precision": str,
-    "batch_statistics": str,
-    "processes": int,
-    "data_digest": str,
-    "images": dict,
-    "code": dict,
-    "environment": dict,
-    "config": dict,
-}
+from ssl_bench.results.fingerprint import configuration_key
+from ssl_bench.results.record import MISFITS, Record, misfit, read_record
 
 
 @dataclass(frozen=True)
@@ -92,53 +72,17 @@ def read(runs_dir: Path, committed: str | None) -> Store:
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
             store.failures[configuration_key(said["config"])] = str(said["error"])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            store.skipped.append(f"{path} does not say which run failed ({_reason(error)})")
+        except MISFITS as error:
+            store.skipped.append(f"{path} does not say which run failed ({misfit(error)})")
     return store
 
 
 def _take(store: Store, path: Path, name: str, *, committed: bool) -> None:
     try:
-        record = _checked(json.loads(path.read_text(encoding="utf-8")), name)
+        record = read_record(path, name)
         store.entries.setdefault(configuration_key(record["config"]), []).append(Entry(path, record, committed))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        store.skipped.append(f"{path} is no finished record ({_reason(error)})")
-
-
-def _checked(record: Any, name: str) -> Record:
-    """``record`` if it is one, of the run ``name``; ValueError if not."""
-    if not isinstance(record, dict):
-        raise ValueError("it is not a JSON object")
-    for key, kind in FIELDS.items():
-        if not isinstance(record.get(key), kind):
-            raise ValueError(f"it has no {key}" if record.get(key) is None else f"its {key} is no {kind.__name__}")
-    if record["fingerprint"] != name:
-        raise ValueError(f"it belongs to run {record['fingerprint']}")
-    if fingerprint_of_record(record) != name:
-        raise ValueError("its configuration, data or precision is that of another run")
-    if record["evaluated"] not in record["results"]:
-        raise ValueError(f"it has no results of {record['evaluated']}, the network evaluated")
-    for scores in record["results"].values():
-        for protocol, value in scores.items():
-            if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
-                raise ValueError(f"its {protocol} is {value!r}")
-    wanted = set(record["config"]["evaluation"]["protocols"])
-    if not wanted <= record["protocols"].keys() or not all(type(v) is int for v in record["protocols"].values()):
-        raise ValueError("its protocols are not those of its configuration, with their versions")
-    images, threads = record["images"]["test"], record["environment"]["threads"]
-    if type(images) is not int or type(threads) is not int:
-        raise ValueError("its number of test images or of threads is no whole number")
-    for name, curve in record["curves"].items():
-        if not isinstance(curve, list) or not all(isinstance(point, list) and len(point) == 2 for point in curve):
-            raise ValueError(f"its curve {name} is no list of epochs and percents")
-    record["config"]["trainer"]["threads"], record["config"]["epochs"]
-    return record
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+    except ValueError as error:
+        store.skipped.append(f"{path} is no finished record ({error})")
 
 
 # -- which record belongs to which cell -----------------------------------------------------------

@@ -16,6 +16,7 @@ FREE = (
     "data_dir",
     "logger.",
     "experiment",
+    "rerun",
     "evaluation.memory",
     "dataset.memory",
     "dataset.root",  # what lies there is part of the data's digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
+from ssl_bench.results.record import MISFITS, Record, misfit, read_record
 
 
 class Busy(UserError):  # noqa: N818 (nothing is wrong)
@@ -66,22 +68,33 @@ class RunFolder:
         """What the run said when a sweep ran it."""
         return self.path / "log.txt"
 
-    def finished(self) -> dict[str, Any] | None:
+    def finished(self) -> Record | None:
         """The record of a finished run, or None; UserError if it is damaged."""
         if not self.record.exists():
             return None
         try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
-            if record["fingerprint"] != self.fingerprint:
-                raise ValueError(f"it belongs to run {record['fingerprint']}")
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            return read_record(self.record, self.fingerprint)
+        except ValueError as error:
             remedy = (
                 "Remove it, and the same command goes on from the checkpoint"
                 if self.checkpoint.exists()
                 else f"Move {self.path} away to start over"
             )
             raise UserError(f"{self.record} is not the record of this run ({error}). {remedy}.") from None
-        return dict(record)
+
+    def set_aside(self) -> Path:
+        """Move what the run has left into ``earlier/<number>/``, so that it can start over; returns that folder.
+
+        The record goes first: whatever ends this half way, the run is no longer finished, and nothing is lost.
+        """
+        left = [self.record, self.checkpoint.parent, self.config, self.metrics, self.predictions, self.encoder]
+        number = next(n for n in itertools.count(1) if not (self.path / "earlier" / str(n)).exists())
+        target = self.path / "earlier" / str(number)
+        target.mkdir(parents=True)
+        for path in [*left, self.picture]:
+            if path.exists():
+                path.rename(target / path.name)
+        return target
 
     def failed(self) -> str | None:
         """What ended the run's last attempt in a sweep, in one line; None if nothing did."""
@@ -89,8 +102,8 @@ class RunFolder:
             return str(json.loads(self.failure.read_text(encoding="utf-8"))["error"])
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            return f"{self.failure} cannot be read ({error})"
+        except MISFITS as error:
+            return f"{self.failure} cannot be read ({misfit(error)})"
 
     def fail(self, error: str, traceback: str | None, config: Mapping[str, Any]) -> None:
         """Leave word of what ended which run, unless another process has taken it up since."""

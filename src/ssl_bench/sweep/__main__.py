@@ -81,6 +81,12 @@ def _conclude(console: Console, entries: Sequence[Entry]) -> None:
         if entry.folder.log.exists():
             lines.append(f"    {entry.folder.log}")
         console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    changed = sorted({entry.config["method"]["name"] for entry in entries if entry.changed and entry.state == "done"})
+    if changed:
+        said = (
+            f"The code of {', '.join(changed)} has changed since runs here were trained: rerun=true trains them again."
+        )
+        console.print(said, highlight=False, soft_wrap=True)
     if any(entry.state == "failed" and not entry.damaged for entry in entries):
         console.print("Failed runs are tried again by the same command with retry_failed=true.", highlight=False)
     console.print(totals(entries), highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from typing import Any
 from ssl_bench.config import Config
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell, passes_per_epoch
+from ssl_bench.results.code import code_digest, is_other_code, versions_of
 from ssl_bench.results.store import RunFolder
 
 # What may have become of a run; running is one of this sweep, elsewhere one of another process.
@@ -27,6 +28,7 @@ class Entry:
     state: str = field(init=False, default="left")
     error: str = field(init=False, default="")  # why it failed
     damaged: bool = field(init=False, default=False)  # its record is, so that trying again would not help
+    changed: bool = field(init=False, default=False)  # its code has, since it was done
     deaths: int = field(init=False, default=0)  # how often it ended in this sweep without being asked to
     began: float = field(init=False, default=0.0)  # when it was started in this sweep
     record: dict[str, Any] = field(init=False, default_factory=dict)  # only what the forecast reads
@@ -37,13 +39,18 @@ class Entry:
 
     def look(self) -> None:
         """Find the state on the disk; for runs that this sweep is not at work on."""
-        self.error, self.damaged = "", False
+        self.error, self.damaged, self.changed = "", False, False
         try:
             record = self.folder.finished()
         except UserError as error:
             self.state, self.error, self.damaged = "failed", str(error), True
             return
-        if record is not None:
+        self.changed = record is not None and is_other_code(
+            versions_of(record), code_digest(self.config["method"]["target"]), unknown=self.config["rerun"]
+        )
+        if self.changed and self.config["rerun"]:
+            self.state = "left"
+        elif record is not None:
             self.state = "done"
             self.record = {key: record.get(key) for key in ("session_seconds", "train_seconds")}
         elif self.folder.busy():

@@ -1082,6 +1082,13 @@ MUTATIONS = [
             "refit_trains_on_train_and_validation",
         ),
         (
+            "linear: an odd image makes a batch of its own",
+            ".tensor_split(batches)",
+            ".split(self.batch_size)",
+            "no_number_of_images_makes_the_probe_worse_than_logistic_regression[few] "
+            "an_image_that_is_left_over_makes_no_batch_of_its_own",
+        ),
+        (
             "linear: features are centred only",
             "return mean, deviation.masked_fill(constant, 1)",
             "return mean, torch.ones_like(deviation)",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -42,9 +43,40 @@ def test_probe_is_as_good_as_logistic_regression_on_digits() -> None:
     assert abs(sum(differences) / 3) < 1
 
 
+@pytest.mark.parametrize(
+    "remainders",
+    [pytest.param((1, 2, 3, 255), id="few"), pytest.param(range(1, 256), id="all", marks=pytest.mark.slow)],
+)
+def test_no_number_of_images_makes_the_probe_worse_than_logistic_regression(remainders: Iterable[int]) -> None:
+    train, _, test = digits()
+    probe = replace(PROBE, learning_rates=(0.03, 0.1, 0.3, 1.0), epochs=100, batch_size=256)
+    for remainder in remainders:  # of all that the refit sees; the choice sees 60 images fewer
+        both = train.rows(torch.arange(256 + remainder))
+        few = probe.fit(both.rows(torch.arange(196 + remainder)), both.rows(torch.arange(-60, 0)), 10, refit=True)
+        reference = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        expected = 100 * reference.fit(both.x.numpy(), both.labels.numpy()).score(test.x.numpy(), test.labels.numpy())
+        assert percent(few.predict(test.x), test) > expected - 2.5, remainder
+
+
+def test_an_image_that_is_left_over_makes_no_batch_of_its_own() -> None:
+    train, *_ = digits()
+    seen: list[int] = []
+    original = torch.Tensor.softmax
+
+    def counting(self: torch.Tensor, dim: int) -> torch.Tensor:
+        seen.append(len(self))
+        return original(self, dim)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.Tensor, "softmax", counting)
+        for images in (64, 65, 129, 191):
+            replace(PROBE, epochs=1)._train(train.rows(torch.arange(images)), (0.1,), 10)
+    assert seen == [64, 33, 32, 43, 43, 43, 64, 64, 63]
+
+
 def test_learning_rates_at_once_equal_torch_sgd_one_by_one() -> None:
     train, *_ = digits()
-    train = train.rows(torch.arange(150))
+    train = train.rows(torch.arange(150))  # three batches of 50
     probe = replace(PROBE, epochs=3, weight_decay=0.01)
     got = probe._train(train, probe.learning_rates, 10)
     x = torch.from_numpy(StandardScaler().fit_transform(train.x.double().numpy())).float()
@@ -56,7 +88,7 @@ def test_learning_rates_at_once_equal_torch_sgd_one_by_one() -> None:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 3 * 3)
         generator = torch.Generator().manual_seed(0)
         for _ in range(3):
-            for rows in torch.randperm(150, generator=generator).split(64):
+            for rows in torch.randperm(150, generator=generator).split(50):
                 optimiser.zero_grad()
                 F.cross_entropy(layer(x[rows]), train.labels[rows]).backward()
                 optimiser.step()

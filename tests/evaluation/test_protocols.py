@@ -34,7 +34,7 @@ def random_features(n: int, classes: int) -> Features:
 
 def test_registry_keeps_names_order_and_versions() -> None:
     chosen = protocols(["linear", "knn1"], PROBE, refit=True)
-    assert [(protocol.name, protocol.version) for protocol in chosen] == [("linear", 1), ("knn1", 1)]
+    assert [(protocol.name, protocol.version) for protocol in chosen] == [("linear", 2), ("knn1", 1)]
     assert [protocol.name for protocol in protocols(NAMES, PROBE, refit=True)] == NAMES
 
 

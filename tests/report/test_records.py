@@ -68,6 +68,22 @@ def test_a_run_of_ones_own_counts_before_a_committed_record_of_it_which_is_said(
     assert "one's own" not in "\n".join(provenance(runs[1:]))
 
 
+def test_runs_of_ones_own_under_a_newer_protocol_count_once_all_committed_ones_are_replaced(
+    made: Made, tmp_path: Path
+) -> None:
+    newer = [
+        record(*pair, protocols={**dict.fromkeys(PROTOCOLS, 1), "linear": 2}) for pair in zip(*made[:2], strict=True)
+    ]
+    for number, one in enumerate(made[2]):
+        commit(tmp_path / str(number) / "records", one)
+    keep(tmp_path / "runs", newer[1:])
+    pattern = f"{tmp_path}/*/records"
+    with pytest.raises(UserError, match="the version of protocol linear differs"):
+        matched(made, tmp_path / "runs", pattern)
+    keep(tmp_path / "runs", newer)
+    assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == newer
+
+
 def test_two_results_of_one_run_are_refused(made: Made, tmp_path: Path) -> None:
     commit(tmp_path / "a" / "records", made[2][0])
     commit(tmp_path / "b" / "records", record(made[0][0], made[1][0], percent=12.5))

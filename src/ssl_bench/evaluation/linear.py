@@ -46,7 +46,10 @@ class FittedProbe:
 
 @dataclass(frozen=True, slots=True)
 class LinearProbe:
-    """Cross-entropy by SGD with momentum, the learning rate falling to 0 along a cosine; weights start at 0."""
+    """Cross-entropy by SGD with momentum, the learning rate falling to 0 along a cosine; weights start at 0.
+
+    An epoch is cut into as few batches of at most ``batch_size`` images as can be; their sizes differ by one at most.
+    """
 
     learning_rates: tuple[float, ...]
     epochs: int
@@ -83,10 +86,12 @@ class LinearProbe:
         parameters = x.new_zeros(x.shape[1], len(rate))  # [F + 1, L·C], the biases in the last row
         velocity = torch.zeros_like(parameters)
         generator = torch.Generator().manual_seed(self.seed)
-        steps, step = self.epochs * math.ceil(len(x) / self.batch_size), 0
+        # Equal batches: under a full step, what one odd image is left over with would undo what all others taught.
+        batches = math.ceil(len(x) / self.batch_size)
+        steps, step = self.epochs * batches, 0
         with full_float32(x.device):
             for _ in range(self.epochs):
-                for rows in torch.split(torch.randperm(len(x), generator=generator).to(x.device), self.batch_size):
+                for rows in torch.randperm(len(x), generator=generator).to(x.device).tensor_split(batches):
                     images, labels = x[rows], features.labels[rows]
                     # The gradient of the cross-entropy by the scores is softmax − one-hot.
                     error = (images @ parameters).view(len(rows), len(rates), classes).softmax(2)  # [B, L, C]

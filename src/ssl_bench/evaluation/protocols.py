@@ -142,7 +142,7 @@ def protocols(names: Sequence[str], probe: LinearProbe, *, refit: bool) -> list[
         NearestNeighbours("knn1", version=1, k=1, temperature=0.1),
         NearestNeighbours("knn200", version=1, k=200, temperature=0.1),
         FewLabels("knn1_100labels", version=1, labels=100, draws=10, seed=0),
-        Linear("linear", version=1, probe=probe, refit=refit),
+        Linear("linear", version=2, probe=probe, refit=refit),
     ]
     by_name = {protocol.name: protocol for protocol in known}
     for name in names:

@@ -99,11 +99,17 @@ def match(cells: Sequence[Cell], configs: Sequence[Mapping[str, Any]], store: St
         precision = config["trainer"]["precision"]
         entries = store.entries.get(configuration_key(config), [])
         found.append([entry for entry in entries if precision in ("auto", entry.record["precision"])])
-    _refuse_mixtures([(cell, entry) for cell, entries in zip(cells, found, strict=True) for entry in entries])
+    _refuse_mixtures([(cell, entry) for cell, entries in zip(cells, found, strict=True) for entry in _counted(entries)])
     return [
         _run(cell, entries, None if entries else store.failures.get(configuration_key(config)))
         for cell, config, entries in zip(cells, configs, found, strict=True)
     ]
+
+
+def _counted(entries: Sequence[Entry]) -> list[Entry]:
+    """Without committed records of runs that are there themselves."""
+    own = {entry.record["fingerprint"] for entry in entries if not entry.committed}
+    return [entry for entry in entries if not (entry.committed and entry.record["fingerprint"] in own)]
 
 
 def _run(cell: Cell, entries: Sequence[Entry], failure: str | None) -> Run:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssl_bench.experiments import Experiment, passes_per_epoch
-from ssl_bench.report.provenance import absent, provenance
+from ssl_bench.report.provenance import absent, counts, provenance
 from ssl_bench.report.published import Figure, figures
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import ALPHA, FEWEST, BySeed, best, mean_and_spread
 from ssl_bench.report.tables import NAMES
 
+# Words that make no other row of a method: what published figures are compared by, and when curves are measured.
+COMPARED = ("method", "dataset", "scale", "seed", "epochs", "batch_size", "eval_every", "monitor_every")
 ENOUGH = 5  # seeds; with fewer, what is bold says more about the test than about the rows
 
 
@@ -57,9 +59,10 @@ def comparison(
         config = {run.cell.row: found for run, found in zip(runs, configs, strict=True) if run.cell.dataset == dataset}
         theirs = {
             (label, figure): figure
-            for label, method in _plain_rows(config).items()
+            for label in (_plain_rows(here) if experiment.show.get("published") else ())
             for figure in figures()
-            if (figure.method, figure.dataset) == (method, dataset)
+            if (figure.method, figure.dataset) == (config[label]["method"]["name"], dataset)
+            and not figure.differs(config[label])
         }
         beside: set[Figure] = set()
         for protocol in protocols:
@@ -82,12 +85,13 @@ def comparison(
     )
 
 
-def _plain_rows(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Method by row; of several rows of a method the first alone, which is the method as it is."""
-    first: dict[str, str] = {}
-    for label, config in configs.items():
-        first.setdefault(config["method"]["name"], label)
-    return {label: method for method, label in first.items()}
+def _plain_rows(runs: Sequence[Run]) -> list[str]:
+    """Rows that are their method as it is: no word changes figures but those that are compared with published ones."""
+    plain = {
+        run.cell.row: all(word.partition("=")[0] in COMPARED or not counts(word) for word in run.cell.words)
+        for run in runs
+    }
+    return [label for label, is_plain in plain.items() if is_plain]
 
 
 def _column(runs: Sequence[Run], protocol: str, ranked: Sequence[str]) -> dict[str, Entry]:
@@ -170,7 +174,7 @@ def _notes(
         *absent(runs),
     ]
     if origins:
-        lines.append("Published, beside ours only where protocol, epochs and network are the same:")
+        lines.append("Published, beside ours only where protocol, epochs, batch size and network are the same:")
         lines += [f"[{letter}] {origin}." for origin, letter in origins.items()]
     return lines
 

@@ -23,7 +23,7 @@ def provenance(runs: Sequence[Run]) -> list[str]:
     lines = [f"{precision}, numerics {numerics}, batch statistics {kind}" for precision, numerics, kind in alike]
     mixed = f"mixed code versions: {', '.join(versions)}" if len(versions) > 1 else f"code {versions[0]}"
     said = [f"{lines[0]}; {mixed}."]
-    told = dict.fromkeys(word for run in runs for word in run.cell.said if _counts(word))
+    told = dict.fromkeys(word for run in runs for word in run.cell.said if counts(word))
     if told:
         said.append(f"Said to all runs: {' '.join(told)}.")
     said += _changed_code(runs)
@@ -57,7 +57,7 @@ def _changed_code(runs: Sequence[Run]) -> Iterator[str]:
         yield f"The code of {', '.join(since)} has changed since these runs: rerun=true trains them again."
 
 
-def _counts(word: str) -> bool:
+def counts(word: str) -> bool:
     """Whether a word may change figures in a way that nothing beside tells; devices and precision are told."""
     key = word.lstrip("+").partition("=")[0]
     return key not in (*FREE, *TOLD) and f"{key.partition('.')[0]}." not in FREE

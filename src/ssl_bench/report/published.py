@@ -12,6 +12,7 @@ from typing import Any
 # Their protocol → ours with the same meaning: frozen features of the last epoch, scored on test images. What is scored
 # during training (online), at the best epoch on test images or with augmented views is another protocol.
 SAME = {"knn1_cosine_last": "knn1", "knn200_T0.1_last": "knn200", "linear_frozen": "linear"}
+UNKNOWN = "not stated"
 BACKBONES = {"resnet18", "resnet18_cifar"}  # the network of scale=paper, with the stem that the dataset has there
 
 
@@ -34,17 +35,18 @@ class Figure:
         epochs = f"{self.epochs} epochs" if self.epochs.isdigit() else f"epochs {self.epochs}"
         return f"{self.source}; {epochs}, batch {self.batch_size}, {self.backbone}"
 
-    def means_the_same(self, protocol: str, config: Mapping[str, Any]) -> bool:
-        """Whether it may stand beside our accuracy under ``protocol`` of a run with ``config``."""
+    def differs(self, config: Mapping[str, Any]) -> bool:
+        """Whether a run with ``config`` has other settings than those stated of this figure."""
         network = config["backbone"]["name"] == "resnet18" and config["backbone"]["width"] == 64
         whole = config["subset"] is None and config["labels"] is None
-        return (
-            SAME.get(self.protocol) == protocol
-            and self.epochs == str(config["epochs"])
-            and network
-            and whole
-            and self.backbone in BACKBONES
-        )
+        stated = {"epochs": self.epochs, "batch_size": self.batch_size}
+        alike = all(value in (UNKNOWN, str(config[key])) for key, value in stated.items())
+        return not (alike and network and whole and self.backbone in BACKBONES)
+
+    def means_the_same(self, protocol: str, config: Mapping[str, Any]) -> bool:
+        """Whether it may stand beside our accuracy under ``protocol`` of a run with ``config``."""
+        known = UNKNOWN not in (self.epochs, self.batch_size)
+        return SAME.get(self.protocol) == protocol and known and not self.differs(config)
 
 
 @functools.cache

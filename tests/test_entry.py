@@ -6,14 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+import ssl_bench
 from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 
 Captured = pytest.CaptureFixture[str]
+SOURCE = Path(ssl_bench.__file__).parent
+# What `python -m` runs; a rank of `launch` inherits what its launcher has set.
+ENTRIES = [
+    ".".join(file.relative_to(SOURCE).with_suffix("").parts)
+    for file in SOURCE.rglob("*.py")
+    if "sys.exit(main())" in file.read_text(encoding="utf-8") and file.name != "launch.py"
+]
 
 
 def fail(words: list[str]) -> NoReturn:
@@ -93,3 +102,32 @@ def test_without_arguments_the_words_are_the_command_lines(monkeypatch: pytest.M
     monkeypatch.setattr("sys.argv", ["program", "x"])
     assert answer(None, lambda: "usage", fail) == 2
     assert capsys.readouterr().err == "ssl_bench: x is wrong.\n"
+
+
+DRAW = """
+import subprocess, sys
+from ssl_bench.entry import answer
+
+def work(words):
+    import matplotlib
+
+    print(matplotlib.get_backend())
+    return subprocess.run([sys.executable, "-c", "import matplotlib; print(matplotlib.get_backend())"]).returncode
+
+sys.exit(answer([], lambda: "usage", work))
+"""
+
+
+def test_what_a_notebook_says_of_pictures_stops_neither_the_program_nor_its_processes() -> None:
+    environment = {**os.environ, "MPLBACKEND": "module://of_a_notebook.elsewhere", "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run([sys.executable, "-c", DRAW], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout.lower().split()) == (0, ["agg", "agg"]), done.stderr
+
+
+def test_no_entry_point_imports_what_draws_before_it_is_asked_to_work() -> None:
+    """Too early for what `guarded` sets; and answers would be slow."""
+    names = sorted({f"ssl_bench.{name}" for name in ENTRIES})
+    script = f"import importlib, sys\nfor name in {names}:\n    importlib.import_module(name)\n"
+    script += "print([name for name in ('torch', 'matplotlib', 'torchmetrics') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

@@ -36,6 +36,8 @@ def guarded(work: Callable[[], int | None], *, interrupted: str) -> int:
 
     interrupted: what is said after Ctrl-C.
     """
+    # Pictures are drawn without a window, whatever a notebook hands down, which another environment may not have.
+    os.environ["MPLBACKEND"] = "Agg"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text

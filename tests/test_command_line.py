@@ -35,10 +35,26 @@ MISTAKES = [
     ["-m", "seed=0,-1"],
     ["-m", "hydra.sweep.dir=x"],
     ["runs_dir=a\nb", "seed=a\nb"],
+    # What no machine and no images could mend.
+    ["trainer=ddp", "trainer.devices=3"],
+    ["trainer.devices=3", "batch_size=100"],
+    ["dataset=folder"],
+    ["batch_size=4096", "subset=null"],
+    ["dataset=folder", "dataset.root=.", "batch_size=64", "subset=32"],
+    ["subset=2000"],
+    ["dataset=cifar10", "labels=50001"],
+    ["augment.groups.local.count=2", "augment.groups.local.size=64"],
+    ["evaluation.protocols=[]"],
+    ["evaluation.linear.learning_rates=[]"],
+    ["trainer.precision=16-mixed", "trainer.accelerator=cpu"],
+    ["logger=tensorboard"],
+    ["-m", "seed=0,1", "batch_size=64,4096", "subset=null"],
 ]
 # Answers without importing torch, each as [status, stdout, stderr]; all in one process, which starts in a second.
 ANSWER = """
-import contextlib, io, json, sys
+import contextlib, importlib.util, io, json, sys
+installed = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "tensorboard" else installed(name, *rest)
 from ssl_bench.__main__ import main
 answers = []
 for words in json.loads(sys.argv[1]):
@@ -77,8 +93,35 @@ def test_mistakes_get_one_line_and_status_2_without_torch(full_error: str, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+ELSEWHERE = """
+import contextlib, importlib, io, json, sys
+for module, words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        status = importlib.import_module(module).main(words)
+    assert status == 2, (words, status)
+    print(err.getvalue(), end="")
+assert not {"torch", "numpy", "pytorch_lightning"} & set(sys.modules)
+"""
+
+
+def test_other_programs_answer_such_mistakes_without_torch_too(tmp_path: Path) -> None:
+    calls = [
+        ("ssl_bench.sweep.__main__", ["table3", "scale=smoke", "trainer.devices=3"]),
+        ("ssl_bench.plan.__main__", ["table3", "scale=smoke", "batch_size=4096"]),
+        ("ssl_bench.data.__main__", ["verify", "dataset=folder"]),
+        ("ssl_bench.evaluate", [".", "dataset=folder"]),
+        ("ssl_bench.evaluate", [".", "dataset=digits", "evaluation.protocols=[]"]),
+    ]
+    command = [sys.executable, "-c", ELSEWHERE, json.dumps(calls)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    begins = ["batch_size=", "batch_size=4096", "dataset=folder", "dataset=folder", "evaluation.protocols=[]"]
+    for line, begin in zip(done.stdout.splitlines(), begins, strict=True):
+        assert line.startswith(f"ssl_bench: {begin}"), line
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="measures the processor time of a child process")
-@pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["sedd=1"], 2)])
+@pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["sedd=1"], 2), (["dataset=folder"], 2)])
 def test_answers_come_within_a_second_and_a_half(words: list[str], status: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "ssl_bench", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -22,13 +22,13 @@ CONF = ROOT / "conf"
 FLOORS = (
     ("errors",),
     ("entry", "files", "machine"),
-    ("schedules", "distributed", "batch", "options"),
+    ("schedules", "distributed", "batch", "options", "conditions"),
     ("experiments",),
     ("augment", "teachers", "evaluation", "losses", "nn", "optim"),
     ("methods", "data", "results", "loggers"),
     ("callbacks",),  # they read methods and write results
     ("config", "report"),
-    ("build", "ranks"),
+    ("build", "ranks", "preflight"),
     ("run",),
     ("bench", "check", "evaluate", "embed", "launch"),
     ("sweep",),  # it starts runs of several devices, too

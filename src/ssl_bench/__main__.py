@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ssl_bench import config, launch
+from ssl_bench import config, launch, preflight
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
 
         run(settings)
 
-    return config.main(task)
+    return config.main(task, check=preflight.check)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from torch import nn
 
 from ssl_bench.augment.draws import ViewGroup
 from ssl_bench.augment.views import CleanView, Views
+from ssl_bench.conditions import require_precision, require_protocols, require_sizes
 from ssl_bench.config import Config
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
@@ -124,12 +125,7 @@ def build_views(config: Config, dataset: Dataset) -> Views:
     """The views that training draws."""
     recipe = config["augment"]
     alike = recipe["groups"]["global"]  # what a group does not say is as for the full-size views
-    for name, group in recipe["groups"].items():
-        if group["count"] and group["size"] > config["dataset"]["size"]:
-            raise UserError(
-                f"augment.groups.{name}.size={group['size']} is larger than the {config['dataset']['size']} pixels at "
-                "which the network is evaluated: choose at most that, or a larger dataset.size."
-            )
+    require_sizes(recipe["groups"], config["dataset"]["size"])
     groups = [ViewGroup(**_tuples({**alike, **group})) for group in recipe["groups"].values() if group["count"]]
     return Views(groups, dataset.mean, dataset.std, recipe["chunk"])
 
@@ -175,12 +171,7 @@ def encoder_clean(
 def build_protocols(config: Config) -> list[Protocol]:
     """All protocols that the table, the curves and the monitor name."""
     chosen = config["evaluation"]
-    for key, values in (
-        ("protocols", chosen["protocols"]),
-        ("linear.learning_rates", chosen["linear"]["learning_rates"]),
-    ):
-        if not values:
-            raise UserError(f"evaluation.{key}=[] leaves nothing to score: name at least one.")
+    require_protocols(chosen)
     names = dict.fromkeys([*chosen["protocols"], *chosen["curves"], chosen["monitor"]])
     probe = LinearProbe(**_tuples(chosen["linear"]), seed=0)
     return protocols(list(names), probe, refit=config["labels"] is None)
@@ -211,8 +202,8 @@ def build_evaluator(config: Config, data: DataModule, clean: dict[str, Any]) -> 
 def resolve_precision(config: Config) -> str:
     """``auto`` as bf16-mixed where the device computes faster in it, else 32-true."""
     wanted: str = config["trainer"]["precision"]
-    if wanted == "16-mixed" and config["trainer"]["accelerator"] != "gpu" and resolve_accelerator(config) == "cpu":
-        raise UserError("trainer.precision=16-mixed needs a GPU: use bf16-mixed or 32-true on the CPU.")
+    if config["trainer"]["accelerator"] != "gpu":
+        require_precision(wanted, resolve_accelerator(config))
     if wanted != "auto":
         return wanted
     accelerator = resolve_accelerator(config)

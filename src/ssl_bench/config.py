@@ -320,8 +320,11 @@ class _Flags(argparse.ArgumentParser):
         raise UserError(f"{message}.")
 
 
-def main(task: Task, arguments: Sequence[str] | None = None) -> int:
-    """Run ``task`` for the command line's one run or, with ``-m``, for each of its runs; returns the exit status."""
+def main(task: Task, arguments: Sequence[str] | None = None, *, check: Task = lambda config: None) -> int:
+    """Run ``task`` for the command line's one run or, with ``-m``, for each of its runs; returns the exit status.
+
+    check: raises UserError for a configuration that cannot be run; it sees all of them before one is run.
+    """
 
     def work() -> int | None:
         flags = _Flags(add_help=False, allow_abbrev=False)
@@ -339,20 +342,22 @@ def main(task: Task, arguments: Sequence[str] | None = None) -> int:
         elif given.cfg:
             print(yaml.safe_dump(compose(given.words), sort_keys=False, allow_unicode=True), end="")
         elif given.multirun:
-            return _multirun(task, given.words)
+            return _multirun(task, check, given.words)
         else:
-            task(compose(given.words))
+            config = compose(given.words)
+            check(config)
+            task(config)
         return None
 
     return guarded(work, interrupted="interrupted; the same command goes on from the last checkpoint.")
 
 
-def _multirun(task: Task, words: Sequence[str]) -> int:
+def _multirun(task: Task, check: Task, words: Sequence[str]) -> int:
     """Check all runs, then have Hydra's launcher start them; the highest of their exit statuses."""
     launcher = [word for word in words if re.match(r"\+*hydra[/.]launcher\b", word)]
     runs = list(cells([word for word in words if word not in launcher]))
     for run in runs:
-        compose(run)
+        check(compose(run))
 
     def job(_: DictConfig) -> int:
         try:

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssl_bench.conditions import require_protocols, require_root
 from ssl_bench.config import Config, compose, parse
 from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
@@ -91,6 +92,8 @@ def read(words: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, Any]]:
             raise UserError(f"{key} makes no sense here, where nothing is trained: leave it out.")
     if "dataset" not in said:
         raise UserError(f"say on which dataset, as in dataset=digits; known are {', '.join(GROUPS['dataset'])}.")
+    require_root(config["dataset"]["name"], config["dataset"].get("root"))
+    require_protocols(config["evaluation"])
     return Path(encoder), config, said, settings
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssl_bench.conditions import require_root
 from ssl_bench.config import Config, compose
 from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
@@ -43,7 +44,10 @@ def read(words: Sequence[str]) -> tuple[str, Config, Settings]:
     own = [word for word in rest if word.partition("=")[0] in options_in(OPTIONS)]
     others = [word for word in rest if word not in own]
     require_known(others, options_in(OPTIONS))
-    return command, compose(others), read_settings(OPTIONS, own)
+    config = compose(others)
+    if command != "list":
+        require_root(config["dataset"]["name"], config["dataset"].get("root"))
+    return command, config, read_settings(OPTIONS, own)
 
 
 def help_text() -> str:

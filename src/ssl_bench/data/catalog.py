@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.data import packed
+from ssl_bench.data import packed, sizes
 from ssl_bench.data.class_names import class_names
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import cifar, digits, fashion_mnist, imagenet100, stl10, tiny_imagenet
@@ -61,7 +61,7 @@ DATASETS = {
         Dataset(
             name="digits",
             classes=digits.CLASSES,
-            train=1_438,
+            train=sizes.TRAIN["digits"],
             test=359,
             channels=1,
             height=8,
@@ -79,7 +79,7 @@ DATASETS = {
         Dataset(
             name="fashion_mnist",
             classes=fashion_mnist.CLASSES,
-            train=60_000,
+            train=sizes.TRAIN["fashion_mnist"],
             test=10_000,
             channels=1,
             height=28,
@@ -97,7 +97,7 @@ DATASETS = {
         Dataset(
             name="cifar10",
             classes=cifar.CIFAR10.classes,
-            train=50_000,
+            train=sizes.TRAIN["cifar10"],
             test=10_000,
             channels=3,
             height=cifar.SIDE,
@@ -112,7 +112,7 @@ DATASETS = {
         Dataset(
             name="cifar100",
             classes=cifar.CIFAR100.classes,
-            train=50_000,
+            train=sizes.TRAIN["cifar100"],
             test=10_000,
             channels=3,
             height=cifar.SIDE,
@@ -127,7 +127,7 @@ DATASETS = {
         Dataset(
             name="stl10",
             classes=stl10.CLASSES,
-            train=stl10.COUNTS["train"] + stl10.COUNTS["unlabeled"],
+            train=sizes.TRAIN["stl10"],
             test=stl10.COUNTS["test"],
             channels=3,
             height=stl10.SIDE,
@@ -145,7 +145,7 @@ DATASETS = {
         Dataset(
             name="tiny_imagenet",
             classes=tiny_imagenet.CLASSES,
-            train=100_000,
+            train=sizes.TRAIN["tiny_imagenet"],
             test=10_000,
             channels=3,
             height=tiny_imagenet.SIDE,
@@ -159,7 +159,7 @@ DATASETS = {
         Dataset(
             name="imagenet100",
             classes=imagenet100.CLASSES,
-            train=126_689,
+            train=sizes.TRAIN["imagenet100"],
             test=5_000,
             channels=3,
             height=0,  # as stored

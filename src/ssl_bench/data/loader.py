@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from ssl_bench.batch import Batch, Place
+from ssl_bench.conditions import require_a_batch, require_equal_shares
 from ssl_bench.data.images import Images
-from ssl_bench.errors import UserError
 
 
 class BatchLoader:
@@ -52,16 +52,9 @@ class BatchLoader:
         seed: int,
         drop_last: bool,
     ) -> None:
-        if drop_last and batch_size % world:
-            raise UserError(
-                f"batch_size={batch_size} counts the images of all {world} devices and cannot be divided equally "
-                f"among them: choose a multiple of {world}."
-            )
-        if drop_last and batch_size > len(index):
-            raise UserError(
-                f"batch_size={batch_size} is larger than the {len(index)} images to train on: "
-                f"choose at most {len(index)}, or more images."
-            )
+        if drop_last:
+            require_equal_shares(batch_size, world)
+            require_a_batch(batch_size, len(index))
         self.images = images
         self.index = index
         self.order = order

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssl_bench import experiments
+from ssl_bench import experiments, preflight
 from ssl_bench.config import Config, compose_cells
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
@@ -65,6 +65,7 @@ def read(words: Sequence[str], *files: str) -> Asked:
             "fastest (auto) on those that the jobs will come to."
         )
     for config in asked.configs:
+        preflight.check(config)
         _share_the_machine(config, asked, said_to_all)
     return asked
 

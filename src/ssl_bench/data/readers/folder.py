@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ssl_bench.conditions import require_root
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers.pictures import decode_all
 from ssl_bench.data.readers.scan import Found, pictures_below, scan
@@ -71,8 +72,8 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
         UserError: there is no folder or no picture, the folder lies above its splits, ``min_images`` is less than the
             splits need, or the test folder has another class.
     """
-    if folder.root is None:
-        raise UserError("dataset=folder needs to know where the pictures are: set dataset.root=<folder>.")
+    require_root("folder", folder.root)
+    assert folder.root is not None
     least = 2 if folder.test_root else 3  # one to learn from, one for validation, one for the test
     if folder.min_images is not None and folder.min_images < least:
         raise UserError(

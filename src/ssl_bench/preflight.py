@@ -1,0 +1,36 @@
+"""What is wrong with a run by its options alone: answered at once, before PyTorch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ssl_bench import conditions, loggers
+from ssl_bench.data.sizes import TRAIN
+from ssl_bench.errors import UserError
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """UserError, in one sentence, if no run of ``config`` could begin, whatever the machine and the images are."""
+    trainer, dataset = config["trainer"], config["dataset"]
+    conditions.require_root(dataset["name"], dataset.get("root"))
+    conditions.require_equal_shares(config["batch_size"], trainer["devices"] * trainer["nodes"])
+    # Validation images may leave less, which is known once labels are.
+    images = [number for number in (TRAIN.get(dataset["name"]), config["subset"]) if number is not None]
+    if images:
+        conditions.require_a_batch(config["batch_size"], min(images))
+    _check_limits(config, TRAIN.get(dataset["name"]))
+    conditions.require_sizes(config["augment"]["groups"], dataset["size"])
+    conditions.require_protocols(config["evaluation"])
+    conditions.require_precision(trainer["precision"], trainer["accelerator"])
+    loggers.check_installed(config["logger"]["name"])
+
+
+def _check_limits(config: Mapping[str, Any], images: int | None) -> None:
+    """UserError if more images are asked for than the training split has."""
+    for key in ("subset", "labels"):
+        if images is not None and config[key] is not None and config[key] > images:
+            raise UserError(
+                f"{key}={config[key]} is more than the {images:,} training images of {config['dataset']['name']}: "
+                "choose fewer, or null for all."
+            )

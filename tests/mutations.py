@@ -1471,7 +1471,7 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "results/weights.py",
+        "results/checkpoints.py",
         "results/test_weights.py",
         (
             "weights: pickles may run code",
@@ -1479,6 +1479,10 @@ MUTATIONS = [
             'map_location="cpu", weights_only=False',
             "a_pickle_that_would_run_code_is_refused_and_runs_nothing",
         ),
+    ),
+    *_of(
+        "results/keys.py",
+        "results/test_weights.py",
         (
             "weights: what a file lacks stays random",
             "missing.append(name)",
@@ -1496,6 +1500,16 @@ MUTATIONS = [
             "inside and not head and",
             "inside and",
             "every_name_is_accounted_for_once",
+        ),
+    ),
+    *_of(
+        "results/weights.py",
+        "results/test_weights.py",
+        (
+            "weights: of two stems the first",
+            'if stem is None and network["stem"] == "cifar":',
+            "if False:",
+            "a_stem_that_shapes_do_not_tell_is_asked_for",
         ),
         (
             "weights: of two networks the first",

@@ -148,11 +148,12 @@ def test_a_gray_network_takes_gray_pictures_only(tmp_path: Path, capsys: pytest.
 
 def test_foreign_weights_need_a_size(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(build_backbone("resnet18", stem="cifar", width=4, channels=3)[0].state_dict(), "w.pth")
-    assert embedded("w.pth", pictures) == 2
+    assert embedded("w.pth", pictures, "size=24") == 2
+    assert "w.pth does not tell its stem" in capsys.readouterr().err
+    assert embedded("w.pth", pictures, "stem=cifar") == 2
     assert "w.pth does not say for images of which size it is: set size" in capsys.readouterr().err
-    assert embedded("w.pth", pictures, "size=24", "crop=0.75") == 0
-    assert "the cifar stem" in (said := capsys.readouterr().out)
-    assert "at 24 pixels" in said
+    assert embedded("w.pth", pictures, "stem=cifar", "size=24", "crop=0.75") == 0
+    assert "at 24 pixels" in (said := capsys.readouterr().out)
     assert "ImageNet's" in said
 
 

@@ -61,13 +61,22 @@ def test_a_runs_encoder_gets_the_figures_of_its_record(tmp_path: Path) -> None:
     assert again["data_digest"] == record["data_digest"]
     assert again["notes"]["encoder"] == record["notes"]["teacher"]
     assert again["encoder"]["run"] == record["fingerprint"]
+    # its checkpoint is scored as its encoder: network, size and normalisation are those of the run
+    checkpoint = tmp_path / record["fingerprint"] / "checkpoints" / "last.ckpt"
+    options = [*SMALL[:3], "seed=3", f"runs_dir={tmp_path}", "statistics=auto", "prefix=state_dict.student.backbone"]
+    third = evaluated(checkpoint, *options)
+    assert third["results"] == {**again["results"], "encoder": record["results"]["student"]}
+    assert third["encoder"]["clean"] == again["encoder"]["clean"]
+    assert third["encoder"]["statistics"] == "its run's"
+    with pytest.raises(UserError, match="says itself what network it holds: leave stem out"):
+        evaluated(checkpoint, *options, "backbone.stem=cifar")
 
 
 def test_the_record_tells_file_network_keys_and_assumptions_but_no_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = foreign(tmp_path / "w.pth")
-    record = evaluated(path, *SMALL, f"runs_dir={tmp_path / 'runs'}")
+    record = evaluated(path, *SMALL, f"runs_dir={tmp_path / 'runs'}", "backbone.stem=cifar")
     (file,) = (tmp_path / "runs").iterdir()
     assert file.name == f"evaluation-{record['fingerprint']}.json"
     assert json.loads(file.read_text()) == json.loads(json.dumps(record))
@@ -79,7 +88,7 @@ def test_the_record_tells_file_network_keys_and_assumptions_but_no_place(
     assert about["clean"]["mean"] == [0.485, 0.456, 0.406]
     assert record["protocols"] == {"knn1": 1}
     said = capsys.readouterr().out
-    for word in ("120 tensors used", "resnet18, by its layers", "cifar stem", "ImageNet's", "gray channel three times"):
+    for word in ("120 tensors used", "resnet18, by its layers", "ImageNet's", "gray channel three times"):
         assert word in said
     for row in ("encoder", "random weights", "raw pixels", "knn1 v1"):
         assert row in said
@@ -88,7 +97,7 @@ def test_the_record_tells_file_network_keys_and_assumptions_but_no_place(
 def test_gray_images_reach_a_colour_network_as_equal_red_green_and_blue(tmp_path: Path) -> None:
     config = compose(SMALL)
     data = build_data(config)
-    encoder = open_encoder(foreign(tmp_path / "w.pth"), name=None, stem=None, width=None, prefix=None)
+    encoder = open_encoder(foreign(tmp_path / "w.pth"), name=None, stem="cifar", width=None, prefix=None)
     clean, _ = encoder_clean(encoder, size=16, crop=1.0, statistics="auto", dataset=data.dataset)
     evaluator = build_evaluator(config, data, clean)
     found = evaluator.features(encoder.backbone, torch.device("cpu")).test.x[:9]
@@ -103,7 +112,8 @@ def test_statistics_are_the_files_own_unless_one_chooses(tmp_path: Path) -> None
     dataset = build_data(compose(SMALL)).dataset
 
     def statistics(path: Path, word: str) -> tuple[float, str]:
-        encoder = open_encoder(path, name=None, stem=None, width=None, prefix=None)
+        stem = None if path.suffix == ".safetensors" else "cifar"
+        encoder = open_encoder(path, name=None, stem=stem, width=None, prefix=None)
         clean, whose = encoder_clean(encoder, size=16, crop=None, statistics=word, dataset=dataset)
         assert len(clean["mean"]) == len(clean["std"]) == encoder.channels
         return clean["mean"][0], whose
@@ -124,7 +134,8 @@ def test_our_files_size_holds_unless_one_is_said_and_a_foreign_ones_is_the_datas
     runs = f"runs_dir={tmp_path}"
     assert evaluated(own, *SMALL, runs, "dataset.clean_crop=0.5")["encoder"]["clean"] == {**GRAY, "crop": 0.5}
     assert evaluated(own, *SMALL, runs, "dataset.size=12")["encoder"]["clean"]["size"] == 12
-    assert evaluated(other, *SMALL, f"out={tmp_path / 'x.json'}", "dataset.size=12")["encoder"]["clean"]["size"] == 12
+    words = (*SMALL, "backbone.stem=cifar", f"out={tmp_path / 'x.json'}", "dataset.size=12")
+    assert evaluated(other, *words)["encoder"]["clean"]["size"] == 12
     assert json.loads((tmp_path / "x.json").read_text())["dataset"] == "digits"
 
 

@@ -153,6 +153,9 @@ def encoder_clean(
     clean |= {key: value for key, value in (("size", size), ("crop", crop)) if value is not None}
     if "size" not in clean:
         raise UserError(f"{encoder.file} does not say for images of which size it is: set size, as in size=224.")
+    if statistics == "auto" and encoder.dataset in catalog.DATASETS:
+        trained = catalog.DATASETS[encoder.dataset]
+        return {**clean, "mean": list(trained.mean), "std": list(trained.std)}, "its run's"
     if statistics == "auto" and encoder.clean:
         return clean, "its file's"
     if statistics == "auto" and encoder.statistics:

@@ -107,8 +107,9 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     from ssl_bench.evaluation.evaluator import reasons
     from ssl_bench.files import require_writable
     from ssl_bench.report.tables import accuracy_table
+    from ssl_bench.results.keys import listed
     from ssl_bench.results.record import write_record
-    from ssl_bench.results.weights import listed, open_encoder, sha256
+    from ssl_bench.results.weights import open_encoder, sha256
     from ssl_bench.run import random_scores
 
     started = time.perf_counter()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -16,8 +19,10 @@ from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import build_backbone
+from ssl_bench.results.checkpoints import read_checkpoint
 from ssl_bench.results.encoder import save_encoder
-from ssl_bench.results.weights import Opened, compare, listed, open_encoder, prefixes, read_tensors
+from ssl_bench.results.keys import compare, listed, prefixes
+from ssl_bench.results.weights import Opened, open_encoder
 
 CLEAN = {"size": 16, "crop": 1.0, "mean": [0.3], "std": [0.4]}
 
@@ -97,7 +102,7 @@ def test_wrappers_and_prefixes_are_seen_through(tmp_path: Path, wrapper: str | N
     network = small()
     tree = {**below(prefix, network), "projector.0.weight": torch.ones(3, 3)}
     path = saved(tmp_path / "w.ckpt", {wrapper: tree, "epoch": 3, "optimizer": [{"lr": 0.1}]} if wrapper else tree)
-    found = opened(path)
+    found = opened(path, stem="cifar")
     before = f"{wrapper}." if wrapper else ""
     assert found.keys.prefix == before + prefix
     assert found.keys.left_over == (f"{before}projector.0.weight",)
@@ -105,12 +110,19 @@ def test_wrappers_and_prefixes_are_seen_through(tmp_path: Path, wrapper: str | N
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
-@pytest.mark.parametrize(("stem", "channels"), [("cifar", 1), ("imagenet", 3)])
-def test_a_resnet_is_known_by_its_layers(tmp_path: Path, name: str, stem: str, channels: int) -> None:
-    found = opened(saved(tmp_path / "r.pth", small(name, stem=stem, channels=channels).state_dict()))
-    assert found.network == {"name": name, "stem": stem, "width": 4, "channels": channels}
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_resnet_is_known_by_its_layers(tmp_path: Path, name: str, channels: int) -> None:
+    found = opened(saved(tmp_path / "r.pth", small(name, stem="imagenet", channels=channels).state_dict()))
+    assert found.network == {"name": name, "stem": "imagenet", "width": 4, "channels": channels}
     assert name in found.assumed[0]
-    assert stem in found.assumed[1]
+    assert "imagenet" in found.assumed[1]
+
+
+def test_a_stem_that_shapes_do_not_tell_is_asked_for(tmp_path: Path) -> None:
+    path = saved(tmp_path / "r.pth", small(stem="small").state_dict())
+    with pytest.raises(UserError, match=r"set backbone\.stem= \(of embed: stem=\) to cifar .* to small if"):
+        opened(path)
+    assert opened(path, stem="small").network["stem"] == "small"
 
 
 def test_what_is_said_of_a_resnet_is_not_assumed(tmp_path: Path) -> None:
@@ -125,7 +137,7 @@ def test_two_networks_in_a_file_must_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"2 networks alike, below state_dict.encoder_q., state_dict.encoder_k."):
         opened(path)
     assert opened(path, prefix="state_dict.encoder_k").network["stem"] == "imagenet"
-    assert opened(path, prefix="state_dict.encoder_q.").network["stem"] == "cifar"
+    assert opened(path, prefix="state_dict.encoder_q.", stem="cifar").network["stem"] == "cifar"
 
 
 @pytest.mark.parametrize("said", [None, "resnet18"])
@@ -138,7 +150,7 @@ def test_missing_keys_are_named(tmp_path: Path, said: str | None) -> None:
 
 def test_files_without_batch_counters_fit(tmp_path: Path) -> None:
     state = {key: value for key, value in small().state_dict().items() if "num_batches" not in key}
-    assert opened(saved(tmp_path / "r.pth", state)).keys.fits
+    assert opened(saved(tmp_path / "r.pth", state), stem="cifar").keys.fits
 
 
 def test_shapes_and_types_that_differ_are_named(tmp_path: Path) -> None:
@@ -176,6 +188,74 @@ def test_our_own_file_says_what_it_is_and_bears_no_contradiction(tmp_path: Path)
         opened(path, "resnet18", stem="cifar")
 
 
+# -- as people save them --------------------------------------------------------------------------
+
+
+def fills(path: Path, network: nn.Module) -> Opened:
+    found = opened(path, stem="cifar")
+    assert all(map(torch.equal, found.backbone.state_dict().values(), network.state_dict().values()))
+    return found
+
+
+@pytest.mark.parametrize("numbers", [(4, 5, 6, 7), (2, 3, 4, 5)], ids=["torchvision", "lightly"])
+@pytest.mark.parametrize("before", ["state_dict.backbone.", ""])
+def test_numbered_layers_of_a_sequential_get_their_names_back(
+    tmp_path: Path, numbers: tuple[int, ...], before: str
+) -> None:
+    network = small()
+    names = {"conv1": 0, "bn1": 1} | {f"layer{stage}": number for stage, number in enumerate(numbers, 1)}
+    state = {}
+    for name, value in network.state_dict().items():
+        first, _, rest = name.partition(".")
+        state[f"{before}{names[first]}.{rest}"] = value
+    state["projection_head.layers.0.weight"] = torch.ones(3, 3)
+    found = fills(saved(tmp_path / "s.ckpt", state), network)
+    assert set(found.keys.used) == {*state} - {"projection_head.layers.0.weight"}  # as the file has them
+    assert "numbered" in found.assumed[-1]
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_what_wrappers_put_into_names_is_seen_through(tmp_path: Path, wrapper: str) -> None:
+    network = small()
+    state = {name.replace("layer2.", f"layer2.{wrapper}."): value for name, value in network.state_dict().items()}
+    state = {f"module.{wrapper}.{name}": value for name, value in state.items()}
+    found = fills(saved(tmp_path / "c.pth", state), network)
+    assert (set(found.keys.used), found.keys.left_over) == ({*state}, ())
+
+
+def test_plain_values_beside_weights_are_not_read_and_disturb_nothing(tmp_path: Path) -> None:
+    network = small()
+    for number, extra in enumerate(
+        [
+            {"accuracy": np.float64(0.5), "epoch": np.int64(3), "losses": np.arange(3.0)},
+            {"args": argparse.Namespace(lr=0.1), "out": Path("somewhere")},
+            {"best": np.float32(1), "words": np.array(["a", "b"]), "state": np.random.RandomState(0).get_state()},
+        ]
+    ):
+        for zipped in (True, False):
+            path = tmp_path / f"{number}{zipped}.pth"
+            torch.save({"state_dict": network.state_dict(), **extra}, path, _use_new_zipfile_serialization=zipped)
+            fills(path, network)
+
+
+def test_tensors_without_plain_numbers_are_refused(tmp_path: Path) -> None:
+    for value, why in ((torch.ones(4).to_sparse(), "sparse"), (torch.ones(4, device="meta"), "a meta tensor")):
+        state = {**small().state_dict(), "bn1.weight": value}
+        with pytest.raises(UserError, match=rf"does not fit .* bn1.weight is .*{why}"):
+            opened(saved(tmp_path / "w.pth", state))
+
+
+def test_a_program_of_torchscript_is_called_so(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "scripted.pt")
+    with pytest.raises(UserError, match="is a TorchScript program and no file of weights"):
+        opened(tmp_path / "scripted.pt")
+
+
+# -- nothing is run -------------------------------------------------------------------------------
+
+
 class Attack:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch hacked",)
@@ -193,7 +273,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(
         with pytest.raises(
             UserError, match=rf"{name}.pth is (not read, for beside weights it holds \w+.system|damaged)"
         ):
-            read_tensors(tmp_path / f"{name}.pth")
+            read_checkpoint(tmp_path / f"{name}.pth")
     assert not (tmp_path / "hacked").exists()
 
 

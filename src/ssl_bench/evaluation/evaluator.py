@@ -51,20 +51,21 @@ class Evaluator:
         """What ``backbone`` makes of all images, in float32 so that a saved encoder gives the very same."""
         clean = self.clean.to(device)
         return self._splits(
-            lambda loader: extract(backbone, clean, loader, device=device, autocast=None, channels_last=True)  # type: ignore[arg-type]
+            lambda loader: extract(backbone, clean, loader, device=device, autocast=None, channels_last=True),  # type: ignore[arg-type]
+            device,
         )
 
     def pixels(self) -> Splits:
         """Raw pixels in place of features."""
-        return self._splits(pixels)  # type: ignore[arg-type]
+        return self._splits(pixels, torch.device("cpu"))  # type: ignore[arg-type]
 
     def score(self, splits: Splits, names: Iterable[str], on: On) -> Scores:
         """Protocols by name on the ``validation`` or ``test`` images."""
         return {name: self.protocols[name].evaluate(splits, on, self.memory) for name in names}
 
-    def _splits(self, embed_some: Callable[[Loader], Features]) -> Splits:
+    def _splits(self, embed_some: Callable[[Loader], Features], device: torch.device) -> Splits:
         def embed(loader: Loader) -> Features:
-            return embed_some(loader) if len(loader.index) else _nothing()
+            return embed_some(loader) if len(loader.index) else _nothing(device)
 
         bank = embed(self.loaders["bank"]())
         return Splits(
@@ -76,16 +77,17 @@ class Evaluator:
         )
 
 
-def _nothing() -> Features:
+def _nothing(device: torch.device) -> Features:
     """Where no image has a label there is nothing to evaluate, and the protocols say so."""
-    none = torch.empty(0, dtype=torch.int64)
-    return Features(torch.empty(0, 0), none, none)
+    none = torch.empty(0, dtype=torch.int64, device=device)
+    return Features(torch.empty(0, 0, device=device), none, none)
 
 
 def _part(loader: Loader, bank: Features, embed: Callable[[Loader], Features]) -> Features:
     """The loader's images, taken from the bank where it holds them all: both come from the train split."""
-    if torch.isin(loader.index, bank.index).all():
-        return bank.rows(torch.searchsorted(bank.index, loader.index))
+    index = loader.index.to(bank.index.device)
+    if torch.isin(index, bank.index).all():
+        return bank.rows(torch.searchsorted(bank.index, index))
     return embed(loader)
 
 

@@ -721,8 +721,8 @@ MUTATIONS = [
         "data/test_loader.py",
         (
             "loader: ranks take every R-th row",
-            "rows = rows[first:end]",
-            "rows = rows[self.rank :: self.world]",
+            "rows.append(whole[first:end])",
+            "rows.append(whole[self.rank :: self.world])",
             "ranks_together_see_what_one_rank_sees",
         ),
         (
@@ -1006,12 +1006,28 @@ MUTATIONS = [
         ),
     ),
     *_of(
+        "data/delivery.py",
+        "data/test_delivery.py",
+        (
+            "delivery: a buffer is filled before its copy has ended",
+            "            self.sent.wait()",
+            "            pass",
+            "batches_are_those_of_the_hosts_memory_pass_after_pass",
+        ),
+        (
+            "delivery: images take all of the device's memory",
+            "size <= SHARE * free",
+            "size <= free",
+            "images_live_where_there_is_room",
+        ),
+    ),
+    *_of(
         "data/loader.py",
         "data/test_packed.py",
         (
             "loader: sizes of other rows",
-            "sizes.index_select(0, rows)",
-            "sizes[: len(rows)]",
+            "sizes.index_select(0, chosen)",
+            "sizes[: len(chosen)]",
             "any_number_of_ranks_sees_the_same_in_memory_and_packed",
         ),
     ),

@@ -156,6 +156,8 @@ def test_clbos_proximal_weight_is_half_the_drift_of_its_schedule() -> None:
         ("trainer.clip=null", None),
         ("trainer.clip=2", 2.0),
         ("trainer.progress=False", False),
+        ("dataset.resident=true", "true"),
+        ("dataset.resident=auto", "auto"),
         ("subset=100", 100),
         ("evaluation.curves=[knn1]", ["knn1"]),
         ("evaluation.linear.learning_rates=[1,.5]", [1.0, 0.5]),

@@ -48,6 +48,7 @@ def build_data(config: Config) -> DataModule:
         labels=config["labels"],
         hold_out_validation=config["scale"]["hold_out_validation"],
         window=Window(order["window"], order["strides"]) if order["name"] == "window" else None,
+        resident=config["dataset"]["resident"],
     )
 
 

@@ -164,6 +164,7 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     device = torch.device("cuda" if resolve_accelerator(config) == "gpu" else "cpu")
     names = config["evaluation"]["protocols"]
     evaluator = build_evaluator(config, data, clean)
+    data.place_on(device)
     tell("evaluating")
     untrained = random_network(network, config["seed"])
     scores = {

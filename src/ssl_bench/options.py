@@ -82,6 +82,8 @@ class Option:
         """``value`` as this option's type; UserError in one sentence if it is not allowed."""
         if value is None and self.optional:
             return None
+        if isinstance(value, bool) and typed(value) in self.words:  # beside other words
+            value = typed(value)
         several = isinstance(self.default, list)
         items = value if several and isinstance(value, list) else [value]
         wrong = [item for item in items if not self._permits(item)]

@@ -236,6 +236,9 @@ def _run(
     )
     if several:
         without_signal_handlers(trainer)
+    no_room = data.place_on(trainer.strategy.root_device)
+    if no_room:
+        tell(no_room)
     torch.manual_seed(config["seed"])  # for the dropout of some backbones; a resumed run restores its own state
     trainer.fit(method, datamodule=data, ckpt_path=None if resumed is None else folder.checkpoint)
 

@@ -26,6 +26,7 @@ def digits(**changes: Any) -> DataModule:
         "labels": None,
         "hold_out_validation": True,
         "window": None,
+        "resident": "auto",
     }
     return DataModule(**{**values, **changes})
 
@@ -139,6 +140,18 @@ def test_lightning_moves_a_batch_as_it_is() -> None:
     moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
     assert {moved.images.device.type, moved.labels.device.type, moved.index.device.type} == {"meta"}
     assert moved.place == batch.place
+
+
+@pytest.mark.parametrize("resident", ["auto", "false"])
+def test_all_loaders_deliver_on_the_device_that_the_images_were_placed_on(resident: str) -> None:
+    data = digits(resident=resident)
+    digest = data.digest
+    assert data.place_on(torch.device("meta")) is None
+    for loader in (data.train_dataloader(), data.bank(), data.probe(), data.validation(), data.test()):
+        batch = next(iter(loader))
+        assert {batch.images.device.type, batch.labels.device.type, batch.index.device.type} == {"meta"}
+        assert loader.index.device.type == "cpu"
+    assert data.digest == digest
 
 
 def test_limits_that_cannot_be_met_are_refused_when_the_data_is_known() -> None:

@@ -164,6 +164,7 @@ def module(root: Path, data_dir: Path) -> DataModule:
         labels=None,
         hold_out_validation=True,
         window=None,
+        resident="auto",
     )
 
 

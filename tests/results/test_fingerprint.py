@@ -30,6 +30,7 @@ def name(*words: str, digest: str = "d", precision: str = "32-true") -> str:
         "trainer.checkpoint_seconds=5",
         "trainer.progress=false",
         "trainer.threads=1",
+        "dataset.resident=false",
         "evaluation.memory=1048576",
         "epochs=40",
         "scale.batch_size=64",

@@ -7,10 +7,12 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
+from ssl_bench.data.delivery import Delivery, deliveries
 from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
 from ssl_bench.data.orders import Window, permutation, sequential
@@ -31,6 +33,7 @@ class DataModule(pl.LightningDataModule):
         hold_out_validation: keep the validation images out of pretraining and bank. The probe's training images
             never hold them, since it chooses on them.
         window: slides over the images of pretraining. None: an epoch is a permutation of them.
+        resident: let images live on an accelerator: ``true``, ``false``, or ``auto``, where there is room enough.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class DataModule(pl.LightningDataModule):
         labels: int | None,
         hold_out_validation: bool,
         window: Window | None,
+        resident: str,
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -56,6 +60,8 @@ class DataModule(pl.LightningDataModule):
         self.labels = labels
         self.hold_out_validation = hold_out_validation
         self.window = window
+        self.resident = resident
+        self._deliveries: dict[str, Delivery] = {}
         self._pretraining: BatchLoader | None = None
         self._position: dict[str, int] | None = None
 
@@ -94,6 +100,14 @@ class DataModule(pl.LightningDataModule):
         """Read the images and divide them; the second time, nothing is left to do."""
         _ = self.parts
 
+    def place_on(self, device: torch.device) -> str | None:
+        """Let all loaders from now on deliver their batches on ``device``, where images live if they fit.
+
+        Returns a sentence if they were to and do not.
+        """
+        self._deliveries, note = deliveries(self.splits, device, self.resident)
+        return note
+
     def train_dataloader(self) -> BatchLoader:
         """Pretraining: shuffled anew every epoch, or under a sliding window; full batches only."""
         index = self.parts.pretraining
@@ -112,6 +126,7 @@ class DataModule(pl.LightningDataModule):
             world=self._world,
             seed=self.seed,
             drop_last=True,
+            delivery=self._deliveries.get("train"),
         )
         if self._position:
             loader.load_state_dict(self._position)
@@ -155,6 +170,7 @@ class DataModule(pl.LightningDataModule):
             world=1 if whole else self._world,
             seed=self.seed,
             drop_last=False,
+            delivery=self._deliveries.get(split),
         )
 
     @property

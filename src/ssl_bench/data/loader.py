@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_bench.batch import Batch, Place
 from ssl_bench.conditions import require_a_batch, require_equal_shares
+from ssl_bench.data.delivery import Delivery, OnHost
 from ssl_bench.data.images import Images
 
 
@@ -21,9 +22,9 @@ class BatchLoader:
     so that the ranks together see exactly what one rank alone would. There are no worker processes: gathering
     u8 images from memory, or from a mapped file, takes far less time than a training step.
 
-    The loader knows its position, and moves it when it hands out a batch: a state saved after batch b goes on
-    with batch b + 1, and one saved after the last batch with the next epoch. A pass that is broken off is over,
-    the next one starts a new epoch; only a loaded state is gone on with in the middle.
+    The loader knows its position, and moves it when it hands out a batch, however far ahead the delivery is: a state
+    saved after batch b goes on with batch b + 1, and one saved after the last batch with the next epoch. A pass that
+    is broken off is over, the next one starts a new epoch; only a loaded state is gone on with in the middle.
 
     Args:
         images: the split to take from.
@@ -35,6 +36,7 @@ class BatchLoader:
         seed: the run's; it marks the place of each batch.
         drop_last: leave out the images that do not fill a batch, as training must. Otherwise the last batch is
             smaller, and its rows fall to the ranks as evenly as they can (to some perhaps none).
+        delivery: how the images reach the device that trains. None: batches stay on the CPU.
 
     Raises:
         UserError: with ``drop_last``, the ranks would get batches of different size, or nobody a batch.
@@ -51,6 +53,7 @@ class BatchLoader:
         world: int,
         seed: int,
         drop_last: bool,
+        delivery: Delivery | None = None,
     ) -> None:
         if drop_last:
             require_equal_shares(batch_size, world)
@@ -63,6 +66,7 @@ class BatchLoader:
         self.world = world
         self.seed = seed
         self.drop_last = drop_last
+        self.delivery = delivery or OnHost(images)
         self.epoch = 0  # of the next batch
         self.step = 0
         self._underway = False  # batches of this epoch have been handed out, and there are more
@@ -76,31 +80,29 @@ class BatchLoader:
         if self._underway:
             self.set_epoch(self.epoch + 1)
         epoch, last = self.epoch, len(self) - 1
-        positions = self.index[self.order(epoch)]
-        for step in range(self.step, len(self)):
-            batch = self._batch(positions, epoch, step)
+        for step, batch in enumerate(self._batches(epoch, range(self.step, len(self))), start=self.step):
             self.epoch, self.step = (epoch, step + 1) if step < last else (epoch + 1, 0)
             self._underway = step < last
             yield batch
 
     def at(self, epoch: int, step: int) -> Batch:
         """The batch of ``step`` in ``epoch``; the loader's position stays where it is."""
-        return self._batch(self.index[self.order(epoch)], epoch, step)
+        (batch,) = self._batches(epoch, range(step, step + 1))
+        return batch
 
-    def _batch(self, positions: Tensor, epoch: int, step: int) -> Batch:
-        rows = positions[step * self.batch_size : (step + 1) * self.batch_size]
-        size = len(rows)
-        first, end = self.rank * size // self.world, (self.rank + 1) * size // self.world
-        rows = rows[first:end]
+    def _batches(self, epoch: int, steps: range) -> Iterator[Batch]:
+        """This rank's share of the batches of ``steps``, whatever the loader's position."""
+        positions = self.index[self.order(epoch)]
+        rows, places = [], []
+        for step in steps:
+            whole = positions[step * self.batch_size : (step + 1) * self.batch_size]
+            first, end = (rank * len(whole) // self.world for rank in (self.rank, self.rank + 1))
+            rows.append(whole[first:end])
+            places.append(Place(seed=self.seed, epoch=epoch, step=step, first=first, size=len(whole)))
         sizes = self.images.sizes
-        return Batch(
-            # index_select, because indexing with a tensor takes three to ten times as long
-            images=self.images.images.index_select(0, rows),
-            labels=self.images.labels.index_select(0, rows),
-            index=rows,
-            place=Place(seed=self.seed, epoch=epoch, step=step, first=first, size=size),
-            sizes=None if sizes is None else sizes.index_select(0, rows),
-        )
+        for chosen, place, tensors in zip(rows, places, self.delivery.batches(rows), strict=True):
+            images, labels, index = tensors
+            yield Batch(images, labels, index, place, None if sizes is None else sizes.index_select(0, chosen))
 
     def state_dict(self) -> dict[str, int]:
         """The position of the next batch; the same on every rank."""

@@ -128,6 +128,7 @@ def pixels(loader: Iterable[Batch]) -> Features:
     """
     share = _Share(torch.device("cpu"))
     for batch in loader:
+        batch = batch.to("cpu")
         images = batch.images
         if batch.sizes is not None and len(batch) and max(images.shape[-2:]) > THUMBNAIL:
             images = F.interpolate(images.float(), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)

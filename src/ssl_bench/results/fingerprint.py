@@ -19,6 +19,7 @@ FREE = (
     "rerun",
     "evaluation.memory",
     "dataset.memory",
+    "dataset.resident",
     "dataset.root",  # what lies there is part of the data's digest
     "dataset.test_root",
     "augment.chunk",

@@ -1,0 +1,194 @@
+"""Whichever way images reach a device, batches are those of the host's memory."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssl_bench.data import delivery
+from ssl_bench.data.delivery import Brought, Copier, Delivery, OnDevice, OnHost, Sent, deliveries
+from ssl_bench.data.images import Images
+from ssl_bench.data.loader import BatchLoader
+from ssl_bench.data.orders import permutation
+
+GENERATOR = torch.Generator().manual_seed(0)
+SPLIT = Images(torch.randint(0, 256, (50, 3, 4, 4), generator=GENERATOR, dtype=torch.uint8), torch.arange(50) % 7)
+ROWS = [torch.randperm(50, generator=GENERATOR)[:size] for size in (8, 8, 8, 8, 8, 8, 5)]
+CPU = torch.device("cpu")
+
+
+class LateSent(Sent):
+    """Its copy starts as late as it may: when the batch is needed, or the host's memory is to be written again."""
+
+    def __init__(self, host: Tensor) -> None:
+        self.host = host
+        self.copied: Tensor | None = None
+        self.lock = threading.Lock()  # two threads may ask
+
+    def arrived(self) -> Tensor:
+        self.wait()
+        assert self.copied is not None
+        return self.copied
+
+    def wait(self) -> None:
+        with self.lock:
+            if self.copied is None:
+                self.copied = self.host.clone()
+
+
+class LateCopier(Copier):
+    def send(self, host: Tensor) -> Sent:
+        return LateSent(host)
+
+
+def brought(copier: type[Copier] = LateCopier) -> Brought:
+    return Brought(SPLIT, CPU, copier(CPU))
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    for mine, theirs in zip(found, expected, strict=True):
+        assert all(map(torch.equal, mine, theirs))
+
+
+@pytest.mark.parametrize("way", [brought, partial(brought, Copier), partial(OnDevice, SPLIT, CPU)])
+def test_batches_are_those_of_the_hosts_memory_pass_after_pass(way: Any) -> None:
+    made: Delivery = way()
+    for rows in (ROWS, ROWS[:1], [], ROWS[::-1], [torch.arange(20), *ROWS]):  # the last needs larger buffers
+        batches = list(made.batches(rows))
+        assert_same(batches, OnHost(SPLIT).batches(rows))
+
+
+def test_passes_that_are_broken_off_or_go_on_side_by_side_do_not_disturb_each_other() -> None:
+    made = brought()
+    for taken in range(4):
+        begun = made.batches(ROWS)
+        kept = list(itertools.islice(begun, taken))
+        other = list(zip(made.batches(ROWS[::-1]), made.batches(ROWS), strict=True))
+        assert_same([first for first, _ in other], OnHost(SPLIT).batches(ROWS[::-1]))
+        assert_same([second for _, second in other], OnHost(SPLIT).batches(ROWS))
+        assert_same([*kept, *begun] if taken % 2 else kept, OnHost(SPLIT).batches(ROWS[: None if taken % 2 else taken]))
+
+
+def test_the_next_batch_is_gathered_and_sent_while_one_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    filled: list[tuple[str, list[int]]] = []
+    changed = threading.Condition()
+    fill, sent = delivery.Buffer.fill, []
+
+    def watched(self: Any, images: Tensor, rows: Tensor, most: int) -> Any:
+        result = fill(self, images, rows, most)
+        with changed:
+            filled.append((threading.current_thread().name, rows.tolist()))
+            changed.notify()
+        return result
+
+    monkeypatch.setattr(delivery.Buffer, "fill", watched)
+    made = brought()
+    send = made.copier.send
+    made.copier.send = lambda host: sent.append(len(host)) or send(host)  # type: ignore[method-assign, func-returns-value]
+    passing = made.batches(ROWS)
+    for step in range(3):
+        next(passing)
+        with changed:
+            assert changed.wait_for(lambda step=step: len(filled) == step + 3, timeout=60)  # type: ignore[misc]
+        assert len(sent) == step + 2
+    assert [rows for _, rows in filled] == [rows.tolist() for rows in ROWS[:5]]
+    assert all(name.startswith("gather") for name, _ in filled)
+
+
+def test_what_goes_wrong_while_gathering_is_raised_where_the_batch_is_asked_for() -> None:
+    passing = brought().batches([ROWS[0], torch.tensor([99])])
+    with pytest.raises(IndexError):
+        list(passing)
+
+
+@pytest.mark.parametrize("consumed", [0, 1, 4, 5, 6, 9])
+def test_a_state_saved_after_a_batch_goes_on_with_the_next_however_far_ahead_the_delivery_is(consumed: int) -> None:
+    def loader(way: Delivery) -> BatchLoader:
+        order = partial(permutation, 50, 7)
+        parts = {"batch_size": 10, "rank": 1, "world": 2, "seed": 7, "drop_last": True}
+        return BatchLoader(SPLIT, torch.arange(50), order, **parts, delivery=way)  # type: ignore[arg-type]
+
+    expected = loader(OnHost(SPLIT))
+    expected_batches = [batch for _ in range(3) for batch in expected]
+    interrupted, seen = loader(brought()), 0
+    while seen < consumed:
+        for _ in itertools.islice(interrupted, consumed - seen):
+            seen += 1
+    resumed = loader(brought())
+    resumed.load_state_dict(interrupted.state_dict())
+    rest = [batch for _ in range(3) for batch in resumed][: 15 - consumed]
+    assert len(rest) == 15 - consumed
+    for mine, theirs in zip(rest, expected_batches[consumed:], strict=True):
+        assert mine.place == theirs.place
+        assert torch.equal(mine.images, theirs.images)
+        assert torch.equal(mine.index, theirs.index)
+
+
+def test_a_copy_on_another_stream_is_waited_for_by_the_device_alone_and_its_memory_is_not_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    current = SimpleNamespace(wait_event=lambda event: done.append(f"stream waits for {event.name}"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    tensor: Any = SimpleNamespace(
+        device="cuda:0", record_stream=lambda stream: done.append(f"kept: {stream is current}")
+    )
+    event: Any = SimpleNamespace(name="copy", synchronize=lambda: done.append("host waits"))
+    on_way = delivery._OnStream(tensor, event)
+    assert on_way.arrived() is tensor
+    assert done == ["stream waits for copy", "kept: True"]
+    on_way.wait()
+    assert done[2:] == ["host waits"]
+
+
+# -- where images live ----------------------------------------------------------------------------
+
+META = torch.device("meta")  # stands for an accelerator
+SPLITS = {"train": SPLIT, "test": SPLIT}
+SIZE = 2 * SPLIT.images.numel()
+
+
+@pytest.mark.parametrize(
+    ("resident", "free", "lives"),
+    [
+        ("auto", 3 * SIZE, True),
+        ("auto", 2 * SIZE, False),
+        ("auto", None, True),
+        ("true", SIZE, True),
+        ("false", 100 * SIZE, False),
+    ],
+)
+def test_images_live_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, resident: str, free: int | None, lives: bool
+) -> None:
+    monkeypatch.setattr(delivery, "free_memory", lambda device: free)
+    found, note = deliveries(SPLITS, META, resident)
+    assert {type(way) for way in found.values()} == {OnDevice if lives else Brought}
+    assert (note is None) == (lives or resident == "false")
+    if note:
+        assert "do not fit on meta, where" in note
+        assert "dataset.resident=false" in note
+
+
+def test_images_that_turn_out_not_to_fit_stay_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(delivery, "OnDevice", full)
+    found, note = deliveries(SPLITS, META, "true")
+    assert {type(way) for way in found.values()} == {Brought}
+    assert note is not None
+    assert note.startswith("the images, 5 kB, do not fit on meta:")
+
+
+def test_the_cpu_takes_images_from_its_memory_without_a_copy() -> None:
+    found, note = deliveries(SPLITS, CPU, "true")
+    assert note is None
+    assert all(way.images is SPLIT.images for way in found.values())  # type: ignore[attr-defined]

@@ -1561,8 +1561,8 @@ MUTATIONS = [
         ),
         (
             "embed: pictures as stored, not as shown",
-            "colour(ImageOps.exif_transpose(image))",
-            "colour(image)",
+            "in_colour(upright(image))",
+            "in_colour(image)",
             "pictures_are_seen_as_a_viewer_shows_them",
         ),
         (

@@ -218,12 +218,10 @@ def look(
     turn: Callable[[int], AbstractContextManager[object]],
 ) -> Tensor | str:
     """The network's input ``[C, S, S]`` of a picture at its own size, or why it cannot be read."""
-    from PIL import Image
+    from ssl_bench.data.readers.pictures import fault, opened
 
-    from ssl_bench.data.readers.pictures import FORMATS, fault
-
-    try:
-        with Image.open(path, formats=FORMATS) as image, turn(image.width * image.height):
+    def seen(image: Image) -> Tensor | str:
+        with turn(image.width * image.height):
             picture = native(image)  # [3, H, W]
             short, long = sorted(picture.shape[1:])
             if long * clean.resized**2 > max_pixels * short:
@@ -232,8 +230,11 @@ def look(
                 if bool((picture != picture[:1]).any()):
                     return "it is in colour, but the network takes gray pictures"
                 picture = picture[:1]
-            seen: Tensor = clean(picture[None])[0]
-            return seen
+            view: Tensor = clean(picture[None])[0]
+            return view
+
+    try:
+        return opened(path.read_bytes(), seen)
     # Decoders stumble over damaged files anywhere, with errors of every kind.
     except Exception as error:
         return fault(str(path), error, max_pixels)
@@ -243,11 +244,10 @@ def native(image: Image) -> Tensor:
     """The picture as a viewer shows it, u8 ``[3, H, W]``; raises what PIL raises."""
     import numpy as np
     import torch
-    from PIL import ImageOps
 
-    from ssl_bench.data.readers.pictures import in_colour
+    from ssl_bench.data.readers.pictures import in_colour, upright
 
-    return torch.from_numpy(np.array(in_colour(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(in_colour(upright(image)))).permute(2, 0, 1)
 
 
 if __name__ == "__main__":

@@ -15,25 +15,37 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from io import BytesIO
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from ssl_bench.data.images import HASH_BYTES, hash_of
+from ssl_bench.data.readers.metadata import without_metadata
 from ssl_bench.errors import UserError
 from ssl_bench.machine import in_words
 
+T = TypeVar("T")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 OF_THE_FILE = (errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM)
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 ADVICE = (
     "mend or remove it, leave such pictures out by dataset.on_error=skip, or allow large ones by dataset.max_pixels"
 )
@@ -120,11 +132,12 @@ def large_ones_alone(threads: int) -> Callable[[int], AbstractContextManager[obj
 
 @contextmanager
 def limited(max_pixels: int) -> Iterator[None]:
-    """Let PIL refuse a picture with more pixels before it is decoded."""
+    """Let PIL refuse a picture with more pixels before it is decoded, and keep to itself what it warns of others."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # which name no picture
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
@@ -197,14 +210,14 @@ def squashed(
 
     A picture of so many pixels is decoded within ``turn(pixels)``. Raises what PIL raises, which may be anything.
     """
-    with Image.open(BytesIO(content), formats=FORMATS) as image:
+
+    def shrunk(image: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
         width, height = image.size
         with turn(width * height):
             image.draft(None, (2 * side, 2 * side))  # a JPEG may be decoded smaller, yet twice as large as wanted
-            if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+            if orientation(image) in SIDEWAYS:
                 height, width = width, height
-            ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies what need not be turned
-            colour = _opaque(image)
+            colour = _opaque(upright(image))
             if colour.size != (side, side) and colour.mode == "RGBA":
                 # Channel by channel: a copy of a large picture without its alpha would take as much as the picture.
                 small = [colour.getchannel(band).resize((side, side), Image.Resampling.BILINEAR) for band in "RGB"]
@@ -214,6 +227,51 @@ def squashed(
             colour = colour if colour.mode == "RGB" else colour.convert("RGB")
             colour.load()
             return colour, (height, width)
+
+    return opened(content, shrunk)
+
+
+def opened(content: bytes, make: Callable[[Image.Image], T]) -> T:
+    """What ``make`` gives of the picture in a file's bytes; a second time without metadata where they may be at fault.
+
+    Raises what PIL or ``make`` raises.
+    """
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            return make(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
+        raise
+    except Exception as error:
+        bare = without_metadata(content)
+        if bare == content or getattr(error, "errno", None) is not None:
+            raise
+        try:
+            with Image.open(BytesIO(bare), formats=FORMATS) as image:
+                return make(image)
+        except Exception:
+            raise error from None
+
+
+def orientation(image: Image.Image) -> int:
+    """How the camera was held, 1 to 8 as in EXIF; 1 where that cannot be read. The pixels must be readable."""
+    image.load()  # what is wrong with pixels is not to be lost below; and PNG may tell behind them
+    with suppress(Exception):  # what could be read before something else stopped it is kept
+        image.getexif()
+    with suppress(Exception):
+        value: Any = image.getexif().get(ExifTags.Base.Orientation)
+        held = int(value[0] if isinstance(value, (tuple, bytes)) else value)
+        return held if held in TURNS else 1
+    return 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as a viewer shows it; the one it was is closed if it had to be turned."""
+    turn = TURNS[orientation(image)]
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    image.close()
+    return turned
 
 
 def in_colour(image: Image.Image) -> Image.Image:

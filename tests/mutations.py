@@ -1077,8 +1077,8 @@ MUTATIONS = [
         ),
         (
             "linear: validation is scored after the refit on it",
-            'refit=self.refit and on == "test")',
-            "refit=self.refit)",
+            'if self.refit and on == "test":',
+            "if self.refit:",
             "linear_reports_validation_without_refit_and_test_after_it",
         ),
     ),
@@ -1093,8 +1093,8 @@ MUTATIONS = [
         ),
         (
             "linear: the refit sees train alone",
-            "self._train(train.joined(validation),",
-            "self._train(train,",
+            "everything = train.joined(validation)",
+            "everything = train",
             "refit_trains_on_train_and_validation",
         ),
         (
@@ -1538,16 +1538,49 @@ MUTATIONS = [
         "evaluate.py",
         "test_evaluate.py",
         (
-            "evaluate: random weights of another seed",
-            'random_network(network, config["seed"])',
-            'random_network(network, config["seed"] + 1)',
-            "a_runs_encoder_gets_the_figures_of_its_record",
-        ),
-        (
             "evaluate: the dataset's size in place of the file's",
             'if encoder.clean is None or "dataset.size" in said else None',
             "if True else None",
             "our_files_size_holds_unless_one_is_said_and_a_foreign_ones_is_the_datasets",
+        ),
+    ),
+    *_of(
+        "build.py",
+        "test_run.py",
+        (
+            "baselines: random weights of another seed",
+            'random_network(network, config["seed"])',
+            'random_network(network, config["seed"] + 1)',
+            "the_random_baseline_is_the_network_before_training",
+        ),
+        (
+            "linear: a subset is refitted on all validation images",
+            "refit=not limited",
+            'refit=config["labels"] is None',
+            "validation_labels_are_trained_on_where_no_limit_keeps_labels_away "
+            "the_record_says_what_the_probe_was_trained_on",
+        ),
+    ),
+    *_of(
+        "evaluation/baselines.py",
+        "evaluation/test_baselines.py",
+        (
+            "baselines: test chooses their statistics",
+            'evaluator.score(splits, [name], "validation")',
+            'evaluator.score(splits, [name], "test")',
+            "validation_chooses_the_statistics_of_random_weights_and_test_does_not",
+        ),
+        (
+            "baselines: a last batch of one image",
+            "enumerate(images.tensor_split(count))",
+            "enumerate(images.split(CALIBRATION_BATCH))",
+            "no_number_of_images_keeps_random_weights_from_being_scored",
+        ),
+        (
+            "baselines: a damaged file is believed",
+            'if content["sha256"] != _digest(content["scores"]):',
+            "if False:",
+            "a_damaged_file_is_computed_and_written_again",
         ),
     ),
     *_of(

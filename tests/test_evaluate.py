@@ -77,7 +77,7 @@ def test_the_record_tells_file_network_keys_and_assumptions_but_no_place(
 ) -> None:
     path = foreign(tmp_path / "w.pth")
     record = evaluated(path, *SMALL, f"runs_dir={tmp_path / 'runs'}", "backbone.stem=cifar")
-    (file,) = (tmp_path / "runs").iterdir()
+    (file,) = (tmp_path / "runs").glob("*.json")
     assert file.name == f"evaluation-{record['fingerprint']}.json"
     assert json.loads(file.read_text()) == json.loads(json.dumps(record))
     assert str(tmp_path) not in file.read_text()
@@ -134,7 +134,7 @@ def test_our_files_size_holds_unless_one_is_said_and_a_foreign_ones_is_the_datas
     runs = f"runs_dir={tmp_path}"
     assert evaluated(own, *SMALL, runs, "dataset.clean_crop=0.5")["encoder"]["clean"] == {**GRAY, "crop": 0.5}
     assert evaluated(own, *SMALL, runs, "dataset.size=12")["encoder"]["clean"]["size"] == 12
-    words = (*SMALL, "backbone.stem=cifar", f"out={tmp_path / 'x.json'}", "dataset.size=12")
+    words = (*SMALL, runs, "backbone.stem=cifar", f"out={tmp_path / 'x.json'}", "dataset.size=12")
     assert evaluated(other, *words)["encoder"]["clean"]["size"] == 12
     assert json.loads((tmp_path / "x.json").read_text())["dataset"] == "digits"
 

@@ -16,10 +16,12 @@ import torch
 from filelock import FileLock
 
 from ssl_bench import load_encoder
-from ssl_bench.build import build, random_backbone
+from ssl_bench.build import build, build_data, build_evaluator, clean_arguments
 from ssl_bench.config import compose
 from ssl_bench.errors import UserError
+from ssl_bench.evaluation.baselines import random_scores
 from ssl_bench.evaluation.features import extract
+from ssl_bench.evaluation.protocols import NearestNeighbours
 from ssl_bench.methods.base import Method
 from ssl_bench.report.tables import run_table
 from ssl_bench.results import code
@@ -123,11 +125,73 @@ def test_load_encoder_gives_the_runs_own_features(finished: Finished) -> None:
     assert load_encoder(folder / "encoder.safetensors") is not None
 
 
-def test_the_random_baseline_is_the_network_before_training() -> None:
-    config = compose(WORDS)
+def test_the_random_baseline_is_the_network_before_training(finished: Finished) -> None:
+    config, _, record = finished
     method, data = build(config)
-    baseline = random_backbone(config, data.dataset)
-    assert all(map(torch.equal, method.student.backbone.parameters(), baseline.parameters()))
+    evaluator = build_evaluator(config, data, clean_arguments(config, data.dataset))
+    untrained = random_scores(
+        method.student.backbone, evaluator, data.bank(whole=True), torch.device("cpu"), ["knn1", "linear"]
+    )
+    for name, score in untrained.items():
+        assert score.percent == record["results"]["random"][name]
+
+
+def test_the_record_says_what_the_probe_was_trained_on(finished: Finished) -> None:
+    _, _, record = finished
+    assert record["notes"]["teacher"]["linear"]["trained_on"] == record["images"]["probe"] == 160
+    assert record["notes"]["pixels"]["linear"]["trained_on"] == 160
+    assert record["notes"]["random"]["linear"]["statistics"] in ("untouched", "measured")
+    assert record["baselines"] == {"random": 2, "pixels": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "refit"),
+    [(("subset=null",), True), (("subset=450",), False), (("subset=null", "labels=100"), False)],
+)
+def test_validation_labels_are_trained_on_where_no_limit_keeps_labels_away(words: tuple[str, ...], refit: bool) -> None:
+    config = compose(["scale=smoke", *words])
+    data = build_data(config)
+    evaluator = build_evaluator(config, data, clean_arguments(config, data.dataset))
+    assert evaluator.protocols["linear"].refit is refit  # type: ignore[attr-defined]
+
+
+def test_nothing_is_embedded_or_scored_twice_and_baselines_are_kept_for_other_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[int] = []
+    evaluated: list[tuple[str, str]] = []
+
+    def counting(network: Any, clean: Any, loader: Any, **options: Any) -> Any:
+        embedded.append(len(loader.index))
+        return extract(network, clean, loader, **options)
+
+    evaluate = NearestNeighbours.evaluate
+
+    def scoring(self: NearestNeighbours, splits: Any, on: str, budget: int) -> Any:
+        evaluated.append((self.name, on))
+        return evaluate(self, splits, on, budget)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("ssl_bench.evaluation.evaluator.extract", counting)
+    monkeypatch.setattr(NearestNeighbours, "evaluate", scoring)
+    words = [*WORDS, "epochs=2", "eval_every=2", f"runs_dir={tmp_path}"]
+    records = [run(compose([*words, f"method={method}"])) for method in ("simclr", "byol")]
+    bank, validation, test = (records[0]["images"][part] for part in ("bank", "validation", "test"))
+    monitored, network = [bank, validation], [bank, validation, test]
+    chosen = {notes["statistics"] for notes in records[0]["notes"]["random"].values()}  # the others see no test image
+    untrained = [*monitored, *monitored, *[test] * len(chosen)]
+    simclr, byol = [*monitored, *network], [*monitored, *network, *network]
+    assert sorted(embedded) == sorted([*simclr, *untrained, *byol])
+    once = [("knn1", "validation"), ("knn1", "test"), ("knn200", "test")]
+    baselines = [*once, ("knn1", "validation"), *[("knn200", "validation")] * 2]
+    raw = [("knn1", "test"), ("knn200", "test")]
+    at_epoch_1 = ("knn1", "validation")
+    assert sorted(evaluated) == sorted([at_epoch_1, *once, *baselines, *raw, at_epoch_1, *once, *once])
+    for name in ("random", "pixels"):
+        assert records[1]["results"][name] == records[0]["results"][name]
+        assert records[1]["notes"][name] == records[0]["notes"][name]
+    kept = [np.load(tmp_path / record["fingerprint"] / "predictions.npz") for record in records]
+    for name in ("random/knn1", "random/linear", "pixels/knn200"):
+        assert np.array_equal(kept[0][name], kept[1][name])
 
 
 def test_a_finished_run_is_shown_again_and_not_trained_again(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,15 +19,18 @@ from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.orders import Window, sequential
+from ssl_bench.distributed import world_size
 from ssl_bench.errors import UserError
-from ssl_bench.evaluation.evaluator import Evaluator
+from ssl_bench.evaluation.baselines import VERSIONS, kept, random_scores
+from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import Protocol, protocols
 from ssl_bench.methods.base import Method, Network
 from ssl_bench.nn.backbone import build_backbone, require_size
 from ssl_bench.nn.heads import mlp
 from ssl_bench.optim import Recipe
-from ssl_bench.results.fingerprint import fingerprint
+from ssl_bench.results.code import code_digest
+from ssl_bench.results.fingerprint import NUMERICS, fingerprint
 from ssl_bench.results.weights import Opened
 
 
@@ -83,11 +87,6 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
             **options,
         )
     return method
-
-
-def random_backbone(config: Config, dataset: Dataset) -> nn.Module:
-    """The backbone as it was before training: the first thing the seed draws."""
-    return random_network({**config["backbone"], "channels": dataset.channels}, config["seed"])
 
 
 def random_network(arguments: dict[str, Any], seed: int) -> nn.Module:
@@ -172,13 +171,13 @@ def encoder_clean(
     return {**clean, "mean": [*dataset.mean] * repeated, "std": [*dataset.std] * repeated}, f"those of {dataset.name}"
 
 
-def build_protocols(config: Config) -> list[Protocol]:
-    """All protocols that the table, the curves and the monitor name."""
+def build_protocols(config: Config, *, refit: bool) -> list[Protocol]:
+    """All protocols that the table, the curves and the monitor name; ``refit`` is the linear probe's."""
     chosen = config["evaluation"]
     require_protocols(chosen)
     names = dict.fromkeys([*chosen["protocols"], *chosen["curves"], chosen["monitor"]])
     probe = LinearProbe(**_tuples(chosen["linear"]), seed=0)
-    return protocols(list(names), probe, refit=config["labels"] is None)
+    return protocols(list(names), probe, refit=refit)
 
 
 def fingerprint_of(config: Config, data_digest: str) -> str:
@@ -193,14 +192,62 @@ def fingerprint_of(config: Config, data_digest: str) -> str:
 
 
 def build_evaluator(config: Config, data: DataModule, clean: dict[str, Any]) -> Evaluator:
-    """All protocols on the images of ``data``; ``clean``: arguments of the clean view."""
+    """All protocols on the images of ``data``; ``clean``: arguments of the clean view.
+
+    Where a limit keeps labels from the probe, those of validation images are not trained on either.
+    """
+    labelled = int((data.splits["train"].labels >= 0).sum())
+    limited = len(data.parts.probe) + len(data.parts.validation) < labelled
     return Evaluator(
         clean=CleanView(**clean),
         loaders={"bank": data.bank, "probe": data.probe, "validation": data.validation, "test": data.test},
-        protocols=build_protocols(config),
+        protocols=build_protocols(config, refit=not limited),
         classes=data.dataset.classes,
         memory=config["evaluation"]["memory"],
     )
+
+
+def baseline_scores(
+    config: Config,
+    data: DataModule,
+    evaluator: Evaluator,
+    device: torch.device,
+    *,
+    network: dict[str, Any],
+    clean: dict[str, Any],
+) -> dict[str, Scores]:
+    """Random weights and raw pixels on test images, as ``runs_dir`` keeps them or scored now.
+
+    network: arguments of the backbone; clean: of the clean view.
+    """
+    names = config["evaluation"]["protocols"]
+    common = {
+        "code": code_digest(f"{__name__}.{baseline_scores.__name__}"),
+        "numerics": NUMERICS,
+        "data": data.digest,
+        "protocols": [repr(evaluator.protocols[name]) for name in names],
+        # What digits may depend on, as those of a run do.
+        "batch_size": config["evaluation"]["batch_size"],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "processes": world_size(),
+        "torch": torch.__version__,
+    }
+
+    def score_random() -> Scores:
+        backbone = random_network(network, config["seed"])
+        return random_scores(backbone, evaluator, data.bank(whole=True), device, names)
+
+    def score_pixels() -> Scores:
+        return evaluator.score(evaluator.pixels(), names, "test")
+
+    random = {"baseline": "random", "network": network, "clean": clean, "seed": config["seed"]}
+    folder = Path(config["runs_dir"]) / "baselines"
+    return {
+        "random": kept(folder, {**common, **random, "version": VERSIONS["random"]}, score_random),
+        "pixels": kept(folder, {**common, "baseline": "pixels", "version": VERSIONS["pixels"]}, score_pixels),
+    }
 
 
 def resolve_precision(config: Config) -> str:

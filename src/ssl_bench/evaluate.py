@@ -102,7 +102,7 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     import torch
     from rich.console import Console
 
-    from ssl_bench.build import build_data, build_evaluator, encoder_clean, random_network, resolve_accelerator
+    from ssl_bench.build import baseline_scores, build_data, build_evaluator, encoder_clean, resolve_accelerator
     from ssl_bench.data.remarks import remarks
     from ssl_bench.evaluation.evaluator import reasons
     from ssl_bench.files import require_writable
@@ -110,7 +110,6 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     from ssl_bench.results.keys import listed
     from ssl_bench.results.record import write_record
     from ssl_bench.results.weights import open_encoder, sha256
-    from ssl_bench.run import random_scores
 
     started = time.perf_counter()
     path = Path(settings["out"] or config["runs_dir"])
@@ -166,12 +165,9 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     evaluator = build_evaluator(config, data, clean)
     data.place_on(device)
     tell("evaluating")
-    untrained = random_network(network, config["seed"])
-    scores = {
-        "encoder": evaluator.score(evaluator.features(encoder.backbone.to(device), device), names, "test"),
-        "random": random_scores(untrained, evaluator, data, device, names),
-        "pixels": evaluator.score(evaluator.pixels(), names, "test"),
-    }
+    splits = evaluator.features(encoder.backbone.to(device), device)
+    scores = {"encoder": evaluator.score(splits, names, "test")}
+    scores |= baseline_scores(config, data, evaluator, device, network=network, clean=clean)
     record = describe(config, data, encoder, evaluator, scores, clean=clean, statistics=whose, sha256=content)
     record["test_images_in_train"] = seen.test_images_in_train
     record["contradictory_train_images"] = seen.contradictory_train_images
@@ -198,6 +194,7 @@ def describe(
     sha256: str,
 ) -> dict[str, Any]:
     """What an evaluation leaves behind, under a name that is the same for the same evaluation."""
+    from ssl_bench.evaluation.baselines import VERSIONS
     from ssl_bench.results.fingerprint import NUMERICS
     from ssl_bench.results.record import code_version, environment, without_places
 
@@ -231,6 +228,7 @@ def describe(
         "fingerprint": fingerprint,
         "results": {net: {name: score.percent for name, score in found.items()} for net, found in scores.items()},
         "protocols": identity["protocols"],
+        "baselines": VERSIONS,
         "notes": {
             net: {name: score.notes for name, score in found.items() if score.notes} for net, found in scores.items()
         },

@@ -16,16 +16,15 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from rich.console import Console
-from torch import nn
 
 from ssl_bench import distributed, loggers
 from ssl_bench.build import (
+    baseline_scores,
     build_data,
     build_evaluator,
     build_method,
     clean_arguments,
     fingerprint_of,
-    random_backbone,
     resolve_accelerator,
     resolve_precision,
 )
@@ -42,12 +41,11 @@ from ssl_bench.config import Config
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.remarks import remarks
-from ssl_bench.evaluation.evaluator import Evaluator, Scores, reasons
-from ssl_bench.evaluation.features import cleaned
+from ssl_bench.evaluation import baselines
+from ssl_bench.evaluation.evaluator import Scores, reasons
 from ssl_bench.files import write_text, write_whole
 from ssl_bench.machine import cores
 from ssl_bench.methods.base import Method
-from ssl_bench.nn.backbone import recalibrate
 from ssl_bench.nn.norm import synchronize
 from ssl_bench.ranks import Joined, Replicated, without_signal_handlers
 from ssl_bench.report.figures import tsne_picture
@@ -59,7 +57,6 @@ from ssl_bench.results.history import History
 from ssl_bench.results.record import code_version, environment, peak_memory, without_places, write_record
 from ssl_bench.results.store import RunFolder
 
-CALIBRATION_IMAGES = 2048  # for the BatchNorm statistics of random weights
 PICTURE_IMAGES = 1000
 CODE = code_version()  # as loaded: the checkout may move on while a run is at work
 
@@ -184,6 +181,14 @@ def _run(
     )
     collapse = CollapseMonitor(history, tell)
     recorder = Recorder(history, folder.metrics, timing, logger)
+    accuracy = AccuracyMonitor(
+        evaluator,
+        history,
+        monitor=config["evaluation"]["monitor"],
+        monitor_every=config["monitor_every"],
+        curves=config["evaluation"]["curves"],
+        curves_every=config["eval_every"],
+    )
     monitor = f"validation/{config['evaluation']['monitor']}/{method.evaluated}"
     callbacks: list[pl.Callback] = [
         *watchers,
@@ -192,14 +197,7 @@ def _run(
         code,
         FiniteLoss(),
         collapse,
-        AccuracyMonitor(
-            evaluator,
-            history,
-            monitor=config["evaluation"]["monitor"],
-            monitor_every=config["monitor_every"],
-            curves=config["evaluation"]["curves"],
-            curves_every=config["eval_every"],
-        ),
+        accuracy,
         recorder,
         *([TrainingProgress(console, history, timing, monitor)] if chosen["progress"] and first else []),
         checkpointer,
@@ -244,7 +242,7 @@ def _run(
 
     console.print("evaluating", highlight=False)
     method.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
-    scores = _evaluate(config, dataset, method, evaluator, data, folder, console)
+    scores = _evaluate(config, dataset, method, accuracy, data, folder)
     results = {network: {name: score.percent for name, score in found.items()} for network, found in scores.items()}
     for reason in reasons(scores[method.evaluated]):
         tell(f"not scored: {reason}")
@@ -259,6 +257,7 @@ def _run(
         "evaluated": method.evaluated,
         "results": results,
         "protocols": {name: protocol.version for name, protocol in evaluator.protocols.items()},
+        "baselines": baselines.VERSIONS,
         "notes": {
             net: {name: score.notes for name, score in found.items() if score.notes} for net, found in scores.items()
         },
@@ -296,56 +295,38 @@ def _evaluate(
     config: Config,
     dataset: Dataset,
     method: Method,
-    evaluator: Evaluator,
+    monitor: AccuracyMonitor,
     data: DataModule,
     folder: RunFolder,
-    console: Console,
 ) -> dict[str, Scores]:
     """The final table: trained networks, random weights and raw pixels under the same protocols, on test images."""
-    names = config["evaluation"]["protocols"]
-    device = method.device
+    names, evaluator, device = config["evaluation"]["protocols"], monitor.evaluator, method.device
+    arguments = {**config["backbone"], "channels": dataset.channels}
+    clean = clean_arguments(config, dataset)
     scores: dict[str, Scores] = {}
     for network, backbone in method.networks().items():
-        splits = evaluator.features(backbone, device)
+        # Unless the run was interrupted after its last epoch, the monitor has just embedded all.
+        splits = monitor.last.pop(network, None) or evaluator.features(backbone, device)
         scores[network] = evaluator.score(splits, names, "test")
+        test = splits.test  # on every rank, should it not have been embedded yet
         if network == method.evaluated and distributed.rank() == 0:
             description = {
-                "backbone": {**config["backbone"], "channels": dataset.channels},
-                "clean": clean_arguments(config, dataset),
+                "backbone": arguments,
+                "clean": clean,
                 "network": network,
                 "fingerprint": folder.fingerprint,
             }
             save_encoder(folder.encoder, backbone, description)
             tsne_picture(
                 folder.picture,
-                splits.test.x,
-                splits.test.labels,
+                test.x,
+                test.labels,
                 names=dataset.class_names,
                 title=f"{config['method']['name']} on {dataset.name}: {network} features of test images, t-SNE",
                 seed=0,
                 limit=PICTURE_IMAGES,
             )
-    scores["random"] = random_scores(random_backbone(config, dataset), evaluator, data, device, names)
-    scores["pixels"] = evaluator.score(evaluator.pixels(), names, "test")
-    return scores
-
-
-def random_scores(
-    backbone: nn.Module, evaluator: Evaluator, data: DataModule, device: torch.device, names: list[str]
-) -> Scores:
-    """Random weights per protocol: the better of untouched BatchNorm statistics and ones measured on images."""
-    backbone = backbone.to(device)
-    untouched = evaluator.score(evaluator.features(backbone, device), names, "test")
-    clean = evaluator.clean
-    batches, images = [], 0
-    for batch in data.bank(whole=True):
-        batches.append(cleaned(clean, batch.to(device)))
-        images += len(batch)
-        if images >= CALIBRATION_IMAGES:
-            break
-    recalibrate(backbone, batches)
-    measured = evaluator.score(evaluator.features(backbone, device), names, "test")
-    return {name: max(untouched[name], measured[name], key=lambda score: score.percent or 0.0) for name in names}
+    return scores | baseline_scores(config, data, evaluator, device, network=arguments, clean=clean)
 
 
 def _predictions(scores: dict[str, Scores], data: DataModule) -> dict[str, Any]:

@@ -128,8 +128,8 @@ def test_unlabelled_images_do_not_enter_the_splits() -> None:
 
 def test_label_beyond_the_classes_is_refused() -> None:
     features = pixels(batches([8]))
-    with pytest.raises(ValueError, match="label 2"):
-        Splits(features, features, features, features, classes=2)
+    with pytest.raises(ValueError, match="train has label 2"):
+        _ = Splits(features, features, features, features, classes=2).train
 
 
 COUNTS = {"uneven last batch": 13, "fewer images than ranks": 2, "last batch for one rank": 9}

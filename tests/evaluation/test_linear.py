@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.features import Features
-from ssl_bench.evaluation.linear import LinearProbe
+from ssl_bench.evaluation.linear import FittedProbe, LinearProbe
 
 PROBE = LinearProbe((0.01, 0.1, 1.0), epochs=20, batch_size=64, momentum=0.9, weight_decay=0.0, seed=0)
 
@@ -24,6 +24,10 @@ def digits(seed: int = 0) -> tuple[Features, Features, Features]:
     x, labels = torch.tensor(data.data, dtype=torch.float32)[order], torch.tensor(data.target)[order]
     everything = Features(x, labels, order)
     return tuple(everything.rows(rows) for rows in torch.arange(len(x)).split([1000, 300, 497]))  # type: ignore[return-value]
+
+
+def refitted(probe: LinearProbe, train: Features, validation: Features, classes: int) -> FittedProbe:
+    return probe.refit(probe.fit(train, validation, classes), train, validation, classes)
 
 
 def percent(predictions: torch.Tensor, features: Features) -> float:
@@ -39,7 +43,7 @@ def test_probe_is_as_good_as_logistic_regression_on_digits() -> None:
         reference = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         reference.fit(both.x.numpy(), both.labels.numpy())
         expected = 100 * reference.score(test.x.numpy(), test.labels.numpy())
-        differences.append(percent(probe.fit(train, validation, 10, refit=True).predict(test.x), test) - expected)
+        differences.append(percent(refitted(probe, train, validation, 10).predict(test.x), test) - expected)
     assert abs(sum(differences) / 3) < 1
 
 
@@ -52,7 +56,7 @@ def test_no_number_of_images_makes_the_probe_worse_than_logistic_regression(rema
     probe = replace(PROBE, learning_rates=(0.03, 0.1, 0.3, 1.0), epochs=100, batch_size=256)
     for remainder in remainders:  # of all that the refit sees; the choice sees 60 images fewer
         both = train.rows(torch.arange(256 + remainder))
-        few = probe.fit(both.rows(torch.arange(196 + remainder)), both.rows(torch.arange(-60, 0)), 10, refit=True)
+        few = refitted(probe, both.rows(torch.arange(196 + remainder)), both.rows(torch.arange(-60, 0)), 10)
         reference = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         expected = 100 * reference.fit(both.x.numpy(), both.labels.numpy()).score(test.x.numpy(), test.labels.numpy())
         assert percent(few.predict(test.x), test) > expected - 2.5, remainder
@@ -99,10 +103,8 @@ def test_learning_rates_at_once_equal_torch_sgd_one_by_one() -> None:
 
 def test_learning_rate_is_chosen_on_validation_alone() -> None:
     train, validation, _ = digits()
-    alone = {
-        rate: replace(PROBE, learning_rates=(rate,)).fit(train, validation, 10, refit=False) for rate in (1e-6, 0.1)
-    }
-    fitted = replace(PROBE, learning_rates=(1e-6, 0.1)).fit(train, validation, 10, refit=False)
+    alone = {rate: replace(PROBE, learning_rates=(rate,)).fit(train, validation, 10) for rate in (1e-6, 0.1)}
+    fitted = replace(PROBE, learning_rates=(1e-6, 0.1)).fit(train, validation, 10)
     scores = {rate: percent(one.predict(validation.x), validation) for rate, one in alone.items()}
     assert fitted.learning_rate == max(scores, key=lambda rate: scores[rate]) == 0.1
     assert fitted.validation_percent == scores[0.1]
@@ -111,31 +113,31 @@ def test_learning_rate_is_chosen_on_validation_alone() -> None:
 def test_equal_learning_rates_give_the_first() -> None:
     train, *_ = digits()
     probe = replace(PROBE, learning_rates=(0.2, 0.1), epochs=1)
-    assert probe.fit(train.rows(torch.arange(10)), train.rows(torch.arange(1)), 10, refit=False).learning_rate == 0.2
+    assert probe.fit(train.rows(torch.arange(10)), train.rows(torch.arange(1)), 10).learning_rate == 0.2
 
 
 def test_refit_trains_on_train_and_validation() -> None:
     train, validation, _ = digits()
-    refitted = PROBE.fit(train, validation, 10, refit=True)
+    kept, again = PROBE.fit(train, validation, 10), refitted(PROBE, train, validation, 10)
     both = train.joined(validation)
-    (expected,) = PROBE._train(both, (refitted.learning_rate,), 10)
-    assert torch.equal(refitted.classifier.weight, expected.weight)
-    assert torch.equal(refitted.classifier.mean, both.x.mean(0))
-    kept = PROBE.fit(train, validation, 10, refit=False)
-    assert refitted.validation_percent == kept.validation_percent
-    assert not torch.equal(refitted.classifier.weight, kept.classifier.weight)
+    (expected,) = PROBE._train(both, (kept.learning_rate,), 10)
+    assert torch.equal(again.classifier.weight, expected.weight)
+    assert torch.equal(again.classifier.mean, both.x.mean(0))
+    assert (again.learning_rate, again.validation_percent) == (kept.learning_rate, kept.validation_percent)
+    assert (kept.images, again.images) == (1000, 1300)
+    assert not torch.equal(again.classifier.weight, kept.classifier.weight)
 
 
 def test_same_seed_gives_the_same_bits_whatever_the_global_generator() -> None:
     train, validation, _ = digits()
     torch.manual_seed(1)
-    one = PROBE.fit(train, validation, 10, refit=True)
+    one = refitted(PROBE, train, validation, 10)
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    two = PROBE.fit(train, validation, 10, refit=True)
+    two = refitted(PROBE, train, validation, 10)
     assert torch.equal(one.classifier.weight, two.classifier.weight)
     assert torch.equal(torch.get_rng_state(), state)
-    other = replace(PROBE, seed=1).fit(train, validation, 10, refit=True)
+    other = refitted(replace(PROBE, seed=1), train, validation, 10)
     assert not torch.equal(one.classifier.weight, other.classifier.weight)
 
 
@@ -146,8 +148,8 @@ def test_scale_shift_and_constant_features_do_not_matter() -> None:
         x = features.x * torch.logspace(-4, 4, 64) + 3 * torch.logspace(-4, 4, 64)
         return replace(features, x=torch.cat([x, torch.full((len(x), 1), 1234.567), torch.zeros(len(x), 1)], dim=1))
 
-    plain = PROBE.fit(train, validation, 10, refit=True).predict(test.x)
-    disguised = PROBE.fit(disguise(train), disguise(validation), 10, refit=True).predict(disguise(test).x)
+    plain = refitted(PROBE, train, validation, 10).predict(test.x)
+    disguised = refitted(PROBE, disguise(train), disguise(validation), 10).predict(disguise(test).x)
     assert (plain == disguised).double().mean() > 0.99
 
 
@@ -166,15 +168,15 @@ def test_thousand_classes_and_fewer_images_than_a_batch_are_learned() -> None:
     x = torch.randn(1000, 256, generator=generator)
     features = Features(x, torch.arange(1000), torch.arange(1000))
     probe = replace(PROBE, learning_rates=(10.0,), batch_size=4096, epochs=50)
-    assert probe.fit(features, features, 1000, refit=False).validation_percent > 99
+    assert probe.fit(features, features, 1000).validation_percent > 99
 
 
 def test_training_precision_does_not_reach_the_probe() -> None:
     train, validation, test = digits()
     with torch.autocast("cpu", torch.bfloat16):
-        low = PROBE.fit(train, validation, 10, refit=True)
+        low = refitted(PROBE, train, validation, 10)
         predictions = low.predict(test.x)
-    plain = PROBE.fit(train, validation, 10, refit=True)
+    plain = refitted(PROBE, train, validation, 10)
     assert torch.equal(low.classifier.weight, plain.classifier.weight)
     assert torch.equal(predictions, plain.predict(test.x))
 
@@ -183,10 +185,10 @@ def test_unlabelled_images_are_refused() -> None:
     train, validation, _ = digits()
     unlabelled = replace(train, labels=train.labels - 1)
     with pytest.raises(ValueError, match="train labels"):
-        PROBE.fit(unlabelled, validation, 10, refit=True)
+        refitted(PROBE, unlabelled, validation, 10)
 
 
 def test_empty_validation_is_refused() -> None:
     train, validation, _ = digits()
     with pytest.raises(UserError, match="validation"):
-        PROBE.fit(train, validation.rows(torch.arange(0)), 10, refit=True)
+        refitted(PROBE, train, validation.rows(torch.arange(0)), 10)

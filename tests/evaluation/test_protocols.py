@@ -27,6 +27,11 @@ def digits() -> Splits:
     return Splits(bank=train, train=train, validation=validation, test=test, classes=10)
 
 
+def changed(splits: Splits, **parts: Features) -> Splits:
+    whole = {name: getattr(splits, name) for name in ("bank", "train", "validation", "test")}
+    return Splits(**(whole | parts), classes=splits.classes)
+
+
 def random_features(n: int, classes: int) -> Features:
     x = torch.randn(n, 8, generator=torch.Generator().manual_seed(0))
     return Features(x, torch.arange(n) % classes, torch.arange(n))
@@ -60,14 +65,14 @@ def test_percent_is_that_of_the_predictions_on_the_split(name: str, on: str) -> 
 def test_knn1_on_its_own_bank_is_perfect() -> None:
     splits = digits()
     (protocol,) = protocols(["knn1"], PROBE, refit=True)
-    assert protocol.evaluate(replace(splits, test=splits.bank), "test", BUDGET).percent == 100
+    assert protocol.evaluate(changed(splits, test=splits.bank), "test", BUDGET).percent == 100
 
 
 def test_knn200_uses_a_smaller_bank_whole_and_says_so() -> None:
     splits = digits()
     (protocol,) = protocols(["knn200"], PROBE, refit=True)
     assert protocol.evaluate(splits, "test", BUDGET).notes == {"k": 200, "bank": 1000}
-    small = replace(splits, bank=splits.bank.rows(torch.arange(60)))
+    small = changed(splits, bank=splits.bank.rows(torch.arange(60)))
     score = protocol.evaluate(small, "test", BUDGET)
     assert score.notes == {"k": 60, "bank": 60}
     expected = knn.predict(
@@ -120,7 +125,7 @@ def test_draws_are_the_same_images_for_every_order_of_the_bank_and_every_run() -
 def test_few_labels_is_unavailable_with_a_reason(images: int, classes: int, reason: str) -> None:
     bank, test = random_features(images, classes), random_features(20, classes)
     (protocol,) = protocols(["knn1_100labels"], PROBE, refit=True)
-    score = protocol.evaluate(Splits(bank, bank, test, test, classes), "test", BUDGET)
+    score = protocol.evaluate(Splits(bank, bank, test, test, classes=classes), "test", BUDGET)
     assert score.percent is None
     assert score.predictions is None
     assert reason in str(score.notes["reason"])
@@ -131,7 +136,7 @@ def test_unlabelled_test_split_is_unavailable_not_zero(name: str) -> None:
     splits = digits()
     unlabelled = replace(splits.test, labels=torch.full_like(splits.test.labels, -1))
     (protocol,) = protocols([name], PROBE, refit=True)
-    score = protocol.evaluate(replace(splits, test=unlabelled), "test", BUDGET)
+    score = protocol.evaluate(changed(splits, test=unlabelled), "test", BUDGET)
     assert score.percent is None
     assert score.notes == {"reason": "there are no labelled images in test"}
 
@@ -152,11 +157,29 @@ def test_linear_reports_validation_without_refit_and_test_after_it() -> None:
     splits = digits()
     (protocol,) = protocols(["linear"], PROBE, refit=True)
     on_validation, on_test = (protocol.evaluate(splits, on, BUDGET) for on in ("validation", "test"))
-    kept = PROBE.fit(splits.train, splits.validation, 10, refit=False)
+    kept = PROBE.fit(splits.train, splits.validation, 10)
     assert on_validation.percent == on_validation.notes["validation_percent"] == kept.validation_percent
-    refitted = PROBE.fit(splits.train, splits.validation, 10, refit=True)
+    refitted = PROBE.refit(kept, splits.train, splits.validation, 10)
     assert torch.equal(on_test.predictions, refitted.predict(splits.test.x))
-    assert on_test.notes == {"learning_rate": refitted.learning_rate, "validation_percent": kept.validation_percent}
+    chosen = {"learning_rate": kept.learning_rate, "validation_percent": kept.validation_percent}
+    assert on_validation.notes == {**chosen, "trained_on": 1000}
+    assert on_test.notes == {**chosen, "trained_on": 1300}
+
+
+def test_linear_fits_its_learning_rates_once_for_validation_and_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits: list[int] = []
+    train = LinearProbe._train
+
+    def counting(self: LinearProbe, features: Features, rates: tuple[float, ...], classes: int) -> object:
+        fits.append(len(rates))
+        return train(self, features, rates, classes)
+
+    monkeypatch.setattr(LinearProbe, "_train", counting)
+    splits = digits()
+    (protocol,) = protocols(["linear"], PROBE, refit=True)
+    for on in ("validation", "test"):
+        protocol.evaluate(splits, on, BUDGET)
+    assert fits == [len(PROBE.learning_rates), 1]
 
 
 def test_a_label_budget_keeps_the_probe_that_never_saw_validation_labels() -> None:
@@ -167,8 +190,10 @@ def test_a_label_budget_keeps_the_probe_that_never_saw_validation_labels() -> No
     splits = Splits(bank=train, train=train, validation=contrary, test=train, classes=2)
     (kept,) = protocols(["linear"], PROBE, refit=False)
     (refitted,) = protocols(["linear"], PROBE, refit=True)
-    assert kept.evaluate(splits, "test", 1 << 20).percent == 100
-    assert refitted.evaluate(splits, "test", 1 << 20).percent == 0
+    score = kept.evaluate(splits, "test", 1 << 20)
+    assert (score.percent, score.notes["trained_on"]) == (100, 40)
+    score = refitted.evaluate(splits, "test", 1 << 20)
+    assert (score.percent, score.notes["trained_on"]) == (0, 160)
 
 
 @pytest.mark.parametrize("name", ["knn1", "knn200", "knn1_100labels"])

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
-from ssl_bench.nn.backbone import build_backbone, recalibrate, require_size
+from ssl_bench.nn.backbone import build_backbone, require_size
 from ssl_bench.nn.heads import mlp
 
 
@@ -70,16 +70,6 @@ def test_timm_models_come_by_name() -> None:
 def test_unknown_backbones_are_refused_with_a_hint(name: str, hint: str) -> None:
     with pytest.raises(UserError, match=hint):
         build_backbone(name, stem="cifar", width=64, channels=3)
-
-
-def test_recalibration_gives_the_statistics_of_all_batches() -> None:
-    norm = nn.BatchNorm1d(3)
-    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)) * 3 + 5
-    recalibrate(norm, list(x.split(20)))
-    torch.testing.assert_close(norm.running_mean, x.mean(0))
-    torch.testing.assert_close(norm.running_var, torch.stack([part.var(0) for part in x.split(20)]).mean(0))
-    assert norm.momentum == 0.1
-    assert norm.training
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])

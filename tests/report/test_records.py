@@ -131,6 +131,7 @@ def test_what_was_said_to_all_runs_stands_under_them(tmp_path: Path) -> None:
         ({"precision": "32-true"}, "the precision differs, bf16-mixed in"),
         ({"scale": "cpu"}, "the scale differs, smoke in"),
         ({"protocols": {**dict.fromkeys(PROTOCOLS, 1), "linear": 2}}, "the version of protocol linear differs, 1 in"),
+        ({"baselines": {"random": 2, "pixels": 1}}, "the version of the baseline random weights differs, 1 in"),
         ({"data_digest": "another"}, "the content of digits differs, digest of di in"),
         ({"batch_statistics": "per_device", "processes": 2}, "differs, global in .*; per_device of 2 in"),
     ],

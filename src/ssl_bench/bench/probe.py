@@ -30,7 +30,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
     probe = LinearProbe(**{**linear, "learning_rates": tuple(linear["learning_rates"])}, seed=0)
 
     def ours() -> Tensor:
-        return probe.fit(train, validation, CLASSES, refit=True).predict(test.x)
+        return probe.refit(probe.fit(train, validation, CLASSES), train, validation, CLASSES).predict(test.x)
 
     def baseline() -> Tensor:
         return _logistic_regression(everything, test)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytorch_lightning as pl
 
 from ssl_bench.evaluation.evaluator import Evaluator
+from ssl_bench.evaluation.features import Splits
 from ssl_bench.methods.base import Method
 from ssl_bench.results.history import History
 
@@ -34,6 +35,7 @@ class AccuracyMonitor(pl.Callback):
         self.monitor_every = monitor_every
         self.curves = curves
         self.curves_every = curves_every
+        self.last: dict[str, Splits] = {}  # networks after the last epoch, and what they were scored
 
     def on_train_epoch_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         assert isinstance(method, Method)
@@ -46,6 +48,8 @@ class AccuracyMonitor(pl.Callback):
             if not curves and network != method.evaluated:
                 continue
             splits = self.evaluator.features(backbone, method.device)
+            if last:
+                self.last[network] = splits
             for on in ("validation", "test") if curves else ("validation",):
                 names = self.curves if curves else [self.monitor]
                 if on == "validation" and network == method.evaluated:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Protocol as Interface
 
 import torch
@@ -20,7 +21,7 @@ class Loader(Interface):
 
     index: Tensor
 
-    def __iter__(self) -> Iterable[Batch]: ...
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 class Evaluator:
@@ -48,47 +49,55 @@ class Evaluator:
         self.memory = memory
 
     def features(self, backbone: nn.Module, device: torch.device) -> Splits:
-        """What ``backbone`` makes of all images, in float32 so that a saved encoder gives the very same."""
-        clean = self.clean.to(device)
-        return self._splits(
-            lambda loader: extract(backbone, clean, loader, device=device, autocast=None, channels_last=True),  # type: ignore[arg-type]
-            device,
-        )
+        """What ``backbone`` makes of all images, in float32 so that a saved encoder gives the very same.
+
+        Each part is embedded when it is first read: until then the network must stay as it is.
+        """
+
+        def embed(loader: Loader) -> Features:
+            clean = self.clean.to(device)
+            return extract(backbone, clean, loader, device=device, autocast=None, channels_last=True)
+
+        return self._splits(embed, device)
 
     def pixels(self) -> Splits:
         """Raw pixels in place of features."""
-        return self._splits(pixels, torch.device("cpu"))  # type: ignore[arg-type]
+        return self._splits(pixels, torch.device("cpu"))
 
     def score(self, splits: Splits, names: Iterable[str], on: On) -> Scores:
-        """Protocols by name on the ``validation`` or ``test`` images."""
-        return {name: self.protocols[name].evaluate(splits, on, self.memory) for name in names}
+        """Protocols by name on the ``validation`` or ``test`` images; each is evaluated once for the same splits."""
+        return {name: splits.once((name, on), partial(self._score, splits, name, on)) for name in names}
+
+    def _score(self, splits: Splits, name: str, on: On) -> Score:
+        return self.protocols[name].evaluate(splits, on, self.memory)
 
     def _splits(self, embed_some: Callable[[Loader], Features], device: torch.device) -> Splits:
-        def embed(loader: Loader) -> Features:
+        def embed(name: str) -> Features:
+            loader = self.loaders[name]()
+            # Where no image has a label there is nothing to evaluate, and the protocols say so.
             return embed_some(loader) if len(loader.index) else _nothing(device)
 
-        bank = embed(self.loaders["bank"]())
+        bank = cache(partial(embed, "bank"))
+
+        def part(name: str) -> Features:
+            """Rows of the bank where it holds them all: both come from the train split."""
+            wanted, there = self.loaders[name]().index, self.loaders["bank"]().index
+            if torch.isin(wanted, there).all():
+                return bank().rows(torch.searchsorted(there, wanted))
+            return embed(name)
+
         return Splits(
-            bank=bank,
-            train=_part(self.loaders["probe"](), bank, embed),
-            validation=_part(self.loaders["validation"](), bank, embed),
-            test=embed(self.loaders["test"]()),
+            bank,
+            partial(part, "probe"),
+            partial(part, "validation"),
+            partial(embed, "test"),
             classes=self.classes,
         )
 
 
 def _nothing(device: torch.device) -> Features:
-    """Where no image has a label there is nothing to evaluate, and the protocols say so."""
     none = torch.empty(0, dtype=torch.int64, device=device)
     return Features(torch.empty(0, 0, device=device), none, none)
-
-
-def _part(loader: Loader, bank: Features, embed: Callable[[Loader], Features]) -> Features:
-    """The loader's images, taken from the bank where it holds them all: both come from the train split."""
-    index = loader.index.to(bank.index.device)
-    if torch.isin(index, bank.index).all():
-        return bank.rows(torch.searchsorted(bank.index, index))
-    return embed(loader)
 
 
 def reasons(scores: Scores) -> list[str]:

@@ -5,9 +5,10 @@ Letters: N images, F feature width, C channels, H × W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather_uneven
 from ssl_bench.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,14 @@ class Features:
         return len(self.x)
 
     def rows(self, chosen: Tensor) -> Features:
-        """The rows that ``chosen``, positions or a mask, names."""
+        """The rows that ``chosen``, positions or a mask on any device, names."""
+        chosen = chosen.to(self.x.device)
         return Features(self.x[chosen], self.labels[chosen], self.index[chosen])
 
     def labelled(self) -> Features:
         """Only the images that have a label."""
-        return self.rows(self.labels >= 0)
+        has_label = self.labels >= 0
+        return self if bool(has_label.all()) else self.rows(has_label)
 
     def joined(self, other: Features) -> Features:
         """These rows, then those of ``other``."""
@@ -57,22 +62,54 @@ class Features:
         )
 
 
-@dataclass(frozen=True, slots=True)
+Part = Features | Callable[[], Features]
+
+
 class Splits:
-    """What the protocols read. Images without a label are left out on the way in, so no protocol can count them."""
+    """What the protocols read of one network. A part given as a function is computed when it is first read.
 
-    bank: Features  # clean training images for k-NN
-    train: Features  # the probe trains on these
-    validation: Features  # every choice reads these
-    test: Features
-    classes: int
+    Images without a label are left out on the way in, so no protocol can count them.
 
-    def __post_init__(self) -> None:
-        for name in ("bank", "train", "validation", "test"):
-            features = getattr(self, name).labelled()
-            if len(features) and int(features.labels.max()) >= self.classes:
-                raise ValueError(f"{name} has label {int(features.labels.max())}, but there are {self.classes} classes")
-            object.__setattr__(self, name, features)
+    bank: clean training images for k-NN; train: the probe trains on these; validation: every choice reads these.
+    """
+
+    def __init__(self, bank: Part, train: Part, validation: Part, test: Part, *, classes: int) -> None:
+        self._parts = {"bank": bank, "train": train, "validation": validation, "test": test}
+        self._known: dict[Hashable, Any] = {}
+        self.classes = classes
+
+    @property
+    def bank(self) -> Features:
+        return self._part("bank")
+
+    @property
+    def train(self) -> Features:
+        return self._part("train")
+
+    @property
+    def validation(self) -> Features:
+        return self._part("validation")
+
+    @property
+    def test(self) -> Features:
+        return self._part("test")
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What ``compute`` gives, computed the first time that ``key`` is asked for: nothing is scored twice."""
+        if key not in self._known:
+            self._known[key] = compute()
+        known: T = self._known[key]
+        return known
+
+    def _part(self, name: str) -> Features:
+        return self.once(name, lambda: self._labelled(name))
+
+    def _labelled(self, name: str) -> Features:
+        part = self._parts[name]
+        features = (part() if callable(part) else part).labelled()
+        if len(features) and int(features.labels.max()) >= self.classes:
+            raise ValueError(f"{name} has label {int(features.labels.max())}, but there are {self.classes} classes")
+        return features
 
 
 def extract(
@@ -101,7 +138,7 @@ def extract(
                 share.add(batch, None)
                 continue
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                features = network(cleaned(clean, batch).contiguous(memory_format=layout))  # [n, F]
+                features = network(cleaned(clean, batch.images, batch.sizes).contiguous(memory_format=layout))  # [n, F]
             if features.ndim != 2:
                 raise UserError(
                     f"The network returns features of shape {list(features.shape)} where one row per image is wanted: "
@@ -111,9 +148,9 @@ def extract(
     return share.gathered()
 
 
-def cleaned(clean: nn.Module, batch: Batch) -> Tensor:
-    """The batch's images as evaluation sees them, undistorted where they were squashed."""
-    view: Tensor = clean(batch.images) if batch.sizes is None else clean(batch.images, batch.sizes)
+def cleaned(clean: nn.Module, images: Tensor, sizes: Tensor | None) -> Tensor:
+    """Images as evaluation sees them, undistorted where they were squashed from ``sizes``."""
+    view: Tensor = clean(images) if sizes is None else clean(images, sizes)
     return view
 
 

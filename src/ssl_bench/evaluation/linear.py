@@ -6,7 +6,7 @@ Letters: N images, F feature width, C classes, L learning rates, B images of a s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class FittedProbe:
     classifier: LinearClassifier
     learning_rate: float
     validation_percent: float  # at that learning rate, trained on train alone
+    images: int  # that the classifier was trained on
 
     def predict(self, x: Tensor) -> Tensor:
         """Classes ``[N]`` of features ``[N, F]``."""
@@ -58,11 +59,10 @@ class LinearProbe:
     weight_decay: float
     seed: int  # of the order of images; the same seed gives the same classifier
 
-    def fit(self, train: Features, validation: Features, classes: int, *, refit: bool) -> FittedProbe:
+    def fit(self, train: Features, validation: Features, classes: int) -> FittedProbe:
         """Train with every learning rate and keep the best on validation, the first among equals.
 
-        With ``refit`` that learning rate then trains once more, on train and validation together. Raises UserError
-        if either set is empty, ValueError for labels outside 0 … classes − 1.
+        Raises UserError if either set is empty, ValueError for labels outside 0 … classes − 1.
         """
         for name, features in (("train", train), ("validation", validation)):
             if not len(features):
@@ -72,10 +72,14 @@ class LinearProbe:
         classifiers = self._train(train, self.learning_rates, classes)
         right = [(classifier.predict(validation.x) == validation.labels).sum() for classifier in classifiers]
         best = int(torch.stack(right).argmax())
-        chosen, learning_rate = classifiers[best], self.learning_rates[best]
-        if refit:
-            (chosen,) = self._train(train.joined(validation), (learning_rate,), classes)
-        return FittedProbe(chosen, learning_rate, 100 * int(right[best]) / len(validation))
+        percent = 100 * int(right[best]) / len(validation)
+        return FittedProbe(classifiers[best], self.learning_rates[best], percent, len(train))
+
+    def refit(self, fitted: FittedProbe, train: Features, validation: Features, classes: int) -> FittedProbe:
+        """Train once more, with the learning rate of ``fitted``, on both that it was fitted and chosen on."""
+        everything = train.joined(validation)
+        (classifier,) = self._train(everything, (fitted.learning_rate,), classes)
+        return replace(fitted, classifier=classifier, images=len(everything))
 
     @torch.no_grad()
     def _train(self, features: Features, rates: tuple[float, ...], classes: int) -> list[LinearClassifier]:

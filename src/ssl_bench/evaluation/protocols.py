@@ -123,11 +123,15 @@ class Linear:
         missing = _missing(**{"train": splits.train, "validation": splits.validation, on: queries})
         if missing:
             return _unavailable(missing)
-        fitted = self.probe.fit(splits.train, splits.validation, splits.classes, refit=self.refit and on == "test")
+        seen = splits.train, splits.validation, splits.classes
+        fitted = splits.once(self.probe, lambda: self.probe.fit(*seen))
+        if self.refit and on == "test":
+            fitted = self.probe.refit(fitted, *seen)
         predictions = fitted.predict(queries.x)
         notes: dict[str, float | int | str] = {
             "learning_rate": fitted.learning_rate,
             "validation_percent": fitted.validation_percent,
+            "trained_on": fitted.images,
         }
         return Score(_percent(predictions, queries, splits.classes), predictions, notes)
 

@@ -111,20 +111,3 @@ def _timm(model: str, channels: int) -> tuple[nn.Module, int]:
         raise UserError(f"timm has no model {model!r}" + (f"; near: {', '.join(near)}." if near else "."))
     network: Any = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0)
     return network, int(network.num_features)
-
-
-def recalibrate(network: nn.Module, batches: list[Tensor]) -> None:
-    """Replace BatchNorm's running statistics by the plain average over ``batches`` of images ``[n, C, H, W]``."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    training = network.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
-    network.train()
-    with torch.no_grad():
-        for images in batches:
-            network(images)
-    network.train(training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum

@@ -11,6 +11,7 @@ from typing import Any
 
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
+from ssl_bench.report.tables import NAMES
 from ssl_bench.results.fingerprint import configuration_key
 from ssl_bench.results.record import MISFITS, Record, misfit, read_record
 
@@ -143,6 +144,9 @@ def _refuse_mixtures(found: Sequence[tuple[Cell, Entry]]) -> None:
         having = [entry for entry in entries if name in entry.record["protocols"]]
         versions = [(entry.record["protocols"][name], entry) for entry in having]
         _refuse_differing(f"the version of protocol {name}", versions)
+    for name in NAMES:  # records tell since the second version
+        versions = [(entry.record.get("baselines", {}).get(name, 1), entry) for entry in entries]
+        _refuse_differing(f"the version of the baseline {NAMES[name]}", versions)
     for dataset in dict.fromkeys(cell.dataset for cell, _ in found):
         digests = [(entry.record["data_digest"][:12], entry) for cell, entry in found if cell.dataset == dataset]
         _refuse_differing(f"the content of {dataset}", digests)

@@ -1,0 +1,154 @@
+"""What every network is measured against: the same network with random weights, and raw pixels.
+
+They are scored once per images, network, seed and version of the protocols, and kept beside the runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+
+from ssl_bench.batch import Batch
+from ssl_bench.distributed import on_first, rank
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.evaluator import Evaluator, Loader, Scores
+from ssl_bench.evaluation.features import cleaned
+from ssl_bench.evaluation.protocols import Score
+from ssl_bench.files import write_text
+
+# Raised whenever a baseline's numbers change: records with different versions are not compared.
+VERSIONS = {"random": 2, "pixels": 1}
+
+CALIBRATION_IMAGES = 2048  # for the BatchNorm statistics of random weights
+CALIBRATION_BATCH = 256
+
+
+def random_scores(
+    backbone: nn.Module, evaluator: Evaluator, bank: Loader, device: torch.device, names: Sequence[str]
+) -> Scores:
+    """Random weights on test images, with untouched BatchNorm statistics or with ones measured on images of the bank.
+
+    For each protocol validation images decide between the two, and leave them untouched where there are none to
+    decide; the notes hold which it was. bank: all its images, the same on every rank.
+    """
+    backbone = backbone.to(device)
+    candidates = {"untouched": evaluator.features(backbone, device)}
+    if len(bank.index) > 1 and _norms(backbone):
+        measured = copy.deepcopy(backbone)  # features are embedded when they are read
+        recalibrate(measured, calibration_batches(bank, evaluator.clean.to(device), device))
+        candidates["measured"] = evaluator.features(measured, device)
+    scores = {}
+    for name in names:
+        on_validation = {
+            which: evaluator.score(splits, [name], "validation")[name].percent or 0.0
+            for which, splits in candidates.items()
+        }
+        best = max(on_validation, key=on_validation.__getitem__)  # the first among equals
+        score = evaluator.score(candidates[best], [name], "test")[name]
+        scores[name] = Score(score.percent, score.predictions, {**score.notes, "statistics": best})
+    return scores
+
+
+def calibration_batches(bank: Loader, clean: nn.Module, device: torch.device) -> Iterator[Tensor]:
+    """The first CALIBRATION_IMAGES of the bank as a network sees them, in equal batches.
+
+    However the loader cuts them: a batch of one has no statistics where a layer sees a single pixel of each image.
+    """
+    batches: list[Batch] = []
+    for batch in bank:
+        batches.append(batch)
+        if sum(map(len, batches)) >= CALIBRATION_IMAGES:
+            break
+    images = torch.cat([batch.images for batch in batches])[:CALIBRATION_IMAGES]
+    originals = [batch.sizes for batch in batches if batch.sizes is not None]
+    sizes = torch.cat(originals)[:CALIBRATION_IMAGES] if originals else None
+    count = math.ceil(len(images) / CALIBRATION_BATCH)
+    for i, part in enumerate(images.tensor_split(count)):
+        yield cleaned(clean, part.to(device), None if sizes is None else sizes.tensor_split(count)[i])
+
+
+def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace BatchNorm's running statistics by the plain average over ``batches`` of images ``[n, C, H, W]``."""
+    norms = _norms(network)
+    momenta = [norm.momentum for norm in norms]
+    training = network.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    network.train()
+    with torch.no_grad():
+        for images in batches:
+            network(images)
+    network.train(training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+# -- kept beside the runs -------------------------------------------------------------------------
+
+
+def kept(folder: Path, identity: Mapping[str, Any], compute: Callable[[], Scores]) -> Scores:
+    """The scores that ``folder`` keeps under ``identity``, all that they depend on; computed if there are none.
+
+    A file that is damaged counts as none. Every rank calls this; the first alone reads and writes.
+    """
+    text = json.dumps(identity, sort_keys=True)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    scores = on_first(lambda: _read(path))
+    if scores is None:
+        scores = compute()
+        if rank() == 0:
+            _write(path, identity, scores)
+    return scores
+
+
+def _write(path: Path, identity: Mapping[str, Any], scores: Scores) -> None:
+    plain = {
+        name: {
+            "percent": score.percent,
+            "notes": score.notes,
+            "predictions": None if score.predictions is None else score.predictions.tolist(),
+        }
+        for name, score in scores.items()
+    }
+    content = {"identity": identity, "sha256": _digest(plain), "scores": plain}
+    # Without it the next run computes them again, as it does while another process is writing the very same.
+    with suppress(OSError, UserError, Timeout):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock", timeout=0):
+            write_text(path, json.dumps(content))
+
+
+def _read(path: Path) -> Scores | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["sha256"] != _digest(content["scores"]):
+            return None
+        return {
+            name: Score(
+                score["percent"],
+                None if score["predictions"] is None else torch.tensor(score["predictions"], dtype=torch.int64),
+                score["notes"],
+            )
+            for name, score in content["scores"].items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _digest(scores: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(scores, sort_keys=True).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from program import Program, program_in
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores; before anything imports torch
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+if shutil.which("nvidia-smi") is None:  # Triton's interpreter runs kernels on the CPU; before anything imports Triton
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture

@@ -808,7 +808,7 @@ MUTATIONS = [
         (
             "views: parameters are copied view by view",
             "tables = to_device(self.tables(batch, draw), batch.images.device)",
-            "tables = [to_device(table, batch.images.device) for table in self.tables(batch, draw)]",
+            "tables = torch.stack([to_device(table, batch.images.device) for table in self.tables(batch, draw)])",
             "an_accelerator_gets_all_parameters_by_one_copy_and_no_shape_depends_on_a_value",
         ),
     ),
@@ -820,6 +820,62 @@ MUTATIONS = [
             'return images.device.type == "cpu"',
             "return True",
             "an_accelerator_gets_all_parameters_by_one_copy_and_no_shape_depends_on_a_value",
+        ),
+    ),
+    *_of(
+        "augment/fused.py",
+        "augment/test_fused.py",
+        (
+            "kernels: contrast blends with the gray of the untouched crop",
+            "table, 0, contrast, 0.0, CHANNELS)",
+            "table, 0, 0, 0.0, CHANNELS)",
+            "a_recipe_in_several_tiles_is_that_of_ops",
+        ),
+        (
+            "kernels: contrast blends with the gray of one tile",
+            "mask=tiles < ACROSS * ACROSS",
+            "mask=tiles < 1",
+            "a_recipe_in_several_tiles_is_that_of_ops",
+        ),
+        (
+            "kernels: the border is repeated, not mirrored",
+            "(SIZE - 1) - tl.abs((SIZE - 1) - tl.abs(position))",
+            "tl.minimum(tl.maximum(position, 0), SIZE - 1)",
+            "each_operation_alone_is_that_of_ops",
+        ),
+        (
+            "kernels: pixels at a box's edge count in full",
+            "* tl.maximum(covered, 0.0)",
+            "* tl.where(covered > 0, 1.0, 0.0)",
+            "a_recipe_in_several_tiles_is_that_of_ops",
+        ),
+        (
+            "kernels: the hue turns the other way",
+            "tl.where(green >= blue, distance, -distance)",
+            "tl.where(green >= blue, -distance, distance)",
+            "each_operation_alone_is_that_of_ops",
+        ),
+    ),
+    *_of(
+        "augment/views.py",
+        "augment/test_fused.py",
+        (
+            "kernels: a view of another size takes the first table",
+            "tables[len(views) : len(views) + count]",
+            "tables[:count]",
+            "views_of_several_sizes_are_drawn_by_kernels_as_without",
+        ),
+        (
+            "kernels: drawn in float32 under autocast",
+            "if autocast else torch.float32",
+            "if not autocast else torch.float32",
+            "kernels_draw_in_the_precision_of_autocast",
+        ),
+        (
+            "kernels: every step shows anew that they fail",
+            "self._kernels_failed = True",
+            "pass",
+            "where_kernels_fail_it_is_shown_once_and_the_plain_path_draws",
         ),
     ),
     *_of(

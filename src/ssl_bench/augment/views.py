@@ -1,4 +1,5 @@
-"""The views of a batch: parameters from ``draws``, applied by ``ops``; and the view that evaluation takes.
+"""The views of a batch: parameters from ``draws``, applied by ``ops`` or, on CUDA, by the kernels of ``fused``; and the
+view that evaluation takes.
 
 Shapes: n images of this rank, C channels (1 or 3), H × W pixels, S × S pixels of a view.
 """
@@ -6,6 +7,7 @@ Shapes: n images of this rank, C channels (1 or 3), H × W pixels, S × S pixels
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -46,6 +48,8 @@ class Views(nn.Module):
         if chunk < 1:
             raise UserError(f"The augmentation's chunk is {chunk}; set it to at least 1 image.")
         self.chunk = chunk
+        self.alike = [(group, len(list(views))) for group, views in itertools.groupby(self.groups)]  # neighbours
+        self._kernels_failed = False
         self.register_buffer("mean", ops.channel_column(mean), persistent=False)
         self.register_buffer("std", ops.channel_column(std), persistent=False)
 
@@ -61,7 +65,10 @@ class Views(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Batch, draw: int = 0) -> list[Tensor]:
-        """One float32 ``[n, C, S, S]`` per view; ``draw`` counts how often the batch is looked at again.
+        """One ``[n, C, S, S]`` per view; ``draw`` counts how often the batch is looked at again.
+
+        The views are float32; those of the kernels are in channels_last, and in the precision that a surrounding
+        autocast gives to what a network takes.
 
         Raises:
             UserError: the images' channels are not those of ``mean`` and ``std``.
@@ -72,22 +79,51 @@ class Views(nn.Module):
                 f"The images have {channels} channels but the mean has {len(self.mean)}; give one number per channel."
             )
         tables = to_device(self.tables(batch, draw), batch.images.device)  # [V, n, COLUMNS]
-        return [
-            self._draw(batch.images, ViewParameters(table, batch.sizes is not None), group)
-            for table, group in zip(tables, self.groups, strict=True)
-        ]
+        squashed = batch.sizes is not None
+        views: list[Tensor] = []
+        for group, count in self.alike:
+            alike = tables[len(views) : len(views) + count]
+            views += self._by_kernels(batch.images, alike, group) or [
+                self._draw(batch.images, ViewParameters(table, squashed), group) for table in alike
+            ]
+        return views
 
     def tables(self, batch: Batch, draw: int) -> Tensor:
         """The parameters of every view, on the host; float32 ``[V, n, COLUMNS]``."""
         height, width = batch.images.shape[2:]
-        tables = []
-        for group, members in itertools.groupby(range(self.count), key=self.groups.__getitem__):
-            numbers = [
-                batch.place.uniform(len(batch), ViewParameters.NUMBERS, draw=draw, stream=number) for number in members
-            ]
-            sizes = None if batch.sizes is None else batch.sizes.repeat(len(numbers), 1)
-            tables.append(ViewParameters.sample(torch.cat(numbers), height, width, group, sizes).table)
-        return torch.cat(tables).view(self.count, len(batch), COLUMNS)
+        numbers = [
+            batch.place.uniform(len(batch), ViewParameters.NUMBERS, draw=draw, stream=view)
+            for view in range(self.count)
+        ]
+        tables: list[Tensor] = []
+        for group, count in self.alike:
+            uniforms = torch.cat(numbers[len(tables) : len(tables) + count])
+            sizes = None if batch.sizes is None else batch.sizes.repeat(count, 1)
+            table = ViewParameters.sample(uniforms, height, width, group, sizes).table
+            tables += table.view(count, len(batch), COLUMNS)
+        return torch.stack(tables)
+
+    def _by_kernels(self, images: Tensor, tables: Tensor, group: ViewGroup) -> list[Tensor] | None:
+        """The views of one group by the kernels of ``fused``; None where there are none, which is shown once."""
+        if self._kernels_failed or not _has_kernels(images.device):
+            return None
+        autocast = torch.is_autocast_enabled(images.device.type)
+        dtype = torch.get_autocast_dtype(images.device.type) if autocast else torch.float32
+        try:
+            from ssl_bench.augment import fused  # Triton is not on every machine
+
+            return fused.draw(images, tables, group, self.mean, self.std, dtype)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            self._kernels_failed = True
+            reason = str(error).strip().splitlines() or [""]
+            warnings.warn(
+                "Views are drawn by plain PyTorch operations, which take many times as long as the Triton kernels: "
+                f"these cannot be used here ({type(error).__name__}: {reason[0]}).",
+                stacklevel=2,
+            )
+            return None
 
     def _draw(self, images: Tensor, parameters: ViewParameters, group: ViewGroup) -> Tensor:
         n, channels = images.shape[:2]
@@ -98,6 +134,10 @@ class Views(nn.Module):
                 rows = slice(start, start + chunk)
                 ops.normalize(augment(images[rows], chosen, group), self.mean, self.std, out=view[rows])
         return view
+
+
+def _has_kernels(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def augment(images: Tensor, parameters: ViewParameters, group: ViewGroup) -> Tensor:

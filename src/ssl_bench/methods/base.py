@@ -106,7 +106,9 @@ class Method(pl.LightningModule):
         """Loss of one batch, with the embeddings for those who watch."""
         with torch.no_grad():
             views = [
-                view.to(self.dtype, memory_format=torch.channels_last) for view in self.views(batch, draw=self.draw)
+                # Kernels draw views in the precision of autocast, which therefore has nothing to cast.
+                view.to(self.dtype if view.dtype == torch.float32 else view.dtype, memory_format=torch.channels_last)
+                for view in self.views(batch, draw=self.draw)
             ]
         embeddings = self.embed(self.student, views)
         predictions = self.predict(embeddings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -74,6 +75,35 @@ def test_an_output_that_nobody_reads_on_ends_without_a_word(lines: str) -> None:
     done = subprocess.run([sys.executable, "-c", LONG, lines], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full disk")
+@pytest.mark.parametrize("lines", ["5", "100000"])
+def test_an_output_that_the_disk_has_no_room_for_is_one_sentence(lines: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", LONG, lines], stdout=full, stderr=subprocess.PIPE, text=True)
+        sentence = "standard output cannot be written (No space left on device); what was saved is whole."
+        assert (done.returncode, done.stderr) == (2, f"ssl_bench: {sentence}\n")
+        silent = subprocess.run([sys.executable, "-c", LONG, lines], stdout=full, stderr=full)
+        assert silent.returncode == 2
+        script = "from ssl_bench.entry import answer; import sys; sys.exit(answer(['x'], str, lambda words: 1 / 0))"
+        script = script.replace("1 / 0", "(_ for _ in ()).throw(__import__('ssl_bench.errors').errors.UserError('no'))")
+        assert subprocess.run([sys.executable, "-c", script], stderr=full).returncode == 2
+
+
+def test_a_terminal_that_was_closed_ends_nothing() -> None:
+    """It is the run's to save first, as the signal of the terminal's end asks for."""
+    work = "lambda words: print('a', flush=True) or input() or print('b', flush=True) or print('c') or 7"
+    script = f"import sys, ssl_bench.entry as e; sys.exit(e.answer([], str, {work}))"
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=terminal, stderr=subprocess.PIPE, text=True
+    )
+    os.close(terminal)
+    assert os.read(master, 1) == b"a"
+    os.close(master)
+    _, errors = process.communicate("\n")
+    assert (process.returncode, errors) == (7, "")
 
 
 def test_names_that_are_no_text_are_shown_as_they_can_be() -> None:

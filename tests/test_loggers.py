@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import json
 import os
@@ -362,6 +363,29 @@ def test_tensorboard_shows_each_step_once_after_a_restart(tmp_path: Path, pictur
 
 
 # -- failures -------------------------------------------------------------------------------------
+
+
+def test_tensorboard_on_a_full_disk_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no traceback of the thread that writes for it; other threads are heard as ever."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def full(self: RecordWriter, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    heard: list[threading.Thread | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda failed: heard.append(failed.thread))
+    warnings: list[str] = []
+    config = compose(["logger=tensorboard", "scale=smoke"])
+    logger = build_logger(config, folder=tmp_path, fingerprint=FINGERPRINT, warn=warnings.append)
+    monkeypatch.setattr(RecordWriter, "write", full)
+    for row in ROWS:
+        logger.log(int(10 * row["epoch"]), row)
+    logger.close()
+    assert warnings == ["logger=tensorboard failed ([Errno 28] No space left on device); the run goes on without it."]
+    other = threading.Thread(target=lambda: 1 / 0)
+    other.start()
+    other.join()
+    assert heard == [other]
 
 
 @pytest.mark.parametrize("broken", ["start", "log", "log_results", "close"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, TextIO
 
 from ssl_bench.errors import UserError
 
@@ -41,36 +42,70 @@ def guarded(work: Callable[[], int | None], *, interrupted: str) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
+    watch_output()
     try:
         try:
             status = work() or 0
         except UserError as error:
             status = tell(error)
         except KeyboardInterrupt:
-            print("ssl_bench:", interrupted, file=sys.stderr)
+            _say(interrupted)
             status = SIGNALLED + signal.SIGINT
         if sys.stdout is not None:  # a daemon's is closed
             sys.stdout.flush()
         return status
-    except BrokenPipeError:
-        if not _reader_gone():
-            raise
-        return SIGNALLED + signal.SIGPIPE
+    except UserError as error:  # of standard output
+        return tell(error)
 
 
-def _reader_gone() -> bool:
-    """Whether nobody reads the output any more, as `| head` when it has seen enough; what is left of it is dropped."""
-    output = sys.stdout.fileno()
-    look = select.poll()
-    look.register(output, select.POLLERR)
-    if not look.poll(0):
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
-    return True
+class Unread(UserError):  # noqa: N818 (nothing is wrong)
+    """Nobody reads the output any more, as after `| head`: there is nothing to say."""
+
+    status = SIGNALLED + signal.SIGPIPE
+
+
+def watch_output() -> None:
+    """Let standard output raise a UserError where the system takes no more of it.
+
+    A terminal that was closed is no reason to stop: what would be shown there vanishes.
+    """
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper) or "write" in vars(stream):
+        return
+
+    def watched(act: Callable[..., Any]) -> Callable[..., Any]:
+        def acted(*given: Any) -> Any:
+            try:
+                return act(*given)
+            except OSError as error:
+                _drop(stream)
+                if isinstance(error, BrokenPipeError):
+                    raise Unread from None
+                if error.errno != errno.EIO:
+                    said = f"standard output cannot be written ({error.strerror}); what was saved is whole."
+                    raise UserError(said) from None
+
+        return acted
+
+    for name in ("write", "flush"):
+        setattr(stream, name, watched(getattr(stream, name)))
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what is left in ``stream``, and what still comes, vanish."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def tell(error: UserError) -> int:
     """Print the error's one sentence; returns its exit status."""
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes on a machine, one speaks
-        print("ssl_bench:", *str(error).split(), file=sys.stderr)
+        _say(str(error))
     return error.status
+
+
+def _say(sentence: str) -> None:
+    try:
+        if sentence:
+            print("ssl_bench:", *sentence.split(), file=sys.stderr)
+    except OSError:  # a terminal that was closed, or a full disk: nobody is left to tell
+        _drop(sys.stderr)

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ssl_bench.entry import SIGNALLED
+from ssl_bench.entry import SIGNALLED, watch_output
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
 
@@ -156,6 +156,7 @@ def _error(sentence: str, status: int) -> UserError:
 def main() -> int:
     """Be the rank that the environment says, of the run in the given folder; returns the exit status."""
     threading.Thread(target=_stop_with_the_launcher, daemon=True).start()
+    watch_output()
     folder = Path(sys.argv[1])
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     try:

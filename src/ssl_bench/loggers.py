@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,9 @@ class TensorBoard(Logger):
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        # The thread that writes keeps what ended it for the next call, from which we hear of it.
+        self.shown_of_threads = threading.excepthook
+        threading.excepthook = self._unless_of_tensorboard
         # Every start tells the whole history, so it supersedes all that earlier ones wrote.
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=0)
         self.step = 0
@@ -121,6 +125,11 @@ class TensorBoard(Logger):
 
     def close(self) -> None:
         self.writer.close()
+        threading.excepthook = self.shown_of_threads
+
+    def _unless_of_tensorboard(self, failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            self.shown_of_threads(failed)
 
 
 class Forgiving(Logger):

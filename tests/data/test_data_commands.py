@@ -84,6 +84,7 @@ def row(table: str, name: str) -> list[str]:
         (["show", "image=3"], "option image is unknown; did you mean images?"),
         (["pack", "dataset=folder"], "dataset=folder needs to know where the pictures are: set dataset.root=<folder>."),
         (["prepare", "dataset=cifar10"], "Nothing is downloaded here."),
+        (["verify", "dataset=imagenet100", "dataset.root=none"], "none does not exist: give another dataset.root"),
         (["prepare", "dataset=folder", "dataset.root=none"], "none does not exist: give a folder of pictures."),
     ],
 )
@@ -164,7 +165,9 @@ def test_what_a_reader_reads_is_what_is_found(tmp_path: Path) -> None:
     for tar in tars:
         tar.touch()
     assert places.found("imagenet100", tmp_path) == tars
-    (tmp_path / "imagenet" / "val").mkdir()
+    (tmp_path / "imagenet" / "train" / "n01558993").mkdir()
+    assert places.found("imagenet100", tmp_path) == [tmp_path / "imagenet" / "train", tars[1]]
+    (tmp_path / "imagenet" / "val" / "n01558993").mkdir(parents=True)
     assert places.found("imagenet100", tmp_path) == [tmp_path / "imagenet" / part for part in ("train", "val")]
 
 

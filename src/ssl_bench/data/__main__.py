@@ -198,6 +198,9 @@ def verify(config: Config, settings: Settings) -> int:
 
     dataset, data_dir = catalog.chosen(config["dataset"]), Path(config["data_dir"])
     files = places.found(dataset.name, data_dir, _roots(config))
+    absent = [root for root in _roots(config) if not Path(root).is_dir()]
+    if absent:
+        raise UserError(f"{absent[0]} does not exist: give another dataset.root or dataset.test_root.")
     if not files:
         remedy = places.missing(dataset.name, data_dir)
         raise UserError(f"There is no {dataset.name} for data_dir={data_dir} to verify: {remedy}.")

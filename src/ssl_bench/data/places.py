@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssl_bench.data.readers import archive, cifar, fashion_mnist, imagenet100, imagenet_tars, stl10, tiny_imagenet
+from ssl_bench.data.readers import archive, cifar, fashion_mnist, imagenet100, stl10, tiny_imagenet
 from ssl_bench.errors import UserError
 from ssl_bench.machine import in_words
 
@@ -87,8 +87,7 @@ def _imagenet100(data_dir: Path) -> list[Path]:
         root = imagenet100._find(data_dir)
     except UserError:
         return []
-    folders = [root / name for name in imagenet100.PARTS.values()]
-    return folders if all(map(os.path.isdir, folders)) else [root / imagenet_tars.TRAIN, root / imagenet_tars.VAL]
+    return [*imagenet100.sources(root).values()]
 
 
 LOOK: Mapping[str, Callable[[Path], list[Path]]] = {

@@ -118,6 +118,35 @@ def test_tars_give_what_the_folder_of_the_same_files_gives(place: str, tmp_path:
     assert read["test"].labels.tolist() == [0, 0, 1, 1]
 
 
+def test_a_split_may_be_unpacked_and_the_other_packed(tmp_path: Path) -> None:
+    packed(tmp_path)
+    expected = {name: images.digest() for name, images in imagenet100.read(FOLDER, tmp_path).items()}
+    (tmp_path / imagenet_tars.TRAIN).unlink()
+    unpacked(tmp_path, {f"train/{name}": content for name, content in TRAIN.items()} | {"val/flat.JPEG": picture(1)})
+    assert {name: images.digest() for name, images in imagenet100.read(FOLDER, tmp_path).items()} == expected
+
+
+def test_another_layout_is_told_with_what_to_do(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "nowhere").startswith(f"{tmp_path / 'nowhere'} does not exist: set dataset.root to ")
+    root = tmp_path / "kaggle" / "ILSVRC" / "Data" / "CLS-LOC"
+    unpacked(root, {f"train/{n}": c for n, c in TRAIN.items()} | {f"val/{n}": c for n, c in VAL.items()})
+    near = f"does not hold train/ and val/, but {root} does: set dataset.root={root}."
+    assert refusal(tmp_path / "kaggle") == f"{tmp_path / 'kaggle'} {near}"
+    assert refusal(root.parent) == f"{root.parent} {near}"
+    assert refusal(root / "train") == f"{root / 'train'} {near}"
+    assert refusal(tmp_path).startswith(
+        f"{tmp_path} holds neither train/ and val/ with a folder per class nor ILSVRC2012_"
+    )
+    assert refusal(root) == (
+        f"{root / 'val'} has 5 files and no class folders: sort them into val/<class>/, or put ILSVRC2012_img_val.tar "
+        f"and ILSVRC2012_devkit_t12.tar.gz into {root}."
+    )
+    # which works
+    (root / imagenet_tars.VAL).write_bytes(tar(dict(VAL)))
+    tarred(root / KIT, dict(kit()))
+    assert imagenet100.read(replace(FOLDER, root=str(root)), tmp_path)["test"].labels.tolist() == [0, 0, 1, 1]
+
+
 def test_the_pictures_are_not_read_for_the_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     train = class_tars()
     large = tar({f"{WANTED[0]}_1.JPEG": bytes(10**7), f"{WANTED[0]}_2.JPEG": b"x"})
@@ -157,7 +186,7 @@ def link(kind: bytes, name: str) -> tarfile.TarInfo:
 
 @pytest.mark.parametrize("tarball", [imagenet_tars.TRAIN, imagenet_tars.VAL, "inner"])
 @pytest.mark.parametrize("name", ["../evil.JPEG", "/etc/evil.JPEG", "a/../../evil.JPEG"])
-def test_a_member_outside_its_folder_is_refused(tarball: str, name: str, tmp_path: Path) -> None:
+def test_a_member_outside_its_folder_is_refusal(tarball: str, name: str, tmp_path: Path) -> None:
     folder = packed(tmp_path)
     if tarball == "inner":
         inner = tar({name: picture(1)})

@@ -30,21 +30,21 @@ LARGEST = 1 << 24  # bytes of a file of the kit; the official ones have a few hu
 NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
-def are_in(folder: Path) -> bool:
-    """Whether ``folder`` has the two large tars."""
-    return os.path.isfile(folder / TRAIN) and os.path.isfile(folder / VAL)
-
-
-def listings(folder: Path, classes: Collection[str]) -> dict[str, Listing]:
-    """``train`` and ``test`` (the validation images) of ``classes``, named and sorted as in an unpacked folder.
+def train(folder: Path, classes: Collection[str]) -> Listing:
+    """The pictures of ``classes`` to learn from, named and sorted as in an unpacked folder.
 
     Raises:
-        UserError: a file is missing, cut short or not as published, or a class has no pictures.
+        UserError: the tar is cut short or not as published, or a class has no pictures.
     """
-    return {
-        "train": _listing(folder / TRAIN, _train(folder / TRAIN, classes), classes),
-        "test": _listing(folder / VAL, _validation(folder / VAL, _truth(folder), classes), classes),
-    }
+    return _listing(folder / TRAIN, _train(folder / TRAIN, classes), classes)
+
+
+def validation(folder: Path, classes: Collection[str]) -> Listing:
+    """The validation images of ``classes``, as above; raises UserError where the kit is missing or damaged, too."""
+    return _listing(folder / VAL, _validation(folder / VAL, _truth(folder), classes), classes)
+
+
+READ = {TRAIN: train, VAL: validation}
 
 
 @dataclass(frozen=True, slots=True)

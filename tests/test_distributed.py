@@ -158,6 +158,43 @@ def test_a_silent_rank_is_an_error_after_the_timeout(tmp_path: Path) -> None:
     assert "\n" not in sentence
 
 
+NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3690, {}, NCCL version 2.27.3\n{}\nLast error:\n{}"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            NCCL.format(
+                "unhandled cuda error", "ncclUnhandledCudaError: Call to CUDA function failed.", "Cuda failure 2"
+            ),
+            "ncclUnhandledCudaError: Cuda failure 2",
+        ),
+        (
+            NCCL.format(
+                "invalid usage", "ncclInvalidUsage: This usually reflects …", "Duplicate GPU detected : rank 1"
+            ),
+            "ncclInvalidUsage: Duplicate GPU detected : rank 1",
+        ),
+        ("NCCL error: ncclSystemError: System call failed or device error.", "ncclSystemError"),
+        ("Distributed package doesn't have NCCL built in", "this PyTorch was built without it"),
+        (NCCL.format("remote process exited", "ncclRemoteError: A call failed …", "socket closed"), None),
+        ("[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)", None),
+    ],
+)
+def test_what_nccl_says_is_told_and_only_what_happened_to_another_rank_is_a_loss(
+    said: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as raised, distributed.joined(devices=2, nodes=1, cuda=False, timeout=5):
+        raise RuntimeError(said)
+    assert isinstance(raised.value, distributed.Lost) == (told is None)
+    if told is not None:
+        assert f"NCCL, by which GPUs exchange gradients, failed ({told});" in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "said", ["Wait timeout", "Timed out waiting 1800000ms", "Connection closed by peer", "[gloo/transport] read: reset"]
 )

@@ -21,8 +21,9 @@ CONF = ROOT / "conf"
 # From the ground up. A room imports itself and the floors below its own; the package's own __init__ imports lazily.
 FLOORS = (
     ("errors",),
-    ("entry", "files", "machine"),
-    ("schedules", "distributed", "batch", "options", "conditions"),
+    ("entry", "files", "machine", "conditions"),
+    ("devices",),
+    ("schedules", "distributed", "batch", "options"),
     ("experiments",),
     ("augment", "teachers", "evaluation", "losses", "nn", "optim"),
     ("methods", "data", "results", "loggers"),

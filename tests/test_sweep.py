@@ -97,7 +97,7 @@ def test_what_a_sweep_has_composed_its_table_and_the_next_sweep_need_not(
 
 
 def test_a_job_is_named_without_the_device_that_it_will_run_on() -> None:
-    from ssl_bench.build import resolve_precision
+    from ssl_bench.devices import resolve_precision
 
     for precision in ("bf16-mixed", "32-true", "16-mixed"):
         said = ["fig2", "scale=smoke", "launcher=slurm", f"trainer.precision={precision}", "trainer.accelerator=gpu"]

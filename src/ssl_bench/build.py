@@ -13,12 +13,13 @@ from torch import nn
 
 from ssl_bench.augment.draws import ViewGroup
 from ssl_bench.augment.views import CleanView, Views
-from ssl_bench.conditions import require_precision, require_protocols, require_sizes
+from ssl_bench.conditions import require_protocols, require_sizes
 from ssl_bench.config import Config
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.orders import Window, sequential
+from ssl_bench.devices import device_type, resolve_precision
 from ssl_bench.distributed import world_size
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.baselines import VERSIONS, kept, random_scores
@@ -187,6 +188,7 @@ def fingerprint_of(config: Config, data_digest: str) -> str:
         config,
         data_digest=data_digest,
         precision=resolve_precision(config),
+        device=device_type(config),
         statistics_shares=1 if chosen["sync_batchnorm"] else chosen["devices"] * chosen["nodes"],
     )
 
@@ -231,6 +233,7 @@ def baseline_scores(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "processes": world_size(),
         "torch": torch.__version__,
     }
@@ -248,29 +251,3 @@ def baseline_scores(
         "random": kept(folder, {**common, **random, "version": VERSIONS["random"]}, score_random),
         "pixels": kept(folder, {**common, "baseline": "pixels", "version": VERSIONS["pixels"]}, score_pixels),
     }
-
-
-def resolve_precision(config: Config) -> str:
-    """``auto`` as bf16-mixed where the device computes faster in it, else 32-true."""
-    wanted: str = config["trainer"]["precision"]
-    if config["trainer"]["accelerator"] != "gpu":
-        require_precision(wanted, resolve_accelerator(config))
-    if wanted != "auto":
-        return wanted
-    accelerator = resolve_accelerator(config)
-    fast = torch.cuda.is_bf16_supported() if accelerator == "gpu" else accelerator == "cpu" and has_fast_bfloat16()
-    return "bf16-mixed" if fast else "32-true"
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware; emulated it is slower than float32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def resolve_accelerator(config: Config) -> str:
-    wanted: str = config["trainer"]["accelerator"]
-    if wanted == "gpu" and not torch.cuda.is_available():
-        raise UserError("trainer.accelerator=gpu, but PyTorch finds no CUDA device: use trainer.accelerator=cpu.")
-    if wanted != "auto":
-        return wanted
-    return "gpu" if torch.cuda.is_available() else "cpu"

@@ -201,7 +201,7 @@ def train(
             max_epochs=1,
             logger=False,
             callbacks=callbacks,
-            plugins=[WholeCheckpointIO(), *([Joined(1)] if several else [])],
+            plugins=[WholeCheckpointIO(), Joined(1)],
             use_distributed_sampler=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

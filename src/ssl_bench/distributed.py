@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ssl_bench.devices import require_cards
 from ssl_bench.errors import UserError
 
 T = TypeVar("T")
@@ -69,10 +70,7 @@ def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
-        if devices > torch.cuda.device_count():
-            raise UserError(
-                f"trainer.devices={devices}, but this machine has {torch.cuda.device_count()} CUDA device(s)."
-            )
+        require_cards(devices)
         torch.cuda.set_device(local)
     try:
         if not dist.is_initialized():  # the runs of a sweep under torchrun share one group
@@ -88,7 +86,14 @@ def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[
             atexit.register(_leave)
         yield
     except Exception as error:
-        if isinstance(error, UserError) or not _is_broken_line(error):
+        if isinstance(error, UserError):
+            raise
+        if (reason := _nccl_failure(error)) is not None:
+            raise UserError(
+                f"NCCL, by which GPUs exchange gradients, failed ({reason}); NCCL_DEBUG=INFO shows more, and the "
+                "last checkpoint is intact."
+            ) from error
+        if not _is_broken_line(error):
             raise
         reason = re.sub(r"\[[^\]]*\]", " ", str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise Lost(
@@ -100,6 +105,18 @@ def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _nccl_failure(error: Exception) -> str | None:
+    """What NCCL says went wrong on this rank; None where it says that another is gone, or for any other error."""
+    said = str(error)
+    if "doesn't have NCCL" in said:
+        return "this PyTorch was built without it"
+    kind = re.search(r"\bnccl(?!Remote)\w*(?:Error|Usage|Argument)\b", said)
+    if kind is None:
+        return None
+    last = re.search(r"Last error:\s*([^\n]+)", said)
+    return f"{kind[0]}: {last[1].strip()}"[:200] if last else kind[0]
 
 
 def _is_broken_line(error: Exception) -> bool:

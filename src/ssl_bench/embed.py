@@ -59,8 +59,9 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from ssl_bench.augment.views import CleanView
-    from ssl_bench.build import encoder_clean, resolve_accelerator
+    from ssl_bench.build import encoder_clean
     from ssl_bench.data.readers.scan import pictures_below
+    from ssl_bench.devices import resolve_accelerator
     from ssl_bench.files import require_writable, write_together
     from ssl_bench.results.weights import open_encoder
 

@@ -98,7 +98,9 @@ def _drop(stream: TextIO) -> None:
 
 def tell(error: UserError) -> int:
     """Print the error's one sentence; returns its exit status."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes on a machine, one speaks
+    # Of several processes on a machine, one speaks; LOCAL_RANK alone may be left over in a shell.
+    started = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
+    if not started or os.environ.get("LOCAL_RANK", "0") == "0":
         _say(str(error))
     return error.status
 

@@ -102,8 +102,9 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     import torch
     from rich.console import Console
 
-    from ssl_bench.build import baseline_scores, build_data, build_evaluator, encoder_clean, resolve_accelerator
+    from ssl_bench.build import baseline_scores, build_data, build_evaluator, encoder_clean
     from ssl_bench.data.remarks import remarks
+    from ssl_bench.devices import resolve_accelerator
     from ssl_bench.evaluation.evaluator import reasons
     from ssl_bench.files import require_writable
     from ssl_bench.report.tables import accuracy_table

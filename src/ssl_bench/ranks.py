@@ -18,7 +18,10 @@ SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "
 
 
 class Joined(ClusterEnvironment):
-    """The process group that this process is in already; Lightning starts and connects nothing."""
+    """The process group that this process is in already, or this process alone; Lightning starts and connects nothing.
+
+    A process alone needs it, too: within a SLURM allocation of several tasks Lightning would refuse to be one.
+    """
 
     def __init__(self, nodes: int) -> None:
         super().__init__()

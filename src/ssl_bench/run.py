@@ -25,8 +25,6 @@ from ssl_bench.build import (
     build_method,
     clean_arguments,
     fingerprint_of,
-    resolve_accelerator,
-    resolve_precision,
 )
 from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
 from ssl_bench.callbacks.checkpointer import Checkpointer, WholeCheckpointIO, read_checkpoint
@@ -41,6 +39,7 @@ from ssl_bench.config import Config
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.remarks import remarks
+from ssl_bench.devices import device_type, failures_named, repeatable, resolve_accelerator, resolve_precision
 from ssl_bench.evaluation import baselines
 from ssl_bench.evaluation.evaluator import Scores, reasons
 from ssl_bench.files import write_text, write_whole
@@ -75,7 +74,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
         cuda=resolve_accelerator(config) == "gpu",
         timeout=chosen["timeout"],
     )
-    with group, ExitStack() as held:
+    with group, failures_named(), repeatable(chosen["deterministic"]), ExitStack() as held:
         console = Console(quiet=distributed.rank() > 0)
         if chosen["threads"]:
             torch.set_num_threads(chosen["threads"])
@@ -225,7 +224,7 @@ def _run(
         gradient_clip_val=chosen["clip"],
         logger=False,
         callbacks=callbacks,
-        plugins=[WholeCheckpointIO(), *([Joined(chosen["nodes"])] if several else [])],
+        plugins=[WholeCheckpointIO(), Joined(chosen["nodes"])],
         default_root_dir=folder.path,
         use_distributed_sampler=False,
         enable_checkpointing=False,
@@ -265,6 +264,7 @@ def _run(
         "warnings": collapse.warned,
         "numerics": NUMERICS,
         "precision": precision,
+        "device": device_type(config),
         "batch_statistics": "per_device" if own_statistics else "global",
         "processes": distributed.world_size(),
         "data_digest": data.digest,

@@ -84,6 +84,26 @@ def test_runs_of_ones_own_under_a_newer_protocol_count_once_all_committed_ones_a
     assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == newer
 
 
+def test_a_table_is_of_one_kind_of_device(made: Made, tmp_path: Path) -> None:
+    of_gpu = [record(cell, config, device="cuda") for cell, config in zip(made[0], made[1], strict=True)]
+    committed = f"{tmp_path}/*/records"
+    commit(tmp_path / "a" / "records", made[2][0])
+    commit(tmp_path / "b" / "records", made[2][1])
+    assert [run.record for run in matched(made, tmp_path / "runs", committed)] == made[2]
+    keep(tmp_path / "runs", of_gpu[:1])
+    with pytest.raises(UserError, match=r"^the device differs, cuda in .*; cpu in .* choose one with"):
+        matched(made, tmp_path / "runs", committed)
+    keep(tmp_path / "runs", of_gpu)  # one's own count before the committed ones of another device
+    runs = matched(made, tmp_path / "runs", committed)
+    assert [run.record for run in runs] == of_gpu
+    assert all("trainer.accelerator=gpu" in command(run) for run in runs)
+    for accelerator, expected in (("cpu", made[2]), ("gpu", of_gpu)):
+        asked = [{**config, "trainer": {**config["trainer"], "accelerator": accelerator}} for config in made[1]]
+        found = match(made[0], asked, read(tmp_path / "runs", committed))
+        assert [run.record for run in found] == expected
+        assert all("accelerator" not in command(run) for run in found) == (accelerator == "cpu")
+
+
 def test_two_results_of_one_run_are_refused(made: Made, tmp_path: Path) -> None:
     commit(tmp_path / "a" / "records", made[2][0])
     commit(tmp_path / "b" / "records", record(made[0][0], made[1][0], percent=12.5))

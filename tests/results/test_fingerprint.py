@@ -8,7 +8,7 @@ import pytest
 
 from ssl_bench.config import compose
 from ssl_bench.results import fingerprint as module
-from ssl_bench.results.fingerprint import fingerprint
+from ssl_bench.results.fingerprint import fingerprint, fingerprint_of_record
 
 
 def name(*words: str, digest: str = "d", precision: str = "32-true") -> str:
@@ -59,6 +59,7 @@ def test_where_and_how_a_run_is_watched_does_not_change_its_name(word: str) -> N
         "eval_every=3",
         "trainer.clip=1.0",
         "trainer.accumulate=2",
+        "trainer.deterministic=true",
     ],
 )
 def test_what_changes_the_numbers_changes_the_name(word: str) -> None:
@@ -85,6 +86,15 @@ def test_shares_of_the_batch_with_statistics_of_their_own_are_part_of_the_name()
     names = [fingerprint(config, data_digest="d", precision="32-true", statistics_shares=n) for n in (1, 2, 3)]
     assert len(set(names)) == 3
     assert names[0] == name()
+
+
+def test_a_gpu_s_run_has_another_name_and_its_record_tells_which() -> None:
+    config = compose([])
+    alike = {"data_digest": "d", "precision": "32-true"}
+    assert fingerprint(config, **alike, device="cpu") == name() != fingerprint(config, **alike, device="cuda")
+    record = {"config": config, **alike, "batch_statistics": "global", "processes": 1, "numerics": module.NUMERICS}
+    assert fingerprint_of_record(record) == fingerprint_of_record({**record, "device": "cpu"}) == name()
+    assert fingerprint_of_record({**record, "device": "cuda"}) == fingerprint(config, **alike, device="cuda")
 
 
 def test_two_ways_to_say_the_same_number_give_the_same_name() -> None:

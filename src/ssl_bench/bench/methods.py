@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 
-from ssl_bench import build
+from ssl_bench import build, devices
 from ssl_bench.batch import Batch
 from ssl_bench.bench.bare import Moment, TrainingLoop
 from ssl_bench.bench.instances import come_round
@@ -180,7 +180,7 @@ def halfway(name: str, sizes: Sizes) -> tuple[TrainingLoop, Iterator[Batch]]:
         method,
         [view.to(memory_format=torch.channels_last) for view in method.views(batch)],
         batch,
-        precision=build.resolve_precision(config),
+        precision=devices.resolve_precision(config),
         clip=config["trainer"]["clip"],
         moment=Moment(max_epochs=epochs, current_epoch=epochs // 2, estimated_stepping_batches=epochs * per_epoch),
     )

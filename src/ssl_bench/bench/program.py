@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import pytorch_lightning as pl
 
-from ssl_bench import build, run
+from ssl_bench import build, devices, run
 from ssl_bench.batch import Batch
 from ssl_bench.bench.bare import BareLoop, default_loop
 from ssl_bench.bench.measurement import Measurement, Target, rates, seconds
@@ -73,7 +73,7 @@ def _measure(case: Case, repeats: int) -> Measurement:
         "evaluation.protocols=[knn1]",
         "evaluation.curves=[knn1]",
     )
-    precision = build.resolve_precision(config)
+    precision = devices.resolve_precision(config)
     method = build.build_method(config, dataset)
     images = dataset.read(None)["train"].images  # type: ignore[arg-type]
     turns = Turns(default_loop(method, batches(images, case.batch_size)[0], precision))

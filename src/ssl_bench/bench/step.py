@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ssl_bench import build
+from ssl_bench import build, devices
 from ssl_bench.bench.bare import BareLoop, default_loop
 from ssl_bench.bench.measurement import Measurement, Target, alternate, rates
 from ssl_bench.bench.synthetic import batches, configuration, pictures, synthetic_dataset
@@ -17,7 +17,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
     config = configuration(
         dataset, "method=simclr", "backbone.stem=cifar", f"backbone.width={width}", f"batch_size={size}"
     )
-    precision = build.resolve_precision(config)
+    precision = devices.resolve_precision(config)
     (batch,) = batches(pictures(size, 3, 32), size)
     ours = default_loop(build.build_method(config, dataset), batch, precision)
     plain = build.build_method(config, dataset).to(memory_format=torch.contiguous_format)

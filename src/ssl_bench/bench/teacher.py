@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_bench import build, teachers
+from ssl_bench import build, devices, teachers
 from ssl_bench.bench.bare import default_loop
 from ssl_bench.bench.measurement import Measurement, Target, alternate
 from ssl_bench.bench.synthetic import batches, configuration, pictures, synthetic_dataset
@@ -15,7 +15,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
     config = configuration(
         dataset, "method=simclr", "backbone.stem=cifar", f"backbone.width={width}", f"batch_size={size}"
     )
-    precision = build.resolve_precision(config)
+    precision = devices.resolve_precision(config)
     (batch,) = batches(pictures(size, 3, 32), size)
     loop = default_loop(build.build_method(config, dataset), batch, precision)
     student, teacher = loop.method.student, teachers.twin(loop.method.student)

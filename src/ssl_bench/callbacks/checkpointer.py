@@ -142,13 +142,19 @@ class Checkpointer(pl.Callback):
     def on_save_checkpoint(self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["ssl_bench"] = {"fingerprint": self.fingerprint, "finished_epochs": self.finished_epochs}
         # Dropout and stochastic depth of some backbones draw from the global generators.
-        checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        # Of this run's GPU alone: another start may see fewer or more of them.
+        device = trainer.strategy.root_device
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": cuda}
 
     def on_load_checkpoint(self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.finished_epochs = checkpoint["ssl_bench"]["finished_epochs"]
         torch.set_rng_state(checkpoint["rng"]["cpu"].cpu())
-        if checkpoint["rng"]["cuda"]:
-            torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint["rng"]["cuda"]])
+        cuda, device = checkpoint["rng"]["cuda"], trainer.strategy.root_device  # the method is not there yet
+        if isinstance(cuda, list):  # earlier checkpoints have one of every GPU that was visible, none on a CPU
+            cuda = cuda[0] if cuda else None
+        if cuda is not None and device.type == "cuda":
+            torch.cuda.set_rng_state(cuda.cpu(), device)
 
 
 def read_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -85,6 +85,8 @@ def command(run: Run) -> str:
     assert run.record is not None
     record, trainer = run.record, run.record["config"]["trainer"]
     said = {"trainer.precision": record["precision"], "trainer.threads": record["environment"]["threads"]}
+    if record.get("device", "cpu") != "cpu":
+        said["trainer.accelerator"] = "gpu"
     devices = ("trainer", "trainer.devices", "trainer.nodes", "trainer.sync_batchnorm")
     if record["processes"] > 1:
         said |= {

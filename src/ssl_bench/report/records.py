@@ -99,7 +99,8 @@ def match(cells: Sequence[Cell], configs: Sequence[Mapping[str, Any]], store: St
     for config in configs:
         precision = config["trainer"]["precision"]
         entries = store.entries.get(configuration_key(config), [])
-        found.append([entry for entry in entries if precision in ("auto", entry.record["precision"])])
+        entries = [entry for entry in entries if precision in ("auto", entry.record["precision"])]
+        found.append(_of_one_device(entries, config["trainer"]["accelerator"]))
     _refuse_mixtures([(cell, entry) for cell, entries in zip(cells, found, strict=True) for entry in _counted(entries)])
     return [
         _run(cell, entries, None if entries else store.failures.get(configuration_key(config)))
@@ -111,6 +112,15 @@ def _counted(entries: Sequence[Entry]) -> list[Entry]:
     """Without committed records of runs that are there themselves."""
     own = {entry.record["fingerprint"] for entry in entries if not entry.committed}
     return [entry for entry in entries if not (entry.committed and entry.record["fingerprint"] in own)]
+
+
+def _of_one_device(entries: Sequence[Entry], accelerator: str) -> list[Entry]:
+    """Those that were computed on the ``accelerator``; under ``auto`` on the devices of one's own runs, if any."""
+    if accelerator == "auto":
+        wanted = {_device(entry) for entry in entries if not entry.committed}
+    else:
+        wanted = {"cuda" if accelerator == "gpu" else accelerator}
+    return [entry for entry in entries if not wanted or _device(entry) in wanted]
 
 
 def _run(cell: Cell, entries: Sequence[Entry], failure: str | None) -> Run:
@@ -137,6 +147,8 @@ def _refuse_mixtures(found: Sequence[tuple[Cell, Entry]]) -> None:
         _refuse_differing(what, [(entry.record[key], entry) for entry in entries])
     precisions = [(entry.record["precision"], entry) for entry in entries]
     _refuse_differing("the precision", precisions, hint="choose one with trainer.precision=")
+    devices = [(_device(entry), entry) for entry in entries]
+    _refuse_differing("the device", devices, hint="choose one with trainer.accelerator=cpu or gpu")
     _refuse_differing(
         "what BatchNorm takes its statistics of", [(_batch_statistics(entry), entry) for entry in entries]
     )
@@ -150,6 +162,11 @@ def _refuse_mixtures(found: Sequence[tuple[Cell, Entry]]) -> None:
     for dataset in dict.fromkeys(cell.dataset for cell, _ in found):
         digests = [(entry.record["data_digest"][:12], entry) for cell, entry in found if cell.dataset == dataset]
         _refuse_differing(f"the content of {dataset}", digests)
+
+
+def _device(entry: Entry) -> str:
+    kind: str = entry.record.get("device", "cpu")  # the first records are of CPUs, and do not state it
+    return kind
 
 
 def _batch_statistics(entry: Entry) -> str:

@@ -62,7 +62,7 @@ COUNTED_ELSEWHERE = (
 LEFT_OUT = {*FREE, *COUNTED_ELSEWHERE}
 
 # Keys added after the first release, with the value under which a run is what it was before they existed.
-NEUTRAL: dict[str, Any] = {}
+NEUTRAL: dict[str, Any] = {"trainer.deterministic": False}
 
 
 def fingerprint(
@@ -70,14 +70,15 @@ def fingerprint(
     *,
     data_digest: str,
     precision: str,
+    device: str = "cpu",
     statistics_shares: int = 1,
     numerics: int | None = None,
 ) -> str:
     """Twelve hexadecimal digits naming a run.
 
-    config: resolved; data_digest: of the images and labels read; precision: as resolved for the device;
-    statistics_shares: parts of the global batch that BatchNorm takes statistics of, 1 where it takes them of all;
-    numerics: of the code that computed, None for this one.
+    config: resolved; data_digest: of the images and labels read; precision: as resolved for the device; device:
+    ``cpu`` or ``cuda``; statistics_shares: parts of the global batch that BatchNorm takes statistics of, 1 where it
+    takes them of all; numerics: of the code that computed, None for this one.
     """
     leaves = dict(_leaves(config))
     for key, neutral in NEUTRAL.items():
@@ -85,6 +86,8 @@ def fingerprint(
             leaves.pop(key, None)
     leaves["trainer.precision"] = precision
     identity = {"config": leaves, "data": data_digest, "numerics": NUMERICS if numerics is None else numerics}
+    if device != "cpu":  # whose runs had names first
+        identity["device"] = device
     if statistics_shares > 1:
         identity["statistics_shares"] = statistics_shares
     if str(leaves.get("backbone.name")).startswith("timm/"):
@@ -101,6 +104,7 @@ def fingerprint_of_record(record: Mapping[str, Any]) -> str:
         record["config"],
         data_digest=record["data_digest"],
         precision=record["precision"],
+        device=record.get("device", "cpu"),
         statistics_shares=1 if record["batch_statistics"] == "global" else record["processes"],
         numerics=record["numerics"],
     )

@@ -1,0 +1,131 @@
+"""The device of a run: which one, in which precision, whether it repeats bit for bit, and what its failures mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ssl_bench.conditions import require_precision
+from ssl_bench.errors import UserError
+
+Config = Mapping[str, Any]
+
+# Errors of CUDA that are not the card's: they return however often the run is started again.
+OURS = (
+    r"out of memory|device-side assert|no kernel image|invalid (argument|configuration|device|resource)|not.supported"
+)
+
+
+class Failed(UserError):  # noqa: N818 (it names the card)
+    """The card failed while the run was at work on it; the run resumes from its last checkpoint."""
+
+    status = 75  # the system's word for a failure that trying again may mend
+
+
+# -- which device, in which precision -------------------------------------------------------------
+
+
+def resolve_accelerator(config: Config) -> str:
+    """``cpu`` or ``gpu``; UserError where a GPU is asked for and PyTorch finds none."""
+    wanted: str = config["trainer"]["accelerator"]
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise UserError("trainer.accelerator=gpu, but PyTorch finds no CUDA device: use trainer.accelerator=cpu.")
+    if wanted != "auto":
+        return wanted
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def device_type(config: Config) -> str:
+    """``cpu`` or ``cuda``, as a run's name has it; runs for another machine may be named where there is no GPU."""
+    wanted: str = config["trainer"]["accelerator"]
+    return "cuda" if wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
+
+
+def resolve_precision(config: Config) -> str:
+    """``auto`` as bf16-mixed where the device computes faster in it, else 32-true."""
+    wanted: str = config["trainer"]["precision"]
+    require_precision(wanted, device_type(config))
+    if wanted != "auto":
+        return wanted
+    if resolve_accelerator(config) == "gpu":
+        # Cards without bfloat16 emulate it, which is slower than float32.
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if has_fast_bfloat16() else "32-true"
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware; emulated it is slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def require_cards(devices: int) -> None:
+    """UserError where this machine has fewer CUDA devices than ``trainer.devices``."""
+    found = torch.cuda.device_count()
+    if devices > found:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
+        raise UserError(
+            f"trainer.devices={devices}, but PyTorch finds {found} CUDA device(s) here{seen}: set trainer.devices to "
+            "at most that, or trainer.accelerator=cpu."
+        )
+
+
+# -- bit for bit ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def repeatable(wanted: bool) -> Iterator[None]:
+    """Let the same computation give the same bits on the same device while this lasts; if not ``wanted``, as it was.
+
+    An operation that cannot is an error there (torch.use_deterministic_algorithms).
+    """
+    if not wanted:
+        yield
+        return
+    # cuBLAS reads it when its first handle is made.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def failures_named() -> Iterator[None]:
+    """Say in one sentence that the card's memory is full, or (by Failed) that it failed or was taken away."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the memory of the GPU is full ({str(error).splitlines()[0].rstrip('.')}): lower batch_size, "
+            "augment.chunk or evaluation.memory, or set more trainer.devices; the last checkpoint is intact."
+        ) from error
+    except RuntimeError as error:
+        reason = _failure(error)
+        if reason is None:
+            raise
+        raise Failed(
+            f"the GPU failed or was taken away ({reason}); the last checkpoint is intact and the same command resumes "
+            "from it."
+        ) from error
+
+
+def _failure(error: RuntimeError) -> str | None:
+    """What CUDA says of a card that failed; None for any other error."""
+    said = re.search(r"(?:CUDA|cuDNN|CUBLAS|cuBLAS) error(?: \(\d+\))?: *([^\n]+)", str(error))
+    if said is None or re.search(OURS, said[0], re.IGNORECASE):
+        return None
+    return said[1].strip().rstrip(".")[:160]

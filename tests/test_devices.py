@@ -1,0 +1,174 @@
+"""Which device a run computes on, what it is refused for, and what is said when the device fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from ssl_bench import devices
+from ssl_bench.config import compose
+from ssl_bench.errors import UserError
+from ssl_bench.options import GROUPS
+from ssl_bench.run import run
+from ssl_bench.sweep.cell import TRY_AGAIN
+
+SMALL = (
+    "scale=smoke",
+    "subset=64",
+    "batch_size=16",
+    "epochs=1",
+    "trainer.progress=false",
+    "trainer.precision=32-true",
+    "trainer.checkpoint_seconds=0.001",
+    "evaluation.protocols=[knn1]",
+    "evaluation.curves=[knn1]",
+)
+CPU = "trainer.accelerator=cpu"
+
+
+# -- which device, in which precision -------------------------------------------------------------
+
+
+@pytest.fixture
+def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_a_card_that_emulates_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert devices.resolve_precision(compose([])) == "32-true"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert devices.resolve_precision(compose([])) == "bf16-mixed"
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"^trainer.accelerator=gpu, but PyTorch finds no CUDA device: use .*=cpu\.$"):
+        run(compose([*SMALL, "trainer.accelerator=gpu"]))
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_more_devices_than_there_are_is_refused_with_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    asked = compose([*SMALL, "trainer=ddp", "trainer.devices=3", "trainer.accelerator=gpu"])
+    with pytest.raises(UserError, match=r"^trainer.devices=3, but PyTorch finds 2 CUDA device\(s\) here: set"):
+        run(asked)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    with pytest.raises(UserError, match=r"2 CUDA device\(s\) here \(CUDA_VISIBLE_DEVICES=4,5\): set"):
+        run(asked)
+
+
+# -- a run of one device is one process, whatever the shell says ----------------------------------
+
+
+def test_a_run_of_one_device_works_in_an_allocation_of_several_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"JOB_ID": "1", "JOB_NAME": "train", "NTASKS": "2", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("LOCAL_RANK", "1")  # left over
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.global_step == 2:
+                raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(compose([*SMALL, CPU, f"runs_dir={tmp_path}"]), [Stop()])
+    assert len(list(tmp_path.glob("*/checkpoints/last.ckpt"))) == 1
+
+
+# -- bit for bit ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", GROUPS["method"])
+def test_every_method_trains_and_is_scored_where_what_cannot_repeat_is_an_error(method: str, tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            cudnn = torch.backends.cudnn
+            seen.append((torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark))
+
+    words = [*SMALL[:-2], CPU, f"method={method}", "trainer.deterministic=true", f"runs_dir={tmp_path}"]
+    record = run(compose(words), [Watch()])
+    assert set(seen) == {(True, True, False)}
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert record["config"]["trainer"]["deterministic"] is True
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+LOST = (
+    "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported",
+    "CUDA error: uncorrectable ECC error encountered",
+    "CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+    "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm( handle, opa)`",
+)
+NOT_LOST = (
+    "CUDA error: device-side assert triggered",
+    "CUDA error: no kernel image is available for execution on the device",
+    "CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx`",
+    "mat1 and mat2 shapes cannot be multiplied",
+)
+
+
+@pytest.mark.parametrize("said", LOST)
+def test_a_card_that_failed_is_named_with_what_cuda_says(said: str) -> None:
+    with pytest.raises(devices.Failed) as failure, devices.failures_named():
+        raise RuntimeError(said)
+    assert "\n" not in str(failure.value)
+    assert said.splitlines()[0].partition(": ")[2] in str(failure.value)
+
+
+@pytest.mark.parametrize("said", NOT_LOST)
+def test_errors_that_would_return_are_left_as_they_are(said: str) -> None:
+    with pytest.raises(RuntimeError, match=said[:20]), devices.failures_named():
+        raise RuntimeError(said)
+
+
+def test_a_full_memory_names_the_options_to_lower() -> None:
+    with pytest.raises(UserError, match="lower batch_size") as failure, devices.failures_named():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+    assert not isinstance(failure.value, devices.Failed)
+    assert "\n" not in str(failure.value)
+
+
+class Unplug(pl.Callback):
+    """The card is gone in the third step, and whatever is asked of it afterwards fails, too."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, method: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step == 3:
+            raise RuntimeError(LOST[0])
+
+    def on_exception(self, *_: Any) -> None:
+        raise RuntimeError(LOST[0])
+
+
+def test_a_card_taken_away_in_mid_run_is_one_sentence_and_a_run_that_a_sweep_starts_again(tmp_path: Path) -> None:
+    with pytest.raises(devices.Failed, match="an illegal memory access was encountered") as failure:
+        run(compose([*SMALL, CPU, f"runs_dir={tmp_path}"]), [Unplug()])
+    assert failure.value.status == TRY_AGAIN
+    assert [path.name for path in tmp_path.glob("*/checkpoints/*")] == ["last.ckpt"]
+
+
+@pytest.mark.slow
+def test_a_card_taken_away_in_mid_run_leaves_a_run_that_resumes_bit_for_bit(tmp_path: Path) -> None:
+    words = (*SMALL, CPU, "method=simclr")
+    with pytest.raises(devices.Failed, match="the same command resumes from it"):
+        run(compose([*words, f"runs_dir={tmp_path}/a"]), [Unplug()])
+    records = [run(compose([*words, f"runs_dir={tmp_path}/{name}"])) for name in "ab"]
+    assert records[0]["results"] == records[1]["results"]
+    a, b = (np.load(tmp_path / name / records[0]["fingerprint"] / "predictions.npz") for name in "ab")
+    assert all(np.array_equal(a[name], b[name]) for name in a.files)

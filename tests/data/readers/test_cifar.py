@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import pickle
@@ -149,6 +150,14 @@ def hostile(tmp_path: Path) -> dict[str, bytes]:
         "attribute by dots": b"\x80\x04\x8c\x05numpy\x8c\x0fndarray.__class_\x93.",
         "class of the stand-in": b"\x80\x04\x8c\x05numpy\x8c\x14ndarray.__init__.foo\x93.",
         "another part of numpy": b"cnumpy\nload\n(S'x'\ntR.",
+        "another encoding": pickle.dumps({"labels": labels, "data": Payload(codecs.encode, "x" * 9, "zlib")}, 4),
+        "bytes to be encoded": pickle.dumps({"labels": labels, "data": Payload(codecs.encode, b"x", "latin1")}, 4),
+        "a text encoded many times": b"\x80\x02]q\0(c_codecs\nencode\nq\1(X\0\0\x10\0"
+        + bytes(1 << 20)
+        + b"q\2X\6\0\0\0latin1q\3tR"
+        + b"h\1(h\2h\3tR" * 1_000
+        + b"e.",
+        "columns": pickle.dumps({"labels": labels, "data": np.asfortranarray(rows)}, 5),
         "objects": pickle.dumps({"labels": labels, "data": np.array([[1, "x"]], object)}, 4),
         "floats": pickle.dumps({"labels": labels, "data": rows.astype(float)}, 4),
         "persistent": b"(S'x'\nQ.",
@@ -195,11 +204,12 @@ def test_the_payloads_would_do_harm_to_a_trusting_program(what: str, tmp_path: P
     assert (tmp_path / "harm").exists()
 
 
-@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("protocol", range(6))
 def test_pickles_of_newer_pythons_are_read_too(protocol: int) -> None:
     found = read_pickle(pickle.dumps({b"data": ROWS, "labels": LABELS, "names": ["ü"]}, protocol))
     assert np.array_equal(found["data"], ROWS)
     assert (found["labels"], found["names"]) == (LABELS, ["ü"])
+    assert not found["data"].flags.writeable
 
 
 # -- archives -------------------------------------------------------------------------------------

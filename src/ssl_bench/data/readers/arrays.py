@@ -1,6 +1,6 @@
 """Pickles of plain data and byte arrays, read without the power to run code.
 
-A pickle is a program: it may name any function and call it. Here it can name three things, which NumPy's arrays of
+A pickle is a program: it may name any function and call it. Here it can name the few things that NumPy's arrays of
 unsigned bytes are written with, and gets stand-ins that only keep what they are given. NumPy's own would not do: they
 trust the type, the shape and the flags that a pickle states.
 """
@@ -38,12 +38,16 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, by_column, content = state
+        self._fill(content, kind, shape, by_column is False)
+
+    def _fill(self, content: object, kind: object, shape: Any, by_row: bool) -> None:
         sides = all(type(side) is int and side >= 0 for side in shape)
-        if not (sides and type(kind) is _ByteType and by_column is False and type(content) is bytes):
+        if not (sides and type(kind) is _ByteType and by_row and isinstance(content, (bytes, bytearray))):
             raise pickle.UnpicklingError("an array that is not of plain bytes, row by row")
         if math.prod(shape) != len(content):
             raise pickle.UnpicklingError(f"an array of shape {shape} in {len(content)} bytes")
         self.values = np.frombuffer(content, np.uint8).reshape(shape)
+        self.values.flags.writeable = False
 
 
 def _reconstruct(kind: object, *_: object) -> _Array:
@@ -51,19 +55,43 @@ def _reconstruct(kind: object, *_: object) -> _Array:
     return _Array()
 
 
+def _frombuffer(content: object, kind: object, shape: Any, order: object) -> _Array:
+    """In place of ``numpy.core.numeric._frombuffer``, of pickles of protocol 5."""
+    array = _Array()
+    array._fill(content, kind, shape, order == "C")
+    return array
+
+
 KNOWN = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _ByteType,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # NumPy 2
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
 }
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, content: bytes) -> None:
+        super().__init__(BytesIO(content), encoding="bytes")
+        self._left = len(content)  # bytes that may be encoded: a text that is remembered could be so again and again
+
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return self._encode
         if (module, name) not in KNOWN:
             raise pickle.UnpicklingError(f"{module}.{name}, which does not belong into a file of images")
         return KNOWN[module, name]
+
+    def _encode(self, text: object, encoding: object) -> bytes:
+        """In place of ``_codecs.encode``, by which Python 3 writes bytes so that Python 2 can read them."""
+        if type(text) is not str or encoding != "latin1":
+            raise pickle.UnpicklingError("bytes that are not written as Latin-1 text")
+        self._left -= len(text)
+        if self._left < 0:
+            raise pickle.UnpicklingError("more bytes than the file has")
+        return text.encode("latin-1")
 
 
 def _check(content: bytes) -> None:
@@ -88,7 +116,7 @@ def read_pickle(content: bytes) -> dict[str, Any]:
     """
     try:
         _check(content)
-        found = _Unpickler(BytesIO(content), encoding="bytes").load()
+        found = _Unpickler(content).load()
         return {
             key.decode() if isinstance(key, bytes) else key: value.values if type(value) is _Array else value
             for key, value in found.items()

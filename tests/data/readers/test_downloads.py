@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -189,9 +191,86 @@ def test_a_place_that_is_no_folder_is_named(server: Server, tmp_path: Path) -> N
     assert str(tmp_path / "data") in refusal(server, tmp_path / "data").partition("it failed")[2]
 
 
+# -- strange servers -------------------------------------------------------------------------------
+
+
+@contextmanager
+def scripted(*answers: bytes) -> Iterator[Server]:
+    """A server that says these things, one to a connection and then the last one again, whatever it is asked."""
+    state = Server()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        state.url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+
+        def serve() -> None:
+            for number in range(1_000):
+                try:
+                    connection, _ = listening.accept()
+                except OSError:  # closed
+                    return
+                with connection, suppress(OSError):
+                    asked = connection.recv(10_000).decode()
+                    state.asked.append((asked.partition("\r\n")[0], None, number))
+                    connection.sendall(answers[min(number, len(answers) - 1)])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield state
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+PART = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-9/10\r\n\r\n" + b"x" * 5
+STRANGE = {
+    "a part that was not asked for, for ever": ((OK + b"\r\n", PART), "status 206 in place of the file"),
+    "nothing": ((OK + b"\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"), "status 204 in place of the file"),
+    "no HTTP": ((b"SSH-2.0-OpenSSH_9.2\r\n",), "SSH-2.0-OpenSSH"),
+    "no HTTP after the first answer": ((OK + b"\r\n", b"\x1b[31m\x07 hello\r\n"), "?[31m? hello"),
+    "endless headers": ((OK + b"A: b\r\n" * 1_000,), "more than 100 headers"),
+    "an endless header": ((OK + b"A: " + b"b" * 100_000,), "header line"),
+    "a status that is no number": ((b"HTTP/1.1 many\r\n\r\n",), "many"),
+    "a redirect to a file of this machine": (
+        (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n",),
+        "is not allowed",
+    ),
+    "chunks without a size": ((OK + b"\r\n", OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"), "IncompleteRead"),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_a_strange_server_is_left_in_one_sentence(what: str, tmp_path: Path) -> None:
+    answers, said = STRANGE[what]
+    with scripted(*answers) as server:
+        assert said in refusal(server, tmp_path)
+        assert len(server.asked) <= 3
+        gc.collect()
+
+
+@pytest.mark.parametrize("length", [b"many", b"-3", b"", b"1e3"])
+def test_a_length_that_is_no_number_is_not_believed(length: bytes, tmp_path: Path) -> None:
+    with scripted(OK + b"\r\n", OK + b"Content-Length: " + length + b"\r\n\r\n" + CONTENT) as server:
+        assert fetch(server, tmp_path) == CONTENT
+
+
+@pytest.mark.parametrize("tag", [b'ETag: "a\r\n b"', b'ETag: "\xe4\x00"', b"Last-Modified: Mon\r\n\t1"])
+def test_a_tag_that_cannot_be_sent_back_is_not(tag: bytes, tmp_path: Path) -> None:
+    cut = OK + tag + b"\r\nContent-Length: 30000\r\n\r\n" + CONTENT[:9_000]
+    with scripted(OK + b"\r\n", cut, OK + b"Content-Length: 30000\r\n\r\n" + CONTENT) as server:
+        assert fetch(server, tmp_path) == CONTENT  # all of it, the second time
+
+
+def test_a_tag_that_was_damaged_on_the_disk_is_not_sent(server: Server, tmp_path: Path) -> None:
+    begin(server, tmp_path / "data", 9_000)
+    (tmp_path / "data" / "big.part.tag").write_text("a\nHost: elsewhere")
+    assert fetch(server, tmp_path / "data") == CONTENT
+    assert server.ranges_asked == [None]
+
+
 PROGRAM = (
     "import sys; from pathlib import Path; from ssl_bench.data.readers import downloads; "
-    "downloads.download_file(sys.argv[1], Path(sys.argv[2]), md5=sys.argv[3], what='Big')"
+    "from ssl_bench.entry import guarded; "
+    "work = lambda: downloads.download_file(sys.argv[1], Path(sys.argv[2]), md5=sys.argv[3], what='Big'); "
+    "sys.exit(guarded(work, interrupted=''))"
 )
 
 
@@ -212,6 +291,27 @@ def test_the_same_command_goes_on_after_kill_9(server: Server, tmp_path: Path) -
     process.communicate()
     kept = part.stat().st_size
     assert 3_000 <= kept < len(CONTENT)
+    server.pace = 0
+    assert fetch(server, tmp_path) == CONTENT
+    assert server.ranges_asked == [None, f"bytes={kept}-"]
+
+
+@pytest.mark.slow
+def test_sigterm_is_answered_in_one_sentence_and_what_came_is_kept(server: Server, tmp_path: Path) -> None:
+    server.pace = 0.1
+    process = start(server, tmp_path)
+    part = tmp_path / "big.part"
+    while not (part.exists() and part.stat().st_size >= 3_000):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    said = process.communicate()[1].decode()
+    kept = part.stat().st_size
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said == (
+        f"ssl_bench: stopped by SIGTERM while big was downloaded; {kept:,} bytes of big are kept, and the same command "
+        "resumes there.\n"
+    )
     server.pace = 0
     assert fetch(server, tmp_path) == CONTENT
     assert server.ranges_asked == [None, f"bytes={kept}-"]

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import signal
 import threading
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -26,6 +29,15 @@ ANSWER_SECONDS = 5.0  # how long the server may take to answer at all
 STALL_SECONDS = 30.0  # how long a running download may stand still
 STEP = 1 << 20  # bytes read at a time
 HEADERS = {"User-Agent": "ssl_bench"}
+FAILURES = (OSError, HTTPException, ValueError)  # of a connection, of HTTP, of addresses and encodings
+VERSION = re.compile(r'"[\x21\x23-\x7e]*"|[\x20\x23-\x7e]+')  # a strong tag, or a date: what may be sent back
+SHOWN = 200  # letters of what a server says
+
+
+class Stopped(UserError):  # noqa: N818 (nothing is wrong)
+    """SIGTERM came; what had arrived is kept."""
+
+    status = 128 + signal.SIGTERM  # as a shell has it
 
 
 def download(files: Iterable[tuple[str, str]], place: Path, *, missing: str) -> None:
@@ -42,15 +54,38 @@ def download(files: Iterable[tuple[str, str]], place: Path, *, missing: str) -> 
         try:
             if path.exists():
                 continue
-            _wait_for_answer(url)
-            place.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_name(f".{path.name}.lock")):
-                if not path.exists():
-                    _fetch(url, path, md5)
-        except (OSError, HTTPException) as error:
-            kept = _size(_part(path)[0])
-            more = f"; {kept:,} bytes of {path.name} are kept, and the same command goes on from there" if kept else ""
-            raise UserError(f"{missing} (it failed: {_brief(error)}{more}).") from error
+            with _sigterm_raises():
+                _wait_for_answer(url)
+                place.mkdir(parents=True, exist_ok=True)
+                with FileLock(path.with_name(f".{path.name}.lock")):
+                    if not path.exists():
+                        _fetch(url, path, md5)
+        except FAILURES as error:
+            raise UserError(f"{missing} (it failed: {_brief(error)}{_kept(path)}).") from error
+        except Stopped:
+            raise Stopped(f"stopped by SIGTERM while {path.name} was downloaded{_kept(path)}.") from None
+
+
+def _kept(path: Path) -> str:
+    size = _size(_part(path)[0])
+    return f"; {size:,} bytes of {path.name} are kept, and the same command resumes there" if size else ""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise Stopped within, unless something else waits for it."""
+    alone = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    if alone:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if alone:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def download_file(url: str, place: Path, *, md5: str, what: str) -> None:
@@ -68,7 +103,7 @@ def _fetch(url: str, path: Path, md5: str) -> None:
         try:
             _load(url, part, tag)
             break
-        except (OSError, HTTPException):
+        except FAILURES:
             if _size(part) <= reached:
                 raise
             reached = _size(part)
@@ -82,9 +117,10 @@ def _fetch(url: str, path: Path, md5: str) -> None:
 
 
 def _load(url: str, part: Path, tag: Path) -> None:
-    """Ask once for what ``part`` has not yet; raises OSError or HTTPException where it does not come to an end."""
-    start = _size(part) if tag.exists() else 0
-    headers = {"Range": f"bytes={start}-", "If-Range": tag.read_text(encoding="latin-1")} if start else {}
+    """Ask once for what ``part`` has not yet; raises one of FAILURES where it does not come to an end."""
+    known = tag.read_text(encoding="latin-1") if tag.exists() else ""
+    start = _size(part) if VERSION.fullmatch(known) else 0
+    headers = {"Range": f"bytes={start}-", "If-Range": known} if start else {}
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=HEADERS | headers), timeout=STALL_SECONDS)
     except HTTPError as error:
@@ -99,17 +135,19 @@ def _load(url: str, part: Path, tag: Path) -> None:
             response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
             and version in ("", headers.get("If-Range"))  # some servers need not be asked twice, others do not listen
         ):
+            if not start:
+                raise OSError(f"the server answers with status {response.status} in place of the file")
             tag.unlink(missing_ok=True)
-            _load(url, part, tag)
+            _load(url, part, tag)  # all of it
             return
-        length = response.headers.get("Content-Length")
+        length = response.length  # of what is to come; None where it is not said, or is no number
         with open(part, "wb" if whole else "ab") as file:
             if whole:  # the tag is that of the bytes, whenever a power cut comes
                 start = 0
                 tag.unlink(missing_ok=True)
                 if version:
                     tag.write_text(version, encoding="latin-1")
-            expected = start + int(length) if length else None
+            expected = start + length if length is not None else None
             with _progress() as progress:
                 bar = progress.add_task(part.stem, total=expected, completed=start)
                 while content := response.read1(STEP):
@@ -124,7 +162,8 @@ def _load(url: str, part: Path, tag: Path) -> None:
 def _version(response: HTTPResponse) -> str:
     """What a request may name so that it gets more of the same bytes only; "" if the server gives nothing of use."""
     strong = response.headers.get("ETag", "")
-    return strong if strong.startswith('"') else response.headers.get("Last-Modified", "")
+    version = strong if strong.startswith('"') else response.headers.get("Last-Modified", "")
+    return version if VERSION.fullmatch(version) else ""
 
 
 def _progress() -> Progress:
@@ -158,14 +197,14 @@ def _wait_for_answer(url: str) -> None:
 
     A thread, because a name look-up obeys no time limit.
     """
-    outcome: list[OSError | None] = []
+    outcome: list[Exception | None] = []
 
     def ask() -> None:
         request = urllib.request.Request(url, method="HEAD", headers=HEADERS)
         try:
             urllib.request.urlopen(request, timeout=ANSWER_SECONDS).close()
             outcome.append(None)
-        except OSError as error:
+        except FAILURES as error:
             if isinstance(error, HTTPError):
                 error.close()  # a refusal is an open answer
             outcome.append(error)
@@ -179,6 +218,7 @@ def _wait_for_answer(url: str) -> None:
 
 
 def _brief(error: BaseException) -> str:
-    """An error in one line: urllib wraps the reason."""
+    """An error in one line: urllib wraps the reason, and a server may have worded it."""
     reason = error.reason if isinstance(error, URLError) and not isinstance(error, HTTPError) else error
-    return " ".join(str(reason).split()) or type(error).__name__
+    line = " ".join(str(reason).split()) or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in line)[:SHOWN]

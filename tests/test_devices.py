@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,23 @@ def test_a_full_memory_names_the_options_to_lower() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
     assert not isinstance(failure.value, devices.Failed)
     assert "\n" not in str(failure.value)
+
+
+def too_much() -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def full() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+@pytest.mark.parametrize("act", [too_much, full])
+def test_too_little_memory_of_card_or_machine_is_a_sentence_with_its_remedy(act: Callable[[], None]) -> None:
+    sentence = (
+        r"^this takes more memory than there is \([\d.]+ (GiB|bytes) were asked for\): lower that; the last checkpoint"
+    )
+    with pytest.raises(UserError, match=sentence), devices.within_memory("this", "lower that"):
+        act()
 
 
 class Unplug(pl.Callback):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from filelock import FileLock
 
@@ -420,3 +421,50 @@ def test_the_recorded_loss_is_that_of_the_images_however_many_batches_a_step_tak
         next(csv.DictReader((tmp_path / name / "metrics.csv").read_text().splitlines()))["loss"] for name in losses
     )
     assert float(first) == pytest.approx(float(second), rel=1e-5)
+
+
+def test_a_batch_that_does_not_fit_names_the_option_and_loses_nothing_that_was_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, method: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.global_step == 7:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    few = ("method=simclr", "evaluation.protocols=[knn1]")
+    config = compose([*WORDS, *few, f"runs_dir={tmp_path}", "trainer.checkpoint_seconds=0.000001"])
+    sentence = r"lower batch_size=\d+ .*trainer\.precision=bf16-mixed or set dataset\.resident=false; .* is intact"
+    with pytest.raises(UserError, match=sentence):
+        run(config, [Full()])
+    (checkpoint,) = tmp_path.glob("*/checkpoints/last.ckpt")
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 7
+    assert run(config)["results"]["student"]
+    assert "going on after step 7" in capsys.readouterr().out
+
+
+def test_a_compiled_run_has_a_name_of_its_own_and_without_a_compiler_it_is_a_plain_one(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, _, plain = finished
+    config = {**config, "trainer": {**config["trainer"], "compile": True}}
+
+    def missing(*_: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr("ssl_bench.devices.BACKEND", missing)
+    assert run(config)["fingerprint"] == plain["fingerprint"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "trainer.compile=true does not work on this machine (no C++ compiler): training is not compiled." in said
+    assert "Finished before" in said
+
+    graphs = []
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr("ssl_bench.devices.BACKEND", counting)
+    compiled = run({**config, "runs_dir": str(tmp_path)})
+    assert len(graphs) >= 3  # of the trial, the student and the teacher
+    assert compiled["fingerprint"] != plain["fingerprint"]
+    assert compiled["results"] == plain["results"]  # the same arithmetic under this backend

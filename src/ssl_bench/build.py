@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ssl_bench import devices
 from ssl_bench.augment.draws import ViewGroup
 from ssl_bench.augment.views import CleanView, Views
 from ssl_bench.conditions import require_protocols, require_sizes
@@ -87,6 +88,8 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
             optimizer=Recipe(**config["optimizer"], batch_size=config["batch_size"], accumulate=accumulate),
             **options,
         )
+    if config["trainer"]["compile"]:
+        method.compile_networks(devices.BACKEND)
     return method
 
 

@@ -75,6 +75,23 @@ def require_cards(devices: int) -> None:
         )
 
 
+# -- compiled -------------------------------------------------------------------------------------
+
+BACKEND = "inductor"  # of torch.compile
+
+
+def why_not_compiled(device: torch.device) -> str | None:
+    """The reason why torch.compile does not work on ``device``; None where it does. Takes seconds."""
+    try:
+        torch.compile(torch.square, backend=BACKEND)(torch.ones(8, device=device))
+    except Exception as error:  # of many classes: what is missing shows up within the backend
+        cause = getattr(error, "inner_exception", error)
+        return next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+    finally:
+        torch.compiler.reset()
+    return None
+
+
 # -- bit for bit ----------------------------------------------------------------------------------
 
 
@@ -104,15 +121,27 @@ def repeatable(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
+def within_memory(doing: str, remedy: str) -> Iterator[None]:
+    """Say in one sentence that ``doing`` needs more memory than the card, or the machine, has, and the ``remedy``."""
+    try:
+        yield
+    except RuntimeError as error:
+        # The CPU's allocator has no class of errors of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        asked = re.search(r"[\d.]+ (?:[KMGT]iB|bytes)", str(error))
+        size = f" ({asked[0]} were asked for)" if asked else ""
+        raise UserError(
+            f"{doing} takes more memory than there is{size}: {remedy}; the last checkpoint, if any, is intact."
+        ) from error
+
+
+@contextmanager
 def failures_named() -> Iterator[None]:
     """Say in one sentence that the card's memory is full, or (by Failed) that it failed or was taken away."""
     try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the memory of the GPU is full ({str(error).splitlines()[0].rstrip('.')}): lower batch_size, "
-            "augment.chunk or evaluation.memory, or set more trainer.devices; the last checkpoint is intact."
-        ) from error
+        with within_memory("the run", "lower batch_size or evaluation.memory, or set more trainer.devices"):
+            yield
     except RuntimeError as error:
         reason = _failure(error)
         if reason is None:

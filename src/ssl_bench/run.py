@@ -39,7 +39,15 @@ from ssl_bench.config import Config
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.remarks import remarks
-from ssl_bench.devices import device_type, failures_named, repeatable, resolve_accelerator, resolve_precision
+from ssl_bench.devices import (
+    device_type,
+    failures_named,
+    repeatable,
+    resolve_accelerator,
+    resolve_precision,
+    why_not_compiled,
+    within_memory,
+)
 from ssl_bench.evaluation import baselines
 from ssl_bench.evaluation.evaluator import Scores, reasons
 from ssl_bench.files import write_text, write_whole
@@ -76,6 +84,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
     )
     with group, failures_named(), repeatable(chosen["deterministic"]), ExitStack() as held:
         console = Console(quiet=distributed.rank() > 0)
+        config = _compiled_if_possible(config, console)
         if chosen["threads"]:
             torch.set_num_threads(chosen["threads"])
         loggers.check_installed(config["logger"]["name"])
@@ -108,6 +117,28 @@ def quiet() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+
+
+def _compiled_if_possible(config: Config, console: Console) -> Config:
+    """``config``, without compiling where that does not work, which is then shown: the run is one that never asked."""
+    if not config["trainer"]["compile"]:
+        return config
+    device = "cuda" if resolve_accelerator(config) == "gpu" else "cpu"
+    reason = why_not_compiled(torch.device(device))
+    if reason is None:
+        return config
+    _warn(console, f"trainer.compile=true does not work on this machine ({reason}): training is not compiled.")
+    return {**config, "trainer": {**config["trainer"], "compile": False}}
+
+
+def _for_less_memory(config: Config, precision: str) -> str:
+    """What to set so that training takes less memory."""
+    remedies = [f"lower batch_size={config['batch_size']} (trainer.accumulate adds up gradients of several batches)"]
+    if precision == "32-true":
+        remedies.append("set trainer.precision=bf16-mixed")
+    if config["dataset"]["resident"] != "false":
+        remedies.append("set dataset.resident=false")
+    return " or ".join(remedies)
 
 
 def _starts_over(
@@ -237,7 +268,8 @@ def _run(
     if no_room:
         tell(no_room)
     torch.manual_seed(config["seed"])  # for the dropout of some backbones; a resumed run restores its own state
-    trainer.fit(method, datamodule=data, ckpt_path=None if resumed is None else folder.checkpoint)
+    with within_memory("this training", _for_less_memory(config, precision)):
+        trainer.fit(method, datamodule=data, ckpt_path=None if resumed is None else folder.checkpoint)
 
     console.print("evaluating", highlight=False)
     method.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU

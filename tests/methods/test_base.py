@@ -161,6 +161,22 @@ def test_a_method_of_two_views_refuses_another_number(name: str) -> None:
         make(f"method={name}", "augment.groups.global.count=3")
 
 
+@pytest.mark.slow
+def test_compiled_networks_train_as_before_under_the_same_names() -> None:
+    compiled, data = make("method=clbo", "trainer.compile=true")
+    plain, _ = make("method=clbo")
+    compiled.compile_networks("aot_eager")
+    batch = next(iter(data.train_dataloader()))
+    for method in (compiled, plain):
+        for _ in range(2):
+            method.training_step(batch, 0)["loss"].backward()
+    for mine, theirs in zip(compiled.student.parameters(), plain.student.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    for mine, theirs in zip(compiled.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 CROPS = ("augment.groups.local.count=1", "augment.groups.local.size=8")
 
 

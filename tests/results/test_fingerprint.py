@@ -60,6 +60,7 @@ def test_where_and_how_a_run_is_watched_does_not_change_its_name(word: str) -> N
         "trainer.clip=1.0",
         "trainer.accumulate=2",
         "trainer.deterministic=true",
+        "trainer.compile=true",
     ],
 )
 def test_what_changes_the_numbers_changes_the_name(word: str) -> None:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.batch import Batch
+from ssl_bench.devices import within_memory
 from ssl_bench.evaluation.features import Features, Splits, extract, pixels
 from ssl_bench.evaluation.protocols import On, Protocol, Score
 
 Scores = dict[str, Score]
+LESS = "lower evaluation.batch_size or evaluation.memory"
 
 
 class Loader(Interface):
@@ -48,6 +50,7 @@ class Evaluator:
         self.classes = classes
         self.memory = memory
 
+    @within_memory("evaluation", LESS)
     def features(self, backbone: nn.Module, device: torch.device) -> Splits:
         """What ``backbone`` makes of all images, in float32 so that a saved encoder gives the very same.
 
@@ -64,6 +67,7 @@ class Evaluator:
         """Raw pixels in place of features."""
         return self._splits(pixels, torch.device("cpu"))
 
+    @within_memory("evaluation", LESS)
     def score(self, splits: Splits, names: Iterable[str], on: On) -> Scores:
         """Protocols by name on the ``validation`` or ``test`` images; each is evaluated once for the same splits."""
         return {name: splits.once((name, on), partial(self._score, splits, name, on)) for name in names}

@@ -180,6 +180,11 @@ class Method(pl.LightningModule):
         """Share of all optimiser steps already taken, in [0, 1]."""
         return self.student_steps / max(1.0, float(self.trainer.estimated_stepping_batches))
 
+    def compile_networks(self, backend: str) -> None:
+        """Let student and teacher be compiled when they next compute; names in checkpoints stay as they are."""
+        for network in filter(None, (self.student, self.teacher)):
+            network.compile(backend=backend, dynamic=False)  # views have few sizes, and each is worth its own code
+
     # -- who is looked at ---------------------------------------------------------------------
 
     def networks(self) -> dict[str, nn.Module]:

@@ -62,7 +62,7 @@ COUNTED_ELSEWHERE = (
 LEFT_OUT = {*FREE, *COUNTED_ELSEWHERE}
 
 # Keys added after the first release, with the value under which a run is what it was before they existed.
-NEUTRAL: dict[str, Any] = {"trainer.deterministic": False}
+NEUTRAL: dict[str, Any] = {"trainer.deterministic": False, "trainer.compile": False}
 
 
 def fingerprint(

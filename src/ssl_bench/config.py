@@ -89,8 +89,10 @@ OmegaConf.register_new_resolver("calc", _calculate, replace=True)
 # -- reading and checking the words ---------------------------------------------------------------
 
 
-def compose(overrides: Sequence[str] = ()) -> Config:
+def compose(overrides: Sequence[str] = (), *, certified: bool = False) -> Config:
     """The resolved configuration for ``key=value`` words.
+
+    certified: with the values that the method's block ``check`` sets for its certificate.
 
     Raises UserError, in one sentence, for unknown keys and groups, wrong types, values out of range and commas that
     need ``-m``.
@@ -99,7 +101,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     for override in parsed:
         if override.is_sweep_override():
             raise UserError(f"{override.input_line} names several values: add -m to run each, or brackets for a list.")
-    return _compose(parsed)[0]
+    return _compose(parsed, certified=certified)[0]
 
 
 def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -170,7 +172,9 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return list(parsed.values())
 
 
-def _compose(parsed: Sequence[Override]) -> tuple[Config, dict[str, Option], dict[str, str]]:
+def _compose(
+    parsed: Sequence[Override], *, certified: bool = False
+) -> tuple[Config, dict[str, Option], dict[str, str]]:
     """The resolved configuration, the options it has, and the file chosen for each group."""
     groups = {override.key_or_group: override.value() for override in parsed if override.key_or_group in GROUPS}
     for group, choice in groups.items():
@@ -188,9 +192,9 @@ def _compose(parsed: Sequence[Override]) -> tuple[Config, dict[str, Option], dic
     config = copy.deepcopy(defaults)
     for key, value in settings.items():
         _set(config, key, value)
-    recipe = options["recipe"].read(_get(config, "recipe"))
+    counted = {"sets": True, "original": options["recipe"].read(_get(config, "recipe")) == "original", "check": certified}
     said_by: dict[str, str] = {}
-    for block in BLOCKS if recipe == "original" else ("sets",):
+    for block in (block for block in BLOCKS if counted[block]):
         for key, value in blocks[block].items():
             if key not in settings:
                 _set(config, key, value)

@@ -34,7 +34,7 @@ GROUPS = {
     group: sorted(file.name.removesuffix(".yaml") for file in (CONF / group).iterdir() if file.name.endswith(".yaml"))
     for group in CHOICES
 }
-BLOCKS = ("sets", "original")  # of a method's file: values for options of any group, not options themselves
+BLOCKS = ("sets", "original", "check")  # of a method's file: values for options of any group, not options themselves
 COMMENT = re.compile(r"\s#\s(?P<allowed>[\[(][^\s\])]*[\])])?\s*(?P<meaning>.*)$")
 
 

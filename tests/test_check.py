@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from program import Program
-from ssl_bench import check
+from ssl_bench import certificate, check
 from ssl_bench.options import GROUPS
 
 
@@ -26,9 +30,14 @@ def test_every_method_trains_in_several_processes_as_in_one_and_resumes(program:
         ("world=5", "world=5 does not divide the 12 images"),
         ("world=1", "world=1 is not allowed: world is a whole number at least 2 and at most 12"),
         ("worlds=2", "option worlds is unknown; did you mean world?"),
+        ("device=gpu", "device=gpu is not allowed: device is auto or cpu or cuda"),
+        ("device=cuda", "device=cuda, but PyTorch finds no CUDA device: use device=cpu."),
     ],
 )
-def test_a_wrong_word_is_answered_in_one_line(capsys: pytest.CaptureFixture[str], word: str, part: str) -> None:
+def test_a_wrong_word_is_answered_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, part: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert check.main([word]) == 2
     assert part in capsys.readouterr().err
 
@@ -41,19 +50,87 @@ def test_help_names_the_columns_and_options(capsys: pytest.CaptureFixture[str]) 
 
 def test_differences_are_relative_and_names_must_agree() -> None:
     one = {"a": torch.tensor([100.0, 1.0]), "b": torch.tensor([1.0])}
-    assert check.difference(one, {"a": torch.tensor([100.0, 2.0]), "b": torch.tensor([1.0])}) == pytest.approx(0.01)
-    assert check.difference(one, {"a": one["a"]}) == float("inf")
+    assert certificate.difference(one, {"a": torch.tensor([100.0, 2.0]), "b": torch.tensor([1.0])}) == pytest.approx(
+        0.01
+    )
+    assert certificate.difference(one, {"a": one["a"]}) == float("inf")
 
 
 def test_ranks_that_differ_from_one_process_or_from_each_other_are_seen() -> None:
-    def trace(loss: float, gradient: float, state: float) -> check.Trace:
+    def trace(loss: float, gradient: float, state: float) -> certificate.Trace:
         named = [{"w": torch.tensor([value])} for value in (gradient, state)]
         return {"losses": [loss], "gradients": [named[0]], "state": named[1]}
 
-    same = check.compare(trace(1, 2, 3), [trace(1, 2, 3), trace(1, 2, 3)])
+    same = certificate.compare(trace(1, 2, 3), [trace(1, 2, 3), trace(1, 2, 3)])
     assert (same["loss"], same["gradient"], same["state"], same["replicas"]) == (0, 0, 0, True)
-    half = check.compare(trace(1, 2, 3), [trace(1, 1, 3), trace(1, 1, 3)])
+    half = certificate.compare(trace(1, 2, 3), [trace(1, 1, 3), trace(1, 1, 3)])
     assert half["gradient"] == pytest.approx(0.5)
-    apart = check.compare(trace(1, 2, 3), [trace(1, 2, 3), trace(1, 2, 3.3)])
+    apart = certificate.compare(trace(1, 2, 3), [trace(1, 2, 3), trace(1, 2, 3.3)])
     assert not apart["replicas"]
     assert apart["state"] == pytest.approx(0.1)
+
+
+def test_what_is_no_number_on_one_side_alone_is_infinitely_apart() -> None:
+    one = {"a": torch.tensor([1.0, 2.0])}
+    assert certificate.difference(one, {"a": torch.tensor([1.0, float("nan")])}) == float("inf")
+
+
+def test_a_method_that_fails_is_a_row_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One fails among the ranks, one alone; the third is examined all the same."""
+    verdict = certificate.Verdict(
+        {"loss": 0.0, "gradient": 0.0, "alone": 0.0, "synced": 0.0}, {"ranks": True, "resume": True}, (0.0, 0.0)
+    )
+
+    def train_in_ranks(methods: Sequence[str], world: int, folder: Path, device: str) -> dict[str, str]:
+        for name in methods[1:]:
+            for rank in range(world):
+                torch.save({}, folder / f"{name}-{rank}.pt")
+        return {methods[0]: "method.queue=64 is no multiple of 12."}
+
+    def examine(name: str, *_: object) -> certificate.Verdict:
+        if name == "byol":
+            raise ValueError("a shape is wrong")
+        return verdict
+
+    monkeypatch.setattr(certificate, "train_in_ranks", train_in_ranks)
+    monkeypatch.setattr(certificate, "examine", examine)
+    assert check.main(["method=moco,byol,simclr", "device=cpu"]) == 1
+    shown = capsys.readouterr().out
+    assert "moco failed: method.queue=64 is no multiple of 12." in shown
+    assert "byol failed: a shape is wrong" in shown
+    rows = [line for line in shown.splitlines() if "simclr" in line]
+    assert len(rows) == 1
+    assert "equal" in rows[0]
+    assert "A method does not hold" in shown
+
+
+@pytest.mark.slow
+def test_a_method_that_ends_its_ranks_leaves_the_next_one_to_be_trained(tmp_path: Path) -> None:
+    failed = certificate.train_in_ranks(["simclear", "simclr"], 2, tmp_path, "cpu")
+    assert list(failed) == ["simclear"]
+    assert failed["simclear"].startswith("method=simclear is unknown; did you mean simclr?")
+    assert {file.name for file in tmp_path.glob("*.pt")} == {"simclr-0.pt", "simclr-1.pt"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["byol", "clbo", "pic"])
+def test_another_device_sees_the_views_of_the_cpu_and_what_it_computes_otherwise_is_seen(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The CPU in the part of the other device: equal to itself, and not where its losses are a thousandth larger."""
+    assert certificate.beside_cpu(name, "cpu") == {"float64": 0.0, "float32": 0.0}
+    train, calls = certificate.train, []
+
+    def every_second_is_off(*words: Any, **options: Any) -> certificate.Trace:
+        trace = train(*words, **options)
+        calls.append(trace)
+        if len(calls) % 2 == 0:
+            trace["losses"] = [loss * 1.001 for loss in trace["losses"]]
+        return trace
+
+    monkeypatch.setattr(certificate, "train", every_second_is_off)
+    found = certificate.beside_cpu(name, "cpu")
+    assert found["float64"] == pytest.approx(1e-3)
+    assert found["float64"] > certificate.TOLERANCE["float64"]

@@ -456,7 +456,7 @@ def test_a_mistake_in_a_block_names_the_methods_file(tmp_path: Path, blocks: str
 def test_an_experiment_sets_options_and_not_blocks(tmp_path: Path) -> None:
     experiment = "# @package _global_\nmethod:\n  sets:\n    seed: 3\n"
     done = in_house_with(tmp_path, {"experiment/mine.yaml": experiment}, "experiment=mine")
-    assert_refused(done, "experiment=mine: sets and original are no options: set what they set.")
+    assert_refused(done, "experiment=mine: sets, original, check are no options: set what they set.")
 
 
 # -- sweeps ---------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ FLOORS = (
     ("callbacks",),  # they read methods and write results
     ("config", "report"),
     ("build", "ranks", "preflight"),
-    ("run",),
+    ("run", "certificate"),
     ("bench", "check", "evaluate", "embed", "launch"),
     ("sweep",),  # it starts runs of several devices, too
     ("plan",),

@@ -8,6 +8,7 @@ from typing import Any
 from ssl_bench.errors import UserError
 
 FEWEST = 2  # images of a batch: every loss compares images, or takes statistics over them
+CHECKED_BATCH = 12  # images of a batch in the certificate, which 2, 3, 4, 6 and 12 processes divide
 
 
 def require_equal_shares(batch_size: int, processes: int) -> None:

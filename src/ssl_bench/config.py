@@ -192,7 +192,11 @@ def _compose(
     config = copy.deepcopy(defaults)
     for key, value in settings.items():
         _set(config, key, value)
-    counted = {"sets": True, "original": options["recipe"].read(_get(config, "recipe")) == "original", "check": certified}
+    counted = {
+        "sets": True,
+        "original": options["recipe"].read(_get(config, "recipe")) == "original",
+        "check": certified,
+    }
     said_by: dict[str, str] = {}
     for block in (block for block in BLOCKS if counted[block]):
         for key, value in blocks[block].items():
@@ -215,7 +219,7 @@ def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict
     base = config if experiment == "none" else _hydra(_words({**choices, "experiment": "none"}))[0]
     blocks = _pop_blocks(base)
     if base is not config and _pop_blocks(config) != blocks:
-        raise UserError(f"experiment={experiment}: {' and '.join(BLOCKS)} are no options: set what they set.")
+        raise UserError(f"experiment={experiment}: {', '.join(BLOCKS)} are no options: set what they set.")
     known = dict(_leaves(_plain(base)))
     options = options_of(choices, known)
     for key, _ in _leaves(OmegaConf.to_container(config)):

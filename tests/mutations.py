@@ -873,7 +873,7 @@ MUTATIONS = [
         ),
         (
             "kernels: every step shows anew that they fail",
-            "self._kernels_failed = True",
+            "self.use_kernels = False",
             "pass",
             "where_kernels_fail_it_is_shown_once_and_the_plain_path_draws",
         ),

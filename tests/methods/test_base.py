@@ -101,6 +101,16 @@ def test_concatenated_views_share_batch_statistics(fit: Fit) -> None:
     assert not torch.allclose(z[0], joint[0], atol=1e-3)
 
 
+def test_views_drawn_in_half_precision_reach_the_network_so() -> None:
+    method, data = make("method=simclr")
+    views, seen = method.views.forward, []
+    method.views.forward = lambda *args, **kwargs: [view.bfloat16() for view in views(*args, **kwargs)]  # type: ignore
+    method.student.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        method.training_step(next(iter(data.train_dataloader())), 0)
+    assert set(seen) == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("schedule", ["step", "epoch"])
 def test_the_learning_rate_is_a_warm_up_and_a_cosine(fit: Fit, schedule: str) -> None:
     import math

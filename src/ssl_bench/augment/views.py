@@ -32,6 +32,9 @@ class Views(nn.Module):
         mean, std: of the dataset's channels, in [0, 1].
         chunk: images that are drawn at a time, to stay in the CPU's cache (about 256 at 32 px, 32 at
             96 px); an accelerator draws the whole batch at once.
+
+    ``use_kernels`` is True until the kernels fail. Set it to False where CUDA is compared with the CPU: both then draw
+    by the same operations and differ by rounding, where the kernels' views are within 2/255.
     """
 
     mean: Tensor
@@ -49,7 +52,7 @@ class Views(nn.Module):
             raise UserError(f"The augmentation's chunk is {chunk}; set it to at least 1 image.")
         self.chunk = chunk
         self.alike = [(group, len(list(views))) for group, views in itertools.groupby(self.groups)]  # neighbours
-        self._kernels_failed = False
+        self.use_kernels = True
         self.register_buffer("mean", ops.channel_column(mean), persistent=False)
         self.register_buffer("std", ops.channel_column(std), persistent=False)
 
@@ -105,7 +108,7 @@ class Views(nn.Module):
 
     def _by_kernels(self, images: Tensor, tables: Tensor, group: ViewGroup) -> list[Tensor] | None:
         """The views of one group by the kernels of ``fused``; None where there are none, which is shown once."""
-        if self._kernels_failed or not _has_kernels(images.device):
+        if not self.use_kernels or not _has_kernels(images.device):
             return None
         autocast = torch.is_autocast_enabled(images.device.type)
         dtype = torch.get_autocast_dtype(images.device.type) if autocast else torch.float32
@@ -116,7 +119,7 @@ class Views(nn.Module):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            self._kernels_failed = True
+            self.use_kernels = False
             reason = str(error).strip().splitlines() or [""]
             warnings.warn(
                 "Views are drawn by plain PyTorch operations, which take many times as long as the Triton kernels: "

@@ -40,6 +40,12 @@ def resolve_accelerator(config: Config) -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
+def resolve_device(config: Config) -> torch.device:
+    """The device of a process that works alone: the CPU, or the first card that it sees."""
+    accelerator = resolve_accelerator(config)
+    return torch.device("cuda", 0) if accelerator == "gpu" else torch.device(accelerator)
+
+
 def device_type(config: Config) -> str:
     """``cpu`` or ``cuda``, as a run's name has it; runs for another machine may be named where there is no GPU."""
     wanted: str = config["trainer"]["accelerator"]

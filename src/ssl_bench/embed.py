@@ -61,7 +61,7 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
     from ssl_bench.augment.views import CleanView
     from ssl_bench.build import encoder_clean
     from ssl_bench.data.readers.scan import pictures_below
-    from ssl_bench.devices import resolve_accelerator
+    from ssl_bench.devices import resolve_device
     from ssl_bench.files import require_writable, write_together
     from ssl_bench.results.weights import open_encoder
 
@@ -100,7 +100,7 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
         f"{len(names):,} pictures of {folder} through {encoder.network['name']} at {arguments['size']} pixels, "
         f"normalised by mean and standard deviation {whose}"
     )
-    device = torch.device("cuda" if resolve_accelerator({"trainer": settings}) == "gpu" else "cpu")
+    device = resolve_device({"trainer": settings})
     backbone = encoder.backbone.to(device)
     clean = CleanView(**arguments)
 

@@ -104,7 +104,7 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
 
     from ssl_bench.build import baseline_scores, build_data, build_evaluator, encoder_clean
     from ssl_bench.data.remarks import remarks
-    from ssl_bench.devices import resolve_accelerator
+    from ssl_bench.devices import resolve_device
     from ssl_bench.evaluation.evaluator import reasons
     from ssl_bench.files import require_writable
     from ssl_bench.report.tables import accuracy_table
@@ -161,7 +161,7 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     seen = remarks(dataset, data.splits)
     for sentence in seen.sentences:
         tell(f"warning: {sentence}")
-    device = torch.device("cuda" if resolve_accelerator(config) == "gpu" else "cpu")
+    device = resolve_device(config)
     names = config["evaluation"]["protocols"]
     evaluator = build_evaluator(config, data, clean)
     data.place_on(device)

@@ -15,6 +15,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from rich.console import Console
 
 from ssl_bench import distributed, loggers
@@ -44,6 +45,7 @@ from ssl_bench.devices import (
     failures_named,
     repeatable,
     resolve_accelerator,
+    resolve_device,
     resolve_precision,
     why_not_compiled,
     within_memory,
@@ -248,7 +250,7 @@ def _run(
         accelerator=resolve_accelerator(config),
         devices=chosen["devices"],
         num_nodes=chosen["nodes"],
-        strategy=Replicated(sync_buffers=own_statistics) if several else "auto",
+        strategy=Replicated(sync_buffers=own_statistics) if several else SingleDeviceStrategy(resolve_device(config)),
         precision=precision,  # type: ignore[arg-type]
         max_epochs=epochs,
         accumulate_grad_batches=chosen["accumulate"],

@@ -1,0 +1,39 @@
+"""Nothing in a training step waits: counted on the emulated device, for every method."""
+
+from __future__ import annotations
+
+import pytest
+
+from emulated import COPY, KINDS, LAUNCH, READ, SHAPE, WAITING_COPY
+from ssl_bench.options import GROUPS
+from step_counts import CROPS, STEPS, measure
+
+METHODS = tuple(GROUPS["method"])
+# Whether eigh went well is read wherever it is called; PIC's classes are the distinct images of a batch.
+ALLOWED = {("directpred", READ): 1, ("pic", SHAPE): 1}
+FULL_SIZE_ONLY = {"moco", "moby", "barlow_twins", "vicreg", "supervised"}
+
+
+def require_no_waiting(method: str, *words: str, copies: int, first: int, steps: int) -> None:
+    counts = measure(method, *words, first=first, steps=steps)
+    assert counts.of(LAUNCH) > 100 * steps  # it has trained
+    limits = {COPY: copies, WAITING_COPY: 0, READ: 0, SHAPE: 0} | {
+        kind: number for (name, kind), number in ALLOWED.items() if name == method
+    }
+    for kind in KINDS:
+        if kind in limits:
+            assert counts.of(kind) <= limits[kind] * steps, f"{kind} per step:\n{counts.table(kind, per=steps)}"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_copies_once_and_waits_for_nothing(method: str) -> None:
+    require_no_waiting(method, copies=1, first=2, steps=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("resident", ["true", "false"])
+def test_after_ten_steps_a_step_copies_parameters_and_images_and_waits_for_nothing(method: str, resident: str) -> None:
+    crops = () if method in FULL_SIZE_ONLY else CROPS
+    copies = 1 if resident == "true" else 2
+    require_no_waiting(method, f"dataset.resident={resident}", *crops, copies=copies, first=10, steps=STEPS)

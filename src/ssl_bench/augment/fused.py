@@ -29,20 +29,12 @@ from torch import Tensor
 from ssl_bench.augment import draws, ops
 from ssl_bench.augment.draws import ViewGroup
 
-BOX = tl.constexpr(draws.BOX)
-FLIP = tl.constexpr(draws.FLIP)
-JITTER = tl.constexpr(draws.JITTER)
-FACTORS = tl.constexpr(draws.FACTORS)
-ORDER = tl.constexpr(draws.ORDER)
-GRAYSCALE = tl.constexpr(draws.GRAYSCALE)
-BLUR = tl.constexpr(draws.BLUR)
-SIGMA = tl.constexpr(draws.SIGMA)
-SOLARIZE = tl.constexpr(draws.SOLARIZE)
-COLUMNS = tl.constexpr(draws.COLUMNS)
-CONTRAST = tl.constexpr(ops.CONTRAST)
-SATURATION = tl.constexpr(ops.SATURATION)
-HUE = tl.constexpr(ops.HUE)
-LUMA_RED, LUMA_GREEN, LUMA_BLUE = (tl.constexpr(weight) for weight in ops.LUMA)
+BOX, FLIP, JITTER, FACTORS, ORDER = map(tl.constexpr, (draws.BOX, draws.FLIP, draws.JITTER, draws.FACTORS, draws.ORDER))
+GRAYSCALE, BLUR, SIGMA, SOLARIZE, COLUMNS = map(
+    tl.constexpr, (draws.GRAYSCALE, draws.BLUR, draws.SIGMA, draws.SOLARIZE, draws.COLUMNS)
+)
+CONTRAST, SATURATION, HUE = map(tl.constexpr, (ops.CONTRAST, ops.SATURATION, ops.HUE))
+LUMA_RED, LUMA_GREEN, LUMA_BLUE = map(tl.constexpr, ops.LUMA)
 
 TILE = 32  # T of all but the smallest views, a divisor of the usual sizes
 WARPS = 4
@@ -302,5 +294,5 @@ def _finish(value, channel: tl.constexpr, table, place, mask, mean, std, thresho
     """Solarise, normalise and store one channel of a tile."""
     threshold = tl.where(tl.load(table + SOLARIZE) > 0, threshold, 2.0)
     value = tl.where(value >= threshold, 1.0 - value, value)
-    value = (value - tl.load(mean + channel)) * (1.0 / tl.load(std + channel))
+    value = (value - tl.load(mean + channel).to(tl.float32)) / tl.load(std + channel).to(tl.float32)
     tl.store(place + channel, value.to(place.dtype.element_ty), mask=mask)

@@ -20,13 +20,14 @@ from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.orders import Window, sequential
-from ssl_bench.devices import device_type, resolve_precision
+from ssl_bench.devices import device_type, resolve_accelerator, resolve_precision
 from ssl_bench.distributed import world_size
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.baselines import VERSIONS, kept, random_scores
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import Protocol, protocols
+from ssl_bench.machine import in_words, memory
 from ssl_bench.methods.base import Method, Network
 from ssl_bench.nn.backbone import build_backbone, require_size
 from ssl_bench.nn.heads import mlp
@@ -63,6 +64,7 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
 
     ``data`` is read for methods that keep something for every image: those with a key ``instances``.
     """
+    require_room(config, dataset)
     left_out = ("name", "target", "projector")
     options = {key: value for key, value in config["method"].items() if key not in left_out}
     if "instances" in options:
@@ -123,6 +125,25 @@ def _network(config: Config, dataset: Dataset) -> tuple[Network, int]:
     outputs = head["out"] or dataset.classes
     projector = mlp(width, head["hidden"], outputs, head["layers"], output_norm=head.get("output_norm", False))
     return Network(backbone, projector), outputs if head["layers"] else width
+
+
+def require_room(config: Config, dataset: Dataset) -> None:
+    """UserError where not even the images of a batch, as the network sees them, fit into a CPU's memory."""
+    if resolve_accelerator(config) != "cpu":
+        return
+    side = config["dataset"]["size"]
+    groups = [{**config["augment"]["groups"]["global"], **group} for group in config["augment"]["groups"].values()]
+    pixels = sum(group["count"] * group["size"] ** 2 for group in groups)  # of all views of an image
+    for key, images, each in (
+        ("batch_size", config["batch_size"] // config["trainer"]["nodes"], pixels),
+        ("evaluation.batch_size", config["evaluation"]["batch_size"], side**2),
+    ):
+        needed = 4 * dataset.channels * images * each  # float32
+        if needed > memory():
+            raise UserError(
+                f"{key}={images} images at dataset.size={side} pixels need {in_words(needed)} of memory, more than "
+                f"there is: choose a smaller dataset.size or {key}."
+            )
 
 
 def build_views(config: Config, dataset: Dataset) -> Views:

@@ -10,6 +10,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory() -> int:
+    """Bytes of memory."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows does not tell
+        return 2**63
+
+
 def in_words(size: int) -> str:
     """Bytes as one reads them, in powers of 1,000."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6)):

@@ -542,7 +542,7 @@ def test_a_flipped_byte_elsewhere_is_found_before_an_image_is_used(place: str, r
             use()
 
 
-@pytest.mark.parametrize("kind", ["cut", "longer", "empty", "text", "foreign"])
+@pytest.mark.parametrize("kind", ["cut", "longer", "empty", "text", "foreign", "nested", "pipe"])
 def test_a_file_that_is_no_whole_pack_is_refused(kind: str, root: Path, tmp_path: Path) -> None:
     path = pack(root, tmp_path)
     content = path.read_bytes()
@@ -550,8 +550,13 @@ def test_a_file_that_is_no_whole_pack_is_refused(kind: str, root: Path, tmp_path
         from safetensors.torch import save_file
 
         save_file({"train.images": torch.zeros(3)}, path)
+    elif kind == "pipe":
+        path.unlink()
+        os.mkfifo(path)
     else:
-        path.write_bytes({"cut": content[:-100], "longer": content + b"x", "empty": b"", "text": b"x" * 9999}[kind])
+        nested = content[: pack_file.LENGTH].ljust(pack_file.HEADER, b"[") + content[pack_file.HEADER :]
+        wrong = {"cut": content[:-100], "longer": content + b"x", "empty": b"", "text": b"x" * 9999, "nested": nested}
+        path.write_bytes(wrong[kind])
     for use in (lambda: load(root, tmp_path), lambda: pack_file.verify(path)):
         with pytest.raises(UserError, match=r"is no pack of ssl_bench or is damaged \(.*remove it and pack"):
             use()

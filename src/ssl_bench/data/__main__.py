@@ -77,8 +77,12 @@ def list_datasets(config: Config, settings: Settings) -> int:
         table.add_column(name, justify="right" if name in ("train", "test", "classes") else "left", no_wrap=True)
     for entry in catalog.DATASETS.values():
         chosen = entry.name == config["dataset"]["name"]
-        files = places.found(entry.name, data_dir, _roots(config) if chosen else ())
         shown = entry
+        try:
+            files = places.found(entry.name, data_dir, _roots(config) if chosen else ())
+        except UserError as error:
+            files = []
+            notes.append(f"{entry.name}: {error}")
         if chosen and files and entry.name == "folder":
             try:
                 shown = catalog.chosen(config["dataset"])

@@ -113,6 +113,8 @@ class PackFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            if path.exists() and not path.is_file():  # one could wait for a pipe without end
+                raise ValueError("it is no regular file")
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             length = int.from_bytes(self._map[:LENGTH], "little")
@@ -127,7 +129,7 @@ class PackFile:
                 raise ValueError("its labels, sizes or names have changed")
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             plain = type(error) is ValueError
             raise damaged(path, str(error) if plain else "it has not the header of a pack") from None
 
@@ -140,7 +142,10 @@ class PackFile:
         return native
 
     def text(self, name: str) -> Any:
-        return json.loads(self.array(name).tobytes())
+        try:
+            return json.loads(self.array(name).tobytes())
+        except (ValueError, RecursionError):
+            raise damaged(self.path, f"its {name} are no list") from None
 
     def images(self, split: str) -> Tensor:
         """u8 [M, 3, S, S], the file's own memory: shared, not to be written to, and read when it is looked at."""

@@ -70,7 +70,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         UserError: the file is damaged, holds no tensors, or holds a pickle that builds or runs anything else.
     """
     tree = _read(path)
-    found = dict(_leaves(tree)) if isinstance(tree, Mapping) else {}
+    try:
+        found = dict(_leaves(tree)) if isinstance(tree, Mapping) else {}
+    except RecursionError:
+        raise UserError(f"{path} nests its tensors too deeply to be read: give a state dict.") from None
     if not found:
         raise UserError(f"{path} holds no tensors by name: give a state dict.")
     names = {_without_wrappers(name): name for name in found}
@@ -152,6 +155,6 @@ def _run(path: Path, tree: Any) -> RunConfig | None:
             network, images = config["backbone"], config["dataset"]
             seen = (images["size"], images["clean_crop"], images["name"])
             return RunConfig(network["name"], network["stem"], network["width"], *seen)
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
             continue
     return None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import hashlib
+import os
 import pickle
 import resource
 import tarfile
@@ -337,6 +338,17 @@ def test_the_addresses_are_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.undo()
     assert f"{cifar.URL}cifar-10-python.tar.gz" == TORCHVISION10.url
     assert f"{cifar.URL}cifar-100-python.tar.gz" == TORCHVISION100.url
+
+
+@pytest.mark.parametrize("name", ["cifar-10-python.tar.gz", "cifar-10-batches-py/test_batch"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    if "/" in name:
+        unpacked(tmp_path, files("cifar-10-python"))
+        (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    assert refusal("cifar-10-python", tmp_path) == (
+        f"{tmp_path / name} is no regular file: remove it, or put the file in its place."
+    )
 
 
 def test_an_unpacked_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

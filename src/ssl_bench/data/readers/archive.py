@@ -38,9 +38,17 @@ def find(data_dir: Path, name: str, folder: str, archive: str, files: Collection
     """``folder`` with all of its ``files``, else the ``archive`` of it, in ``data_dir`` or in its folder ``name``."""
     places = (data_dir, data_dir / name)
     for place in places:  # what is unpacked need not be unpacked again
-        if all(os.path.exists(place / folder / file) for file in files):
+        if all(is_file(place / folder / file) for file in files):
             return place / folder
-    return next((place / archive for place in places if os.path.exists(place / archive)), None)
+    return next((place / archive for place in places if is_file(place / archive)), None)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; UserError where something else is, as a pipe, which one could wait for without end."""
+    # Unlike Path.exists, False where a folder may not be entered.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path} is no regular file: remove it, or put the file in its place.")
+    return os.path.isfile(path)
 
 
 def lacking(data_dir: Path, name: str, folder: str, files: Collection[str]) -> str:

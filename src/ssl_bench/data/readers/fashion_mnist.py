@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers import downloads
+from ssl_bench.data.readers import archive, downloads
 from ssl_bench.data.readers.idx import read_pair
 
 CLASSES = 10
@@ -42,7 +41,7 @@ def find(data_dir: Path) -> dict[str, Path] | None:
             name: path
             for name in names
             for path in (folder / f"{name}.gz", folder / name)  # the plain file wins: it need not be unzipped
-            if os.path.exists(path)  # unlike Path.exists, False where a folder may not be entered
+            if archive.is_file(path)
         }
         if len(found) == len(names):
             return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 import threading
 import warnings
 from collections import deque
@@ -29,7 +28,7 @@ from torch import Tensor
 from ssl_bench.data.images import HASH_BYTES, hash_of
 from ssl_bench.data.readers.metadata import without_metadata
 from ssl_bench.errors import UserError
-from ssl_bench.machine import in_words
+from ssl_bench.machine import in_words, memory
 
 T = TypeVar("T")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -174,7 +173,7 @@ def decode_all(
         UserError: they do not fit into memory; or, without ``skip``, a picture cannot be read.
     """
     needed = len(names) * 3 * side * side
-    if needed > _memory():
+    if needed > memory():
         raise UserError(
             f"{len(names):,} images of {side} × {side} pixels need {in_words(needed)} of memory, more than there "
             "is: choose a smaller dataset.stored, or fewer images."
@@ -296,11 +295,3 @@ def _opaque(image: Image.Image) -> Image.Image:
         strip = image.crop(box)
         image.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip), box)
     return image
-
-
-def _memory() -> int:
-    """Bytes of this machine's memory."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows does not tell
-        return 2**63

@@ -1098,6 +1098,12 @@ MUTATIONS = [
             "vote_is_that_of_scikit_learn",
         ),
         (
+            "knn: one vote for each class",
+            "total[rows, label] += one",
+            "total[rows, label] = one",
+            "votes_are_added_in_the_order_of_the_neighbours",
+        ),
+        (
             "knn: the farthest candidates",
             "ranked = similarity.sort(dim=1, descending=True",
             "ranked = similarity.sort(dim=1, descending=False",
@@ -1181,6 +1187,16 @@ MUTATIONS = [
             "        network.eval()\n",
             "        pass\n",
             "features_are_those_of_the_network_in_evaluation_mode",
+        ),
+    ),
+    *_of(
+        "evaluation/features.py",
+        "evaluation/test_precision.py",
+        (
+            "features: as TF32 would have them",
+            "torch.no_grad(), full_float32(device),",
+            "torch.no_grad(),",
+            "networks_are_evaluated_in_float32",
         ),
     ),
     # -- what a run leaves behind ------------------------------------------------------------------------
@@ -1615,6 +1631,29 @@ MUTATIONS = [
             'refit=config["labels"] is None',
             "validation_labels_are_trained_on_where_no_limit_keeps_labels_away "
             "the_record_says_what_the_probe_was_trained_on",
+        ),
+    ),
+    *_of(
+        "evaluation/precision.py",
+        "evaluation/test_precision.py",
+        (
+            "float32: convolutions keep TF32",
+            'OPERATIONS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", ',
+            'OPERATIONS = ("cuda.matmul", ',
+            "within_all_is_float32_and_afterwards_as_the_user_has_set_it the_switches_are_torchs "
+            "networks_are_evaluated_in_float32",
+        ),
+        (
+            "float32: torch's older switches contradict",
+            '        torch.set_float32_matmul_precision("highest")\n',
+            "",
+            "within_all_is_float32_and_afterwards_as_the_user_has_set_it",
+        ),
+        (
+            "float32: the user's convolutions stay changed",
+            "restored.callback(setattr, operation,",
+            "restored.callback(getattr, operation,",
+            "within_all_is_float32_and_afterwards_as_the_user_has_set_it",
         ),
     ),
     *_of(

@@ -137,6 +137,26 @@ def test_the_random_baseline_is_the_network_before_training(finished: Finished) 
         assert score.percent == record["results"]["random"][name]
 
 
+@pytest.mark.parametrize(("precision", "switch"), [("32-true", "ieee"), ("bf16-mixed", "tf32")])
+def test_float32_training_is_float32_whatever_the_user_has_set(tmp_path: Path, precision: str, switch: str) -> None:
+    class Seen(Exception):  # noqa: N818
+        pass
+
+    class Watching(pl.Callback):
+        def on_train_batch_start(self, *given: Any) -> None:
+            raise Seen(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
+
+    words = [word for word in WORDS if not word.startswith("trainer.precision")]
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(Seen) as seen:
+            run(compose([*words, f"trainer.precision={precision}", f"runs_dir={tmp_path}"]), [Watching()])
+        assert seen.value.args == (switch, switch)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_the_record_says_what_the_probe_was_trained_on(finished: Finished) -> None:
     _, _, record = finished
     assert record["notes"]["teacher"]["linear"]["trained_on"] == record["images"]["probe"] == 160

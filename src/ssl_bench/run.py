@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ from ssl_bench.devices import (
 )
 from ssl_bench.evaluation import baselines
 from ssl_bench.evaluation.evaluator import Scores, reasons
+from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.files import write_text, write_whole
 from ssl_bench.machine import cores
 from ssl_bench.methods.base import Method
@@ -119,6 +120,7 @@ def quiet() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+    warnings.filterwarnings("ignore", message=".*new API settings to control TF32")  # both kinds are set
 
 
 def _compiled_if_possible(config: Config, console: Console) -> Config:
@@ -270,7 +272,8 @@ def _run(
     if no_room:
         tell(no_room)
     torch.manual_seed(config["seed"])  # for the dropout of some backbones; a resumed run restores its own state
-    with within_memory("this training", _for_less_memory(config, precision)):
+    exact = full_float32(trainer.strategy.root_device) if precision == "32-true" else nullcontext()
+    with within_memory("this training", _for_less_memory(config, precision)), exact:
         trainer.fit(method, datamodule=data, ckpt_path=None if resumed is None else folder.checkpoint)
 
     console.print("evaluating", highlight=False)

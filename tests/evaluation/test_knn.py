@@ -160,6 +160,34 @@ def test_training_precision_does_not_reach_the_search() -> None:
     assert torch.equal(plain[1], low[1])
 
 
+def test_votes_are_added_in_the_order_of_the_neighbours() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.rand(50, 200, generator=generator).mul(20).exp()
+    labels = torch.randint(7, (50, 200), generator=generator)
+    expected = torch.zeros(50, 7)
+    for row in range(50):
+        for neighbour in range(200):
+            expected[row, labels[row, neighbour]] += weight[row, neighbour]
+    assert torch.equal(knn.votes(weight, labels, 7), expected)
+
+
+def test_search_and_vote_have_deterministic_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nondeterministic(*given: object, **options: object) -> None:
+        raise RuntimeError("no deterministic implementation on CUDA")
+
+    bank, queries = pair(clustered, bank=700, queries=50)
+    labels = torch.arange(700) % 10
+    plain = knn.predict(bank, labels, queries, k=20, temperature=0.1, classes=10, budget=BUDGET)
+    for name in ("scatter_add", "scatter_add_", "index_add", "index_add_", "put_", "histc"):
+        monkeypatch.setattr(torch.Tensor, name, nondeterministic)
+    torch.use_deterministic_algorithms(True)
+    try:
+        again = knn.predict(bank, labels, queries, k=20, temperature=0.1, classes=10, budget=BUDGET)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(plain, again)
+
+
 @pytest.mark.usefixtures("scans")
 @pytest.mark.parametrize(("k", "classes"), [(1, 10), (1, 500), (25, 10), (25, 500)])
 def test_vote_is_that_of_scikit_learn(k: int, classes: int) -> None:

@@ -23,6 +23,7 @@ from ssl_bench.distributed import on_first, rank
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, Loader, Scores
 from ssl_bench.evaluation.features import cleaned
+from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.evaluation.protocols import Score
 from ssl_bench.files import write_text
 
@@ -45,7 +46,8 @@ def random_scores(
     candidates = {"untouched": evaluator.features(backbone, device)}
     if len(bank.index) > 1 and _norms(backbone):
         measured = copy.deepcopy(backbone)  # features are embedded when they are read
-        recalibrate(measured, calibration_batches(bank, evaluator.clean.to(device), device))
+        with full_float32(device):
+            recalibrate(measured, calibration_batches(bank, evaluator.clean.to(device), device))
         candidates["measured"] = evaluator.features(measured, device)
     scores = {}
     for name in names:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather_uneven
 from ssl_bench.errors import UserError
+from ssl_bench.evaluation.precision import full_float32
 
 T = TypeVar("T")
 
@@ -123,6 +124,8 @@ def extract(
 ) -> Features:
     """Features of every image the loader shows, in evaluation mode and without gradient; they stay on ``device``.
 
+    Without ``autocast`` they are computed in full float32, whatever the user or a training around has set.
+
     Where the loader shows every rank its share, each embeds its own, and all get the features of all images in the
     loader's order. clean: turns u8 images ``[n, C, H, W]``, and their sizes where they were squashed, into the
     network's normalised input. Both modules are left in the modes they were in, module by module. Raises UserError for
@@ -131,7 +134,7 @@ def extract(
     device = torch.device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     share = _Share(device)
-    with torch.no_grad(), _evaluating(network, clean):
+    with torch.no_grad(), full_float32(device), _evaluating(network, clean):
         for batch in loader:
             batch = batch.to(device)
             if not len(batch):  # more ranks than images; not every network takes none

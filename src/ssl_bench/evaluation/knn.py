@@ -45,8 +45,18 @@ def predict(
     weight = ((similarity - similarity[:, :1]) / temperature).exp()  # [Q, k]
     rows = max(1, budget // (4 * classes))
     blocks = zip(torch.split(weight, rows), torch.split(labels[index], rows), strict=True)
-    votes = (part.new_zeros(len(part), classes).scatter_add_(1, label, part) for part, label in blocks)
-    return torch.cat([vote.argmax(1) for vote in votes])
+    return torch.cat([votes(part, label, classes).argmax(1) for part, label in blocks])
+
+
+def votes(weight: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The sum of each query's weights ``[q, k]`` by class of the neighbours, labels ``[q, k]`` → ``[q, classes]``.
+
+    Neighbour after neighbour: a scatter of all at once adds in no fixed order on CUDA.
+    """
+    total, rows = weight.new_zeros(len(weight), classes), torch.arange(len(weight), device=weight.device)
+    for one, label in zip(weight.unbind(1), labels.unbind(1), strict=True):
+        total[rows, label] += one
+    return total
 
 
 @torch.no_grad()
@@ -59,22 +69,23 @@ def neighbours(bank: Tensor, queries: Tensor, k: int, budget: int) -> tuple[Tens
     """
     if not 1 <= k <= len(bank):
         raise UserError(f"k-NN with k = {k} wants 1 ≤ k ≤ {len(bank)}, the images in the bank: choose k in that range.")
-    bank, queries = _directions(bank), _directions(queries)
-    scan = cache(partial(_Scan, bank))
-    similarity = queries.new_empty(len(queries), k)
-    index = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
-    rows = min(_MOST_ROWS, max(1, budget // (_BYTES_PER_SIMILARITY * len(bank))))
-    most = 4 * k + len(bank) // _PAIR_COST  # candidates per query beyond which the next slower way is cheaper
-    for start in range(0, len(queries), rows):
-        block = queries[start : start + rows]
-        for dtype in _scan_precisions(bank.device):
-            candidates = scan(dtype).candidates(block, k)
-            if int(candidates.count_nonzero()) <= most * len(block):
-                break
-        else:  # many copies of one bank row, as a collapsed network makes them
-            candidates = _k_largest(block, bank, k)
-        similarity[start : start + rows], index[start : start + rows] = _nearest(block, bank, candidates, k)
-    return similarity, index
+    with full_float32(bank.device):
+        bank, queries = _directions(bank), _directions(queries)
+        scan = cache(partial(_Scan, bank))
+        similarity = queries.new_empty(len(queries), k)
+        index = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
+        rows = min(_MOST_ROWS, max(1, budget // (_BYTES_PER_SIMILARITY * len(bank))))
+        most = 4 * k + len(bank) // _PAIR_COST  # candidates per query beyond which the next slower way is cheaper
+        for start in range(0, len(queries), rows):
+            block = queries[start : start + rows]
+            for dtype in _scan_precisions(bank.device):
+                candidates = scan(dtype).candidates(block, k)
+                if int(candidates.count_nonzero()) <= most * len(block):
+                    break
+            else:  # many copies of one bank row, as a collapsed network makes them
+                candidates = _k_largest(block, bank, k)
+            similarity[start : start + rows], index[start : start + rows] = _nearest(block, bank, candidates, k)
+        return similarity, index
 
 
 class _Scan:
@@ -92,11 +103,7 @@ class _Scan:
         """Mask ``[q, M]`` that holds every query's k nearest bank rows, and few others."""
         dtype = self.bank.dtype
         rounded = queries.to(dtype)
-        if dtype is torch.float32:
-            with full_float32(queries.device):
-                similarity = rounded @ self.bank.T  # [q, M]
-        else:
-            similarity = rounded @ self.bank.T
+        similarity = rounded @ self.bank.T  # [q, M]
         # With q̂ and b̂ rounded, |q·b − q̂·b̂| ≤ ‖q − q̂‖‖b‖ + ‖q̂‖‖b − b̂‖; summing F products in float32 adds at most
         # F·2⁻²⁴‖q̂‖‖b̂‖, doubled here to cover this arithmetic itself.
         error = (queries - rounded).norm(dim=1, keepdim=True) * self.length + 1.01 * self.rounding
@@ -139,8 +146,7 @@ def _k_reach(similarity: Tensor, k: int) -> Tensor:
 
 def _k_largest(queries: Tensor, bank: Tensor, k: int) -> Tensor:
     """Mask ``[q, M]`` of exactly k bank rows per query, the first among equals; a full sort."""
-    with full_float32(queries.device):
-        similarity = queries @ bank.T  # [q, M]
+    similarity = queries @ bank.T  # [q, M]
     index = similarity.sort(dim=1, descending=True, stable=True).indices[:, :k]
     return torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, index, True)
 

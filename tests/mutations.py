@@ -809,17 +809,23 @@ MUTATIONS = [
             "views: parameters are copied view by view",
             "tables = to_device(self.tables(batch, draw), batch.images.device)",
             "tables = torch.stack([to_device(table, batch.images.device) for table in self.tables(batch, draw)])",
-            "an_accelerator_gets_all_parameters_by_one_copy_and_no_shape_depends_on_a_value",
+            "an_accelerator_waits_for_nothing_and_gives_the_views_of_the_cpu",
         ),
     ),
     *_of(
         "augment/ops.py",
         "augment/test_views.py",
         (
+            "ops: what a mask leaves out is changed on an accelerator",
+            "torch.where(mask[:, None, None, None], operation(images, *parameters), images)",
+            "operation(images, *parameters)",
+            "an_accelerator_waits_for_nothing_and_gives_the_views_of_the_cpu",
+        ),
+        (
             "ops: masks pick rows on an accelerator",
-            'return images.device.type == "cpu"',
-            "return True",
-            "an_accelerator_gets_all_parameters_by_one_copy_and_no_shape_depends_on_a_value",
+            'if images.device.type != "cpu":',
+            "if False:",
+            "an_accelerator_waits_for_nothing_and_gives_the_views_of_the_cpu",
         ),
     ),
     *_of(

@@ -2,20 +2,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import transforms
 from torchvision.transforms.v2 import functional as reference
 
-from ssl_bench.augment import ops
-from ssl_bench.augment.draws import COLUMNS, ViewGroup, ViewParameters
+from emulated import COPY, KINDS, LAUNCH, counting, emulation
+from ssl_bench.augment.draws import ViewGroup, ViewParameters
 from ssl_bench.augment.views import CleanView, Views, augment
 from ssl_bench.batch import Batch, Place
 from ssl_bench.errors import UserError
@@ -140,45 +137,23 @@ def test_pixels_ignore_the_surrounding_autocast() -> None:
 # On an accelerator
 
 
-class CopiesToMeta(TorchDispatchMode):
-    """Lists copies from the CPU to the meta device, where whatever needs a value fails, as does mixing devices."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: list[tuple[int, ...]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func._schema.name in ("aten::_to_copy", "aten::copy_") and result.device.type == "meta":
-            source = args[-1] if func._schema.name == "aten::copy_" else args[0]
-            if source.device.type == "cpu":
-                self.shapes.append(tuple(source.shape))
-        return result
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("squashed", [False, True])
-def test_an_accelerator_gets_all_parameters_by_one_copy_and_no_shape_depends_on_a_value(
-    channels: int, squashed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which the meta device does not have
-    views = views_of([STRONG, replace(STRONG, count=3, size=16)], channels).to("meta")
-    batch = batch_of(natural(6, channels, 32, 40)).to("meta")
+def test_an_accelerator_waits_for_nothing_and_gives_the_views_of_the_cpu(channels: int, squashed: bool) -> None:
+    recipe = [replace(STRONG, hue=0.5), replace(STRONG, count=3, size=16)]
+    batch = batch_of(natural(12, channels, 32, 40))
     if squashed:
-        batch.sizes = torch.tensor([[30, 90], [300, 40], [32, 32]] * 2)
-    views(batch)  # constants are made once
-    with CopiesToMeta() as copies:
-        drawn = views(batch, draw=1)
-    assert copies.shapes == [(5, 6, COLUMNS)]
-    assert [(view.device.type, view.shape[-1]) for view in drawn] == [("meta", 32)] * 2 + [("meta", 16)] * 3
-
-
-def test_masks_on_an_accelerator_give_the_views_of_picked_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = batch_of(natural(30, 3, 32, 32))
-    picked = views_of([replace(STRONG, hue=0.5)])(batch)
-    monkeypatch.setattr(ops, "_counts_rows", lambda images: False)
-    for view, other in zip(views_of([replace(STRONG, hue=0.5)])(batch), picked, strict=True):
-        torch.testing.assert_close(view, other, atol=1e-5, rtol=0)
+        batch.sizes = torch.tensor([[30, 90], [300, 40], [32, 32]] * 4)
+    expected = views_of(recipe, channels)(batch, draw=1)
+    with emulation() as device:
+        views, there = views_of(recipe, channels).to(device), batch.to(device)
+        views(there)  # constants are made once
+        with counting() as counts:
+            drawn = views(there, draw=1)
+        assert {kind: counts.of(kind) for kind in KINDS if kind != LAUNCH and counts.of(kind)} == {COPY: 1}
+        for view, other in zip(drawn, expected, strict=True):
+            assert view.device == device
+            torch.testing.assert_close(view.cpu(), other, atol=1e-5, rtol=0)
 
 
 # What a view depends on

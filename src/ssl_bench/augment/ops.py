@@ -209,14 +209,9 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor, out: Tensor | None = No
     return torch.sub(images, mean, out=out).div_(std)
 
 
-def _counts_rows(images: Tensor) -> bool:
-    """Whether the host knows without waiting how many rows a mask has: picking them is then cheaper."""
-    return images.device.type == "cpu"
-
-
 def _edit_(images: Tensor, mask: Tensor, operation: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
     """Put ``operation(images, *parameters)`` into the rows in ``mask``."""
-    if not _counts_rows(images):
+    if images.device.type != "cpu":  # picking rows would wait until the host knows how many there are
         return images.copy_(torch.where(mask[:, None, None, None], operation(images, *parameters), images))
     rows = mask.nonzero().flatten()
     if len(rows) == 0:

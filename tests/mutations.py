@@ -1767,18 +1767,18 @@ MUTATIONS = [
     # -- several processes -------------------------------------------------------------------------------
     *_of(
         "distributed.py",
-        "nn/test_norm.py",
+        "test_distributed.py",
         (
             "gather: the backward does not sum",
             "        dist.all_reduce(gradient)\n        first",
             "        first",
-            "ranks_together_have_output_gradient_and_statistics_of_one_process[2]",
+            "ranks_together_have_the_loss_and_gradient_of_one_process[2]",
         ),
         (
             "gather: the backward averages",
             "        dist.all_reduce(gradient)\n        first",
             "        dist.all_reduce(gradient)\n        gradient /= world_size()\n        first",
-            "ranks_together_have_output_gradient_and_statistics_of_one_process[2]",
+            "ranks_together_have_the_loss_and_gradient_of_one_process[2]",
         ),
     ),
     *_of(
@@ -1786,8 +1786,8 @@ MUTATIONS = [
         "test_distributed.py",
         (
             "mean over ranks: a sum",
-            "_all_reduce(x) / world_size()",
-            "_all_reduce(x)",
+            "total_over_ranks(x) / world_size()",
+            "total_over_ranks(x)",
             "ranks_agree",
         ),
     ),
@@ -1802,8 +1802,20 @@ MUTATIONS = [
         ),
         (
             "sync batchnorm: the momentum is upside down",
-            "self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)",
-            "self.running_mean.lerp_(mean.to(self.running_mean.dtype), 1 - rate)",
+            "running_mean.lerp_(mean.to(running_mean.dtype), rate)",
+            "running_mean.lerp_(mean.to(running_mean.dtype), 1 - rate)",
+            "ranks_together_have_output_gradient_and_statistics_of_one_process[2]",
+        ),
+        (
+            "sync batchnorm: the gradient is of this rank's sums",
+            "total_over_ranks(sums), counts",
+            "sums, counts",
+            "ranks_together_have_output_gradient_and_statistics_of_one_process[2]",
+        ),
+        (
+            "sync batchnorm: on a GPU every rank counts itself alone",
+            "counts = of_ranks[:, :channels], of_ranks[:, channels:-1], of_ranks[:, -1].contiguous()",
+            "counts = of_ranks[:, :channels], of_ranks[:, channels:-1], torch.ones_like(of_ranks[:, -1])",
             "ranks_together_have_output_gradient_and_statistics_of_one_process[2]",
         ),
         (

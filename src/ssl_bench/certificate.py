@@ -169,7 +169,7 @@ def train(
     if norms == "alone":
         _forget_the_batch(method)
     elif norms == "synced":
-        synchronize(method, cuda=False)
+        synchronize(method)
     if views_of_cpu:
         _draw_on_cpu(method)
     trace: Trace = {"losses": [], "gradients": []}

@@ -143,9 +143,10 @@ class _Gather(torch.autograd.Function):
 
 
 def _all_gather(rows: Tensor) -> Tensor:
-    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    rows = rows.contiguous()
+    gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+    dist.all_gather_into_tensor(gathered, rows)
+    return gathered
 
 
 def gather(rows: Tensor) -> Tensor:
@@ -170,9 +171,14 @@ def _all_reduce(x: Tensor) -> Tensor:
 # -- without gradient -----------------------------------------------------------------------------
 
 
+def total_over_ranks(x: Tensor) -> Tensor:
+    """The sum of every rank's ``x``, the same on all."""
+    return x.detach() if world_size() == 1 else _all_reduce(x)
+
+
 def mean_over_ranks(x: Tensor) -> Tensor:
     """The mean of every rank's ``x``, the same on all."""
-    return x.detach() if world_size() == 1 else _all_reduce(x) / world_size()
+    return total_over_ranks(x) / world_size()
 
 
 @torch.no_grad()

@@ -197,7 +197,7 @@ def _run(
     resumed = distributed.on_first(begin)
     method = build_method(config, dataset, data)
     if several and not own_statistics:
-        synchronize(method, cuda=resolve_accelerator(config) == "gpu")
+        synchronize(method)
     if own_statistics:
         method.require_batch(config["batch_size"] // distributed.world_size())
     epochs = config["epochs"] * method.passes_per_epoch

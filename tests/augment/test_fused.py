@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from test_views import CROP_ONLY, MEAN, STD, STRONG, batch_of, natural, views_of
 from torch import Tensor
 
@@ -25,6 +26,9 @@ pytest.importorskip("triton")
 fused = pytest.importorskip("ssl_bench.augment.fused")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = pytest.mark.skipif(
+    DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1", reason="neither a GPU nor Triton's interpreter"
+)
 WILD = replace(STRONG, hue=0.5, jitter=0.9, grayscale=0.3, solarize=0.4)
 OPERATIONS = {
     "crop": CROP_ONLY,
@@ -107,6 +111,18 @@ def test_recipes_of_all_sizes_are_those_of_ops(
     found = errors(natural(n, channels, stored, stored), replace(WILD, size=size), sizes=sizes)
     assert found.max() <= 2
     assert found.mean() <= 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[2] / "conf" / "augment").glob("*.yaml")), ids=str)
+def test_recipes_of_conf_are_those_of_ops(recipe: Path) -> None:
+    groups = yaml.safe_load(recipe.read_text(encoding="utf-8"))["groups"]
+    channels = 1 if recipe.stem in ("digits", "fashion_mnist") else 3
+    for group in ({**groups["global"], "size": 32}, {**groups["global"], **groups["local"], "size": 16}):
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
+        found = errors(natural(3, channels, 40, 40), ViewGroup(**{**values, "count": 2}))
+        assert found.max() <= 2
+        assert found.mean() <= 0.2
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -348,7 +349,8 @@ def test_a_test_picture_that_is_in_train_is_a_fault_of_a_folder_of_ones_own(run:
 def test_one_picture_of_two_classes_is_a_fault_of_a_folder_of_ones_own(run: Run, tmp_path: Path) -> None:
     root = pictures(tmp_path / "mine")
     (root / "[red]" / "0.png").write_bytes((root / "Köder-日本" / "0.png").read_bytes())
-    status, output, _ = run("verify", *PICTURES, "dataset.root=mine", "dataset.test_root=mine")
+    shutil.copytree(root, tmp_path / "others")
+    status, output, _ = run("verify", *PICTURES, "dataset.root=mine", "dataset.test_root=others")
     assert status == 1
     assert "✗ train: 1 images equal another one of a different class, such as " in output
 

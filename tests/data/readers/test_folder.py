@@ -258,6 +258,15 @@ def test_splits_are_not_taken_for_classes(folders: tuple[str, ...], advice: str,
     assert advice.format(root) in refusal(animals(tmp_path / "animals"), test_root=str(root))
 
 
+def test_test_pictures_are_not_among_those_to_learn_from(tmp_path: Path) -> None:
+    root = animals(tmp_path / "animals")
+    (tmp_path / "link").symlink_to(root / "cat")
+    for other in (root, root / "birds", tmp_path / "link"):
+        assert f"test_root={other} is or lies in dataset.root={root}, so that its" in refusal(
+            root, test_root=str(other)
+        )
+
+
 def test_what_the_advice_says_works_and_other_names_are_classes(tmp_path: Path) -> None:
     for folder in ("train/cat", "test/cat", "shapes/cat/train", "shapes/cat/test"):
         for number in range(3):

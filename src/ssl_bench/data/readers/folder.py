@@ -69,8 +69,8 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
     """The classes, sorted, and the pictures of ``train`` and ``test``; nothing is decoded.
 
     Raises:
-        UserError: there is no folder or no picture, the folder lies above its splits, ``min_images`` is less than the
-            splits need, or the test folder has another class.
+        UserError: there is no folder or no picture, the folder lies above its splits or the test folder, ``min_images``
+            is less than the splits need, or the test folder has another class.
     """
     require_root("folder", folder.root)
     assert folder.root is not None
@@ -80,6 +80,11 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
             f"dataset.min_images={folder.min_images} is less than the splits need: choose {least} at least, or null."
         )
     root, fewest = Path(folder.root), folder.min_images or least
+    if folder.test_root and Path(folder.test_root).resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f"dataset.test_root={folder.test_root} is or lies in dataset.root={folder.root}, so that its pictures "
+            "would be trained on: keep them apart."
+        )
     found = scan(root)
     folders = [_folder(name, folder.depth) for name in found.names]
     named = [_class(name) for name in folders]

@@ -226,6 +226,28 @@ def test_a_finished_run_is_shown_again_and_not_trained_again(
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_a_run_scored_by_older_protocols_says_so_and_how_to_score_it_again(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, folder, record = finished
+    (own := tmp_path / folder.name / "checkpoints").mkdir(parents=True)
+    older = {**record, "protocols": {**record["protocols"], "linear": 1}}
+    del older["baselines"]
+    (own.parent / "record.json").write_text(json.dumps(older))
+
+    def shown() -> str:
+        assert run({**config, "runs_dir": str(tmp_path)}) == older
+        return " ".join(capsys.readouterr().out.split())
+
+    before = "scored by linear v1 (now v2), random weights v1 (now v2), which tables do not mix with it"
+    assert f"{before}; rerun=true trains it again, for it has no checkpoint to score." in shown()
+    (own / "last.ckpt").touch()
+    assert f"{before}; without record.json in {own.parent} the same command scores it again" in shown()
+    older.update(record)
+    (own.parent / "record.json").write_text(json.dumps(record))
+    assert "scored by" not in shown()
+
+
 def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,6 +277,7 @@ def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
     found, said = shown("another")
     assert "the code of clbo has changed since the checkpoint was saved; rerun=true" in said
     assert [version["digest"] for version in code.versions_of(found)] == ["another", before]
+    assert found["results"] == record["results"]  # scored from the checkpoint
     # Trained again, once.
     left = {path.name for path in own.iterdir()} - {".lock"}
     found, said = shown("another", rerun=True)

@@ -24,6 +24,7 @@ from ssl_bench.build import (
     build_data,
     build_evaluator,
     build_method,
+    build_protocols,
     clean_arguments,
     fingerprint_of,
 )
@@ -59,7 +60,7 @@ from ssl_bench.methods.base import Method
 from ssl_bench.nn.norm import synchronize
 from ssl_bench.ranks import Joined, Replicated, without_signal_handlers
 from ssl_bench.report.figures import tsne_picture
-from ssl_bench.report.tables import run_table
+from ssl_bench.report.tables import NAMES, run_table
 from ssl_bench.results.code import code_digest, is_other_code, versions_of
 from ssl_bench.results.encoder import save_encoder
 from ssl_bench.results.fingerprint import NUMERICS
@@ -105,6 +106,10 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
             if found is None or _starts_over(versions_of(found), "it was trained", config, folder, console):
                 return None
             console.print(f"Finished before: {folder.path}")
+            changed = _other_versions(found, config)
+            if changed:
+                tables = "which tables do not mix with it"
+                _warn(console, f"scored by {changed}, {tables}; {_scored_again(folder)}.")
             return found
 
         record = distributed.on_first(claim)
@@ -162,6 +167,24 @@ def _starts_over(
         changed = f"the code of {method} has changed since {since}"
         _warn(console, f"{changed}; rerun=true trains it again and keeps what there is.")
     return bool(again)
+
+
+def _other_versions(record: Mapping[str, Any], config: Config) -> str:
+    """Which protocols and baselines have another version than when the run was scored, in words; empty for none."""
+    now = {protocol.name: protocol.version for protocol in build_protocols(config, refit=True)} | baselines.VERSIONS
+    before = {**dict.fromkeys(baselines.VERSIONS, 1), **record.get("baselines", {}), **record["protocols"]}
+    names = {**dict.fromkeys(now), **NAMES}
+    return ", ".join(
+        f"{names[name] or name} v{before[name]} (now v{version})"
+        for name, version in now.items()
+        if before.get(name, version) != version
+    )
+
+
+def _scored_again(folder: RunFolder) -> str:
+    if not folder.checkpoint.exists():
+        return "rerun=true trains it again, for it has no checkpoint to score"
+    return f"without {folder.record.name} in {folder.path} the same command scores it again from its checkpoint"
 
 
 def _warn(console: Console, sentence: str) -> None:

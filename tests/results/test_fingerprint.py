@@ -40,6 +40,12 @@ def test_where_and_how_a_run_is_watched_does_not_change_its_name(word: str) -> N
     assert name(word) == name()
 
 
+def test_the_name_of_a_paper_run_does_not_tell_that_its_monitor_was_live_every_epoch_at_first() -> None:
+    assert compose(["scale=paper"])["monitor_every"] == 10
+    assert name("scale=paper") == name("scale=paper", "monitor_every=1") != name("scale=paper", "monitor_every=5")
+    assert name("monitor_every=10") != name("monitor_every=1")
+
+
 @pytest.mark.parametrize(
     "word",
     [

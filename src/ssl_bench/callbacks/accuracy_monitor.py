@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -35,7 +36,21 @@ class AccuracyMonitor(pl.Callback):
         self.monitor_every = monitor_every
         self.curves = curves
         self.curves_every = curves_every
+        self.versions = {name: protocol.version for name, protocol in evaluator.protocols.items()}
+        self.loaded: dict[str, int] = {}  # versions by which a resumed run was scored so far; 1 where it does not tell
         self.last: dict[str, Splits] = {}  # networks after the last epoch, and what they were scored
+
+    def on_fit_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        # No curve mixes versions. Here and not when a state is loaded, for the history is loaded after it.
+        for name, version in self.versions.items():
+            if self.history.rows and self.loaded.get(name, 1) != version:
+                self.history.forget(name)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"versions": dict(self.versions)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loaded = dict(state["versions"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         assert isinstance(method, Method)

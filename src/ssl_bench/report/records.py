@@ -155,10 +155,10 @@ def _refuse_mixtures(found: Sequence[tuple[Cell, Entry]]) -> None:
     for name in dict.fromkeys(name for entry in entries for name in entry.record["protocols"]):
         having = [entry for entry in entries if name in entry.record["protocols"]]
         versions = [(entry.record["protocols"][name], entry) for entry in having]
-        _refuse_differing(f"the version of protocol {name}", versions)
+        _refuse_differing(f"the version of protocol {name}", versions, SCORED_AGAIN)
     for name in NAMES:  # records tell since the second version
         versions = [(entry.record.get("baselines", {}).get(name, 1), entry) for entry in entries]
-        _refuse_differing(f"the version of the baseline {NAMES[name]}", versions)
+        _refuse_differing(f"the version of the baseline {NAMES[name]}", versions, SCORED_AGAIN)
     for dataset in dict.fromkeys(cell.dataset for cell, _ in found):
         digests = [(entry.record["data_digest"][:12], entry) for cell, entry in found if cell.dataset == dataset]
         _refuse_differing(f"the content of {dataset}", digests)
@@ -172,6 +172,12 @@ def _device(entry: Entry) -> str:
 def _batch_statistics(entry: Entry) -> str:
     kind: str = entry.record["batch_statistics"]
     return kind if kind == "global" else f"{kind} of {entry.record['processes']}"
+
+
+SCORED_AGAIN = (
+    "runs score again from their checkpoints once their record.json is removed; or read others with runs_dir= and "
+    "records="
+)
 
 
 def _refuse_differing(

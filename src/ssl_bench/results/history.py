@@ -32,6 +32,14 @@ class History:
         self.rows.append(row)
         return row
 
+    def forget(self, protocol: str) -> None:
+        """Drop the accuracy of all epochs under this protocol."""
+        for row in self.rows:
+            for name in list(row):
+                split, _, rest = name.partition("/")
+                if split in ("validation", "test") and rest.partition("/")[0] == protocol:
+                    del row[name]
+
     def latest(self, name: str) -> float | None:
         """The last figure of that name, or None."""
         for row in (self.open, *reversed(self.rows)):

@@ -23,13 +23,14 @@ from ssl_bench.bench import loading, report
 from ssl_bench.bench.augment import PILViews
 from ssl_bench.bench.bare import BareLoop, default_loop
 from ssl_bench.bench.knn import MEMORY
-from ssl_bench.bench.measurement import Measurement, Target, alternate, rates
+from ssl_bench.bench.measurement import Measurement, Target, alternate, rates, seconds
 from ssl_bench.bench.program import Turns
 from ssl_bench.bench.synthetic import batches, configuration, in_catalog, pictures, synthetic_dataset
 from ssl_bench.data import catalog
 from ssl_bench.data.readers import cifar
 from ssl_bench.errors import UserError
 from ssl_bench.options import options_in
+from ssl_bench.results.record import environment
 
 
 def measurement(
@@ -65,7 +66,10 @@ def test_a_wrong_word_is_named_in_one_sentence(word: str, sentence: str) -> None
 
 
 def test_words_choose_benchmarks_and_options_and_none_means_all() -> None:
-    assert command.read([]) == (list(command.BENCHMARKS), {"repeats": 5, "size": "full", "threads": None, "out": None})
+    assert command.read([]) == (
+        list(command.BENCHMARKS),
+        {"repeats": 5, "size": "full", "device": "auto", "threads": None, "out": None},
+    )
     names, settings = command.read(["knn", "repeats=2", "step", "out=some/where", "knn"])
     assert names == ["knn", "step"]
     assert (settings["repeats"], settings["out"]) == (2, "some/where")
@@ -116,6 +120,33 @@ def test_the_program_pays_for_all_between_epochs_and_not_for_the_bare_loop(monke
     assert turns.pairs == [(1022, 200), (2022, 200)]  # neither the first epoch nor the last
 
 
+def test_work_on_a_card_is_timed_by_its_events_and_named_in_its_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            done.append("record")
+
+        def synchronize(self) -> None:
+            done.append("wait")
+
+        def elapsed_time(self, other: Event) -> float:
+            assert done == ["record", "work", "record", "wait"]
+            return 250.0  # ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    assert seconds(lambda: done.append("work"), torch.device("cuda")) == 0.25
+    monkeypatch.setattr(report, "environment", lambda: {**environment(), "accelerator": "NVIDIA Made-up"})
+    for device, named in (("cuda", True), ("cpu", False)):
+        report.save(tmp_path, [measurement((1.0, 2.0))], size="full", load=None, device=device)
+        assert report.read(tmp_path / "results.csv")[0]["machine"].startswith("NVIDIA Made-up, ") == named
+
+
 def test_the_ratio_is_the_median_over_pairs_so_a_slow_minute_cancels() -> None:
     slow = 10.0  # times slower, in the second and third pair
     pairs = [(1.0, 3.0), (slow, 3.0 * slow), (slow, 3.0 * slow), (1.0, 3.3)]
@@ -156,8 +187,8 @@ def test_added_memory_sees_what_was_taken_and_given_back() -> None:
 
 def test_saving_replaces_the_rows_of_the_same_benchmark_only(tmp_path: Path) -> None:
     both = [measurement((1.0, 2.0), benchmark="step"), measurement((1.0, 3.0), benchmark="knn")]
-    report.save(tmp_path, both, size="full", load=0.1)
-    report.save(tmp_path, [measurement((1.0, 5.0), (1.0, 4.0), benchmark="step")], size="full", load=None)
+    report.save(tmp_path, both, size="full", load=0.1, device="cpu")
+    report.save(tmp_path, [measurement((1.0, 5.0), (1.0, 4.0), benchmark="step")], size="full", load=None, device="cpu")
     rows = report.read(tmp_path / "results.csv")
     assert [(row["benchmark"], row["baseline_median"], row["repeats"]) for row in rows] == [
         ("knn", "3", "1"),
@@ -170,7 +201,7 @@ def test_a_file_of_another_kind_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="does not hold measurements"):
-        report.save(tmp_path, [measurement((1.0, 2.0))], size="full", load=None)
+        report.save(tmp_path, [measurement((1.0, 2.0))], size="full", load=None, device="cpu")
     assert path.read_text() == "a,b\n1,2\n"
 
 

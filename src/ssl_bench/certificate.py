@@ -25,7 +25,6 @@ from ssl_bench.callbacks.checkpointer import Checkpointer, WholeCheckpointIO
 from ssl_bench.conditions import CHECKED_BATCH
 from ssl_bench.config import compose
 from ssl_bench.devices import repeatable
-from ssl_bench.errors import UserError
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.norm import synchronize
@@ -66,18 +65,6 @@ class Verdict:
     def within(self, name: str) -> bool:
         """Whether a difference is rounding."""
         return self.differences[name] <= TOLERANCE.get(name, TOLERANCE["float64"])
-
-
-def available(device: str) -> str:
-    """``auto`` as ``cuda`` where there is a card, else as ``cpu``; UserError for ``cuda`` without a card."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda, but PyTorch finds no CUDA device: use device=cpu.")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def named(device: str) -> str:
-    """The card's name, or the processor in a word."""
-    return torch.cuda.get_device_name() if device == "cuda" else "the CPU"
 
 
 def examine(name: str, ranks: Sequence[Trace], folder: Path, device: str) -> Verdict:

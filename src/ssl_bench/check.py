@@ -64,11 +64,12 @@ def certify(methods: Sequence[str], world: int, device: str) -> int:
     from rich.table import Table
 
     from ssl_bench import certificate
+    from ssl_bench.devices import available, named
 
     console = Console()
-    device = certificate.available(device)
+    device = available(device)
     columns = [column for column in COLUMNS if device == "cuda" or column not in CUDA_ALONE]
-    title = f"{world} processes beside one on {certificate.named(device)}: largest relative differences"
+    title = f"{world} processes beside one on {named(device)}: largest relative differences"
     table = Table("method", *columns, title=title)
     for column in table.columns:
         column.no_wrap = True

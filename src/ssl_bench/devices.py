@@ -98,6 +98,18 @@ def why_not_compiled(device: torch.device) -> str | None:
     return None
 
 
+def available(device: str) -> str:
+    """``auto`` as ``cuda`` where there is a card, else as ``cpu``; UserError for ``cuda`` without a card."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda, but PyTorch finds no CUDA device: use device=cpu.")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def named(device: str) -> str:
+    """The card's name, or the processor in a word."""
+    return torch.cuda.get_device_name() if device == "cuda" else "the CPU"
+
+
 # -- bit for bit ----------------------------------------------------------------------------------
 
 

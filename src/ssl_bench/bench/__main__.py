@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.options import near_or_all, read_settings, settings_text
 
-# One file each, with a function ``measure``; in the order in which all of them run.
+# One file each, with a function ``measure``; in the order in which all of them run. HOST_ONLY know no other device.
+HOST_ONLY = ("loading", "packing")
 BENCHMARKS = {
     "step": "a training step against the same step in plain float32",
     "program": "the whole program against a bare training loop",
@@ -58,12 +60,14 @@ def run(names: Sequence[str], settings: dict[str, Any]) -> None:
 
     from ssl_bench.bench import report
     from ssl_bench.bench.measurement import Measurement
+    from ssl_bench.devices import available
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     console = Console()
-    console.print(report.machine(), highlight=False, soft_wrap=True)
+    device = available(settings["device"])
+    console.print(report.machine(device), highlight=False, soft_wrap=True)
     if load is not None and load > BUSY:
         console.print(f"warning: other processes are running (load {load:.1f}); figures will be off.", style="yellow")
     if settings["size"] == "small":
@@ -72,10 +76,13 @@ def run(names: Sequence[str], settings: dict[str, Any]) -> None:
     for name in names:
         console.print(f"measuring: {BENCHMARKS[name]}", highlight=False)
         benchmark = importlib.import_module(f"ssl_bench.bench.{name}")
-        measured: list[Measurement] = benchmark.measure(settings["repeats"], small=settings["size"] == "small")
+        place = {} if name in HOST_ONLY else {"device": torch.device(device)}
+        measured: list[Measurement] = benchmark.measure(settings["repeats"], small=settings["size"] == "small", **place)
+        if device == "cuda":
+            measured = [replace(one, target=None) for one in measured]
         found += measured
         if settings["out"]:  # after each, so that an interruption loses one benchmark and not all
-            report.save(Path(settings["out"]), measured, size=settings["size"], load=load)
+            report.save(Path(settings["out"]), measured, size=settings["size"], load=load, device=device)
     console.print(report.table(found))
 
 

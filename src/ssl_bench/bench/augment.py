@@ -44,17 +44,18 @@ CASES = (
 SMALL_CASES = (Case(3, 32, chunk=128, images=16, at_least=6.0),)
 
 
-def measure(repeats: int, *, small: bool) -> list[Measurement]:
+def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurement]:
     """Two views of every image: random crop, flip, colour jitter, gray, blur, solarisation, normalisation."""
-    return [_measure(case, repeats, turns=1 if small else 3) for case in (SMALL_CASES if small else CASES)]
+    return [_measure(case, repeats, 1 if small else 3, device) for case in (SMALL_CASES if small else CASES)]
 
 
-def _measure(case: Case, repeats: int, turns: int) -> Measurement:
+def _measure(case: Case, repeats: int, turns: int, device: torch.device) -> Measurement:
     images = pictures(case.images, case.channels, case.side)
     dataset = synthetic_dataset(case.images, case.channels, case.side)
     config = configuration(dataset, "method=simclr", "backbone.width=1", f"augment.chunk={case.chunk}")
     views = build.build_method(config, dataset).views
-    ours = batches(images, BATCH)
+    on_device = build.build_views(config, dataset).to(device)
+    ours = [batch.to(device) for batch in batches(images, BATCH)]
     # The same processors for both: as many worker processes as we have threads.
     workers = torch.get_num_threads()
     loader = DataLoader(
@@ -62,15 +63,18 @@ def _measure(case: Case, repeats: int, turns: int) -> Measurement:
     )
     # A batch is dropped before the next one is drawn, as in training, on both sides.
     pairs = alternate(
-        lambda: deque((views(batch) for batch in ours), maxlen=1),
+        lambda: deque((on_device(batch) for batch in ours), maxlen=1),
         lambda: deque(iter(loader), maxlen=1),
         repeats,
         turns=turns,
+        device=device,
     )
     return Measurement(
         benchmark="augment",
         case=str(case),
-        ours=f"views drawn {case.chunk} images at a time, {workers} threads",
+        ours=f"views drawn {case.chunk} images at a time, {workers} threads"
+        if device.type == "cpu"
+        else f"views drawn {BATCH} images at a time",
         baseline=f"torchvision on PIL images, {workers} worker processes",
         unit="views/s",
         pairs=rates(pairs, turns * views.count * case.images),

@@ -41,7 +41,7 @@ class BareLoop:
     def step(self) -> None:
         """One update of the student."""
         method = self.method
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.mixed):
+        with torch.autocast(method.device.type, dtype=torch.bfloat16, enabled=self.mixed):
             embeddings = method.embed(method.student, self.views)  # [n, D] per view
             predictions = method.predict(embeddings)
             targets = embeddings
@@ -55,7 +55,8 @@ class BareLoop:
 
 
 def default_loop(method: Method, batch: Batch, precision: str) -> BareLoop:
-    """The bare loop as the program computes: channels_last, ``precision``, the method's own optimiser."""
+    """The bare loop as the program computes, where the method is: ``precision``, the method's own optimiser."""
+    batch = batch.to(method.device)
     views = [view.to(memory_format=torch.channels_last) for view in method.views(batch)]
     optimizer, _ = method.recipe.build(method.parameter_groups(), total_steps=1, steps_per_epoch=1)
     return BareLoop(method, views, batch, precision=precision, optimizer=optimizer)
@@ -121,7 +122,7 @@ class TrainingLoop:
 
     def _gradient(self) -> Tensor:
         """What the optimiser calls before its step, in Lightning's order; returns the loss."""
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.mixed):
+        with torch.autocast(self.method.device.type, dtype=torch.bfloat16, enabled=self.mixed):
             loss: Tensor = self.method.training_step(self.batch, 0)["loss"]
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -38,7 +38,7 @@ class Case:
         return f"{self.instances:,} instances × {self.width}, batch {self.batch_size}, K = {self.negatives:,}"
 
 
-def measure(repeats: int, *, small: bool) -> list[Measurement]:
+def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurement]:
     """The part that knows the instances alone and the whole step, in turn with 10,000 instances; added memory."""
     base, sizes, turns = (Case(200, 40, 8, 16), (400, 800), 2) if small else (
         Case(10_000, 4096, 128, 128), (100_000, 1_000_000), 20
@@ -46,11 +46,11 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
     found = []
     for case in (replace(base, instances=instances) for instances in sizes):
         for part, steps in (("loss, gradient and update on ready embeddings", head), ("a whole step", whole)):
-            pairs = alternate(steps(case), steps(base), repeats, turns=turns)
+            pairs = alternate(steps(case, device), steps(base, device), repeats, turns=turns, device=device)
             milliseconds = [(1000 * mine / turns, 1000 * theirs / turns) for mine, theirs in pairs]
             found.append(_measurement(case, base, part, "ms", milliseconds))
-        if MEMORY.exists():
-            memory = (_megabytes(case), _megabytes(base))
+        if device.type == "cuda" or MEMORY.exists():
+            memory = (_megabytes(case, device), _megabytes(base, device))
             found.append(_measurement(case, base, "added memory of a whole step", "MB", [memory]))
     return found
 
@@ -68,10 +68,10 @@ def _measurement(case: Case, base: Case, part: str, unit: str, pairs: list[tuple
     )
 
 
-def head(case: Case) -> Callable[[], None]:
+def head(case: Case, device: torch.device) -> Callable[[], None]:
     """A step from embeddings to updated instance weights; the embeddings are always the same."""
-    method, looks = _method(case)
-    embeddings = torch.randn(case.batch_size, case.width, generator=torch.Generator().manual_seed(0))
+    method, looks = _method(case, device)
+    embeddings = torch.randn(case.batch_size, case.width, generator=torch.Generator().manual_seed(0)).to(device)
 
     def step() -> None:
         z = embeddings.clone().requires_grad_()
@@ -81,9 +81,9 @@ def head(case: Case) -> Callable[[], None]:
     return step
 
 
-def whole(case: Case) -> Callable[[], None]:
+def whole(case: Case, device: torch.device) -> Callable[[], None]:
     """A step from a ready view to updated weights of network and instances."""
-    method, looks = _method(case)
+    method, looks = _method(case, device)
     loop = default_loop(method, next(looks), "32-true")
 
     def step() -> None:
@@ -99,7 +99,7 @@ def _after(method: PIC) -> None:
     method.after_optimizer_step()
 
 
-def _method(case: Case) -> tuple[PIC, Iterator[Batch]]:
+def _method(case: Case, device: torch.device) -> tuple[PIC, Iterator[Batch]]:
     """PIC in the middle of its run, and its batches."""
     dataset = synthetic_dataset(case.instances, channels=1, side=28)
     config = configuration(
@@ -111,11 +111,11 @@ def _method(case: Case) -> tuple[PIC, Iterator[Batch]]:
         "augment.groups.global.count=1",
         "order.name=window",
     )
-    method = build.build_method(config, dataset)
+    method = build.build_method(config, dataset).to(device)
     assert isinstance(method, PIC)
     factor = method.recipe.factor(STEPS, STEPS)
     method.classes.follow([method.recipe.peak_lr * factor(step) for step in range(STEPS)])
-    (batch,) = batches(pictures(case.batch_size, 1, 28), case.batch_size)
+    (batch,) = (batch.to(device) for batch in batches(pictures(case.batch_size, 1, 28), case.batch_size))
     return method, come_round(method, batch)
 
 
@@ -124,32 +124,34 @@ def come_round(method: PIC, batch: Batch) -> Iterator[Batch]:
     # In training every row has been written to; here a row's first touch would let the process grow.
     method.classes.velocity.zero_()
     method.classes.taken.zero_()
-    circle = torch.randperm(len(method.instances), generator=torch.Generator().manual_seed(0))
+    circle = torch.randperm(len(method.instances), generator=torch.Generator().manual_seed(0)).to(method.device)
     method.recent = circle[len(circle) - len(method.recent) :].flip(0)
 
     def looks() -> Iterator[Batch]:
         first = 0
         while True:
-            rows = torch.arange(first, first + len(batch)) % len(circle)
+            rows = torch.arange(first, first + len(batch), device=circle.device) % len(circle)
             yield replace(batch, index=circle[rows])
             first += len(batch)
 
     return looks()
 
 
-def added_memory(case: Case) -> int:
-    """Bytes by which this process's anonymous memory grows at most while steps are taken."""
-    whole(Case(instances=64, negatives=8, batch_size=2, width=2))()  # what libraries keep for themselves is not counted
-    step = whole(case)
+def added_memory(case: Case, device: torch.device) -> int:
+    """Bytes by which memory grows at most while steps are taken: the card's, else this process's."""
+    whole(
+        Case(instances=64, negatives=8, batch_size=2, width=2), device
+    )()  # what libraries keep for themselves is not counted
+    step = whole(case, device)
 
     def steps() -> None:
         for _ in range(20):
             step()
 
-    return growth(steps)
+    return growth(steps, device)
 
 
-def _megabytes(case: Case) -> float:
+def _megabytes(case: Case, device: torch.device) -> float:
     # In a new process: memory that earlier work has freed would be used again and hide the growth.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return max(pool.submit(added_memory, case).result(), 1) / 1e6
+        return max(pool.submit(added_memory, case, device).result(), 1) / 1e6

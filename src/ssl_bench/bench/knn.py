@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssl_bench.bench.features import CLASSES, clustered, gaussian
-from ssl_bench.bench.measurement import Measurement, Target, alternate
+from ssl_bench.bench.measurement import HOST, Measurement, Target, alternate
 from ssl_bench.config import compose
 from ssl_bench.evaluation import knn
 
@@ -45,7 +45,7 @@ class Task(NamedTuple):
         return f"{self.structure}, {self.bank:,} × {WIDTH}, {self.queries:,} queries, k = {self.k}"
 
 
-def measure(repeats: int, *, small: bool) -> list[Measurement]:
+def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurement]:
     """Both find the neighbours and let them vote; memory is what anonymous pages grow by, in a process of its own."""
     sizes = (1000, 100, 20) if small else (50_000, 10_000, 200)
     tasks = [Task(structure, *sizes) for structure in ("clustered", "Gaussian")]
@@ -53,10 +53,11 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
     for task in tasks:
         bank, labels, queries = task.features()
         pairs = alternate(
-            partial(ours, bank, labels, queries, task.k),
+            partial(ours, bank.to(device), labels.to(device), queries.to(device), task.k),
             partial(theirs, bank, labels, queries, task.k),
             repeats,
             turns=1,
+            device=device,
         )
         found.append(
             Measurement(
@@ -71,7 +72,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
                 target=Target(3.0, at_least=True),
             )
         )
-    if MEMORY.exists():
+    if MEMORY.exists() and device.type == "cpu":
         found.append(
             Measurement(
                 benchmark="knn",
@@ -113,8 +114,13 @@ def added_memory(way: Way, task: Task) -> int:
     return growth(partial(way, bank, labels, queries, task.k))
 
 
-def growth(work: Callable[[], object]) -> int:
-    """Bytes by which this process's anonymous memory grows at most during ``work``."""
+def growth(work: Callable[[], object], device: torch.device = HOST) -> int:
+    """Bytes by which memory grows at most during ``work``: the CUDA device's, else this process's anonymous memory."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        began = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - began
     before, peak, over = anonymous_memory(), 0, threading.Event()
 
     def watch() -> None:

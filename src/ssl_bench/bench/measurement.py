@@ -8,6 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import torch
+
+HOST = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -71,23 +75,31 @@ def alternate(
     *,
     turns: int,
     before: Callable[[], object] = lambda: None,
+    device: torch.device = HOST,
 ) -> list[tuple[float, float]]:
     """Seconds of both, A B A B …, after one call of each that is not counted.
 
     Each of the ``repeats`` pairs is the sum over ``turns`` calls of both: the shorter a turn, the more alike is what
-    else happens on the machine during both sides. ``before`` is called before every call, and not timed.
+    else happens on the machine during both sides. ``before`` is called before every call, and not timed; ``device`` is
+    where the work is done.
     """
-    return [(mine, theirs) for mine, theirs in rotate((ours, baseline), repeats, turns=turns, before=before)]
+    found = rotate((ours, baseline), repeats, turns=turns, before=before, device=device)
+    return [(mine, theirs) for mine, theirs in found]
 
 
 def rotate(
-    ways: Sequence[Callable[[], object]], repeats: int, *, turns: int, before: Callable[[], object] = lambda: None
+    ways: Sequence[Callable[[], object]],
+    repeats: int,
+    *,
+    turns: int,
+    before: Callable[[], object] = lambda: None,
+    device: torch.device = HOST,
 ) -> list[tuple[float, ...]]:
     """Seconds of any number of ways in turn, A B C A B C …; else as ``alternate``."""
 
     def timed(way: Callable[[], object]) -> float:
         before()
-        return seconds(way)
+        return seconds(way, device)
 
     for way in ways:
         timed(way)
@@ -99,8 +111,15 @@ def rotate(
     return found
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
+def seconds(work: Callable[[], object], device: torch.device = HOST) -> float:
+    """Time of one call: on a CUDA device, from its events, so that the work is over; else by the wall clock."""
+    if device.type == "cuda":
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        began.record()
+        work()
+        ended.record()
+        ended.synchronize()
+        return float(began.elapsed_time(ended)) / 1000
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -75,15 +75,18 @@ FULL = Sizes(width=64, batch_size=128, images=50_000, keys=4096, prototypes=512,
 SMALL = Sizes(width=4, batch_size=8, images=200, keys=32, prototypes=16, queue=16, negatives=40)
 
 
-def measure(repeats: int, *, small: bool) -> list[Measurement]:
+def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurement]:
     """Three rows for each method, SimCLR among them: it shows how far chance alone moves a ratio."""
     sizes = SMALL if small else FULL
-    baseline = whole(BASELINE, sizes)
-    memory = _megabytes(BASELINE, sizes) if MEMORY.exists() else None
+    baseline = whole(BASELINE, sizes, device)
+    knows_memory = device.type == "cuda" or MEMORY.exists()
+    memory = _megabytes(BASELINE, sizes, device) if knows_memory else None
     found = []
     for name in GROUPS["method"]:
         described = _describe(name, sizes)
-        taken = rotate((whole(name, sizes), baseline, loss(name, sizes)), repeats, turns=TURNS)
+        taken = rotate(
+            (whole(name, sizes, device), baseline, loss(name, sizes, device)), repeats, turns=TURNS, device=device
+        )
         steps = [(mine, simclr) for mine, simclr, _ in taken]
         losses = [(1000 * alone / TURNS, 1000 * simclr / TURNS) for _, simclr, alone in taken]
         found += [
@@ -117,7 +120,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
                     ours=name,
                     baseline="SimCLR, the same sizes",
                     unit="MB",
-                    pairs=[(_megabytes(name, sizes), memory)],
+                    pairs=[(_megabytes(name, sizes, device), memory)],
                     meaning="times SimCLR's memory",
                 )
             )
@@ -128,9 +131,9 @@ def _describe(name: str, sizes: Sizes) -> str:
     return ", ".join([f"{name}, {sizes}", *(f"{option} {value:,}" for option, value in sizes.of(name).items())])
 
 
-def whole(name: str, sizes: Sizes) -> Callable[[], None]:
+def whole(name: str, sizes: Sizes, device: torch.device) -> Callable[[], None]:
     """A whole training step on ready views."""
-    loop, looks = halfway(name, sizes)
+    loop, looks = halfway(name, sizes, device)
 
     def step() -> None:
         loop.batch = next(looks)
@@ -139,12 +142,12 @@ def whole(name: str, sizes: Sizes) -> Callable[[], None]:
     return step
 
 
-def loss(name: str, sizes: Sizes) -> Callable[[], None]:
+def loss(name: str, sizes: Sizes, device: torch.device) -> Callable[[], None]:
     """The loss and its gradient on embeddings that are always the same, ``[batch_size, D]`` for each view."""
-    loop, looks = halfway(name, sizes)
+    loop, looks = halfway(name, sizes, device)
     method = loop.method
     draw = partial(torch.randn, sizes.batch_size, method.width, generator=torch.Generator().manual_seed(0))
-    embeddings, others = ([draw() for _ in range(method.views.count)] for _ in range(2))
+    embeddings, others = ([draw().to(device) for _ in range(method.views.count)] for _ in range(2))
     method.predict(embeddings)  # of which DirectPred's loss takes note
 
     def step() -> None:
@@ -161,7 +164,7 @@ def loss(name: str, sizes: Sizes) -> Callable[[], None]:
     return step
 
 
-def halfway(name: str, sizes: Sizes) -> tuple[TrainingLoop, Iterator[Batch]]:
+def halfway(name: str, sizes: Sizes, device: torch.device) -> tuple[TrainingLoop, Iterator[Batch]]:
     """The training loop of a run that stands at half its way, and its batches."""
     dataset = synthetic_dataset(sizes.images, channels=3, side=32)
     config = configuration(
@@ -173,8 +176,8 @@ def halfway(name: str, sizes: Sizes) -> tuple[TrainingLoop, Iterator[Batch]]:
         *(f"method.{option}={value}" for option, value in sizes.of(name).items()),
         scale="paper",
     )
-    (batch,) = batches(pictures(sizes.batch_size, 3, 32), sizes.batch_size)
-    method = build.build_method(config, dataset)
+    (batch,) = (batch.to(device) for batch in batches(pictures(sizes.batch_size, 3, 32), sizes.batch_size))
+    method = build.build_method(config, dataset).to(device)
     per_epoch, epochs = sizes.images // sizes.batch_size, config["epochs"]
     loop = TrainingLoop(
         method,
@@ -195,22 +198,22 @@ def halfway(name: str, sizes: Sizes) -> tuple[TrainingLoop, Iterator[Batch]]:
     return loop, looks
 
 
-def added_memory(name: str, sizes: Sizes) -> int:
-    """Bytes by which this process's anonymous memory grows at most while a method is built and takes three steps."""
-    whole(name, SMALL)()  # what libraries keep for themselves is not counted
+def added_memory(name: str, sizes: Sizes, device: torch.device) -> int:
+    """Bytes by which memory grows at most while a method is built and takes three steps: the card's, else ours."""
+    whole(name, SMALL, device)()  # what libraries keep for themselves is not counted
 
     def work() -> None:
-        step = whole(name, sizes)
+        step = whole(name, sizes, device)
         for _ in range(STEPS):
             step()
 
-    return growth(work)
+    return growth(work, device)
 
 
-def _megabytes(name: str, sizes: Sizes) -> float:
+def _megabytes(name: str, sizes: Sizes, device: torch.device) -> float:
     # In a new process: memory that earlier work has freed would be used again and hide the growth. All are forked from
     # one that has only imported this file, which takes longer than a step.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, context) as pool:
-        return max(pool.submit(added_memory, name, sizes).result(), 1) / 1e6
+        return max(pool.submit(added_memory, name, sizes, device).result(), 1) / 1e6

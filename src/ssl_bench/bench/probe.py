@@ -18,7 +18,7 @@ BASELINE = "scikit-learn's LogisticRegression, 100 iterations"
 WIDTH = 512
 
 
-def measure(repeats: int, *, small: bool) -> list[Measurement]:
+def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurement]:
     """Time of a fit, and the accuracy it reaches on other features."""
     train_rows, test_rows = (500, 100) if small else (50_000, 10_000)
     x, labels = clustered(train_rows, WIDTH, seed=1)
@@ -29,13 +29,16 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
     linear: dict[str, Any] = compose(["scale=cpu"])["evaluation"]["linear"]
     probe = LinearProbe(**{**linear, "learning_rates": tuple(linear["learning_rates"])}, seed=0)
 
+    parts = _on(device, train), _on(device, validation)
+    queries = test.x.to(device)
+
     def ours() -> Tensor:
-        return probe.refit(probe.fit(train, validation, CLASSES), train, validation, CLASSES).predict(test.x)
+        return probe.refit(probe.fit(*parts, CLASSES), *parts, CLASSES).predict(queries)
 
     def baseline() -> Tensor:
         return _logistic_regression(everything, test)
 
-    pairs = alternate(ours, baseline, repeats, turns=1)
+    pairs = alternate(ours, baseline, repeats, turns=1, device=device)
     way = f"SGD, {linear['epochs']} epochs, the best of {len(probe.learning_rates)} learning rates, refitted"
     case = f"{train_rows:,} × {WIDTH} features, {CLASSES} classes"
     return [
@@ -61,6 +64,10 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
     ]
 
 
+def _on(device: torch.device, features: Features) -> Features:
+    return Features(*(part.to(device) for part in (features.x, features.labels, features.index)))
+
+
 def _logistic_regression(train: Features, test: Features) -> Tensor:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -75,4 +82,4 @@ def _logistic_regression(train: Features, test: Features) -> Tensor:
 
 
 def _percent(predictions: Tensor, test: Features) -> float:
-    return 100 * float((predictions == test.labels).float().mean())
+    return 100 * float((predictions.cpu() == test.labels).float().mean())

@@ -16,12 +16,13 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pytorch_lightning as pl
+import torch
 
 from ssl_bench import build, devices, run
 from ssl_bench.batch import Batch
 from ssl_bench.bench.bare import BareLoop, default_loop
 from ssl_bench.bench.measurement import Measurement, Target, rates, seconds
-from ssl_bench.bench.synthetic import batches, configuration, in_catalog, synthetic_dataset
+from ssl_bench.bench.synthetic import ACCELERATOR, batches, configuration, in_catalog, synthetic_dataset
 
 NEVER = 1_000_000  # epochs
 
@@ -52,12 +53,12 @@ CASES = (
 SMALL_CASES = (Case("clbo", 4, "small", channels=1, side=28, batch_size=10, steps=2, at_least=0.75),)
 
 
-def measure(repeats: int, *, small: bool) -> list[Measurement]:
+def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurement]:
     """One run of the program per case, with a pair of measurements from every epoch."""
-    return [_measure(case, repeats) for case in (SMALL_CASES if small else CASES)]
+    return [_measure(case, repeats, device) for case in (SMALL_CASES if small else CASES)]
 
 
-def _measure(case: Case, repeats: int) -> Measurement:
+def _measure(case: Case, repeats: int, device: torch.device) -> Measurement:
     dataset = synthetic_dataset(case.steps * case.batch_size, case.channels, case.side)
     config = configuration(
         dataset,
@@ -72,9 +73,10 @@ def _measure(case: Case, repeats: int) -> Measurement:
         "scale.hold_out_validation=false",
         "evaluation.protocols=[knn1]",
         "evaluation.curves=[knn1]",
+        f"trainer.accelerator={ACCELERATOR[device.type]}",
     )
     precision = devices.resolve_precision(config)
-    method = build.build_method(config, dataset)
+    method = build.build_method(config, dataset).to(device)
     images = dataset.read(None)["train"].images  # type: ignore[arg-type]
     turns = Turns(default_loop(method, batches(images, case.batch_size)[0], precision))
     # Drawn into memory, but drawn: the progress bar is part of what users pay for.

@@ -49,14 +49,15 @@ COLUMNS = (
 Row = dict[str, str]
 
 
-def machine() -> str:
-    """Cores, threads, instruction set and library versions in one line; no host name."""
-    return f"{_hardware()} · {_versions()}"
+def machine(device: str) -> str:
+    """Card, cores, threads, instruction set and library versions in one line; no host name."""
+    return f"{_hardware(device)} · {_versions()}"
 
 
-def _hardware() -> str:
+def _hardware(device: str) -> str:
     found = environment()
-    return f"{found['cores']} cores, {found['threads']} threads, {found['machine']} {found['cpu_capability']}"
+    card = f"{found['accelerator']}, " if device == "cuda" else ""
+    return f"{card}{found['cores']} cores, {found['threads']} threads, {found['machine']} {found['cpu_capability']}"
 
 
 def _versions() -> str:
@@ -97,12 +98,12 @@ def _number(value: float) -> str:
 # -- files ----------------------------------------------------------------------------------------
 
 
-def save(folder: Path, measurements: Sequence[Measurement], *, size: str, load: float | None) -> None:
+def save(folder: Path, measurements: Sequence[Measurement], *, size: str, load: float | None, device: str) -> None:
     """Put the measurements in place of earlier ones of the same benchmark, and draw all there are."""
     path = folder / "results.csv"
     measured = {one.benchmark for one in measurements}
     rows = [row for row in read(path) if row["benchmark"] not in measured]
-    rows += [_row(one, size, load) for one in measurements]
+    rows += [_row(one, size, load, device) for one in measurements]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -122,7 +123,7 @@ def read(path: Path) -> list[Row]:
         return list(reader)
 
 
-def _row(one: Measurement, size: str, load: float | None) -> Row:
+def _row(one: Measurement, size: str, load: float | None, device: str) -> Row:
     figures: dict[str, Any] = {}
     for prefix, values in (("", one.values), ("baseline_", one.baseline_values)):
         figures |= {f"{prefix}median": median(values), f"{prefix}min": min(values), f"{prefix}max": max(values)}
@@ -139,7 +140,7 @@ def _row(one: Measurement, size: str, load: float | None) -> Row:
         "repeats": str(len(one.values)),
         "size": size,
         "load": "" if load is None else f"{load:.2f}",
-        "machine": _hardware(),
+        "machine": _hardware(device),
         "versions": _versions(),
         "commit": _commit(),
         "date": date.today().isoformat(),

@@ -10,7 +10,7 @@ from ssl_bench.bench.measurement import Measurement, Target, alternate, rates
 from ssl_bench.bench.synthetic import batches, configuration, pictures, synthetic_dataset
 
 
-def measure(repeats: int, *, small: bool) -> list[Measurement]:
+def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurement]:
     """SimCLR, ResNet-18 with CIFAR stem, 32 px, two ready views of each image."""
     size, width, turns = (8, 4, 1) if small else (128, 64, 2)
     dataset = synthetic_dataset(size, channels=3, side=32)
@@ -19,16 +19,16 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
     )
     precision = devices.resolve_precision(config)
     (batch,) = batches(pictures(size, 3, 32), size)
-    ours = default_loop(build.build_method(config, dataset), batch, precision)
-    plain = build.build_method(config, dataset).to(memory_format=torch.contiguous_format)
+    ours = default_loop(build.build_method(config, dataset).to(device), batch, precision)
+    plain = build.build_method(config, dataset).to(device, memory_format=torch.contiguous_format)
     baseline = BareLoop(
         plain,
         [view.contiguous() for view in ours.views],
-        batch,
+        ours.batch,
         precision="32-true",
         optimizer=torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4),
     )
-    pairs = alternate(ours.step, baseline.step, repeats, turns=turns)
+    pairs = alternate(ours.step, baseline.step, repeats, turns=turns, device=device)
     return [
         Measurement(
             benchmark="step",

@@ -18,6 +18,7 @@ from ssl_bench.data.images import Images
 
 CLASSES = 10
 TEST_IMAGES = 100
+ACCELERATOR = {"cpu": "cpu", "cuda": "gpu"}  # what trainer.accelerator calls a device
 # SimCLR's recipe for small colour images; crop, flip, blur and solarisation are those of augment=fashion_mnist.
 COLOUR = tuple(
     f"augment.groups.global.{name}={value}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from ssl_bench import build, devices, teachers
 from ssl_bench.bench.bare import default_loop
 from ssl_bench.bench.measurement import Measurement, Target, alternate
 from ssl_bench.bench.synthetic import batches, configuration, pictures, synthetic_dataset
 
 
-def measure(repeats: int, *, small: bool) -> list[Measurement]:
+def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurement]:
     """Against the cheapest step, SimCLR's, and with a teacher that moves after every one (K = 1)."""
     size, width, turns = (8, 4, 1) if small else (128, 64, 5)
     dataset = synthetic_dataset(size, channels=3, side=32)
@@ -17,7 +19,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
     )
     precision = devices.resolve_precision(config)
     (batch,) = batches(pictures(size, 3, 32), size)
-    loop = default_loop(build.build_method(config, dataset), batch, precision)
+    loop = default_loop(build.build_method(config, dataset).to(device), batch, precision)
     student, teacher = loop.method.student, teachers.twin(loop.method.student)
     loop.step()  # there are gradients to add to
 
@@ -26,7 +28,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
         teachers.step_towards(teacher, student, rate=0.01)
 
     # The step comes before the update in every turn, and leaves the caches as it does in training.
-    pairs = alternate(loop.step, update, repeats, turns=turns)
+    pairs = alternate(loop.step, update, repeats, turns=turns, device=device)
     return [
         Measurement(
             benchmark="teacher",

@@ -162,6 +162,13 @@ def test_kernels_draw_in_the_precision_of_autocast(everywhere: None) -> None:
         torch.testing.assert_close(view.float(), other, atol=1e-6, rtol=2**-7)  # the interpreter truncates
 
 
+def test_kernels_draw_an_image_alike_on_every_number_of_ranks(everywhere: None) -> None:
+    views, images = views_of([replace(WILD, count=1, size=16)]).to(DEVICE), natural(2, 3, 16, 16).to(DEVICE)
+    (together,) = views(batch_of(images).to(DEVICE))
+    (second,) = views(batch_of(images[1:], Place(7, 0, 3, 1, 2)).to(DEVICE))
+    assert torch.equal(together[1:], second)
+
+
 def test_where_kernels_fail_it_is_shown_once_and_the_plain_path_draws(
     everywhere: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Is ssl_bench right on a GPU, and how fast? Some eight minutes on one card; see README.md beside this file.
+#
+#   bash benchmarks/gpu.sh --carry VENV [PNGS]   here: put what the machine lacks into benchmarks/.carry
+#   bash benchmarks/gpu.sh --unpack LOAD         there: turn a load of CIFAR-10 into the files of the dataset
+#   bash benchmarks/gpu.sh [SECTION ...]         there: measure; all sections without a name
+#
+# Environment: OUT folder for gpu.json and gpu.log, to which calls add (gpu_results); TOTAL seconds for everything (480);
+# DEVICE (cuda); DATA folder with CIFAR-10 (data); PYTHON (python3).
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+repo=$(dirname "$here")
+python=${PYTHON:-python3}
+carried=$here/.carry
+
+carry() { # Hydra and what it needs, all of it pure Python, and CIFAR-10 in loads of two files
+  site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  rm -rf "$carried"
+  mkdir -p "$carried/site"
+  for package in hydra omegaconf antlr4; do cp -rL "$site/$package" "$carried/site/"; done
+  for package in hydra_core omegaconf antlr4_python3_runtime; do cp -rL "$site/$package"-*.dist-info "$carried/site/"; done
+  find "$carried/site" -name __pycache__ -type d -prune -exec rm -rf {} +
+  git -C "$repo" describe --always --dirty --abbrev=12 > "$carried/commit" 2>/dev/null || true
+  if [ -n "${2:-}" ]; then "$1/bin/python" "$here/cifar10_png.py" split "$2" "$carried"; fi
+  du -sh "$carried"/*
+}
+
+case ${1:-} in
+--carry) carry "${2:?the virtual environment that holds Hydra}" "${3:-}"; exit ;;
+--unpack) exec "$python" "$here/cifar10_png.py" convert "${2:?a load}" "${DATA:-$repo/data}" ;;
+--*) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
+
+export OUT=${OUT:-$repo/gpu_results} DATA=${DATA:-$repo/data} TOTAL=${TOTAL:-480} DEVICE=${DEVICE:-cuda}
+OUT=$(realpath -m "$OUT") DATA=$(realpath -m "$DATA")
+COMMIT=$(git -C "$repo" describe --always --dirty --abbrev=12 2>/dev/null || cat "$carried/commit" 2>/dev/null || echo unknown)
+export COMMIT
+mkdir -p "$OUT"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/site"
+cp -r "$repo/src/ssl_bench" "$work/site/" # as an installation lays it out
+cp -r "$repo/conf" "$work/site/ssl_bench/conf"
+# Carried packages come last, so that installed ones count.
+export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}:$carried/site PYTHONUNBUFFERED=1 TRITON_CACHE_DIR=$work/triton
+cd "$work"
+"$python" -c 'import hydra, omegaconf, torch, pytorch_lightning, ssl_bench.config' || {
+  echo "packages are missing: see --carry"
+  exit 3
+}
+"$python" "$here/gpu.py" "$@" 2>&1 | tee -a "$OUT/gpu.log"

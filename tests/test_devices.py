@@ -11,7 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from ssl_bench import devices
+from ssl_bench import build, devices
 from ssl_bench.config import compose
 from ssl_bench.errors import UserError
 from ssl_bench.options import GROUPS
@@ -66,6 +66,36 @@ def test_more_devices_than_there_are_is_refused_with_their_number(monkeypatch: p
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     with pytest.raises(UserError, match=r"2 CUDA device\(s\) here \(CUDA_VISIBLE_DEVICES=4,5\): set"):
         run(asked)
+
+
+def test_a_cpu_is_asked_for_by_name_before_it_trains_for_weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(build, "cores", lambda: 2)
+    words = ["scale=paper", "trainer.progress=false", f"runs_dir={tmp_path}"]
+    config = compose(words)
+    with pytest.raises(UserError, match=r"^scale=paper .* takes about .* hours on 2 cores\): set .*accelerator=cpu to"):
+        run(config)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+    # ResNet-18 with a stem of one 3×3 convolution, by hand: the convolutions of each stage, its first and its 1×1 one.
+    side, forward = config["augment"]["groups"]["global"]["size"], 0
+    forward += 2 * 9 * 1 * 64 * side**2 + 4 * 2 * 9 * 64 * 64 * side**2
+    for width in (128, 256, 512):
+        side //= 2
+        forward += (9 * width // 2 + 3 * 9 * width + width // 2) * 2 * width * side**2
+    data = build.build_data(config)
+    data.setup()
+    seconds = 3 * 2 * forward * 1438 * config["epochs"] / (2 * build.CORE_SPEED)
+    assert build.cpu_time(config, data) == f"training takes about {seconds / 3600:.2g} hours on 2 cores"
+    days = seconds * 1000 / 86400
+    config["epochs"] *= 1000
+    assert build.cpu_time(config, data) == f"training takes about {days:.2g} days on 2 cores"
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(compose([*words, CPU, "subset=256", "backbone.width=8"]), [Stop()])
 
 
 # -- a run of one device is one process, whatever the shell says ----------------------------------

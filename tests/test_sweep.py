@@ -32,7 +32,7 @@ from ssl_bench.results import record
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.store import RunFolder
 from ssl_bench.sweep import __main__ as command
-from ssl_bench.sweep import grid, local, loop, view, words
+from ssl_bench.sweep import cards, grid, local, loop, view, words
 from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import Entry
 
@@ -108,13 +108,17 @@ def test_runs_at_once_divide_the_cores_unless_threads_are_said(monkeypatch: pyte
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(words, "cores", lambda: 8)
 
-    def threads(*said: str) -> Any:
-        return words.read(["fig2", "scale=smoke", "seeds=0", *said]).configs[0]["trainer"]["threads"]
+    def threads(*said: str, gpus: Sequence[str] = ()) -> Any:
+        asked = words.placed(words.read(["fig2", "scale=smoke", "seeds=0", *said]), gpus)
+        return asked.configs[0]["trainer"]["threads"]
 
     assert threads() is None
     assert threads("jobs=3") == 2
     assert threads("jobs=16") == 1
     assert threads("jobs=2", "trainer=ddp", "trainer.devices=2") == 2
+    assert threads(gpus="0123") == 2
+    assert threads("trainer=ddp", "trainer.devices=2", gpus="0123") == 2
+    assert threads(gpus="0") is None
     assert threads("jobs=3", "trainer.threads=5") == 5
     assert threads("launcher=slurm", "trainer.precision=32-true", "slurm.cpus=6") == 6
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
@@ -413,6 +417,138 @@ def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFold
     assert len(witness.said) == signals
     assert "2 run(s) save their state and stop" in witness.said[0]
     assert len(jobs) == 2
+
+
+# -- GPUs, made up --------------------------------------------------------------------------------
+
+
+class OnCards(MadeUp):
+    """Notes the cards it was given, and ends after a few looks."""
+
+    def __init__(self, entry: Entry, taken: Sequence[str]) -> None:
+        looks = iter([None, None, succeed])
+        super().__init__(entry, lambda entry: end(entry) if (end := next(looks)) else None)
+        self.given = list(taken)
+
+
+def lent(entries: list[Entry], names: Sequence[str], slots: int) -> tuple[list[list[str]], list[int]]:
+    """What every run was given, in turn, and the most runs at once on each card."""
+    pool, given = cards.Cards(names), []
+    most = dict.fromkeys(names, 0)
+
+    def start(entry: Entry, taken: Sequence[str]) -> Any:
+        given.append(list(taken))
+        most.update({name: max(most[name], pool.runs[name]) for name in names})
+        return OnCards(entry, taken)
+
+    ended = loop.run(
+        entries,
+        lambda entry: cards.Job(start, entry, pool),
+        slots=slots,
+        retry_failed=False,
+        watcher=Witness(),
+    )
+    assert ended == 0
+    assert set(pool.runs.values()) <= {0}
+    return given, list(most.values())
+
+
+def entries_on(folders: Sequence[RunFolder], devices: int, accelerator: str = "auto") -> list[Entry]:
+    entries = entries_in(folders)
+    for entry in entries:
+        entry.config = {**entry.config, "trainer": {"devices": devices, "accelerator": accelerator}}
+    return entries
+
+
+@pytest.mark.parametrize(
+    ("names", "devices", "slots", "given", "most"),
+    [
+        ("01", 1, 2, [["0"], ["1"], ["0"], ["1"]], [1, 1]),
+        ("01", 1, 4, [["0"], ["1"], ["0"], ["1"]], [2, 2]),  # jobs=4: two on each
+        ("0123", 2, 2, [["0", "1"], ["2", "3"]] * 2, [1, 1, 1, 1]),
+        ("012", 2, 1, [["0", "1"]] * 4, [1, 1, 0]),
+        (["GPU-a1", "MIG-b2"], 1, 2, [["GPU-a1"], ["MIG-b2"]] * 2, [1, 1]),
+        ("", 1, 1, [[]] * 4, []),
+    ],
+)
+def test_every_run_has_cards_of_its_own_unless_more_runs_are_asked_for(
+    folders: list[RunFolder], names: Sequence[str], devices: int, slots: int, given: list[list[str]], most: list[int]
+) -> None:
+    assert lent(entries_on(folders, devices), names, slots) == (given, most)
+
+
+def test_runs_on_the_cpu_take_no_card(folders: list[RunFolder]) -> None:
+    assert lent(entries_on(folders, 1, "cpu"), "01", 4) == ([[]] * 4, [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("said", "gpus", "jobs"),
+    [
+        ((), "", 1),
+        ((), "0", 1),
+        ((), "0123", 4),
+        (("trainer=ddp", "trainer.devices=2"), "01234", 2),
+        (("jobs=3",), "01", 3),
+        (("jobs=1",), "01", 1),
+    ],
+)
+def test_as_many_runs_go_at_once_as_there_are_gpus_for(said: tuple[str, ...], gpus: str, jobs: int) -> None:
+    assert words.placed(words.read(["fig2", "scale=smoke", *said]), gpus).jobs == jobs
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "names"),
+    [(None, 2, ["0", "1"]), ("3, 1", 2, ["3", "1"]), ("GPU-8932f937,MIG-1", 2, ["GPU-8932f937", "MIG-1"]), ("", 0, [])],
+)
+def test_cards_are_those_that_the_sweep_itself_may_use(
+    named: str | None, count: int, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert cards.visible() == names
+
+
+@pytest.mark.parametrize(
+    ("said", "gpus", "sentence"),
+    [
+        (("trainer=ddp", "trainer.devices=4"), "01", r"^trainer.devices=4, but PyTorch finds 2 CUDA device\(s\) here"),
+        (("trainer.accelerator=gpu",), "", r"^trainer.devices=1, but PyTorch finds 0 CUDA device\(s\) here"),
+        (("scale=paper",), "", r"^scale=paper is made for a GPU, .*ssl_bench.plan measures how long.*accelerator=cpu"),
+        (("scale=paper",), "0", None),
+        (("scale=paper", "trainer.accelerator=cpu"), "", None),
+        (("trainer=ddp", "trainer.devices=2"), "", None),
+    ],
+)
+def test_a_sweep_is_refused_before_its_runs_would_be(said: tuple[str, ...], gpus: str, sentence: str | None) -> None:
+    scale = () if "scale=paper" in said else ("scale=smoke",)
+    asked = words.placed(words.read(["fig2", "datasets=digits", *scale, *said]), gpus)
+    if sentence is None:
+        words.require_cards(asked)
+    else:
+        with pytest.raises(UserError, match=sentence):
+            words.require_cards(asked)
+
+
+def test_jobs_of_a_cluster_compute_on_gpus_if_they_have_some(capsys: pytest.CaptureFixture[str]) -> None:
+    said = ["fig2", "datasets=digits", "scale=paper", "launcher=slurm", "trainer.precision=32-true"]
+    assert command.main(said) == 2
+    assert "launcher=slurm scale=paper: without a GPU a run takes weeks; set slurm.gpus=1" in capsys.readouterr().err
+    for more, accelerator in ((["slurm.gpus=1"], "gpu"), (["trainer.accelerator=cpu"], "cpu"), (["scale=cpu"], "cpu")):
+        kept = [word for word in said if not more[0].startswith("scale") or word != "scale=paper"]
+        assert {config["trainer"]["accelerator"] for config in words.read([*kept, *more]).configs} == {accelerator}
+
+
+@pytest.mark.slow
+def test_runs_see_the_cards_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "found", lambda configs: ["4", "GPU-7"])
+    said = ["fig2", "scale=smoke", "seeds=0", "epochs=1", "subset=96", "batch_size=16", "trainer.threads=1"]
+    assert command.main([*said, f"runs_dir={tmp_path}"]) == 0
+    first = [log.read_text().splitlines()[0] for log in tmp_path.glob("*/log.txt")]
+    assert sorted(first) == ["CUDA_VISIBLE_DEVICES=4", "CUDA_VISIBLE_DEVICES=GPU-7"]
 
 
 # -- what is shown --------------------------------------------------------------------------------

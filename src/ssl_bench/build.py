@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_bench import devices
 from ssl_bench.augment.draws import ViewGroup
@@ -27,7 +28,7 @@ from ssl_bench.evaluation.baselines import VERSIONS, kept, random_scores
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import Protocol, protocols
-from ssl_bench.machine import in_words, memory
+from ssl_bench.machine import cores, in_words, memory
 from ssl_bench.methods.base import Method, Network
 from ssl_bench.nn.backbone import build_backbone, require_size
 from ssl_bench.nn.heads import mlp
@@ -35,6 +36,8 @@ from ssl_bench.optim import Recipe
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.fingerprint import NUMERICS, fingerprint
 from ssl_bench.results.weights import Opened
+
+CORE_SPEED = 2e11  # operations a second that a core with AVX-512 reaches in training a ResNet-18
 
 
 def build(config: Config) -> tuple[Method, DataModule]:
@@ -231,6 +234,20 @@ def build_evaluator(config: Config, data: DataModule, clean: dict[str, Any]) -> 
         classes=data.dataset.classes,
         memory=config["evaluation"]["memory"],
     )
+
+
+def cpu_time(config: Config, data: DataModule) -> str:
+    """How long training takes on this machine's processors, in words, by the operations of the backbone."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network, _ = build_backbone(**config["backbone"], channels=data.dataset.channels)
+        for group in config["augment"]["groups"].values():
+            for _ in range(group["count"]):
+                network.eval()(torch.empty(1, data.dataset.channels, group["size"], group["size"]))
+    # The backward pass costs two forward passes.
+    operations = 3 * counter.get_total_flops() * len(data.parts.pretraining) * config["epochs"]
+    hours = operations / (CORE_SPEED * cores() * 3600)
+    length = f"{hours:.2g} hours" if hours < 48 else f"{hours / 24:.2g} days"
+    return f"training takes about {length} on {cores()} cores"
 
 
 def baseline_scores(

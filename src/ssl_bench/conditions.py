@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,29 @@ def require_precision(precision: str, accelerator: str) -> None:
     """UserError for a precision that the ``accelerator`` has not."""
     if precision == "16-mixed" and accelerator == "cpu":
         raise UserError("trainer.precision=16-mixed needs a GPU: use bf16-mixed or 32-true on the CPU.")
+
+
+def require_cards(devices: int, found: int) -> None:
+    """UserError where fewer GPUs are ``found`` on this machine than ``trainer.devices``."""
+    if devices > found:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
+        raise UserError(
+            f"trainer.devices={devices}, but PyTorch finds {found} CUDA device(s) here{seen}: set trainer.devices to "
+            "at most that, or trainer.accelerator=cpu."
+        )
+
+
+def require_word(scale: str, takes: str) -> None:
+    """UserError at the ``scale`` whose runs would occupy a CPU for weeks, unless a CPU is asked for by name.
+
+    takes: how long a run takes, or how to find out.
+    """
+    if scale == "paper":
+        raise UserError(
+            f"scale=paper is made for a GPU, and PyTorch finds none ({takes}): set trainer.accelerator=cpu to train on "
+            "the CPU all the same, or scale=cpu for minutes."
+        )
 
 
 def require_root(dataset: str, root: str | None) -> None:

@@ -69,18 +69,6 @@ def has_fast_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def require_cards(devices: int) -> None:
-    """UserError where this machine has fewer CUDA devices than ``trainer.devices``."""
-    found = torch.cuda.device_count()
-    if devices > found:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        seen = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
-        raise UserError(
-            f"trainer.devices={devices}, but PyTorch finds {found} CUDA device(s) here{seen}: set trainer.devices to "
-            "at most that, or trainer.accelerator=cpu."
-        )
-
-
 # -- compiled -------------------------------------------------------------------------------------
 
 BACKEND = "inductor"  # of torch.compile

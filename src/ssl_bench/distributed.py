@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ssl_bench.devices import require_cards
+from ssl_bench.conditions import require_cards
 from ssl_bench.errors import UserError
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
-        require_cards(devices)
+        require_cards(devices, torch.cuda.device_count())
         torch.cuda.set_device(local)
     try:
         if not dist.is_initialized():  # the runs of a sweep under torchrun share one group

@@ -18,7 +18,7 @@ import yaml
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from rich.console import Console
 
-from ssl_bench import distributed, loggers
+from ssl_bench import conditions, distributed, loggers
 from ssl_bench.build import (
     baseline_scores,
     build_data,
@@ -26,6 +26,7 @@ from ssl_bench.build import (
     build_method,
     build_protocols,
     clean_arguments,
+    cpu_time,
     fingerprint_of,
 )
 from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
@@ -114,6 +115,8 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
 
         record = distributed.on_first(claim)
         if record is None:
+            if device_type(config) == "cpu" and chosen["accelerator"] == "auto":
+                conditions.require_word(config["scale"]["name"], cpu_time(config, data))
             record = _run(config, data, precision, folder, console, watchers)
     console.print(run_table(record))
     console.print(f"{folder.path}  ·  picture: {folder.picture}", highlight=False, soft_wrap=True)

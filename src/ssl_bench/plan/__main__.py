@@ -20,7 +20,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.options import settings_text
 from ssl_bench.plan import forecast
 from ssl_bench.plan.forecast import Evaluation
-from ssl_bench.sweep import grid, local, words
+from ssl_bench.sweep import cards, grid, local, words
 from ssl_bench.sweep.grid import Entry
 from ssl_bench.sweep.view import duration, totals
 
@@ -66,6 +66,7 @@ def help_text() -> str:
 def plan(asked: words.Asked) -> None:
     """Measure every kind of run of which some are left, and print the forecast."""
     console = Console()
+    asked = words.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     entries = grid.entries(asked.cells, asked.configs, local.ask(grid.fingerprints, asked.configs))
     console.print(totals(entries), highlight=False, soft_wrap=True)
@@ -110,6 +111,7 @@ def plan(asked: words.Asked) -> None:
     console.print(table)
     at_once = min(asked.jobs, sum(len(kind.left) for kind in wanted))
     share = f" with jobs={asked.jobs}" if asked.jobs > 1 else ""
+    share += f" and {len(asked.cards)} GPU(s)" if asked.cards else ""
     console.print(
         f"All runs that are left: {seconds / 3600 / max(1, at_once):.2f} hours on this machine{share}, "
         f"{_size(disk)} of disk, {_size(memory * max(1, at_once))} of memory."

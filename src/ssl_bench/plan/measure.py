@@ -20,6 +20,7 @@ import pytorch_lightning as pl
 
 from ssl_bench.config import Config
 from ssl_bench.data.datamodule import DataModule
+from ssl_bench.devices import resolve_accelerator
 from ssl_bench.methods.base import Method
 from ssl_bench.plan.forecast import Evaluation, Measured
 from ssl_bench.results.record import peak_memory
@@ -47,7 +48,14 @@ def measure(config: Config, known: dict[str, Evaluation]) -> Measured:
 
 
 def _shortened(config: Config, folder: str) -> Config:
-    trainer = {**config["trainer"], "devices": 1, "nodes": 1, "checkpoint_seconds": float(NEVER), "progress": False}
+    trainer = {
+        **config["trainer"],
+        "accelerator": resolve_accelerator(config),  # by name, so that none is refused for its time on a CPU
+        "devices": 1,
+        "nodes": 1,
+        "checkpoint_seconds": float(NEVER),
+        "progress": False,
+    }
     return {
         **config,
         "runs_dir": folder,

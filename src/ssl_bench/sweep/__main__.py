@@ -13,7 +13,7 @@ from ssl_bench import experiments
 from ssl_bench.entry import SIGNALLED, answer
 from ssl_bench.files import require_writable
 from ssl_bench.options import settings_text
-from ssl_bench.sweep import grid, local, loop, words
+from ssl_bench.sweep import cards, grid, local, loop, words
 from ssl_bench.sweep.grid import Entry
 from ssl_bench.sweep.view import View, totals
 
@@ -47,11 +47,14 @@ def sweep(asked: words.Asked) -> int:
     console = Console()
     for runs_dir in dict.fromkeys(config["runs_dir"] for config in asked.configs):
         require_writable(Path(runs_dir), f"runs_dir={runs_dir}")
+    asked = words.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
     start = _starter(asked)
     console.print(f"{asked.name}: looking at {len(asked.cells)} runs", highlight=False)
     names = local.ask(grid.fingerprints, asked.configs)
     entries = grid.entries(asked.cells, asked.configs, names)
     console.print(totals(entries), highlight=False, soft_wrap=True)
+    if any(entry.state not in ("done", "failed") for entry in entries):
+        words.require_cards(asked)
     title = f"{asked.name}, scale={asked.settings['scale']}"
     with View(console, title, entries, asked.jobs) as view:
         stopped = loop.run(entries, start, slots=asked.jobs, retry_failed=asked.settings["retry_failed"], watcher=view)
@@ -68,8 +71,7 @@ def _starter(asked: words.Asked) -> Callable[[Entry], loop.Job]:
         from ssl_bench.sweep.slurm import submitter
 
         return submitter(asked.settings, Path(asked.configs[0]["runs_dir"]))
-    context = local.server()
-    return lambda entry: local.Job(context, entry.config, entry.folder.path)
+    return cards.starter(asked.cards)
 
 
 def _conclude(console: Console, entries: Sequence[Entry]) -> None:

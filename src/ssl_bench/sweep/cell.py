@@ -31,8 +31,13 @@ TRY_AGAIN = 75  # the status of runs whose ranks lost each other
 Line = connection.Connection  # what the parent hears of the process; it breaks when the process ends
 
 
-def train(line: Line, config: Config, path: Path) -> None:
-    """Be the process of a run; its output goes to the run's ``log.txt``."""
+def train(line: Line, config: Config, path: Path, cards: Sequence[str] = ()) -> None:
+    """Be the process of a run; its output goes to the run's ``log.txt``.
+
+    cards: the GPUs it may use, as CUDA_VISIBLE_DEVICES names them; without any, those that it inherits.
+    """
+    if cards:  # before anything asks CUDA
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
     _stop_with_the_parent(signal.SIGTERM)  # so that the run is saved
     if hasattr(os, "setsid"):
         os.setsid()  # so that Ctrl-C reaches it once, from the sweep
@@ -43,6 +48,8 @@ def train(line: Line, config: Config, path: Path) -> None:
     except OSError as error:
         line.send(Outcome("failed", f"{folder.log} cannot be written ({error.strerror}): choose another runs_dir."))
         return
+    if cards:
+        print(f"CUDA_VISIBLE_DEVICES={','.join(cards)}")
     with suppress(BrokenPipeError):  # the sweep may be gone
         line.send(_outcome(config, folder))
 

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import pkgutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -39,9 +39,10 @@ def server() -> BaseContext:
 class Job:
     """A run in a process that has been started."""
 
-    def __init__(self, context: BaseContext, config: Config, path: Path) -> None:
+    def __init__(self, context: BaseContext, config: Config, path: Path, cards: Sequence[str] = ()) -> None:
         self.line, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=cell.train, args=(theirs, config, path))  # type: ignore[attr-defined]
+        given = (theirs, config, path, cards)
+        self.process = context.Process(target=cell.train, args=given)  # type: ignore[attr-defined]
         self.process.start()
         theirs.close()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ssl_bench import experiments, preflight
+from ssl_bench import conditions, experiments, preflight
 from ssl_bench.config import Config, compose_cells
 from ssl_bench.errors import UserError
 from ssl_bench.experiments import Cell
@@ -28,11 +28,17 @@ class Asked:
     settings: dict[str, Any]
     cells: list[Cell]
     configs: list[Config]  # of the cells
+    said_to_all: list[str]
+    cards: list[str] = field(default_factory=list)  # GPUs of this machine, where runs use them
 
     @property
     def jobs(self) -> int:
-        """Runs at once."""
-        return self.settings["jobs"] or (len(self.cells) if self.settings["launcher"] == "slurm" else 1)
+        """Runs at once: as many as asked for, else all under slurm, else as many as there are GPUs for, else one."""
+        if self.settings["jobs"]:
+            return int(self.settings["jobs"])
+        if self.settings["launcher"] == "slurm":
+            return len(self.cells)
+        return max(1, len(self.cards) // max(int(config["trainer"]["devices"]) for config in self.configs))
 
 
 def read(words: Sequence[str], *files: str) -> Asked:
@@ -58,16 +64,56 @@ def read(words: Sequence[str], *files: str) -> Asked:
         words=said_to_all,
     )
     configs = copy.deepcopy(configurations(cells, compose_cells, remembered()))  # what is remembered is shared
-    asked = Asked(experiment.name, settings, cells, configs)
-    if settings["launcher"] == "slurm" and any(config["trainer"]["precision"] == "auto" for config in configs):
+    for config in configs:
+        preflight.check(config)
+        config["trainer"]["progress"] = False  # it does not change which run it is
+        if settings["launcher"] == "slurm":
+            _settle_for_jobs(config, settings)
+    return Asked(experiment.name, settings, cells, configs, said_to_all)
+
+
+def _settle_for_jobs(config: Config, settings: Mapping[str, Any]) -> None:
+    """Set what this machine cannot know of those that jobs come to; UserError where it must be set by the user."""
+    chosen = config["trainer"]
+    if chosen["precision"] == "auto":
         raise UserError(
             "launcher=slurm: say trainer.precision=bf16-mixed or 32-true, for this machine does not know what is "
             "fastest (auto) on those that the jobs will come to."
         )
-    for config in asked.configs:
-        preflight.check(config)
-        _share_the_machine(config, asked, said_to_all)
+    if chosen["accelerator"] == "auto":
+        if config["scale"]["name"] == "paper" and not settings["slurm.gpus"]:
+            raise UserError(
+                "launcher=slurm scale=paper: without a GPU a run takes weeks; set slurm.gpus=1, or "
+                "trainer.accelerator=cpu to train on CPUs all the same."
+            )
+        chosen["accelerator"] = "gpu" if settings["slurm.gpus"] else "cpu"
+
+
+def placed(asked: Asked, cards: Sequence[str]) -> Asked:
+    """The same with the GPUs of this machine, and the cores divided among the runs at once."""
+    asked = replace(asked, cards=list(cards))
+    if not any(word.lstrip("+").startswith("trainer.threads=") for word in asked.said_to_all):
+        for config in asked.configs:
+            chosen = config["trainer"]
+            if asked.settings["launcher"] == "slurm":
+                chosen["threads"] = max(1, asked.settings["slurm.cpus"] // chosen["devices"])
+            elif asked.jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
+                chosen["threads"] = max(1, cores() // (asked.jobs * chosen["devices"]))
     return asked
+
+
+def require_cards(asked: Asked) -> None:
+    """UserError if the GPUs of this machine are fewer than a run asks for, or a run at scale=paper would have none."""
+    if asked.settings["launcher"] == "slurm":
+        return
+    for config in asked.configs:
+        chosen = config["trainer"]
+        if chosen["accelerator"] == "cpu":
+            continue
+        if chosen["accelerator"] == "gpu" or asked.cards:
+            conditions.require_cards(chosen["devices"], len(asked.cards))
+        if not asked.cards:
+            conditions.require_word(config["scale"]["name"], "python -m ssl_bench.plan measures how long")
 
 
 def _check_keys(words: Iterable[str], own: set[str]) -> None:
@@ -81,15 +127,3 @@ def _check_keys(words: Iterable[str], own: set[str]) -> None:
         if "." not in key and "/" not in key and key not in tops:
             hint = nearest(key, [*own, *tops]) or "; --help lists those of a sweep."
             raise UserError(f"option {key} is unknown{hint}")
-
-
-def _share_the_machine(config: Config, asked: Asked, words: Sequence[str]) -> None:
-    """No progress bar, and a share of the cores; neither changes which run it is."""
-    chosen = config["trainer"]
-    chosen["progress"] = False
-    if any(word.lstrip("+").startswith("trainer.threads=") for word in words):
-        return
-    if asked.settings["launcher"] == "slurm":
-        chosen["threads"] = max(1, asked.settings["slurm.cpus"] // chosen["devices"])
-    elif asked.jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-        chosen["threads"] = max(1, cores() // (asked.jobs * chosen["devices"]))

@@ -63,11 +63,15 @@ def test_a_runs_encoder_gets_the_figures_of_its_record(tmp_path: Path) -> None:
     assert again["encoder"]["run"] == record["fingerprint"]
     # its checkpoint is scored as its encoder: network, size and normalisation are those of the run
     checkpoint = tmp_path / record["fingerprint"] / "checkpoints" / "last.ckpt"
-    options = [*SMALL[:3], "seed=3", f"runs_dir={tmp_path}", "statistics=auto", "prefix=state_dict.student.backbone"]
+    options = [*SMALL, "seed=3", f"runs_dir={tmp_path}", "statistics=auto", "prefix=state_dict.student.backbone"]
     third = evaluated(checkpoint, *options)
-    assert third["results"] == {**again["results"], "encoder": record["results"]["student"]}
+    assert third["results"]["encoder"] == {"knn1": record["results"]["student"]["knn1"]}
+    assert third["results"]["random"] == {"knn1": record["results"]["random"]["knn1"]}
     assert third["encoder"]["clean"] == again["encoder"]["clean"]
     assert third["encoder"]["statistics"] == "its run's"
+    options.pop()  # of two networks the one that the record names
+    opened = open_encoder(checkpoint, name=None, stem=None, width=None, prefix=None)
+    assert opened.keys.prefix == "state_dict.teacher.backbone."
     with pytest.raises(UserError, match="says itself what network it holds: leave stem out"):
         evaluated(checkpoint, *options, "backbone.stem=cifar")
 

@@ -6,6 +6,7 @@ Names are nested ones joined by dots, without what PyTorch's wrappers put into t
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections import defaultdict
@@ -51,6 +52,7 @@ class RunConfig(NamedTuple):
     size: int
     crop: float
     dataset: str
+    evaluated: str | None  # student or teacher, where the run has its record
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,7 +156,15 @@ def _run(path: Path, tree: Any) -> RunConfig | None:
             config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             network, images = config["backbone"], config["dataset"]
             seen = (images["size"], images["clean_crop"], images["name"])
-            return RunConfig(network["name"], network["stem"], network["width"], *seen)
+            return RunConfig(network["name"], network["stem"], network["width"], *seen, _evaluated(folder))
         except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
             continue
     return None
+
+
+def _evaluated(run: Path) -> str | None:
+    """Which network of a finished run its record deploys; None while there is no record."""
+    try:
+        return str(json.loads((run / "record.json").read_text(encoding="utf-8"))["evaluated"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -23,6 +23,7 @@ from ssl_bench.results.checkpoints import Checkpoint, read_checkpoint
 from ssl_bench.results.encoder import encoder_file, read_encoder
 from ssl_bench.results.keys import Keys, compare, listed, prefixes, times
 
+DEPLOYED = "state_dict.{}.backbone"  # where our checkpoints have the network that a method deploys
 CLASSIFIER = ("fc",)  # of torchvision's ResNets, which ours are without
 STEMS = {(7, 7): "imagenet", (3, 3): "cifar"}  # by the first kernel; small has one of 3 × 3, too, and is asked for
 
@@ -83,6 +84,7 @@ def open_encoder(
     if file.run is not None:
         _refuse(path, said)
         name, stem, width = file.run.name, file.run.stem, file.run.width
+        prefix = prefix if prefix is not None or file.run.evaluated is None else DEPLOYED.format(file.run.evaluated)
     if name is not None and name not in LAYERS:
         opened = _open_timm(path, file.tensors, name, prefix)
     else:

@@ -215,6 +215,21 @@ def test_nothing_is_embedded_or_scored_twice_and_baselines_are_kept_for_other_ru
         assert np.array_equal(kept[0][name], kept[1][name])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("labels=257", "evaluation.batch_size=64"), id="labels"),
+        pytest.param(("subset=257",), id="subset", marks=pytest.mark.slow),
+        pytest.param(("subset=20", "evaluation.batch_size=1"), id="batches of one", marks=pytest.mark.slow),
+    ],
+)
+def test_a_last_batch_of_one_image_is_scored_as_any_other(tmp_path: Path, words: tuple[str, ...]) -> None:
+    small = [word for word in WORDS if not word.startswith("subset")]
+    record = run(compose([*small, *words, "epochs=1", "method=simclr", f"runs_dir={tmp_path}"]))
+    assert record["images"]["bank"] in (257, 20)
+    assert all(value is not None for value in (record["results"][n]["linear"] for n in ("student", "random", "pixels")))
+
+
 def test_a_finished_run_is_shown_again_and_not_trained_again(
     finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,10 +40,14 @@ def test_where_and_how_a_run_is_watched_does_not_change_its_name(word: str) -> N
     assert name(word) == name()
 
 
-def test_the_name_of_a_paper_run_does_not_tell_that_its_monitor_was_live_every_epoch_at_first() -> None:
-    assert compose(["scale=paper"])["monitor_every"] == 10
-    assert name("scale=paper") == name("scale=paper", "monitor_every=1") != name("scale=paper", "monitor_every=5")
-    assert name("monitor_every=10") != name("monitor_every=1")
+@pytest.mark.parametrize(("scale", "now", "first"), [("cpu", 5, 2), ("paper", 10, 1)])
+def test_a_name_does_not_tell_that_the_live_monitor_looked_more_often_at_first(
+    scale: str, now: int, first: int
+) -> None:
+    assert compose([f"scale={scale}"])["monitor_every"] == now
+    assert name(f"scale={scale}") == name(f"scale={scale}", f"monitor_every={first}")
+    assert name(f"scale={scale}") != name(f"scale={scale}", "monitor_every=3")
+    assert name(f"monitor_every={now}") != name(f"monitor_every={first}")  # another scale
 
 
 @pytest.mark.parametrize(

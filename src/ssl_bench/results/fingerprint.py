@@ -64,6 +64,10 @@ LEFT_OUT = {*FREE, *COUNTED_ELSEWHERE}
 # Keys added after the first release, with the value under which a run is what it was before they existed.
 NEUTRAL: dict[str, Any] = {"trainer.deterministic": False, "trainer.compile": False}
 
+# Epochs between looks of the live monitor, which changes no score, by scale: today's default, and the one under which
+# runs got their names.
+FIRST_DEFAULTS = {("cpu", 5): 2, ("paper", 10): 1}
+
 
 def fingerprint(
     config: Mapping[str, Any],
@@ -84,8 +88,9 @@ def fingerprint(
     for key, neutral in NEUTRAL.items():
         if leaves.get(key) == neutral:
             leaves.pop(key, None)
-    if (leaves.get("scale.name"), leaves.get("monitor_every")) == ("paper", 10):
-        leaves["monitor_every"] = 1  # the default when these runs got their names; the monitor changes no score
+    first = FIRST_DEFAULTS.get((leaves.get("scale.name"), leaves.get("monitor_every")))
+    if first is not None:
+        leaves["monitor_every"] = first
     leaves["trainer.precision"] = precision
     identity = {"config": leaves, "data": data_digest, "numerics": NUMERICS if numerics is None else numerics}
     if device != "cpu":  # whose runs had names first

@@ -281,6 +281,10 @@ class _Backend:
         return [torch.bfloat16, torch.float16]
 
 
+def _with_options(func: Any, *args: Any, **kwargs: Any) -> Any:
+    return _dispatch(func, args, kwargs)
+
+
 @functools.cache
 def register() -> torch.device:
     """Make the device and its accelerator known to torch and Lightning, for the rest of the process."""
@@ -292,6 +296,12 @@ def register() -> torch.device:
     kernels.fallback(lambda func, *args, **kwargs: _dispatch(func, args, kwargs), "PrivateUse1")
     copy = torch.library.Library("aten", "IMPL")
     copy.impl("_copy_from", lambda *args: _dispatch(torch.ops.aten._copy_from.default, args, {}), "PrivateUse1")
+    for operation in (torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.ops.aten.arange.start_step):
+        # torch's own fills an empty tensor, whose shape would stay that of an empty one here.
+        name = operation._schema.name + (
+            f".{operation._schema.overload_name}" if operation._schema.overload_name else ""
+        )
+        copy.impl(name, functools.partial(_with_options, operation), "PrivateUse1")
     register.libraries = kernels, copy  # type: ignore[attr-defined]  # they end with their objects
     optimizer._foreach_supported_types.append(EmulatedTensor)  # as parameters on CUDA are
     AcceleratorRegistry.register(NAME, Accelerator)

@@ -108,6 +108,16 @@ def test_what_does_not_wait_is_a_launch_alone(device: torch.device, act: Callabl
     assert {kind for kind, _ in counts} == {LAUNCH}
 
 
+def test_what_is_made_there_has_its_shape(device: torch.device) -> None:
+    for made in (
+        torch.arange(5, device=device),
+        torch.arange(2, 7, device=device),
+        torch.arange(0, 10, 2, device=device),
+    ):
+        assert made.shape == (5,)
+        assert len(made.tolist()) == 5
+
+
 def test_views_launch_nothing(device: torch.device) -> None:
     there = torch.zeros(2, 3, device=device)
     with counting() as counts:

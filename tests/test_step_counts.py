@@ -37,3 +37,20 @@ def test_after_ten_steps_a_step_copies_parameters_and_images_and_waits_for_nothi
     crops = () if method in FULL_SIZE_ONLY else CROPS
     copies = 1 if resident == "true" else 2
     require_no_waiting(method, f"dataset.resident={resident}", *crops, copies=copies, first=10, steps=STEPS)
+
+
+OTHERWISE = (
+    ("simclr", ("optimizer.name=lars", "optimizer.exclude_bias_and_norm=true")),
+    ("byol", ("optimizer.name=adamw", "optimizer.lr=0.001", "trainer.clip=1.0")),
+    ("clbo", ("trainer.accumulate=2", "method.teacher_buffers=copy", "method.proximal=0.1")),
+    ("directpred", ("method.kind=optimal",)),
+    ("pic", ("method.negatives=null",)),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "words"), OTHERWISE)
+def test_other_optimisers_accumulation_and_variants_wait_for_nothing_either(
+    method: str, words: tuple[str, ...]
+) -> None:
+    require_no_waiting(method, *words, copies=1, first=3, steps=2)

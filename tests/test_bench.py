@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -20,6 +21,7 @@ from ssl_bench import build
 from ssl_bench.batch import Batch
 from ssl_bench.bench import __main__ as command
 from ssl_bench.bench import loading, report
+from ssl_bench.bench import program as program_benchmark
 from ssl_bench.bench.augment import PILViews
 from ssl_bench.bench.bare import BareLoop, default_loop
 from ssl_bench.bench.knn import MEMORY
@@ -145,6 +147,39 @@ def test_work_on_a_card_is_timed_by_its_events_and_named_in_its_rows(
     for device, named in (("cuda", True), ("cpu", False)):
         report.save(tmp_path, [measurement((1.0, 2.0))], size="full", load=None, device=device)
         assert report.read(tmp_path / "results.csv")[0]["machine"].startswith("NVIDIA Made-up, ") == named
+
+
+def test_on_an_accelerator_clocks_stop_when_the_work_is_done_and_the_program_runs_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = behind = 0.0  # what the host has spent, and what the device still has to do
+
+    def give(seconds: float) -> None:
+        nonlocal behind
+        behind += seconds
+
+    def wait(device: torch.device) -> None:
+        nonlocal now, behind
+        now, behind = now + behind, 0.0
+
+    def timed(work: Callable[[], object], device: torch.device) -> float:
+        started = now
+        work()
+        wait(device)
+        return now - started
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(program_benchmark, "wait", wait)
+    monkeypatch.setattr(program_benchmark, "seconds", timed)
+    turns = Turns(cast(BareLoop, SimpleNamespace(step=lambda: give(100))), torch.device("cuda"))
+    for epoch in range(4):
+        trainer = cast(pl.Trainer, SimpleNamespace(current_epoch=epoch, num_training_batches=2))
+        turns.on_train_epoch_start(trainer, cast(pl.LightningModule, None))
+        for step in range(2):
+            turns.on_train_batch_start(trainer, cast(pl.LightningModule, None), cast(Batch, None), step)
+            assert behind == 10 * step  # nobody waits within an epoch
+            give(10)
+    assert turns.pairs == [(20, 200), (20, 200)]
 
 
 def test_the_ratio_is_the_median_over_pairs_so_a_slow_minute_cancels() -> None:

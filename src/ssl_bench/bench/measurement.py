@@ -125,6 +125,12 @@ def seconds(work: Callable[[], object], device: torch.device = HOST) -> float:
     return time.perf_counter() - started
 
 
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def rates(pairs: Sequence[tuple[float, float]], amount: float) -> list[tuple[float, float]]:
     """``amount`` per second, from the seconds of both sides."""
     return [(amount / mine, amount / theirs) for mine, theirs in pairs]

@@ -2,7 +2,7 @@
 
 The program's time is everything from the start of one epoch to the start of the next: loader, views, Lightning,
 callbacks, progress bar, metrics.csv, checkpoints. Only accuracies are left out, by asking for none before the end.
-Within the epoch, its clock stands still before every step while the bare loop takes one.
+Its clock stands still while the bare loop has its turn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from ssl_bench import build, devices, run
 from ssl_bench.batch import Batch
 from ssl_bench.bench.bare import BareLoop, default_loop
-from ssl_bench.bench.measurement import Measurement, Target, rates, seconds
+from ssl_bench.bench.measurement import HOST, Measurement, Target, rates, seconds, wait
 from ssl_bench.bench.synthetic import ACCELERATOR, batches, configuration, in_catalog, synthetic_dataset
 
 NEVER = 1_000_000  # epochs
@@ -78,7 +78,7 @@ def _measure(case: Case, repeats: int, device: torch.device) -> Measurement:
     precision = devices.resolve_precision(config)
     method = build.build_method(config, dataset).to(device)
     images = dataset.read(None)["train"].images  # type: ignore[arg-type]
-    turns = Turns(default_loop(method, batches(images, case.batch_size)[0], precision))
+    turns = Turns(default_loop(method, batches(images, case.batch_size)[0], precision), device)
     # Drawn into memory, but drawn: the progress bar is part of what users pay for.
     screen = redirect_stdout(io.StringIO()), patch.dict(os.environ, {"FORCE_COLOR": "1"})
     with TemporaryDirectory() as folder, in_catalog(dataset), screen[0], screen[1]:
@@ -96,26 +96,36 @@ def _measure(case: Case, repeats: int, device: torch.device) -> Measurement:
 
 
 class Turns(pl.Callback):
-    """Times every epoch of the program but the first and the last; before each step the bare loop has its turn."""
+    """Times every epoch of the program but the first and the last, in turn with as many steps of the bare loop.
 
-    def __init__(self, bare: BareLoop) -> None:
+    On the CPU these have their turn before each step. An accelerator is to be given work ahead of time, so there the
+    bare loop takes all its steps before the epoch, and clocks stop when the device has done what it was given.
+    """
+
+    def __init__(self, bare: BareLoop, device: torch.device = HOST) -> None:
         self.bare = bare
+        self.device = device
         self.pairs: list[tuple[float, float]] = []
         self._program = self._bare = self._since = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        wait(self.device)
         self._pause()
         if trainer.current_epoch > 1:  # the epoch that has just ended is at least the second
             self.pairs.append((self._program, self._bare))
         self._program = self._bare = 0.0
+        if self.device.type != "cpu":
+            steps = int(trainer.num_training_batches)
+            self._bare = seconds(lambda: [self.bare.step() for _ in range(steps)], self.device)
         self._since = time.perf_counter()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, method: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        self._pause()
-        self._bare += seconds(self.bare.step)
-        self._since = time.perf_counter()
+        if self.device.type == "cpu":
+            self._pause()
+            self._bare += seconds(self.bare.step)
+            self._since = time.perf_counter()
 
     def _pause(self) -> None:
         self._program += time.perf_counter() - self._since

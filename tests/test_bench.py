@@ -17,10 +17,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from ssl_bench import build
+from emulated import emulation
+from ssl_bench import build, devices
 from ssl_bench.batch import Batch
 from ssl_bench.bench import __main__ as command
 from ssl_bench.bench import loading, report
+from ssl_bench.bench import methods as methods_benchmark
 from ssl_bench.bench import program as program_benchmark
 from ssl_bench.bench.augment import PILViews
 from ssl_bench.bench.bare import BareLoop, default_loop
@@ -31,7 +33,7 @@ from ssl_bench.bench.synthetic import batches, configuration, in_catalog, pictur
 from ssl_bench.data import catalog
 from ssl_bench.data.readers import cifar
 from ssl_bench.errors import UserError
-from ssl_bench.options import options_in
+from ssl_bench.options import GROUPS, options_in
 from ssl_bench.results.record import environment
 
 
@@ -336,3 +338,18 @@ def test_every_benchmark_runs_and_leaves_its_rows_and_a_picture(tmp_path: Path) 
         assert row["baseline"]
         assert "torch" in row["versions"]
     assert (tmp_path / "found" / "ratios.png").stat().st_size > 5000
+
+
+# -- another device -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GROUPS["method"])
+def test_every_methods_step_is_taken_where_the_device_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "resolve_precision", lambda config: "32-true")  # the emulated device has no autocast
+    with emulation() as device:
+        loop, looks = methods_benchmark.halfway(name, methods_benchmark.SMALL, device)
+        loop.batch = next(looks)
+        loop.step()
+        assert {p.device for p in loop.method.parameters()} == {device}
+        assert {p.grad.device for p in loop.method.student.parameters() if p.grad is not None} == {device}

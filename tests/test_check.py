@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from emulated import emulation
 from program import Program
 from ssl_bench import certificate, check
 from ssl_bench.options import GROUPS
@@ -134,3 +135,24 @@ def test_another_device_sees_the_views_of_the_cpu_and_what_it_computes_otherwise
     found = certificate.beside_cpu(name, "cpu")
     assert found["float64"] == pytest.approx(1e-3)
     assert found["float64"] > certificate.TOLERANCE["float64"]
+
+
+def test_on_a_device_that_computes_as_the_cpu_does_nothing_differs_from_it() -> None:
+    with emulation():
+        assert certificate.beside_cpu("clbo", "emulated") == {"float64": 0, "float32": 0}
+
+
+def test_a_device_that_computes_in_less_than_float32_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = certificate.train
+
+    def train(name: str, **options: Any) -> certificate.Trace:
+        trace = plain(name, **{**options, "device": "cpu"})
+        if options["device"] != "cpu" and options.get("norms") is None:
+            trace["gradients"][1] = {key: 1.02 * value for key, value in trace["gradients"][1].items()}
+        return trace
+
+    monkeypatch.setattr(certificate, "train", train)
+    found = certificate.beside_cpu("simclr", "emulated")
+    assert found["float64"] == 0
+    assert found["float32"] == pytest.approx(0.02, rel=0.01)
+    assert found["float32"] > certificate.TOLERANCE["float32"]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessException, spawn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -179,11 +180,12 @@ def _trainer(callbacks: list[pl.Callback], precision: str, device: str) -> pl.Tr
     for talker in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(talker).setLevel(logging.ERROR)
     world = distributed.world_size()
+    alone = torch.device("cuda", 0) if device == "cuda" else torch.device(device)  # CUDA's needs its number
     return pl.Trainer(
         accelerator="gpu" if device == "cuda" else device,
         # Ranks that share a card have one each, the same.
         devices=world if device == "cpu" or torch.cuda.device_count() >= world else 1,
-        strategy=Replicated(sync_buffers=False) if world > 1 else "auto",
+        strategy=Replicated(sync_buffers=False) if world > 1 else SingleDeviceStrategy(alone),
         precision=precision,  # type: ignore[arg-type]
         max_epochs=1,
         logger=False,

@@ -108,7 +108,7 @@ def test_sections_are_functions_of_their_files_and_stand_in_the_readme() -> None
 @pytest.mark.slow
 def test_the_script_runs_on_a_cpu_at_toy_sizes_without_wandb(tmp_path: Path) -> None:
     tmp_path.joinpath("wandb.py").write_text("raise ImportError('as on a machine without it')")
-    names = ["machine", "correctness", "resume", "views", "neighbours", "determinism", "training"]
+    names = ["machine", "correctness", "resume", "speed", "views", "neighbours", "determinism", "training"]
     done = subprocess.run(
         ["bash", FOLDER / "gpu.sh", *names],
         env={
@@ -130,6 +130,7 @@ def test_the_script_runs_on_a_cpu_at_toy_sizes_without_wandb(tmp_path: Path) -> 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["gpu.json", "gpu.log"]
     assert found["correctness"]["clbo"]["holds"]
     assert found["resume"]["simclr"]
+    assert found["speed"]["clbo"]["step"] > 0
 
 
 # -- CIFAR-10 -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import os
 import time
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
@@ -115,8 +116,7 @@ class Turns(pl.Callback):
             self.pairs.append((self._program, self._bare))
         self._program = self._bare = 0.0
         if self.device.type != "cpu":
-            steps = int(trainer.num_training_batches)
-            self._bare = seconds(lambda: [self.bare.step() for _ in range(steps)], self.device)
+            self._bare = seconds(partial(self._whole_epoch, int(trainer.num_training_batches)), self.device)
         self._since = time.perf_counter()
 
     def on_train_batch_start(
@@ -126,6 +126,10 @@ class Turns(pl.Callback):
             self._pause()
             self._bare += seconds(self.bare.step)
             self._since = time.perf_counter()
+
+    def _whole_epoch(self, steps: int) -> None:
+        for _ in range(steps):
+            self.bare.step()
 
     def _pause(self) -> None:
         self._program += time.perf_counter() - self._since

@@ -5,18 +5,24 @@ from __future__ import annotations
 import itertools
 import threading
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from emulated import emulated, emulation
+from ssl_bench.config import compose
 from ssl_bench.data import delivery
 from ssl_bench.data.delivery import Brought, Copier, Delivery, OnDevice, OnHost, Sent, deliveries
 from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
 from ssl_bench.data.orders import permutation
+from ssl_bench.errors import UserError
+from ssl_bench.run import run
 
 GENERATOR = torch.Generator().manual_seed(0)
 SPLIT = Images(torch.randint(0, 256, (50, 3, 4, 4), generator=GENERATOR, dtype=torch.uint8), torch.arange(50) % 7)
@@ -192,3 +198,31 @@ def test_the_cpu_takes_images_from_its_memory_without_a_copy() -> None:
     found, note = deliveries(SPLITS, CPU, "true")
     assert note is None
     assert all(way.images is SPLIT.images for way in found.values())  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resident", ["true", "false"])
+def test_a_run_on_a_device_is_that_on_the_cpu_and_resumes_in_mid_epoch_wherever_its_images_live(
+    tmp_path: Path, resident: str
+) -> None:
+    words = ("scale=smoke", "method=simclr", "subset=96", "batch_size=16", "trainer.precision=32-true")
+    more = ("trainer.progress=false", "evaluation.protocols=[knn1]", "evaluation.curves=[knn1]", "epochs=1")
+    config = compose([*words, *more, f"dataset.resident={resident}", "trainer.checkpoint_seconds=0.000001"])
+
+    class Stop(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, method: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.global_step == 3:
+                raise UserError("stop")
+
+    rows = []
+    with emulation():
+        for place, wrapped in (("cpu", config), ("device", emulated(config)), ("resumed", emulated(config))):
+            wrapped = {**wrapped, "runs_dir": str(tmp_path / place)}
+            if place == "resumed":
+                with pytest.raises(UserError, match="stop"):
+                    run(wrapped, [Stop()])
+            name = run(wrapped)["fingerprint"]
+            rows.append((tmp_path / place / name / "metrics.csv").read_text().splitlines()[1])
+    cpu, device = ([float(value) for value in row.split(",")] for row in rows[:2])
+    assert device == pytest.approx(cpu, rel=1e-4)  # the optimiser sums in another order
+    assert rows[1] == rows[2]

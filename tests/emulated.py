@@ -40,6 +40,8 @@ KINDS = (COPY, WAITING_COPY, READ, SHAPE, LAUNCH)
 
 # What CUDA accepts from two devices: copies, and positions on the CPU, which it copies over and waits for.
 MIXES = {"copy_", "_to_copy", "_copy_from", "index", "index_put", "index_put_", "_index_put_impl_"}
+# What torch would make of steps that cannot be emulated: an output that is resized.
+WHOLE = ("_copy_from", "arange", "eye", "linspace", "randperm")
 READS = {"_local_scalar_dense", "equal", "is_nonzero"}
 # These read whether the factorisation went well.
 CHECKED = {"_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq", "_linalg_check_errors"}
@@ -172,6 +174,9 @@ def _dispatch(func: Any, args: Any, kwargs: Any) -> Any:
         _note(LAUNCH, name)
     options = {**kwargs, "device": torch.device("cpu")} if asked is not None else kwargs
     result = func(*_each(_held, args), **{key: _each(_held, value) for key, value in options.items()})
+    for tensor in here:
+        if tensor.shape != tensor.held.shape:
+            raise NotImplementedError(f"{func} resizes its output: give the emulated device a kernel of its own for it")
     if not result_here:
         return result
     result = _each(lambda leaf: EmulatedTensor(leaf) if isinstance(leaf, Tensor) else leaf, result)
@@ -281,7 +286,7 @@ class _Backend:
         return [torch.bfloat16, torch.float16]
 
 
-def _with_options(func: Any, *args: Any, **kwargs: Any) -> Any:
+def _kernel(func: Any, *args: Any, **kwargs: Any) -> Any:
     return _dispatch(func, args, kwargs)
 
 
@@ -292,17 +297,15 @@ def register() -> torch.device:
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
     _setup_privateuseone_for_python_backend(NAME, _Backend())
-    kernels = torch.library.Library("_", "IMPL")
-    kernels.fallback(lambda func, *args, **kwargs: _dispatch(func, args, kwargs), "PrivateUse1")
-    copy = torch.library.Library("aten", "IMPL")
-    copy.impl("_copy_from", lambda *args: _dispatch(torch.ops.aten._copy_from.default, args, {}), "PrivateUse1")
-    for operation in (torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.ops.aten.arange.start_step):
-        # torch's own fills an empty tensor, whose shape would stay that of an empty one here.
-        name = operation._schema.name + (
-            f".{operation._schema.overload_name}" if operation._schema.overload_name else ""
-        )
-        copy.impl(name, functools.partial(_with_options, operation), "PrivateUse1")
-    register.libraries = kernels, copy  # type: ignore[attr-defined]  # they end with their objects
+    every, own = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    every.fallback(_kernel, "PrivateUse1")
+    for name in WHOLE:
+        packet = getattr(torch.ops.aten, name)
+        for overload in packet.overloads():
+            if not overload.endswith("out"):
+                kernel = getattr(packet, overload)
+                own.impl(kernel, functools.partial(_kernel, kernel), "PrivateUse1")
+    register.libraries = every, own  # type: ignore[attr-defined]  # kernels end with these objects
     optimizer._foreach_supported_types.append(EmulatedTensor)  # as parameters on CUDA are
     AcceleratorRegistry.register(NAME, Accelerator)
     return torch.device(NAME, 0)

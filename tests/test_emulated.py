@@ -118,6 +118,11 @@ def test_what_is_made_there_has_its_shape(device: torch.device) -> None:
         assert len(made.tolist()) == 5
 
 
+def test_an_output_that_would_be_resized_is_refused(device: torch.device) -> None:
+    with pytest.raises(NotImplementedError, match="resizes"):
+        torch.add(torch.zeros(2, device=device), 1, out=torch.empty(0, device=device))
+
+
 def test_views_launch_nothing(device: torch.device) -> None:
     there = torch.zeros(2, 3, device=device)
     with counting() as counts:

@@ -106,9 +106,9 @@ class Recipe:
         optimizer: torch.optim.Optimizer
         if self.name == "adamw":
             betas = (self.momentum, BETA2)
-            optimizer = torch.optim.AdamW(settings, betas=betas, fused=devices == {"cuda"} or None)
+            optimizer = torch.optim.AdamW(settings, betas=betas, fused="cpu" not in devices or None)
         else:
-            fused = devices in ({"cpu"}, {"cuda"}) or None
+            fused = len(devices) == 1 or None
             optimizer = torch.optim.SGD(settings, lr=self.peak_lr, momentum=self.momentum, fused=fused)
         # A fused step could undo fp16's scaling of gradients itself, but only after the hooks that add to them and the
         # clipping, which Lightning refuses then. So they are unscaled before, as for any other step.

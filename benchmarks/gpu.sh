@@ -42,7 +42,9 @@ mkdir "$work/site"
 cp -r "$repo/src/ssl_bench" "$work/site/" # as an installation lays it out
 cp -r "$repo/conf" "$work/site/ssl_bench/conf"
 # Carried packages come last, so that installed ones count.
-export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}:$carried/site PYTHONUNBUFFERED=1 TRITON_CACHE_DIR=$work/triton
+export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}:$carried/site PYTHONUNBUFFERED=1
+export TRITON_CACHE_DIR=$work/triton TORCHINDUCTOR_CACHE_DIR=$work/inductor
+export PYTORCH_NVML_BASED_CUDA_CHECK=1 # which leaves CUDA untouched, so that processes can be forked
 cd "$work"
 "$python" -c 'import hydra, omegaconf, torch, pytorch_lightning, ssl_bench.config' || {
   echo "packages are missing: see --carry"

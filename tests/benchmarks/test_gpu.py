@@ -133,6 +133,20 @@ def test_the_script_runs_on_a_cpu_at_toy_sizes_without_wandb(tmp_path: Path) -> 
     assert found["speed"]["clbo"]["step"] > 0
 
 
+@pytest.mark.slow
+def test_importing_the_sections_leaves_cuda_untouched_so_that_processes_can_be_forked() -> None:
+    script = (
+        "import torch, sys\n"
+        "def touched(*_): raise SystemExit('CUDA was touched')\n"
+        "torch.cuda._lazy_init = torch._C._cuda_getDeviceCount = torch.cuda.device_count = touched\n"
+        "import gpu_right, gpu_speed"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=FOLDER, env={**os.environ, "DEVICE": "cuda"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # -- CIFAR-10 -------------------------------------------------------------------------------------
 
 

@@ -165,11 +165,23 @@ def test_clbos_proximal_weight_is_half_the_drift_of_its_schedule() -> None:
         ("runs_dir=/tmp/ü=(日本)/it's", "/tmp/ü=(日本)/it's"),
         ('runs_dir="a,b"', "a,b"),
         ('runs_dir="2024"', "2024"),
+        ("runs_dir=2024", "2024"),
+        ("dataset=folder dataset.root=2024_01", "2024_01"),
+        ("dataset=folder dataset.root=a,b", "a,b"),
+        ("dataset=folder dataset.root=range(1,3)", "range(1,3)"),
+        ("dataset=folder dataset.test_root=1e3", "1e3"),
+        ("dataset=folder dataset.root=[a]", "[a]"),
+        ("dataset=folder dataset.root=null", None),
+        ("data_dir=true", "true"),
+        ("data_dir=1.50", "1.50"),
+        ("data_dir=${runs_dir}", "runs"),
+        ("logger=wandb logger.project=007", "007"),
         ('runs_dir=a"b\\', 'a"b\\'),
     ],
 )
 def test_values_arrive_as_the_type_of_their_option(word: str, value: Any) -> None:
-    got = value_at(compose([word]), word.split("=")[0].lstrip("+"))
+    *_, last = words = [word] if word.startswith("runs_dir") else word.split()
+    got = value_at(compose(words), last.split("=")[0].lstrip("+"))
     assert got == value
     assert type(got) is type(value)
 
@@ -208,9 +220,15 @@ def test_what_is_no_seed_is_refused(value: str) -> None:
         ("trainer.progress=yes", "trainer.progress is true or false."),
         ("trainer.clip=a", "trainer.clip is null or a number at least 0."),
         ("subset=0", "subset is null or a whole number at least 1."),
-        ("runs_dir=2024", "runs_dir is text (quoted if it looks like a number)."),
-        ("runs_dir=", "runs_dir= is not allowed"),
-        ("method=simclr method.lookahead=2", "unknown under method=simclr; it belongs to method=clbo."),
+        ("runs_dir=", "runs_dir= is not allowed: runs_dir is text."),
+        ("runs_dir=null", "runs_dir=null is not allowed: runs_dir is text."),
+        ("method=a,b", "method=a,b names several values: add -m"),
+        (
+            "method=simclr method.lookahead=2",
+            "option method.lookahead is unknown under method=simclr; it belongs to method=clbo. "
+            "If simclr is your own and can use it, add it to conf/method/simclr.yaml.",
+        ),
+        ("dataset.root=x", "it belongs to dataset=folder and dataset=imagenet100."),
         ("method=byol method.original=1", "option method.original is unknown"),
         ("method=byol method.original.optimizer.lr=1", "option method.original.optimizer.lr is unknown"),
         ("recipe=orignal", "recipe is shared or original; did you mean original?"),
@@ -442,7 +460,8 @@ def test_user_experiment_original_sets_defaults_count_in_this_order(
         (
             "sets:\n  method.lookahead: 2",
             "",
-            "sets: option method.lookahead is unknown under method=doe; it belongs to method=clbo.",
+            "sets: option method.lookahead is unknown under method=doe; it belongs to method=clbo. "
+            "If doe is your own and can use it, add it to conf/method/doe.yaml.",
         ),
     ],
 )
@@ -473,6 +492,13 @@ def test_a_sweep_runs_the_product_of_its_values() -> None:
     assert status == 0
     assert [(c["method"]["name"], c["seed"], c["runs_dir"]) for c in ran] == list(expected)
     assert ran[0] == compose(["method=clbo", "seed=0", "optimizer.lr=1", 'runs_dir="a,b"'])
+
+
+def test_the_paths_of_a_sweep_are_text() -> None:
+    status, ran = runs_of("-m", "runs_dir=2024_01,2024_02,1e3", "optimizer.lr=0.10,1e-3", "data_dir='x,y',[a]")
+    expected = itertools.product(["2024_01", "2024_02", "1e3"], [0.1, 1e-3], ["x,y", "[a]"])
+    assert status == 0
+    assert [(c["runs_dir"], c["optimizer"]["lr"], c["data_dir"]) for c in ran] == list(expected)
 
 
 def test_a_sweep_without_commas_is_one_run() -> None:

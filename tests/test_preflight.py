@@ -48,10 +48,25 @@ def test_what_options_alone_rule_out_is_one_sentence(words: list[str], sentence:
 
 
 @pytest.mark.parametrize("dataset", GROUPS["dataset"])
-def test_every_dataset_and_scale_may_begin(dataset: str) -> None:
+def test_every_dataset_may_begin(dataset: str) -> None:
     root = ["dataset.root=x"] if dataset == "folder" else []
+    preflight.check(compose([f"dataset={dataset}", "scale=paper", *root]))
+
+
+@pytest.mark.parametrize("method", ["moco", "moby"])
+def test_no_default_is_advised_against(method: str) -> None:
     for scale in GROUPS["scale"]:
-        preflight.check(compose([f"dataset={dataset}", f"scale={scale}", *root]))
+        config = compose([f"method={method}", f"scale={scale}"])
+        assert not list(preflight.advice(config, config["subset"] or 1295))
+
+
+def test_a_queue_longer_than_the_data_and_threads_without_cores_are_shown() -> None:
+    config = compose(["method=moco", "dataset=folder", "dataset.root=x", "dataset.queue=4096", "trainer.threads=999"])
+    queue, threads = preflight.advice(config, 42)
+    assert queue.startswith("method.queue=4096 is more than the 42 images, so that images meet earlier embeddings")
+    assert threads.startswith("trainer.threads=999 is more than the ")
+    assert len(list(preflight.advice(config, 4096))) == 1
+    assert not list(preflight.advice(compose(["method=simclr", "trainer.threads=1"]), 1))
 
 
 def test_sizes_are_those_of_the_catalog() -> None:

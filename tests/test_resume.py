@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import pty
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -45,7 +47,7 @@ def finish(folder: Path, *words: str) -> Path:
     process = start(folder, *words)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    (run,) = (folder / "runs").iterdir()
+    (run,) = (record.parent for record in (folder / "runs").glob("*/record.json"))
     return run
 
 
@@ -104,7 +106,7 @@ def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_saves_after_the_step_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
     whole = finish(tmp_path / "whole")
     status, output = stop_after(tmp_path / "broken", 3, number)
@@ -113,6 +115,31 @@ def test_a_signal_saves_after_the_step_and_says_how_to_go_on(tmp_path: Path, num
     assert "the same command goes on" in output
     assert "Traceback" not in output
     assert_same_run(whole, finish(tmp_path / "broken"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("trainer=ddp", "trainer.accelerator=cpu")], ids=["one process", "two ranks"])
+def test_a_run_is_saved_when_its_terminal_is_closed(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """As the terminal's session leader and first writer, it is sent SIGHUP, and can write to it no more."""
+    often = ("epochs", "trainer.checkpoint_seconds", "eval_every")
+    small = [word for word in TINY if word.partition("=")[0] not in often]
+    small += [*(f"{key}=1000" for key in often), "monitor_every=1000", *words]
+    terminal, end = pty.openpty()
+    lead = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", lead, sys.executable, "-m", "ssl_bench", *small],
+        cwd=tmp_path, stdin=end, stdout=end, stderr=end, start_new_session=True,
+    )  # fmt: skip
+    os.close(end)
+    deadline = time.monotonic() + 240
+    while not list(tmp_path.glob("runs/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 65536)
+    (saved,) = tmp_path.glob("runs/*/checkpoints/last.ckpt")  # after the first epoch
+    before = torch.load(saved, weights_only=True)["global_step"]
+    os.close(terminal)
+    assert process.wait(timeout=120) == 128 + signal.SIGHUP
+    assert torch.load(saved, weights_only=True)["global_step"] > before
 
 
 @pytest.mark.slow

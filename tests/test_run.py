@@ -8,7 +8,7 @@ import json
 import shutil
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -37,8 +37,21 @@ WORDS = ("scale=smoke", "subset=160", "batch_size=16", "trainer.progress=false",
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, dict[str, Any]]:
     """A small CLBO run: its configuration, folder and record."""
     config = compose([*WORDS, f"runs_dir={tmp_path_factory.mktemp('runs')}"])
-    record = run(config)
+    record = run(config, [Saved(Path(config["runs_dir"]))])
     return config, Path(config["runs_dir"]) / record["fingerprint"], record
+
+
+class Saved(pl.Callback):
+    """Sees before each epoch how many the checkpoint holds."""
+
+    seen: ClassVar[list[int]] = []
+
+    def __init__(self, runs_dir: Path) -> None:
+        self.runs_dir = runs_dir
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        found = [torch.load(path, weights_only=True) for path in self.runs_dir.glob("*/checkpoints/last.ckpt")]
+        self.seen.append(sum(state["ssl_bench"]["finished_epochs"] for state in found))
 
 
 Finished = tuple[dict[str, Any], Path, dict[str, Any]]
@@ -51,6 +64,11 @@ def test_a_run_leaves_the_promised_files(finished: Finished) -> None:
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert not [path.name for path in folder.rglob("*tmp*")]
     assert json.loads((folder / "record.json").read_text()) == json.loads(json.dumps(record))
+
+
+def test_the_first_epoch_is_saved_so_that_a_short_run_resumes(finished: Finished) -> None:
+    assert finished[0]["trainer"]["checkpoint_seconds"] == 60
+    assert Saved.seen[:2] == [0, 1]
 
 
 def test_the_record_names_the_run_and_scores_every_network_under_every_protocol(finished: Finished) -> None:

@@ -97,11 +97,7 @@ def compose(overrides: Sequence[str] = (), *, certified: bool = False) -> Config
     Raises UserError, in one sentence, for unknown keys and groups, wrong types, values out of range and commas that
     need ``-m``.
     """
-    parsed = parse(overrides)
-    for override in parsed:
-        if override.is_sweep_override():
-            raise UserError(f"{override.input_line} names several values: add -m to run each, or brackets for a list.")
-    return _compose(parsed, certified=certified)[0]
+    return _compose(parse(overrides), certified=certified)[0]
 
 
 def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -109,7 +105,7 @@ def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
     axes = []
     for override in parse(overrides):
         line = override.input_line or ""
-        values = list(override.sweep_string_iterator()) if override.value_type in FINITE else []
+        values = _values(override) if override.value_type in FINITE else []
         if override.is_sweep_override() and not values:
             raise UserError(f"{line} names no single values: list them, as in seed=0,1,2.")
         axes.append([f"{override.get_key_element()}={value}" for value in values] or [line])
@@ -145,6 +141,16 @@ def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:
     return found
 
 
+def _values(override: Override) -> list[str]:
+    """The values of a finite sweep, as they were typed where they are a plain list: 2024_01 may name a folder."""
+    values = list(override.sweep_string_iterator())
+    typed = [piece.strip() for piece in PIECE.findall(_typed(override))]
+    plain = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP and len(typed) == len(values)
+    return typed if plain else values
+
+
+# Of a list: anything up to a comma that stands in no quotes and no brackets.
+PIECE = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|\\.|[^,])+""")
 FINITE = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
 
 
@@ -176,7 +182,7 @@ def _compose(
     parsed: Sequence[Override], *, certified: bool = False
 ) -> tuple[Config, dict[str, Option], dict[str, str]]:
     """The resolved configuration, the options it has, and the file chosen for each group."""
-    groups = {override.key_or_group: override.value() for override in parsed if override.key_or_group in GROUPS}
+    groups = {override.key_or_group: _value(override) for override in parsed if override.key_or_group in GROUPS}
     for group, choice in groups.items():
         if choice not in GROUPS[group]:
             known = ", ".join(GROUPS[group])
@@ -187,7 +193,11 @@ def _compose(
         name = groups["experiment"]
         raise UserError(f"experiment={name} is many runs: add -m, or say python -m ssl_bench.sweep {name}.")
     defaults, options, choices, blocks = _files(_words(groups))
-    settings = {override.key_or_group: override.value() for override in parsed if override.key_or_group not in GROUPS}
+    settings = {
+        override.key_or_group: _value(override, options.get(override.key_or_group))
+        for override in parsed
+        if override.key_or_group not in GROUPS
+    }
     _check(settings, options, choices)
     config = copy.deepcopy(defaults)
     for key, value in settings.items():
@@ -207,6 +217,21 @@ def _compose(
         with _blaming(choices["method"], said_by.get(key)):
             _set(config, key, option.read(_get(config, key)))
     return _plain(config), options, choices
+
+
+def _value(override: Override, option: Option | None = None) -> Any:
+    """What is set; as it was typed where the ``option`` takes any text and Hydra reads something else."""
+    value = None if override.is_sweep_override() else override.value()
+    if option is not None and option.is_text and not (isinstance(value, str) or _typed(override) == "null"):
+        return _typed(override)
+    if override.is_sweep_override():
+        raise UserError(f"{override.input_line} names several values: add -m to run each, or brackets for a list.")
+    return value
+
+
+def _typed(override: Override) -> str:
+    """The value as it stands on the command line."""
+    return str(override.input_line).partition("=")[2].strip()
 
 
 @functools.cache
@@ -316,7 +341,9 @@ def _unknown(key: str, options: Mapping[str, Option], choices: Mapping[str, str]
     elsewhere = choices_with(key)
     if elsewhere:
         group = key.partition(".")[0]
-        return f"option {key} is unknown under {group}={choices[group]}; it belongs to {' and '.join(elsewhere)}."
+        own = f" If {choices[group]} is your own and can use it, add it to conf/method/{choices[group]}.yaml."
+        said = f"option {key} is unknown under {group}={choices[group]}; it belongs to {' and '.join(elsewhere)}."
+        return said + (own if group == "method" else "")
     return f"option {key} is unknown{nearest(key, [*GROUPS, *options]) or '; --help lists all options.'}"
 
 

@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, TextIO
 
 from ssl_bench.errors import UserError
 
+HANGUP = getattr(signal, "SIGHUP", None)  # which not every system has
 SIGNALLED = 128  # a shell's exit status for a signal is this and its number
 
 
@@ -94,6 +96,26 @@ def watch_output() -> None:
 def _drop(stream: TextIO) -> None:
     """Let what is left in ``stream``, and what still comes, vanish."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def take_over(hear: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
+    """Let ``hear`` be called for Ctrl-C, SIGTERM and SIGHUP; returns what was called before, by signal.
+
+    SIGHUP stays ignored where it is, as under nohup. A terminal that goes may send it more than once, which is no
+    second wish: it is heard as the first signal alone.
+    """
+    heard: list[int] = []
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        if number == HANGUP and heard:
+            return
+        heard.append(number)
+        hear(number, frame)
+
+    names = [signal.SIGINT, signal.SIGTERM]
+    if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+        names.append(HANGUP)
+    return {name: signal.signal(name, heed) for name in names}
 
 
 def tell(error: UserError) -> int:

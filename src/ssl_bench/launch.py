@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ssl_bench.entry import SIGNALLED, watch_output
+from ssl_bench.entry import SIGNALLED, take_over, watch_output
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
 
@@ -87,7 +87,7 @@ def listening() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # a sweep's own worker; nobody signals threads
         yield heard
         return
-    before = {name: signal.signal(name, hear) for name in (signal.SIGINT, signal.SIGTERM)}
+    before = take_over(hear)
     try:
         yield heard
     finally:

@@ -78,6 +78,11 @@ class Option:
         low, high = self.limits
         return int if re.fullmatch(r"[1-9]\d*", low) or re.fullmatch(r"[2-9]|[1-9]\d+", high) else float
 
+    @property
+    def is_text(self) -> bool:
+        """Whether any text may be its value, as the path of a folder, which may look like a number or a list."""
+        return self.kind is str and not self.words and not isinstance(self.default, list)
+
     def read(self, value: Any) -> Any:
         """``value`` as this option's type; UserError in one sentence if it is not allowed."""
         if value is None and self.optional:
@@ -117,7 +122,7 @@ class Option:
             bool: "true or false",
             int: "a whole number",
             float: "a number",
-            str: "text (quoted if it looks like a number)",
+            str: "text",
         }
         one = " or ".join(self.words) or " ".join([names[self.kind], " and ".join(limits)]).strip()
         if isinstance(self.default, list):
@@ -201,7 +206,7 @@ def read_settings(file: str, words: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"{word} is not of the form key=value{near_or_all(word, known)}")
         if key not in known:
             raise UserError(f"option {key} is unknown{near_or_all(key, known)}")
-        settings[key] = known[key].read(_plain_value(value))
+        settings[key] = known[key].read(_plain_value(value, text_only=known[key].is_text))
     return settings
 
 
@@ -238,10 +243,14 @@ def settings_text(file: str) -> list[str]:
     return [f"  {entry:<{width}}{option.allowed} {option.meaning}".rstrip() for entry, option in said.items()]
 
 
-def _plain_value(text: str) -> Any:
-    """``text`` as YAML reads it, or as it is where YAML finds a structure or nothing readable."""
+def _plain_value(text: str, *, text_only: bool) -> Any:
+    """``text`` as YAML reads it, or as it is where YAML finds a structure or nothing readable.
+
+    text_only: as it is where YAML finds anything but text or null.
+    """
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    return value if value is None or isinstance(value, (bool, int, float)) else text
+    plain = (str,) if text_only else (str, bool, int, float)
+    return value if value is None or isinstance(value, plain) else text

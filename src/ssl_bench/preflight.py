@@ -1,13 +1,14 @@
-"""What is wrong with a run by its options alone: answered at once, before PyTorch is imported."""
+"""What is wrong with a run, or odd, by its options alone: answered before PyTorch is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ssl_bench import conditions, loggers
 from ssl_bench.data.sizes import TRAIN
 from ssl_bench.errors import UserError
+from ssl_bench.machine import cores
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -24,6 +25,18 @@ def check(config: Mapping[str, Any]) -> None:
     conditions.require_protocols(config["evaluation"])
     conditions.require_precision(trainer["precision"], trainer["accelerator"])
     loggers.check_installed(config["logger"]["name"])
+
+
+def advice(config: Mapping[str, Any], images: int) -> Iterator[str]:
+    """What lets a run begin and is seldom meant, in sentences; ``images`` are pretrained on."""
+    queue, threads = config["method"].get("queue"), config["trainer"]["threads"]
+    if queue is not None and queue > images:
+        yield (
+            f"method.queue={queue} is more than the {images:,} images, so that images meet earlier embeddings of their "
+            "own in it: choose fewer by method.queue or dataset.queue."
+        )
+    if threads and threads > cores():
+        yield f"trainer.threads={threads} is more than the {cores()} cores there are, which slows it down."
 
 
 def _check_limits(config: Mapping[str, Any], images: int | None) -> None:

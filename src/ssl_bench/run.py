@@ -18,7 +18,7 @@ import yaml
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from rich.console import Console
 
-from ssl_bench import conditions, distributed, loggers
+from ssl_bench import conditions, distributed, loggers, preflight
 from ssl_bench.build import (
     baseline_scores,
     build_data,
@@ -56,7 +56,6 @@ from ssl_bench.evaluation import baselines
 from ssl_bench.evaluation.evaluator import Scores, reasons
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.files import write_text, write_whole
-from ssl_bench.machine import cores
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.norm import synchronize
 from ssl_bench.ranks import Joined, Replicated, without_signal_handlers
@@ -270,10 +269,8 @@ def _run(
         highlight=False,
     )
     seen = remarks(dataset, data.splits)
-    for sentence in seen.sentences:
+    for sentence in (*seen.sentences, *preflight.advice(config, len(data.parts.pretraining))):
         tell(sentence)
-    if chosen["threads"] and chosen["threads"] > cores():
-        tell(f"trainer.threads={chosen['threads']} is more than the {cores()} cores there are, which slows it down.")
     trainer = pl.Trainer(
         accelerator=resolve_accelerator(config),
         devices=chosen["devices"],

@@ -1,7 +1,10 @@
-"""What a checkpoint keeps of the devices, and what it takes back where there are others."""
+"""What a checkpoint keeps of the devices, and when it is saved: which signals ask for it."""
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from ssl_bench.callbacks.checkpointer import Checkpointer
+from ssl_bench.callbacks.checkpointer import Checkpointer, Interrupted
 
 
 def on(device: str) -> Any:
@@ -47,3 +50,56 @@ def test_checkpoints_of_all_gpus_that_were_visible_are_read(
     checkpointer.on_load_checkpoint(on("cuda:0"), method, state)  # type: ignore[arg-type]
     assert cards[torch.device("cuda", 0)].tolist() == ([7] if kept else [0])
     checkpointer.on_load_checkpoint(on("cpu"), method, state)  # type: ignore[arg-type]
+
+
+# -- signals --------------------------------------------------------------------------------------
+
+STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {name: signal.getsignal(name) for name in STOPPING}
+    yield
+    for name, handler in before.items():
+        signal.signal(name, handler)
+
+
+def listening() -> Checkpointer:
+    checkpointer = Checkpointer(Path("last.ckpt"), fingerprint="a", every_seconds=1e9)
+    nobody: Any = None
+    checkpointer.on_train_start(nobody, nobody)
+    return checkpointer
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("name", STOPPING, ids=lambda name: name.name)
+def test_a_signal_is_a_wish_a_second_one_an_order_and_after_training_all_is_as_before(name: signal.Signals) -> None:
+    before = signal.getsignal(name)
+    checkpointer = listening()
+    os.kill(os.getpid(), name)
+    assert checkpointer.asked is name
+    assert checkpointer._due()
+    assert checkpointer.agreed is name
+    with pytest.raises(Interrupted, match="stopped at once by a second signal"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    nobody: Any = None
+    checkpointer.on_train_end(nobody, nobody)
+    assert signal.getsignal(name) is before
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_terminal_that_goes_is_heard_once_however_often_it_says_so() -> None:
+    checkpointer = listening()
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert checkpointer.asked is signal.SIGHUP
+
+
+@pytest.mark.usefixtures("handlers")
+def test_under_nohup_the_end_of_the_terminal_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    checkpointer = listening()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert checkpointer.asked is None
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -14,6 +14,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ssl_bench.batch import Batch
 from ssl_bench.distributed import largest, on_first, rank, world_size
+from ssl_bench.entry import take_over
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_whole
 
@@ -49,8 +50,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
 class Checkpointer(pl.Callback):
     """Stands last, so that a checkpoint holds what all other callbacks know.
 
-    Ctrl-C and SIGTERM are heard as a wish: the step is finished, saved, and the run ends. A second signal ends it at
-    once. Ranks agree on both, so that a signal may reach them at different steps or only one of them.
+    Ctrl-C, SIGTERM and SIGHUP are heard as a wish: the step is finished, saved, and the run ends. A second signal ends
+    it at once. Ranks agree on both, so that a signal may reach them at different steps or only one of them.
     """
 
     def __init__(self, path: Path, *, fingerprint: str, every_seconds: float) -> None:
@@ -67,8 +68,7 @@ class Checkpointer(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         # Here and not earlier: Lightning puts its own handlers in place before training starts.
-        for name in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[name] = signal.signal(name, self._ask)
+        self._handlers = take_over(self._ask)
         self.saved_at = time.monotonic()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
@@ -109,15 +109,16 @@ class Checkpointer(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         self.finished_epochs = trainer.current_epoch + 1
         due = self._due()  # asked by all ranks, whatever epoch it is
-        if due or self.finished_epochs == trainer.max_epochs:
+        # The first epoch tells that all works; a short run has something to resume from.
+        if due or self.finished_epochs in (1, trainer.max_epochs):
             self._save(trainer, method)
 
     def _due(self) -> bool:
         """Whether any rank was asked to stop, or it is time by the clock of rank 0; the same on all ranks."""
         late = rank() == 0 and time.monotonic() - self.saved_at >= self.every_seconds
-        wish = largest(int(self.asked or late))  # signals have numbers above 1
+        wish = largest(self.asked + 1 if self.asked else int(late))  # signals have numbers from 1
         if wish > 1:
-            self.agreed = signal.Signals(wish)
+            self.agreed = signal.Signals(wish - 1)
         return wish > 0
 
     def _save(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:

@@ -66,7 +66,7 @@ NEUTRAL: dict[str, Any] = {"trainer.deterministic": False, "trainer.compile": Fa
 
 # Epochs between looks of the live monitor, which changes no score, by scale: today's default, and the one under which
 # runs got their names.
-FIRST_DEFAULTS = {("cpu", 5): 2, ("paper", 10): 1}
+FIRST_DEFAULTS: dict[tuple[Any, Any], int] = {("cpu", 5): 2, ("paper", 10): 1}
 
 
 def fingerprint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,38 @@ def test_a_kind_that_crashes_is_counted_and_ends_nothing(
     assert "2 run(s) could not be measured" in shown
     assert "OutOfMemoryError" in shown
     assert "Traceback" not in shown
+
+
+def test_a_probe_of_a_few_epochs_owes_the_time_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from ssl_bench.evaluation.features import Features
+    from ssl_bench.plan import measure
+
+    draw = torch.Generator().manual_seed(0)
+    rows = Features(torch.randn(40, 5, generator=draw), torch.arange(40) % 3, torch.arange(40))
+    probe = measure.ShortProbe()
+    probe.whole = measure.LinearProbe((0.1, 0.3), epochs=30, batch_size=8, momentum=0.9, weight_decay=0.0, seed=0)
+    clock = iter([10.0, 12.0, 20.0, 21.0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    few = dataclasses.replace(probe.whole, epochs=measure.PROBE_EPOCHS)
+    fitted, expected = probe.fit(rows, rows, 3), few.fit(rows, rows, 3)
+    assert torch.equal(fitted.classifier.weight, expected.classifier.weight)
+    assert probe.owed == pytest.approx(2.0 * (30 / measure.PROBE_EPOCHS - 1))
+    assert torch.equal(
+        probe.refit(fitted, rows, rows, 3).classifier.weight, few.refit(expected, rows, rows, 3).classifier.weight
+    )
+    assert probe.owed == pytest.approx(3.0 * (30 / measure.PROBE_EPOCHS - 1))
+
+
+@pytest.mark.slow
+def test_a_plan_does_not_train_probes_for_hours(tmp_path: Path) -> None:
+    words = ["fig2", "scale=smoke", "seeds=0", "subset=96", "batch_size=16", "trainer.threads=1"]
+    asked = said.read([*words, "evaluation.linear.epochs=1000000", f"runs_dir={tmp_path}"])
+    measured = local.ask(forecast.measure, asked.configs[0], {}, folder=tmp_path)  # it returns
+    assert measured.evaluation.final > 1000.0
+    assert measured.evaluation.curves > 1000.0
+    assert measured.evaluation.load < 100.0
 
 
 @pytest.mark.slow

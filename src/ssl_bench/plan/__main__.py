@@ -81,9 +81,9 @@ def plan(asked: words.Asked) -> None:
     if not wanted:
         console.print("Nothing is left to run.")
         return
-    table = _table(f"{asked.name}, scale={asked.settings['scale']}")
+    table = _table(f"{asked.name}, scale={asked.settings['scale']}", gpus=bool(asked.cards))
     known: dict[str, Evaluation] = {}
-    seconds, disk, memory, unknown = 0.0, 0, 0, 0
+    seconds, disk, memory, gpu_memory, unknown = 0.0, 0, 0, 0, 0
     for kind in wanted:
         console.print(f"measuring {kind.name}", highlight=False)
         try:
@@ -98,7 +98,7 @@ def plan(asked: words.Asked) -> None:
         one = forecast.seconds(measured, kind.runs[0].config)
         seconds += sum(one * (1.0 - (entry.progress() or 0.0)) for entry in kind.left)
         disk += forecast.disk(measured) * len(kind.left)
-        memory = max(memory, measured.memory)
+        memory, gpu_memory = max(memory, measured.memory), max(gpu_memory, measured.gpu_memory)
         table.add_row(
             escape(kind.name),
             str(len(kind.left)),
@@ -107,14 +107,16 @@ def plan(asked: words.Asked) -> None:
             "" if kind.took is None else duration(kind.took),
             _size(measured.memory),
             _size(forecast.disk(measured)),
+            *([_size(measured.gpu_memory)] if asked.cards else []),
         )
     console.print(table)
+    of_gpu = f", {_size(gpu_memory)} of a GPU's for a run" if gpu_memory else ""
     at_once = min(asked.jobs, sum(len(kind.left) for kind in wanted))
     share = f" with jobs={asked.jobs}" if asked.jobs > 1 else ""
     share += f" and {len(asked.cards)} GPU(s)" if asked.cards else ""
     console.print(
         f"All runs that are left: {seconds / 3600 / max(1, at_once):.2f} hours on this machine{share}, "
-        f"{_size(disk)} of disk, {_size(memory * max(1, at_once))} of memory."
+        f"{_size(disk)} of disk, {_size(memory * max(1, at_once))} of memory{of_gpu}."
         + (f" {unknown} run(s) could not be measured." if unknown else ""),
         highlight=False,
         soft_wrap=True,
@@ -129,9 +131,11 @@ def plan(asked: words.Asked) -> None:
         )
 
 
-def _table(title: str) -> Table:
+def _table(title: str, *, gpus: bool) -> Table:
     table = Table(title=title)
-    for number, column in enumerate(("runs", "left", "s/step", "forecast", "took", "memory", "disk")):
+    for number, column in enumerate(
+        ("runs", "left", "s/step", "forecast", "took", "memory", "disk", *(["GPU memory"] if gpus else []))
+    ):
         table.add_column(column, justify="right" if number else "left")
     return table
 

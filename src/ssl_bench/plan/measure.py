@@ -2,7 +2,8 @@
 
 The run is the program's own, with epochs of a few steps. Its first epoch warms up; the second and the third give the
 step, the gap behind the second is what every epoch costs beside its steps, and the gap behind the third holds the
-monitor, too. The last has the curves behind it, and then come the final evaluation and the files. Where evaluation is
+monitor, too. The last has the curves behind it, and then come the final evaluation and the files. Linear probes are
+trained for a few epochs, and their time counts for all of them: at scale=paper they are hours. Where evaluation is
 known already, from a run of the same images and as many networks, the run is broken off before.
 """
 
@@ -12,15 +13,21 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
+from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
 from ssl_bench.config import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.devices import resolve_accelerator
+from ssl_bench.evaluation.linear import FittedProbe, LinearProbe
+from ssl_bench.evaluation.protocols import Linear
 from ssl_bench.methods.base import Method
 from ssl_bench.plan.forecast import Evaluation, Measured
 from ssl_bench.results.record import peak_memory
@@ -31,6 +38,7 @@ STEPS_PER_EPOCH = 10
 STEPS = 20  # measured at least
 SECONDS = 2.0  # measured at least: small steps vary
 MONITOR_EVERY = 3
+PROBE_EPOCHS = 3
 NEVER = 1_000_000  # epochs
 
 
@@ -69,15 +77,16 @@ def _shortened(config: Config, folder: str) -> Config:
 
 def _measure(config: Config, known: dict[str, Evaluation], folder: Path) -> Measured:
     watch = _Stopwatch(config, known)
-    began = time.perf_counter()
+    began = watch.now()
     record: dict[str, Any] | None = None
     with suppress(_Enough):
         record = run(config, [watch])
-    ended = time.perf_counter()
+    ended = watch.now()
     evaluation, memory = known.get(watch.key), peak_memory() or 0
+    gpu_memory = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
     if record is not None:
         files = RunFolder(folder / record["fingerprint"])
-        load = ended - began - record["session_seconds"]
+        load = ended - watch.probe.owed - began - record["session_seconds"]
         everything = sum(file.stat().st_size for file in files.path.rglob("*") if file.is_file())
         evaluation = Evaluation(
             key=watch.key,
@@ -87,6 +96,7 @@ def _measure(config: Config, known: dict[str, Evaluation], folder: Path) -> Meas
             final=ended - watch.trained_at,
             files=everything - files.checkpoint.stat().st_size,
             memory=memory,
+            gpu_memory=gpu_memory,
         )
     assert evaluation is not None
     return Measured(
@@ -99,7 +109,46 @@ def _measure(config: Config, known: dict[str, Evaluation], folder: Path) -> Meas
         steps=watch.real_steps,
         passes_per_epoch=watch.passes_per_epoch,
         memory=max(memory, evaluation.memory),
+        gpu_memory=max(gpu_memory, evaluation.gpu_memory),
     )
+
+
+def _wait() -> None:
+    """Until a GPU has done all that it was told to."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class ShortProbe:
+    """Trains a linear probe for ``PROBE_EPOCHS`` in place of all its epochs, and notes the seconds it owes."""
+
+    def __init__(self) -> None:
+        self.owed = 0.0
+        self.whole: LinearProbe
+
+    def replace_in(self, trainer: pl.Trainer) -> None:
+        """Stand in for the probe of the run's own evaluator."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, AccuracyMonitor):
+                protocols = callback.evaluator.protocols
+                for name, protocol in protocols.items():
+                    if isinstance(protocol, Linear):
+                        self.whole = protocol.probe
+                        protocols[name] = replace(protocol, probe=self)  # type: ignore[arg-type]
+
+    def fit(self, *given: Any) -> FittedProbe:
+        return self._timed(LinearProbe.fit, *given)
+
+    def refit(self, *given: Any) -> FittedProbe:
+        return self._timed(LinearProbe.refit, *given)
+
+    def _timed(self, train: Callable[..., FittedProbe], *given: Any) -> FittedProbe:
+        short = replace(self.whole, epochs=min(PROBE_EPOCHS, self.whole.epochs))
+        began = time.perf_counter()
+        fitted = train(short, *given)
+        _wait()
+        self.owed += (time.perf_counter() - began) * (self.whole.epochs / short.epochs - 1)
+        return fitted
 
 
 class _Stopwatch(pl.Callback):
@@ -114,6 +163,12 @@ class _Stopwatch(pl.Callback):
         self.started_at = self.trained_at = self.warming = self.seconds = self.save = 0.0
         self.plain_gap = self.monitor_gap = self.last_gap = 0.0
         self._began = self._ended = 0.0
+        self.probe = ShortProbe()
+
+    def now(self) -> float:
+        """Seconds, with those that short probes owe."""
+        _wait()
+        return time.perf_counter() + self.probe.owed
 
     @property
     def step(self) -> float:
@@ -125,12 +180,13 @@ class _Stopwatch(pl.Callback):
         assert isinstance(data, DataModule)
         self.real_steps = len(data.parts.pretraining) // data.batch_size
         self.passes_per_epoch = method.passes_per_epoch
+        self.probe.replace_in(trainer)
         trainer.limit_train_batches = min(STEPS_PER_EPOCH, self.real_steps)
         chosen = {name: self.config[name] for name in ("dataset", "subset", "labels", "evaluation", "backbone")}
         self.key = json.dumps([chosen, self.config["trainer"]["precision"], len(method.networks())], sort_keys=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
-        now, over = time.perf_counter(), trainer.current_epoch
+        now, over = self.now(), trainer.current_epoch
         self.started_at = self.started_at or now
         if over == 2:
             self.plain_gap = now - self._ended
@@ -140,10 +196,10 @@ class _Stopwatch(pl.Callback):
             self._save(trainer)
         if over >= MONITOR_EVERY and self.steps >= STEPS and self.seconds >= SECONDS:
             trainer.fit_loop.max_epochs = over + 1
-        self._began = time.perf_counter()
+        self._began = self.now()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
-        self._ended = time.perf_counter()
+        self._ended = self.now()
         steps, seconds = int(trainer.num_training_batches), self._ended - self._began
         if trainer.current_epoch == 0:
             self.warm_steps, self.warming = steps, seconds
@@ -153,7 +209,7 @@ class _Stopwatch(pl.Callback):
             raise _Enough
 
     def on_train_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
-        self.trained_at = time.perf_counter()
+        self.trained_at = self.now()
         self.last_gap = self.trained_at - self._ended
 
     def _save(self, trainer: pl.Trainer) -> None:

@@ -86,6 +86,7 @@ def write_otherwise(tree: ast.Module, node: Any) -> None:
         ("nn.heads", "mlp", [True, True]),
         ("nn.backbone", "ResNet", [True, True]),
         ("evaluation.linear", "LinearProbe", [True, True]),
+        ("evaluation.baselines", "random_scores", [True, True]),
         ("data.orders", "permutation", [True, True]),
         ("data.loader", "BatchLoader", [True, True]),
         ("data.splits", "parts", [True, True]),

@@ -21,8 +21,8 @@ from typing import Any
 import ssl_bench
 
 PACKAGE = "ssl_bench"
-# How a method is built, which images it sees in which order, and how its networks are scored.
-ROOTS = ("build.build_method", "build.build_evaluator", "data.datamodule.DataModule")
+# How a method is built, which images it sees in which order, and how its networks and the baselines are scored.
+ROOTS = ("build.build_method", "build.build_evaluator", "build.baseline_scores", "data.datamodule.DataModule")
 READING = f"{PACKAGE}.data.catalog"  # and what it leads to: which images were read is the data's own digest
 # Without effect on figures, or written into the tree by some versions of Python only.
 IGNORED = ("annotation", "ctx", "kind", "returns", "type_comment", "type_ignores")

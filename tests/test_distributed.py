@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def method_of(words: str) -> Method:
 
 
 def rank_program(rank: int, world: int, folder: str) -> None:
+    warnings.simplefilter("error", FutureWarning)  # of names that torch gives up
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
     rows = N // world
     found = {words: gradients(method_of(words), rank * rows, rows) for words in METHODS}

@@ -142,10 +142,14 @@ class _Gather(torch.autograd.Function):
         return gradient[first : first + ctx.rows]
 
 
+# torch 2.14 gave it another name.
+_GATHER: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
+
+
 def _all_gather(rows: Tensor) -> Tensor:
     rows = rows.contiguous()
     gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
-    dist.all_gather_into_tensor(gathered, rows)
+    _GATHER(gathered, rows)
     return gathered
 
 

@@ -47,7 +47,7 @@ def finish(folder: Path, *words: str) -> tuple[str, list[Path]]:
     process = start(folder, *words)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    return output, sorted((folder / "runs").iterdir())
+    return output, sorted(record.parent for record in (folder / "runs").glob("*/record.json"))
 
 
 def after_saves(folder: Path, process: subprocess.Popen[str], count: int) -> None:

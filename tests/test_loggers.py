@@ -471,7 +471,7 @@ def test_each_run_of_a_sweep_has_its_own_wandb_run(tmp_path: Path, home: Path) -
         capture_output=True,
         timeout=300,
     )
-    folders = sorted((tmp_path / "runs").iterdir())
+    folders = sorted(record.parent for record in (tmp_path / "runs").glob("*/record.json"))
     parts = [Contents(folder / "wandb" / "latest-run") for folder in folders]
     assert [part.id for part in parts] == [folder.name for folder in folders]
     assert {part.config["seed"] for part in parts} == {0, 1}

@@ -687,7 +687,7 @@ def finish(folder: Path, *said: str) -> str:
 
 
 def runs_in(folder: Path) -> dict[str, Path]:
-    return {path.name: path for path in sorted((folder / "runs").iterdir()) if not path.name.startswith(".")}
+    return {record.parent.name: record.parent for record in sorted((folder / "runs").glob("*/record.json"))}
 
 
 def assert_same_runs(a: Path, b: Path) -> None:

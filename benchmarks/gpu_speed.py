@@ -29,7 +29,7 @@ from gpu_program import (
     program,
     rate,
 )
-from ssl_bench import build, run
+from ssl_bench import build, devices, run
 from ssl_bench.augment.views import Views
 from ssl_bench.batch import Batch
 from ssl_bench.bench import methods
@@ -151,6 +151,8 @@ def determinism(tell: Tell, until: float) -> None:
 
 def compile(tell: Tell, until: float) -> None:
     """Images/s of the program with its networks compiled and without, and how long compiling takes."""
+    if not CUDA:
+        devices.BACKEND = "aot_eager"  # as all at toy size: without a compiler of C++
     for wanted in ("false", "true"):
         watched = program(*configured("simclr", f"trainer.compile={wanted}"))
         tell(f"trainer.compile={wanted}", {"images/s": rate(watched), "first epoch, s": watched.seconds[0]})

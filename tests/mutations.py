@@ -1663,6 +1663,32 @@ MUTATIONS = [
         ),
     ),
     *_of(
+        "evaluation/evaluator.py",
+        "evaluation/test_evaluator.py",
+        (
+            "evaluator: what the bank holds is embedded again",
+            "if torch.isin(wanted, there).all():",
+            "if False:",
+            "what_the_bank_holds_is_not_embedded_again",
+        ),
+    ),
+    *_of(
+        "callbacks/accuracy_monitor.py",
+        "callbacks/test_accuracy_monitor.py",
+        (
+            "monitor: the final table reads an earlier epoch",
+            "            if last:",
+            "            if curves:",
+            "the_monitor_sees_no_test_image_and_the_last_epoch_is_kept_for_the_final_table",
+        ),
+        (
+            "monitor: a curve of two versions",
+            "if self.history.rows and self.loaded.get(name, 1) != version:",
+            "if False:",
+            "a_resumed_run_forgets_the_curves_of_another_version",
+        ),
+    ),
+    *_of(
         "evaluation/baselines.py",
         "evaluation/test_baselines.py",
         (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from ssl_bench.data.images import Images
@@ -185,6 +186,18 @@ def test_a_damaged_file_is_computed_and_written_again(tmp_path: Path, computed: 
     assert len(computed) == 2
     if damage != "no file":
         assert path.read_text() == text
+
+
+def test_while_another_process_writes_them_scores_are_computed_and_the_file_is_left_to_it(
+    tmp_path: Path, computed: list[int]
+) -> None:
+    kept(tmp_path, {"seed": 0}, computing(computed))
+    (path,) = tmp_path.glob("*.json")
+    path.unlink()
+    with FileLock(f"{path}.lock"):
+        assert same(kept(tmp_path, {"seed": 0}, computing(computed)))
+    assert len(computed) == 2
+    assert not path.exists()
 
 
 def test_scores_are_given_where_they_cannot_be_kept(tmp_path: Path, computed: list[int]) -> None:

@@ -1167,8 +1167,8 @@ MUTATIONS = [
         ),
         (
             "linear: an odd image makes a batch of its own",
-            ".tensor_split(batches)",
-            ".split(self.batch_size)",
+            "zip(x[order].tensor_split(batches), target[order].tensor_split(batches), strict",
+            "zip(x[order].split(self.batch_size), target[order].split(self.batch_size), strict",
             "no_number_of_images_makes_the_probe_worse_than_logistic_regression[few] "
             "an_image_that_is_left_over_makes_no_batch_of_its_own",
         ),

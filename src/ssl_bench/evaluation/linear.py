@@ -93,14 +93,16 @@ class LinearProbe:
         # Equal batches: under a full step, what one odd image is left over with would undo what all others taught.
         batches = math.ceil(len(x) / self.batch_size)
         steps, step = self.epochs * batches, 0
+        target = x.new_zeros(len(x), 1, classes)  # one-hot
+        target[torch.arange(len(x), device=x.device), 0, features.labels] = 1
         with full_float32(x.device):
             for _ in range(self.epochs):
-                for rows in torch.randperm(len(x), generator=generator).to(x.device).tensor_split(batches):
-                    images, labels = x[rows], features.labels[rows]
+                order = torch.randperm(len(x), generator=generator).to(x.device)
+                parts = zip(x[order].tensor_split(batches), target[order].tensor_split(batches), strict=True)
+                for images, wanted in parts:
                     # The gradient of the cross-entropy by the scores is softmax − one-hot.
-                    error = (images @ parameters).view(len(rows), len(rates), classes).softmax(2)  # [B, L, C]
-                    error[torch.arange(len(rows), device=x.device), :, labels] -= 1
-                    gradient = images.T @ error.flatten(1).div_(len(rows))  # [F + 1, L·C]
+                    error = (images @ parameters).view(len(images), len(rates), classes).softmax(2).sub_(wanted)
+                    gradient = images.T @ error.flatten(1).div_(len(images))  # [F + 1, L·C]
                     velocity.mul_(self.momentum).add_(gradient).add_(parameters, alpha=self.weight_decay)
                     parameters.addcmul_(velocity, rate, value=-0.5 * (1 + math.cos(math.pi * step / steps)))
                     step += 1

@@ -53,6 +53,68 @@ def _of(file: str, test_file: str, *rows: tuple[str, str, str, str]) -> list[Mut
 
 
 MUTATIONS = [
+    # -- accelerators ---------------------------------------------------------------------------------
+    *_of(
+        "evaluation/evaluator.py",
+        "test_emulated_runs.py",
+        (
+            "accelerator: positions on the CPU meet positions on the device",
+            "if torch.isin(wanted, there).all():",
+            "if torch.isin(wanted, bank().index).all():",
+            "a_run_on_an_accelerator_gives_the_results_of_the_cpu",
+        ),
+    ),
+    *_of(
+        "callbacks/finite_loss.py",
+        "test_step_counts.py",
+        (
+            "accelerator: every loss is read",
+            'if method.device.type == "cpu" or trainer.is_last_batch:',
+            "if True:",
+            "a_step_copies_once_and_waits_for_nothing[simclr]",
+        ),
+    ),
+    *_of(
+        "batch.py",
+        "test_step_counts.py",
+        (
+            "accelerator: the host waits for its copies",
+            "non_blocking=True",
+            "non_blocking=False",
+            "a_step_copies_once_and_waits_for_nothing[simclr]",
+        ),
+    ),
+    *_of(
+        "nn/queue.py",
+        "test_step_counts.py",
+        (
+            "accelerator: a queue chooses its rows by a mask",
+            "self.rows[first : first + len(rows)] = F.normalize(rows, dim=1)",
+            "self.rows[(at := torch.arange(len(self.rows), device=rows.device) - first).ge(0) & at.lt(len(rows))] "
+            "= F.normalize(rows, dim=1)",
+            "a_step_copies_once_and_waits_for_nothing[moco]",
+        ),
+    ),
+    *_of(
+        "optim.py",
+        "test_emulated_runs.py",
+        (
+            "accelerator: SGD is fused on the CPU alone",
+            "fused = len(devices) == 1 or None",
+            'fused = devices == {"cpu"} or None',
+            "every_method_runs_on_an_accelerator_as_on_the_cpu[supervised]",
+        ),
+    ),
+    *_of(
+        "data/delivery.py",
+        "test_step_counts.py",
+        (
+            "accelerator: positions travel batch by batch",
+            "for chosen in _moved(rows, self.images.device):",
+            "for chosen in (r.to(self.images.device) for r in rows):",
+            "a_step_copies_once_and_waits_for_nothing[simclr]",
+        ),
+    ),
     # -- losses ---------------------------------------------------------------------------------------
     *_of(
         "losses.py",

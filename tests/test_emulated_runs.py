@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from emulated import NAME, counting, emulated, emulation
-from ssl_bench import embed, evaluate
+from ssl_bench import embed, evaluate, load_encoder
 from ssl_bench.bench.synthetic import configuration, in_catalog, synthetic_dataset
 from ssl_bench.callbacks.checkpointer import Interrupted
 from ssl_bench.config import compose
@@ -100,9 +100,9 @@ def test_small_crops_in_colour_on_an_accelerator_are_those_of_the_cpu(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resident", ["true", "false"])
-def test_packed_pictures_on_an_accelerator_are_those_of_the_cpu(tmp_path: Path, resident: str) -> None:
-    root = pictures(tmp_path / "pictures", classes=3)
+@pytest.mark.parametrize(("classes", "resident"), [(3, "true"), (3, "false"), (0, "true")])
+def test_packed_pictures_on_an_accelerator_are_those_of_the_cpu(tmp_path: Path, classes: int, resident: str) -> None:
+    root = pictures(tmp_path / "pictures", classes=classes)
     require_equal_runs(tmp_path, compose([*FOLDER, f"dataset.root={root}", f"dataset.resident={resident}"]))
 
 
@@ -140,6 +140,11 @@ def test_commands_on_an_accelerator_give_the_results_of_the_cpu(tmp_path: Path) 
     with colour("method=simclr") as config:
         trained = run({**config, "runs_dir": str(tmp_path / "runs")})
     encoder = tmp_path / "runs" / trained["fingerprint"]
+
+    network, images = load_encoder(encoder), torch.rand(4, 3, 16, 16)
+    with torch.no_grad():
+        expected = network(images)
+        assert torch.equal(network.to(NAME)(images.to(NAME)).cpu(), expected)
 
     file, evaluated, said, settings = evaluate.read(
         [str(encoder), "dataset=digits", "scale=smoke", "subset=160", f"runs_dir={tmp_path}"]

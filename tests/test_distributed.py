@@ -92,6 +92,7 @@ def said(act: Callable[[], Any]) -> Any:
 
 
 def agreement_program(rank: int, world: int, folder: str) -> None:
+    warnings.simplefilter("error", FutureWarning)  # functions that torch renames
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
     module = torch.nn.BatchNorm1d(2)
     module.running_mean.fill_(rank + 1.0)  # type: ignore[union-attr]

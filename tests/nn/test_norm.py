@@ -296,3 +296,36 @@ def test_one_process_alone_computes_as_batch_norm_does() -> None:
         synchronize(network)
         expected, found = (steps(each, *inputs(case, 2)) for each in (layer(case), network))
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+class Straight(nn.Module):
+    """Layers without a loop over them, where torch.compile would leave out all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(self.linear(x).sigmoid())
+        return normalised.relu()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # which torch.compile hides by itself
+def test_compiled_networks_leave_the_layer_out_of_their_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norm, "world_size", lambda: 2)  # as if another rank had the same rows
+    monkeypatch.setattr(norm, "gather", lambda rows: rows.repeat(2, 1))
+    monkeypatch.setattr(norm, "total_over_ranks", lambda x: 2 * x)
+    plain = Straight()
+    synchronize(plain)
+    compiled, graphs = copy.deepcopy(plain), []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled.compile(backend=keep)
+    x = torch.randn(8, 3)
+    found = [steps(network, x, torch.ones(8, 4)) for network in (compiled, plain)]
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+    assert graphs
+    assert not any(isinstance(part, torch.fx.GraphModule) for graph in graphs for part in graph.children())

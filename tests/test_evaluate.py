@@ -18,6 +18,7 @@ from PIL import Image
 from ssl_bench import evaluate
 from ssl_bench.build import build_data, build_evaluator, encoder_clean
 from ssl_bench.config import compose
+from ssl_bench.data.datamodule import DataModule
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.results.encoder import save_encoder
@@ -96,6 +97,14 @@ def test_the_record_tells_file_network_keys_and_assumptions_but_no_place(
         assert word in said
     for row in ("encoder", "random weights", "raw pixels", "knn1 v1"):
         assert row in said
+
+
+def test_images_that_do_not_fit_on_the_device_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(DataModule, "place_on", lambda data, device: "no room on the card.")
+    evaluated(mine(tmp_path / "gray.safetensors"), *SMALL, f"runs_dir={tmp_path}")
+    assert "warning: no room on the card." in capsys.readouterr().out
 
 
 def test_gray_images_reach_a_colour_network_as_equal_red_green_and_blue(tmp_path: Path) -> None:

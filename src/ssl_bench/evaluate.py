@@ -164,7 +164,9 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     device = resolve_device(config)
     names = config["evaluation"]["protocols"]
     evaluator = build_evaluator(config, data, clean)
-    data.place_on(device)
+    no_room = data.place_on(device)
+    if no_room:
+        tell(f"warning: {no_room}")
     tell("evaluating")
     splits = evaluator.features(encoder.backbone.to(device), device)
     scores = {"encoder": evaluator.score(splits, names, "test")}

@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,15 @@ def said(act: Callable[[], Any]) -> Any:
         return str(error)
 
 
+def slowly(rank: int) -> int:
+    """What takes the last rank longer than a collective may."""
+    collectives: Any = dist.group.WORLD._get_backend(torch.device("cpu"))  # type: ignore[union-attr]
+    collectives._set_default_timeout(timedelta(seconds=1))
+    found = distributed.everywhere(lambda: time.sleep(3 * (rank == 2)) or rank)
+    collectives._set_default_timeout(timedelta(seconds=300))
+    return found
+
+
 def agreement_program(rank: int, world: int, folder: str) -> None:
     warnings.simplefilter("error", FutureWarning)  # functions that torch renames
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
@@ -100,6 +110,7 @@ def agreement_program(rank: int, world: int, folder: str) -> None:
     found = {
         "everywhere": said(lambda: distributed.everywhere(lambda: rank)),
         "one refuses": said(lambda: distributed.everywhere(refuse if rank == 1 else lambda: None)),
+        "everywhere, slowly": slowly(rank),
         "first": said(lambda: distributed.on_first(lambda: f"rank {rank}")),
         "first refuses": said(lambda: distributed.on_first(refuse)),
         "agreed": said(lambda: distributed.agreed("word", "everything")),
@@ -121,6 +132,7 @@ def test_ranks_agree(tmp_path: Path) -> None:
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == {
             "everywhere": rank,
             "one refuses": "rank 1 refuses",
+            "everywhere, slowly": rank,
             "first": "rank 0",
             "first refuses": "rank 0 refuses",
             "agreed": "word",

@@ -220,9 +220,9 @@ def largest(number: int) -> int:
     return int(shared)
 
 
-def _objects(mine: Any) -> list[Any]:
+def _objects(mine: Any, group: Any = None) -> list[Any]:
     found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, mine)
+    dist.all_gather_object(found, mine, group=group)
     return found
 
 
@@ -230,15 +230,21 @@ def _objects(mine: Any) -> list[Any]:
 
 
 def everywhere(act: Callable[[], T]) -> T:
-    """What ``act`` returns on this rank, once all have done it; the UserError of the first that failed, on all."""
+    """What ``act`` returns on this rank, once all have done it; the UserError of the first that failed, on all.
+
+    It may take longer than collectives may, as a download does: for a rank that has ended nobody waits, all the same.
+    """
     if world_size() == 1:
         return act()
+    patient = dist.new_group(backend="gloo", timeout=timedelta(days=7))
     error: UserError | None = None
     try:
         result = act()
     except UserError as mine:
         error = mine
-    failed = [said for said in _objects((str(error), error.status) if error else None) if said is not None]
+    said = _objects((str(error), error.status) if error else None, patient)
+    dist.destroy_process_group(patient)
+    failed = [sentence for sentence in said if sentence is not None]
     if failed:
         raise _again(*failed[0]) from error
     return result

@@ -174,14 +174,14 @@ def _dispatch(func: Any, args: Any, kwargs: Any) -> Any:
         _note(LAUNCH, name)
     options = {**kwargs, "device": torch.device("cpu")} if asked is not None else kwargs
     result = func(*_each(_held, args), **{key: _each(_held, value) for key, value in options.items()})
-    for tensor in here:
-        if tensor.shape != tensor.held.shape:
-            raise NotImplementedError(f"{func} resizes its output: give the emulated device a kernel of its own for it")
     if not result_here:
         return result
     result = _each(lambda leaf: EmulatedTensor(leaf) if isinstance(leaf, Tensor) else leaf, result)
     if here and (func._schema.is_mutable or func.is_view):
-        return return_and_correct_aliasing(func, args, kwargs, result)
+        result = return_and_correct_aliasing(func, args, kwargs, result)
+    for tensor in here:
+        if tensor.shape != tensor.held.shape:
+            raise NotImplementedError(f"{func} resizes its output: give the emulated device a kernel of its own for it")
     return result
 
 

@@ -118,6 +118,13 @@ def test_what_is_made_there_has_its_shape(device: torch.device) -> None:
         assert len(made.tolist()) == 5
 
 
+def test_shapes_that_change_in_place_do(device: torch.device) -> None:
+    row, product = torch.zeros(1, 3, device=device), torch.ones(3, device=device) @ torch.ones(3, 2, device=device)
+    assert row.squeeze_(0).shape == (3,)
+    assert row.add_(1).unsqueeze_(1).tolist() == [[1], [1], [1]]
+    assert product.tolist() == [3, 3]
+
+
 def test_an_output_that_would_be_resized_is_refused(device: torch.device) -> None:
     with pytest.raises(NotImplementedError, match="resizes"):
         torch.add(torch.zeros(2, device=device), 1, out=torch.empty(0, device=device))

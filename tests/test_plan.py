@@ -17,8 +17,16 @@ from ssl_bench.plan.forecast import Evaluation, Measured
 from ssl_bench.sweep import cards, grid, local
 from ssl_bench.sweep import words as said
 
-EVALUATION = Evaluation(key="", load=1.0, monitor=10.0, curves=100.0, final=1000.0, files=7, memory=0)
-NOTHING: dict[str, Any] = {"start": 0.0, "step": 0.0, "epoch": 0.0, "save": 0.0, "checkpoint": 5, "memory": 0}
+EVALUATION = Evaluation(key="", load=1.0, monitor=10.0, curves=100.0, final=1000.0, files=7, memory=0, gpu_memory=0)
+NOTHING: dict[str, Any] = {
+    "start": 0.0,
+    "step": 0.0,
+    "epoch": 0.0,
+    "save": 0.0,
+    "checkpoint": 5,
+    "memory": 0,
+    "gpu_memory": 0,
+}
 
 
 def config(**said: Any) -> dict[str, Any]:

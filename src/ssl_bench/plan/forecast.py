@@ -18,7 +18,7 @@ class Evaluation:
     final: float
     files: int  # without the checkpoint
     memory: int
-    gpu_memory: int = 0  # of a GPU
+    gpu_memory: int  # of a GPU
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Measured:
     steps: int  # of an epoch, that is a pass over the images
     passes_per_epoch: int
     memory: int
-    gpu_memory: int = 0  # of a GPU, taken from the system; 0 on a CPU
+    gpu_memory: int  # of a GPU, taken from the system; 0 on a CPU
 
 
 def measure(config: Config, known: dict[str, Evaluation]) -> Measured:

@@ -281,7 +281,7 @@ def test_the_pil_pipeline_draws_the_same_recipe(channels: int) -> None:
     images = pictures(count, channels, 32)
     (batch,) = batches(images, count)
     ours = views(batch)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         theirs = [
             torch.stack(view) for view in zip(*map(PILViews(images, views).__getitem__, range(count)), strict=True)

@@ -105,7 +105,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
             found = folder.finished()
             if found is None or _starts_over(versions_of(found), "it was trained", config, folder, console):
                 return None
-            console.print(f"Finished before: {folder.path}")
+            console.print(f"Finished before: {folder.path}", highlight=False, soft_wrap=True)
             changed = _other_versions(found, config)
             if changed:
                 tables = "which tables do not mix with it"
@@ -191,7 +191,7 @@ def _scored_again(folder: RunFolder) -> str:
 
 def _warn(console: Console, sentence: str) -> None:
     shown = sentence.encode(errors="backslashreplace").decode()  # file names need not be text
-    console.print(f"warning: {shown}", style="yellow", highlight=False, markup=False)
+    console.print(f"warning: {shown}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 # -- pretrain → evaluate → record -----------------------------------------------------------------

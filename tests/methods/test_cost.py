@@ -12,6 +12,7 @@ from small_runs import Fit, make
 from ssl_bench.bench import methods
 from ssl_bench.bench.bare import Moment, TrainingLoop
 from ssl_bench.bench.knn import MEMORY
+from ssl_bench.bench.measurement import HOST
 from ssl_bench.bench.methods import SMALL, halfway
 from ssl_bench.methods.base import Method
 from ssl_bench.methods.clbo import CLBO
@@ -80,7 +81,7 @@ def test_lookahead_on_one_batch_takes_as_many_steps(fit: Fit) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_measured_step_moves_all_that_training_moves(name: str) -> None:
-    loop, looks = halfway(name, SMALL)
+    loop, looks = halfway(name, SMALL, HOST)
     method = loop.method
     loop.batch = next(looks)
     before = {key: value.clone() for key, value in _state(method).items() if isinstance(value, torch.Tensor)}
@@ -91,7 +92,7 @@ def test_a_measured_step_moves_all_that_training_moves(name: str) -> None:
 
 
 def test_clbos_teacher_moves_once_in_a_pair_of_measurements() -> None:
-    loop, _ = halfway("clbo", SMALL)
+    loop, _ = halfway("clbo", SMALL, HOST)
     assert isinstance(loop.method, CLBO)
     for moved in (1, 2):
         for _ in range(methods.TURNS):
@@ -100,7 +101,7 @@ def test_clbos_teacher_moves_once_in_a_pair_of_measurements() -> None:
 
 
 def test_swavs_queue_takes_part_and_its_prototypes_are_free() -> None:
-    loop, _ = halfway("swav", SMALL)
+    loop, _ = halfway("swav", SMALL, HOST)
     method = loop.method
     assert isinstance(method, SwAV)
     rows = torch.nn.functional.normalize(torch.randn(8, method.width, generator=torch.Generator().manual_seed(0)))
@@ -110,7 +111,7 @@ def test_swavs_queue_takes_part_and_its_prototypes_are_free() -> None:
 
 
 def test_pics_classes_are_those_of_new_images_and_of_as_many_recent_ones() -> None:
-    loop, looks = halfway("pic", SMALL)
+    loop, looks = halfway("pic", SMALL, HOST)
     method = loop.method
     assert isinstance(method, PIC)
     for _ in range(3):
@@ -127,11 +128,11 @@ def test_full_size_is_what_the_table_claims() -> None:
     assert sizes["moco"] == sizes["moby"] == {"queue": 4096}
     assert sizes["swav"] == {"prototypes": 512, "queue": 3840}
     assert sizes["pic"] == {"negatives": 4096}
-    loop, _ = halfway("pic", replace(methods.FULL, width=1))
+    loop, _ = halfway("pic", replace(methods.FULL, width=1), HOST)
     assert isinstance(loop.method, PIC)
     assert loop.method.classes.weight.shape == (50_000, 128)
     assert [tuple(view.shape) for view in loop.views.drawn] == [(128, 3, 32, 32)]
-    loop, _ = halfway("moco", replace(methods.FULL, width=1))
+    loop, _ = halfway("moco", replace(methods.FULL, width=1), HOST)
     assert [tuple(view.shape) for view in loop.views.drawn] == 2 * [(128, 3, 32, 32)]
     assert [len(module.rows) for module in loop.method.modules() if isinstance(module, Queue)] == [4096]
 
@@ -146,8 +147,8 @@ def test_the_loss_alone_is_that_of_training_and_leaves_nothing_behind(
     made: list[Method] = []
     seen: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = []
 
-    def watched(name: str, sizes: methods.Sizes) -> Any:
-        loop, looks = halfway(name, sizes)
+    def watched(name: str, sizes: methods.Sizes, device: torch.device) -> Any:
+        loop, looks = halfway(name, sizes, device)
         loss = loop.method.loss
 
         def noted(student: list[torch.Tensor], target: list[torch.Tensor], batch: Any) -> torch.Tensor:
@@ -159,7 +160,7 @@ def test_the_loss_alone_is_that_of_training_and_leaves_nothing_behind(
         return loop, looks
 
     monkeypatch.setattr(methods, "halfway", watched)
-    step = methods.loss(name, SMALL)
+    step = methods.loss(name, SMALL, HOST)
     for _ in range(3):
         step()
     (method,) = made
@@ -176,12 +177,12 @@ def test_the_loss_alone_is_that_of_training_and_leaves_nothing_behind(
 
 
 def test_every_method_has_its_rows_and_a_ratio_is_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "_megabytes", lambda name, sizes: 3.0 if name == "simclr" else 6.0)
+    monkeypatch.setattr(methods, "_megabytes", lambda name, sizes, device: 3.0 if name == "simclr" else 6.0)
     monkeypatch.setattr(methods, "MEMORY", MEMORY.parent)
-    monkeypatch.setattr(methods, "rotate", lambda ways, repeats, turns: repeats * [(2.4, 2.0, 0.01)])
-    monkeypatch.setattr(methods, "whole", lambda name, sizes: name)
-    monkeypatch.setattr(methods, "loss", lambda name, sizes: name)
-    rows = methods.measure(2, small=True)
+    monkeypatch.setattr(methods, "rotate", lambda ways, repeats, turns, device: repeats * [(2.4, 2.0, 0.01)])
+    monkeypatch.setattr(methods, "whole", lambda name, sizes, device: name)
+    monkeypatch.setattr(methods, "loss", lambda name, sizes, device: name)
+    rows = methods.measure(2, small=True, device=HOST)
     kinds = ("step", "loss", "added memory")
     assert [row.case.split(", ")[:2] for row in rows] == [[kind, name] for name in METHODS for kind in kinds]
     for step, alone, memory in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
@@ -199,5 +200,5 @@ def test_every_method_has_its_rows_and_a_ratio_is_of_times(monkeypatch: pytest.M
 @pytest.mark.skipif(not MEMORY.exists(), reason="the system does not tell")
 def test_memory_counts_what_a_method_keeps() -> None:
     sizes = replace(SMALL, batch_size=100)
-    few, many = (methods._megabytes("pic", replace(sizes, images=images)) for images in (400, 40_000))
+    few, many = (methods._megabytes("pic", replace(sizes, images=images), HOST) for images in (400, 40_000))
     assert many - few >= 40_000 * 128 * 8 / 1e6  # weights and velocities in float32

@@ -31,8 +31,8 @@ class SyncBatchNorm(_BatchNorm):
         if input.ndim < 2:
             raise ValueError(f"batches are [n, C, ...], not {list(input.shape)}")
 
-    # Captured, it would be a graph within a graph, on which torch.compile fails under DistributedDataParallel in torch
-    # 2.6, for one; and torch's kernels of CUDA cannot be captured.
+    # Captured, it would be a graph within a graph, which some versions of torch refuse to compile under
+    # DistributedDataParallel; and torch's kernels of CUDA cannot be captured.
     @torch.compiler.disable
     def forward(self, input: Tensor) -> Tensor:
         """``[n, C, ...]`` → the same shape and dtype, per channel with mean 0 and variance 1 over the global batch."""

@@ -21,9 +21,9 @@ CHOSEN = scale=$(SCALE) $(if $(THREADS),trainer.threads=$(THREADS)) $(if $(SEEDS
 # What is missing stands in the table, so it is rendered whether or not all runs are done; the status is the runs'.
 # The whole at SCALE=cpu is what the repository keeps; anything else is rendered beside the runs.
 OUT ?= $(if $(filter-out cpu,$(SCALE))$(SEEDS)$(METHODS)$(DATASETS),runs/$@-$(SCALE),experiments/$@)
-RENDER = $(BIN)/python -m ssl_bench.report $@ $(CHOSEN) out=$(OUT)
-MEASURE = $(if $(filter no,$(PLAN)),,$(BIN)/python -m ssl_bench.plan $@ $(CHOSEN) $(AT_ONCE))
-SWEEP = $(BIN)/python -m ssl_bench.sweep $@ $(CHOSEN) $(AT_ONCE); status=$$?; $(RENDER) && exit $$status
+RENDER = $(BIN)/python -m ssl_bench report $@ $(CHOSEN) out=$(OUT)
+MEASURE = $(if $(filter no,$(PLAN)),,$(BIN)/python -m ssl_bench plan $@ $(CHOSEN) $(AT_ONCE))
+SWEEP = $(BIN)/python -m ssl_bench sweep $@ $(CHOSEN) $(AT_ONCE); status=$$?; $(RENDER) && exit $$status
 AT_ONCE = $(if $(JOBS),jobs=$(JOBS))
 
 # A word that make would not hear must not start hours of work.
@@ -60,11 +60,11 @@ format: $(VENV)/.developing ## put the code into shape
 	$(BIN)/ruff check --fix
 
 bench: $(VENV)/.developing ## measure the speed and write experiments/speed
-	$(BIN)/python -m ssl_bench.bench out=experiments/speed
+	$(BIN)/python -m ssl_bench bench out=experiments/speed
 
 table1: $(VENV)/.installed ## write the table of datasets, experiments/table1
-	$(BIN)/python -m ssl_bench.data table out=experiments/table1
-	$(BIN)/python -m ssl_bench.data show dataset=digits images=4 out=experiments/table1/views.png
+	$(BIN)/python -m ssl_bench data table out=experiments/table1
+	$(BIN)/python -m ssl_bench data show dataset=digits images=4 out=experiments/table1/views.png
 
 table3: $(VENV)/.installed ## plan what Table 3 is made of, run it or go on, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= THREADS= PLAN=
 	$(MEASURE)

@@ -41,12 +41,14 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$work/site"
 cp -r "$repo/src/ssl_bench" "$work/site/" # as an installation lays it out
 cp -r "$repo/conf" "$work/site/ssl_bench/conf"
+mkdir "$work/site/benchmarks"
+cp "$here"/*.py "$work/site/benchmarks/"
 # Carried packages come last, so that installed ones count.
 export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}:$carried/site PYTHONUNBUFFERED=1
 export TRITON_CACHE_DIR=$work/triton TORCHINDUCTOR_CACHE_DIR=$work/inductor
 export PYTORCH_NVML_BASED_CUDA_CHECK=1 # which leaves CUDA untouched, so that processes can be forked
 cd "$work"
-"$python" -c 'import hydra, omegaconf, torch, pytorch_lightning, ssl_bench.config' || {
+"$python" -c 'import hydra, omegaconf, torch, pytorch_lightning, ssl_bench.config.compose' || {
   echo "packages are missing: see --carry"
   exit 3
 }

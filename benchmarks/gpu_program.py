@@ -20,12 +20,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from ssl_bench import run
-from ssl_bench.bench import methods
-from ssl_bench.bench.synthetic import configuration, in_catalog, synthetic_dataset
-from ssl_bench.config import Config
+from benchmarks import methods
+from benchmarks.synthetic import configuration, in_catalog, synthetic_dataset
+from ssl_bench.config.compose import Config
+from ssl_bench.config.options import GROUPS
 from ssl_bench.data.catalog import Dataset
-from ssl_bench.options import GROUPS
+from ssl_bench.training import run
 
 DEVICE = torch.device(os.environ.get("DEVICE", "cuda"))
 CUDA = DEVICE.type == "cuda"

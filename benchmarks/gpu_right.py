@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from gpu_program import ACCELERATOR, CUDA, DEVICE, METHODS, Tell, per_call
-from ssl_bench import certificate, distributed, run
-from ssl_bench.config import compose
+from ssl_bench import distributed
+from ssl_bench.config.compose import compose
 from ssl_bench.nn.norm import SyncBatchNorm
+from ssl_bench.training import certificate, run
 
 
 def correctness(tell: Tell, until: float) -> None:

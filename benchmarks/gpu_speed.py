@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks import methods
+from benchmarks.knn import CLASSES, Task
+from benchmarks.knn import TEMPERATURE as T
+from benchmarks.synthetic import batches, configuration, pictures, synthetic_dataset
 from gpu_program import (
     ACCELERATOR,
     CUDA,
@@ -29,17 +33,14 @@ from gpu_program import (
     program,
     rate,
 )
-from ssl_bench import build, devices, run
+from ssl_bench import devices
 from ssl_bench.augment.views import Views
 from ssl_bench.batch import Batch
-from ssl_bench.bench import methods
-from ssl_bench.bench.knn import CLASSES, Task
-from ssl_bench.bench.knn import TEMPERATURE as T
-from ssl_bench.bench.synthetic import batches, configuration, pictures, synthetic_dataset
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 from ssl_bench.data import sizes
 from ssl_bench.data.readers import cifar
 from ssl_bench.evaluation import knn
+from ssl_bench.training import build, run
 
 SCORING = 90  # seconds that the final table may take
 RECIPE = (

@@ -1478,7 +1478,7 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "run.py",
+        "training/run.py",
         "test_run.py",
         (
             "run: other code goes unsaid",
@@ -1562,7 +1562,7 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "launch.py",
+        "training/launch.py",
         "test_launch.py",
         (
             "launch: an error without words goes before a kill",
@@ -1675,7 +1675,7 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "evaluate.py",
+        "cli/evaluate.py",
         "test_evaluate.py",
         (
             "evaluate: the dataset's size in place of the file's",
@@ -1685,7 +1685,7 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "build.py",
+        "training/build.py",
         "test_run.py",
         (
             "baselines: random weights of another seed",
@@ -1773,7 +1773,7 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "embed.py",
+        "cli/embed.py",
         "test_embed.py",
         (
             "embed: names of pictures that were left out",

@@ -19,11 +19,11 @@ import tempfile
 from typing import Any
 
 import pytorch_lightning as pl
+from benchmarks.synthetic import configuration, in_catalog, synthetic_dataset
 
 from emulated import KINDS, LAUNCH, Counts, counting, emulated, emulation
-from ssl_bench.bench.synthetic import configuration, in_catalog, synthetic_dataset
-from ssl_bench.config import Config
-from ssl_bench.run import run
+from ssl_bench.config.compose import Config
+from ssl_bench.training.run import run
 
 FIRST, STEPS = 10, 4  # steps that warm up, steps that are counted
 SIZE, CHANNELS, BATCH = 16, 3, 16

@@ -15,26 +15,27 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from benchmarks.augment import PILViews
+from benchmarks.bare import BareLoop, default_loop
+from benchmarks.knn import MEMORY
+from benchmarks.measurement import Measurement, Target, alternate, rates, seconds
+from benchmarks.program import Turns
+from benchmarks.synthetic import batches, configuration, in_catalog, pictures, synthetic_dataset
 from torch import Tensor
 
+from benchmarks import loading, report
+from benchmarks import methods as methods_benchmark
+from benchmarks import program as program_benchmark
 from emulated import emulation
-from ssl_bench import build, devices
+from ssl_bench import devices
 from ssl_bench.batch import Batch
-from ssl_bench.bench import __main__ as command
-from ssl_bench.bench import loading, report
-from ssl_bench.bench import methods as methods_benchmark
-from ssl_bench.bench import program as program_benchmark
-from ssl_bench.bench.augment import PILViews
-from ssl_bench.bench.bare import BareLoop, default_loop
-from ssl_bench.bench.knn import MEMORY
-from ssl_bench.bench.measurement import Measurement, Target, alternate, rates, seconds
-from ssl_bench.bench.program import Turns
-from ssl_bench.bench.synthetic import batches, configuration, in_catalog, pictures, synthetic_dataset
+from ssl_bench.cli import bench as command
+from ssl_bench.config.options import GROUPS, options_in
 from ssl_bench.data import catalog
 from ssl_bench.data.readers import cifar
 from ssl_bench.errors import UserError
-from ssl_bench.options import GROUPS, options_in
 from ssl_bench.results.record import environment
+from ssl_bench.training import build
 
 
 def measurement(
@@ -80,16 +81,14 @@ def test_words_choose_benchmarks_and_options_and_none_means_all() -> None:
 
 
 def test_a_wrong_word_ends_the_command_before_torch_is_imported() -> None:
-    script = (
-        "import sys, ssl_bench.bench.__main__ as m; s = m.main(['kn']); sys.exit(9 if 'torch' in sys.modules else s)"
-    )
+    script = "import sys, ssl_bench.cli.bench as m; s = m.main(['kn']); sys.exit(9 if 'torch' in sys.modules else s)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "ssl_bench: benchmark kn is unknown; did you mean knn?\n"
 
 
 def test_every_benchmark_has_a_file_of_its_name() -> None:
-    folder = Path(command.__file__).parent
+    folder = command.ROOT / "benchmarks"
     assert all((folder / f"{name}.py").exists() for name in command.BENCHMARKS)
     assert all(name in command.help_text() for name in (*command.BENCHMARKS, *options_in("bench.yaml")))
 
@@ -202,7 +201,7 @@ def test_a_target_is_a_bound_on_the_ratio_or_on_the_value() -> None:
 
 TAKE_AND_GIVE_BACK = """
 import time, torch
-from ssl_bench.bench.knn import Task, added_memory
+from benchmarks.knn import Task, added_memory
 
 def way(bank, labels, queries, k):
     if len(bank) > k:  # not in the call that warms up
@@ -324,7 +323,7 @@ def test_the_made_up_dataset_is_in_the_catalog_only_while_it_is_needed() -> None
 
 @pytest.mark.slow
 def test_every_benchmark_runs_and_leaves_its_rows_and_a_picture(tmp_path: Path) -> None:
-    words = [sys.executable, "-W", "error", "-m", "ssl_bench.bench", "size=small", "repeats=1", "out=found"]
+    words = [sys.executable, "-W", "error", "-m", "ssl_bench", "bench", "size=small", "repeats=1", "out=found"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "found" / "results.csv").open(encoding="utf-8", newline="") as file:

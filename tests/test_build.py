@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ssl_bench.build import build
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
+from ssl_bench.training.build import build
 
 WORDS = ["dataset=digits", "scale=smoke", "method=simclr", "trainer.accelerator=cpu"]
 

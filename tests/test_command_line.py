@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from program import Program
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 
 MISTAKES = [
     ["sedd=1"],
@@ -106,11 +106,11 @@ assert not {"torch", "numpy", "pytorch_lightning"} & set(sys.modules)
 
 def test_other_programs_answer_such_mistakes_without_torch_too(tmp_path: Path) -> None:
     calls = [
-        ("ssl_bench.sweep.__main__", ["table3", "scale=smoke", "trainer.devices=3"]),
-        ("ssl_bench.plan.__main__", ["table3", "scale=smoke", "batch_size=4096"]),
-        ("ssl_bench.data.__main__", ["verify", "dataset=folder"]),
-        ("ssl_bench.evaluate", [".", "dataset=folder"]),
-        ("ssl_bench.evaluate", [".", "dataset=digits", "evaluation.protocols=[]"]),
+        ("ssl_bench.cli.sweep", ["table3", "scale=smoke", "trainer.devices=3"]),
+        ("ssl_bench.cli.plan", ["table3", "scale=smoke", "batch_size=4096"]),
+        ("ssl_bench.cli.data", ["verify", "dataset=folder"]),
+        ("ssl_bench.cli.evaluate", [".", "dataset=folder"]),
+        ("ssl_bench.cli.evaluate", [".", "dataset=digits", "evaluation.protocols=[]"]),
     ]
     command = [sys.executable, "-c", ELSEWHERE, json.dumps(calls)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -179,8 +179,8 @@ def test_the_folder_it_starts_in_does_not_matter(tmp_path: Path) -> None:
 
 def test_a_sweep_leaves_no_files_and_folders_of_hydra(tmp_path: Path) -> None:
     code = (
-        "import sys; from ssl_bench import config\n"
-        "sys.exit(config.main(lambda c: print(c['seed']), ['-m', 'seed=0,1']))"
+        "import sys; from ssl_bench.config import compose\n"
+        "sys.exit(compose.main(lambda c: print(c['seed']), ['-m', 'seed=0,1']))"
     )
     for folder in (tmp_path, Path("/proc")):
         if folder.is_dir():

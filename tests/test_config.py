@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from ssl_bench import config, experiments, options
-from ssl_bench.config import Config, cells, compose, main
+from ssl_bench.config import compose as config
+from ssl_bench.config import experiments, options
+from ssl_bench.config.compose import Config, cells, compose, main
+from ssl_bench.config.options import BLOCKS, GROUPS, Option, typed
 from ssl_bench.errors import UserError
-from ssl_bench.options import BLOCKS, GROUPS, Option, typed
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

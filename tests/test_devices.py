@@ -11,12 +11,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from ssl_bench import build, devices
-from ssl_bench.config import compose
+from ssl_bench import devices
+from ssl_bench.config.compose import compose
+from ssl_bench.config.options import GROUPS
 from ssl_bench.errors import UserError
-from ssl_bench.options import GROUPS
-from ssl_bench.run import run
 from ssl_bench.sweep.cell import TRY_AGAIN
+from ssl_bench.training import build
+from ssl_bench.training.run import run
 
 SMALL = (
     "scale=smoke",

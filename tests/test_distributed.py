@@ -18,10 +18,10 @@ from torch import Tensor
 
 from ssl_bench import distributed
 from ssl_bench.batch import Batch, Place
-from ssl_bench.build import build
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
 from ssl_bench.methods.base import Method
+from ssl_bench.training.build import build
 
 N, D = 12, 32  # D as at the smallest scale, since queues have it
 METHODS = (

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from at_once import at_once
-from ssl_bench import embed, load_encoder
+from ssl_bench import load_encoder
+from ssl_bench.cli import embed
 from ssl_bench.data.readers import pictures as readers
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.results.encoder import save_encoder

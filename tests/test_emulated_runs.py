@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from benchmarks.synthetic import configuration, in_catalog, synthetic_dataset
 from safetensors.torch import load_file
 
 from emulated import NAME, counting, emulated, emulation
-from ssl_bench import embed, evaluate, load_encoder
-from ssl_bench.bench.synthetic import configuration, in_catalog, synthetic_dataset
+from ssl_bench import load_encoder
 from ssl_bench.callbacks.checkpointer import Interrupted
-from ssl_bench.config import compose
-from ssl_bench.options import GROUPS, read_settings
+from ssl_bench.cli import embed, evaluate
+from ssl_bench.config.compose import compose
+from ssl_bench.config.options import GROUPS, read_settings
 from ssl_bench.plan.measure import measure
-from ssl_bench.run import run
+from ssl_bench.training.run import run
 from test_folder_run import WORDS as FOLDER
 from test_folder_run import pictures
 

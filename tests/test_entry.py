@@ -18,11 +18,10 @@ from ssl_bench.errors import UserError
 
 Captured = pytest.CaptureFixture[str]
 SOURCE = Path(ssl_bench.__file__).parent
-# What `python -m` runs; a rank of `launch` inherits what its launcher has set.
+# What users start; a rank of `launch` inherits what its launcher has set.
 ENTRIES = [
     ".".join(file.relative_to(SOURCE).with_suffix("").parts)
-    for file in SOURCE.rglob("*.py")
-    if "sys.exit(main())" in file.read_text(encoding="utf-8") and file.name != "launch.py"
+    for file in [SOURCE / "__main__.py", *sorted((SOURCE / "cli").glob("*.py")), SOURCE / "report" / "dashboard.py"]
 ]
 
 

@@ -15,15 +15,15 @@ import torch
 import torchvision
 from PIL import Image
 
-from ssl_bench import evaluate
-from ssl_bench.build import build_data, build_evaluator, encoder_clean
-from ssl_bench.config import compose
+from ssl_bench.cli import evaluate
+from ssl_bench.config.compose import compose
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.results.encoder import save_encoder
 from ssl_bench.results.weights import open_encoder
-from ssl_bench.run import run
+from ssl_bench.training.build import build_data, build_evaluator, encoder_clean
+from ssl_bench.training.run import run
 
 SMALL = ("dataset=digits", "scale=smoke", "subset=160", "evaluation.protocols=[knn1]")
 GRAY = {"size": 14, "crop": 1.0, "mean": [0.3], "std": [0.4]}
@@ -204,7 +204,7 @@ def test_help_shows_what_may_be_said(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_words_are_checked_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
-        "import sys; from ssl_bench import evaluate, embed\n"
+        "import sys; from ssl_bench.cli import evaluate, embed\n"
         f"evaluate.read([{str(tmp_path)!r}, 'dataset=digits'])\n"
         f"embed.main(['nowhere', {str(tmp_path)!r}])\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)"

@@ -6,9 +6,10 @@ import shlex
 
 import pytest
 
-from ssl_bench import config, experiments
+from ssl_bench.config import compose as config
+from ssl_bench.config import experiments
+from ssl_bench.config.options import GROUPS
 from ssl_bench.errors import UserError
-from ssl_bench.options import GROUPS
 from ssl_bench.results.fingerprint import configuration_key
 
 SWEEPS = experiments.names()
@@ -89,5 +90,5 @@ def test_an_unknown_table_is_answered_with_those_there_are() -> None:
 
 
 def test_a_sweep_is_not_one_run() -> None:
-    with pytest.raises(UserError, match=r"experiment=table3 is many runs: add -m, or say python -m ssl_bench\.sweep"):
+    with pytest.raises(UserError, match=r"experiment=table3 is many runs: add -m, or say python -m ssl_bench sweep"):
         config.compose(["experiment=table3"])

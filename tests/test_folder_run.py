@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from ssl_bench import load_encoder
-from ssl_bench.config import compose
-from ssl_bench.run import run
+from ssl_bench.config.compose import compose
+from ssl_bench.training.run import run
 
 WORDS = [
     *("dataset=folder", "dataset.size=8", "scale=smoke", "method=simclr", "batch_size=16", "epochs=1"),

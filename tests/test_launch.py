@@ -19,10 +19,10 @@ import torch
 import torch.multiprocessing as mp
 from filelock import FileLock
 
-from ssl_bench import launch, run
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
 from ssl_bench.results.fingerprint import fingerprint
+from ssl_bench.training import launch, run
 
 CPU = ("scale=smoke", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.threads=1")
 SMALL = ("subset=96", "batch_size=16", "evaluation.protocols=[knn1]", "evaluation.curves=[knn1]")

@@ -24,10 +24,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_bench import experiments, loggers, run
-from ssl_bench.config import compose
+from ssl_bench.config import experiments
+from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
-from ssl_bench.loggers import Forgiving, Logger, build_logger, check_installed
+from ssl_bench.training import loggers, run
+from ssl_bench.training.loggers import Forgiving, Logger, build_logger, check_installed
 from test_resume import TINY, finish, start, stop_after
 
 FINGERPRINT = "0123456789ab"
@@ -322,7 +323,8 @@ def test_the_documented_sync_uploads_one_curve_per_run(
 
 def test_wandb_online_without_key_is_one_warning_and_no_question_at_a_terminal(tmp_path: Path, home: Path) -> None:
     program = (
-        "from pathlib import Path; from ssl_bench.config import compose; from ssl_bench.loggers import build_logger;"
+        "from pathlib import Path; from ssl_bench.config.compose import compose;"
+        "from ssl_bench.training.loggers import build_logger;"
         "log = build_logger(compose(['logger=wandb']), folder=Path(), fingerprint='0' * 12, warn=print);"
         "log.log(1, {'epoch': 1}); log.log_results({}, Path('none.png')); log.close()"
     )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from program import Program
-from ssl_bench.plan import __main__ as command
+from ssl_bench.cli import plan as command
 from ssl_bench.plan import forecast
 from ssl_bench.plan.forecast import Evaluation, Measured
 from ssl_bench.sweep import cards, grid, local

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ssl_bench import preflight
 from ssl_bench.conditions import require_a_batch
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
+from ssl_bench.config.options import GROUPS
 from ssl_bench.data.catalog import DATASETS
 from ssl_bench.data.sizes import TRAIN
 from ssl_bench.errors import UserError
-from ssl_bench.options import GROUPS
+from ssl_bench.training import preflight
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_the_ten_lines_of_python_train_clbo(tmp_path: Path) -> None:
 
 
 def test_the_method_and_dataset_tables_name_what_exists() -> None:
-    from ssl_bench.config import GROUPS
+    from ssl_bench.config.compose import GROUPS
 
     for group in ("method", "dataset", "scale"):
         (row,) = [line for line in README.splitlines() if line.startswith(f"| `{group}`")]

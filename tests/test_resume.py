@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_bench.config import GROUPS
+from ssl_bench.config.compose import GROUPS
 
 TINY = (
     "scale=smoke",

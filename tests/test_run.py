@@ -17,8 +17,7 @@ import torch
 from filelock import FileLock
 
 from ssl_bench import load_encoder
-from ssl_bench.build import build, build_data, build_evaluator, clean_arguments
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.baselines import random_scores
 from ssl_bench.evaluation.features import extract
@@ -28,7 +27,8 @@ from ssl_bench.report.tables import run_table
 from ssl_bench.results import code
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.store import RunFolder
-from ssl_bench.run import run
+from ssl_bench.training.build import build, build_data, build_evaluator, clean_arguments
+from ssl_bench.training.run import run
 
 WORDS = ("scale=smoke", "subset=160", "batch_size=16", "trainer.progress=false", "trainer.precision=32-true")
 
@@ -292,7 +292,7 @@ def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
     assert record["code"]["digest"] == before
 
     def shown(digest: str | None, **said: Any) -> tuple[dict[str, Any], str]:
-        monkeypatch.setattr("ssl_bench.run.code_digest", lambda target: digest)
+        monkeypatch.setattr("ssl_bench.training.run.code_digest", lambda target: digest)
         found = run({**config, **said})
         return found, " ".join(capsys.readouterr().out.split())
 

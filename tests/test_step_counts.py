@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emulated import COPY, KINDS, LAUNCH, READ, SHAPE, WAITING_COPY
-from ssl_bench.options import GROUPS
+from ssl_bench.config.options import GROUPS
 from step_counts import CROPS, STEPS, measure
 
 METHODS = tuple(GROUPS["method"])

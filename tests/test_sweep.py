@@ -24,14 +24,14 @@ from filelock import FileLock
 from rich.console import Console
 
 from program import Program
-from ssl_bench import experiments
-from ssl_bench.config import compose
+from ssl_bench.cli import sweep as command
+from ssl_bench.config import experiments
+from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
 from ssl_bench.report.configurations import configurations, remembered
 from ssl_bench.results import record
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.store import RunFolder
-from ssl_bench.sweep import __main__ as command
 from ssl_bench.sweep import cards, grid, local, loop, view, words
 from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import Entry
@@ -67,8 +67,8 @@ def test_a_wrong_word_is_answered_in_one_sentence(
 
 def test_mistakes_and_help_are_answered_without_torch() -> None:
     code = (
-        "import sys; from ssl_bench.sweep.__main__ import main as sweep\n"
-        "from ssl_bench.plan.__main__ import main as plan\n"
+        "import sys; from ssl_bench.cli.sweep import main as sweep\n"
+        "from ssl_bench.cli.plan import main as plan\n"
         "assert sweep(['--help']) == plan(['--help']) == 0 and sweep(['fig2', 'epochs=0']) == plan(['fig9']) == 2\n"
         "assert not {'torch', 'pytorch_lightning'} & set(sys.modules)"
     )
@@ -593,8 +593,8 @@ def test_time_to_go_is_that_of_finished_runs_alike_divided_by_the_runs_at_once(f
 
 
 def test_the_share_of_epochs_counts_passes_as_the_methods_do() -> None:
-    from ssl_bench.build import build_method
     from ssl_bench.data import catalog
+    from ssl_bench.training.build import build_method
 
     for said in (
         ["method.epoch_unit=teacher"],
@@ -612,8 +612,8 @@ def test_the_share_of_epochs_counts_passes_as_the_methods_do() -> None:
 def test_runs_are_named_as_the_program_names_them_and_each_dataset_is_read_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from ssl_bench import build
     from ssl_bench.data import catalog
+    from ssl_bench.training import build
 
     configs = words.read(["fig2", "scale=smoke"]).configs
     expected = [build.fingerprint_of(config, build.build_data(config).digest) for config in configs]
@@ -670,7 +670,7 @@ OFTEN = "trainer.checkpoint_seconds=0.05"
 def start(folder: Path, *said: str) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "ssl_bench.sweep", *said, *QUICK],
+        [sys.executable, "-m", "ssl_bench", "sweep", *said, *QUICK],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,24 +1,20 @@
-"""python -m ssl_bench: see ``--help``."""
+"""python -m ssl_bench [COMMAND] key=value …, which is also installed as ssl-bench; see ``--help``."""
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Sequence
 
-from ssl_bench import config, launch, preflight
+from ssl_bench.commands import COMMANDS, RUN
 
 
-def main() -> int:
-    """Check the command line, and only then import what takes seconds."""
-
-    def task(settings: config.Config) -> None:
-        if launch.needed(settings):
-            launch.launch(settings)
-            return
-        from ssl_bench.run import run
-
-        run(settings)
-
-    return config.main(task, check=preflight.check)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Hand the arguments to the command that the first one names; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = given.pop(0) if given and given[0] in COMMANDS else RUN
+    status: int = importlib.import_module(f"ssl_bench.cli.{command}").main(given)
+    return status
 
 
 if __name__ == "__main__":

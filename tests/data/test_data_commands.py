@@ -1,4 +1,4 @@
-"""python -m ssl_bench.data: what it says of datasets that are there, that are not, and that are damaged."""
+"""python -m ssl_bench data: what it says of datasets that are there, that are not, and that are damaged."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ import torch
 from PIL import Image
 
 from ssl_bench.augment.views import CleanView
-from ssl_bench.build import build, clean_arguments
-from ssl_bench.config import compose
-from ssl_bench.data import __main__ as command
+from ssl_bench.cli import data as command
+from ssl_bench.config.compose import compose
 from ssl_bench.data import catalog, places, verify
 from ssl_bench.data.class_names import NAMES
 from ssl_bench.data.images import Images
@@ -27,6 +26,7 @@ from ssl_bench.data.readers import cifar, downloads
 from ssl_bench.data.readers.fashion_mnist import DEBIAN
 from ssl_bench.errors import UserError
 from ssl_bench.machine import in_words
+from ssl_bench.training.build import build, clean_arguments
 
 Run = Callable[..., tuple[int, str, str]]
 PICTURES = ("dataset=folder", "dataset.size=8", "batch_size=4", "scale=smoke")
@@ -105,7 +105,7 @@ def test_without_a_command_all_commands_and_options_are_explained(run: Run, word
 
 
 def test_a_wrong_word_is_answered_before_torch_is_imported() -> None:
-    script = "import sys, ssl_bench.data.__main__ as m; m.main(['show', 'sede=1']); sys.exit('torch' in sys.modules)"
+    script = "import sys, ssl_bench.cli.data as m; m.main(['show', 'sede=1']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
 
 

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from emulated import emulated, emulation
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 from ssl_bench.data import delivery
 from ssl_bench.data.delivery import Brought, Copier, Delivery, OnDevice, OnHost, Sent, deliveries
 from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
 from ssl_bench.data.orders import permutation
 from ssl_bench.errors import UserError
-from ssl_bench.run import run
+from ssl_bench.training.run import run
 
 GENERATOR = torch.Generator().manual_seed(0)
 SPLIT = Images(torch.randint(0, 256, (50, 3, 4, 4), generator=GENERATOR, dtype=torch.uint8), torch.arange(50) % 7)

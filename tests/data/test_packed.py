@@ -20,14 +20,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 from ssl_bench.data import catalog, pack_file, pack_journal, packed
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import pictures
 from ssl_bench.data.readers.folder import Folder
 from ssl_bench.errors import UserError
-from ssl_bench.run import run
+from ssl_bench.training.run import run
 
 SIDE = 8
 KEPT = Folder(root=None, test_root=None, stored=SIDE, skip=False, max_pixels=10**6)
@@ -215,7 +215,7 @@ def test_a_run_on_packed_pictures_is_the_run_on_those_in_memory(root: Path, tmp_
         run(compose([*words, "dataset.memory=0"]))
     command = str(caught.value).partition("pack them into a file by: ")[2]
     assert command == (
-        f"python -m ssl_bench.data pack dataset=folder dataset.root={root} dataset.stored=16 "
+        f"python -m ssl_bench data pack dataset=folder dataset.root={root} dataset.stored=16 "
         f"dataset.max_pixels=89478485 data_dir={tmp_path}"
     )
     pack(root, tmp_path, stored=16, max_pixels=89478485)
@@ -251,7 +251,7 @@ def test_a_changed_folder_is_noticed_and_packed_anew(change: str, root: Path, tm
         os.utime(image, ns=(0, image.stat().st_mtime_ns + 1))
     else:
         image.rename(image.with_name("other.png"))
-    with pytest.raises(UserError, match=r"no longer fits .* pack them anew by: python -m ssl_bench\.data pack "):
+    with pytest.raises(UserError, match=r"no longer fits .* pack them anew by: python -m ssl_bench data pack "):
         load(root, tmp_path, memory=0)
     assert not is_mapped(load(root, tmp_path)["train"])
     new = pack(root, tmp_path)

@@ -10,10 +10,10 @@ import pytorch_lightning as pl
 import torch
 
 from ssl_bench.batch import Batch
-from ssl_bench.build import build
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.methods.base import Method
+from ssl_bench.training.build import build
 
 Fit = Callable[..., tuple[Method, list[dict[str, Any]]]]
 SMALL = ("scale=smoke", "method.concat_views=false", "subset=80", "batch_size=16", "epochs=2", "optimizer.warmup=0")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from small_runs import Fit, make
 
 from ssl_bench.batch import Batch
-from ssl_bench.config import GROUPS
+from ssl_bench.config.compose import GROUPS
 from ssl_bench.errors import UserError
 
 METHODS = GROUPS["method"]
@@ -223,7 +223,7 @@ def test_watching_callbacks_change_no_gradient(fit: Fit) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_original_recipe_chooses_the_optimiser_and_trains_with_it(fit: Fit, name: str) -> None:
-    from ssl_bench.config import compose
+    from ssl_bench.config.compose import compose
     from ssl_bench.optim import LARS
 
     wanted = compose(["scale=smoke", f"method={name}", "recipe=original"])["optimizer"]

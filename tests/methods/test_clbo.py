@@ -263,7 +263,7 @@ def test_the_deployed_network_is_the_teacher() -> None:
 
 @pytest.mark.parametrize("schedule", ["constant", "decay"])
 def test_the_default_proximal_strength_is_the_stated_share_of_the_drift(schedule: str) -> None:
-    from ssl_bench.config import compose
+    from ssl_bench.config.compose import compose
 
     config = compose(["method=clbo", "scale=paper", "epochs=800", f"method.teacher_schedule={schedule}"])
     kappa, lr, lookahead = config["method"]["teacher_step"], 0.06, 2

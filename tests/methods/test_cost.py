@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.bare import Moment, TrainingLoop
+from benchmarks.knn import MEMORY
+from benchmarks.measurement import HOST
+from benchmarks.methods import SMALL, halfway
 from small_runs import Fit, make
 
-from ssl_bench.bench import methods
-from ssl_bench.bench.bare import Moment, TrainingLoop
-from ssl_bench.bench.knn import MEMORY
-from ssl_bench.bench.measurement import HOST
-from ssl_bench.bench.methods import SMALL, halfway
+from benchmarks import methods
+from ssl_bench.config.options import GROUPS
 from ssl_bench.methods.base import Method
 from ssl_bench.methods.clbo import CLBO
 from ssl_bench.methods.pic import PIC
 from ssl_bench.methods.swav import SwAV, sinkhorn
 from ssl_bench.nn.queue import Queue
-from ssl_bench.options import GROUPS
 
 METHODS = GROUPS["method"]
 CLIP = 0.5

@@ -7,7 +7,7 @@ import torch
 from small_runs import make
 from test_moco import draws
 
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 
 
 def test_the_loss_weighs_the_three_terms_as_configured() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ssl_bench.config import compose_cells
-from ssl_bench.experiments import Cell, find
+from ssl_bench.config.compose import compose_cells
+from ssl_bench.config.experiments import Cell, find
 from ssl_bench.results.fingerprint import fingerprint_of_record
 
 TEST_IMAGES = 400

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from made_up import TEST_IMAGES, cells_of, record
 
-from ssl_bench.config import compose_cells
-from ssl_bench.experiments import find
+from ssl_bench.config.compose import compose_cells
+from ssl_bench.config.experiments import find
 from ssl_bench.report.comparison import Table, comparison
 from ssl_bench.report.records import Entry, Run
 from ssl_bench.report.render import escaped, latex, markdown, picture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from made_up import cells_of, record
 
-from ssl_bench.experiments import find, names
+from ssl_bench.config.experiments import find, names
 from ssl_bench.report import curves
 from ssl_bench.report.records import Entry, Run
 

@@ -14,8 +14,8 @@ import pytest
 import wandb
 import yaml
 
-from ssl_bench import experiments
-from ssl_bench.options import CONF
+from ssl_bench.config import experiments
+from ssl_bench.config.options import CONF
 from ssl_bench.report import dashboard
 from ssl_bench.report.palette import row_colours
 from test_loggers import (

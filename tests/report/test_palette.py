@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ssl_bench import experiments
-from ssl_bench.options import GROUPS
+from ssl_bench.config import experiments
+from ssl_bench.config.options import GROUPS
 from ssl_bench.report.palette import METHODS, row_colours
 
 

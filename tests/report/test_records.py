@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from made_up import PROTOCOLS, cells_of, keep, record
 
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
+from ssl_bench.config.experiments import Cell
 from ssl_bench.errors import UserError
-from ssl_bench.experiments import Cell
 from ssl_bench.report.provenance import command, provenance
 from ssl_bench.report.records import Run, match, read
 from ssl_bench.results.code import code_digest

@@ -1,4 +1,4 @@
-"""python -m ssl_bench.report as users run it."""
+"""python -m ssl_bench report as users run it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 import yaml
 from made_up import cells_of, keep, record
 
-from ssl_bench import experiments
-from ssl_bench.experiments import Cell
-from ssl_bench.options import CONF
-from ssl_bench.report import __main__ as command
+from ssl_bench.cli import report as command
+from ssl_bench.cli.report import main
+from ssl_bench.config import experiments
+from ssl_bench.config.experiments import Cell
+from ssl_bench.config.options import CONF
 from ssl_bench.report import configurations, records
-from ssl_bench.report.__main__ import main
 from ssl_bench.report.records import Run
 
 WORDS = ["scale=smoke", "methods=moco,clbo", "seeds=0,1,2"]
@@ -76,7 +76,7 @@ def test_an_empty_store_says_how_to_fill_it(store: Path, capsys: pytest.CaptureF
     sentence = said(capsys, "fig4", "scale=smoke", "runs_dir=nowhere", "out=here", "epochs=1", status=2)
     assert sentence == (
         "ssl_bench: none of the 9 runs of fig4 at scale=smoke is in nowhere or experiments/*/records; "
-        "python -m ssl_bench.sweep fig4 scale=smoke runs_dir=nowhere epochs=1 makes them.\n"
+        "python -m ssl_bench sweep fig4 scale=smoke runs_dir=nowhere epochs=1 makes them.\n"
     )
     assert not (store / "here").exists()
 
@@ -172,7 +172,7 @@ def test_configurations_are_remembered_until_conf_or_code_changes(
 
 
 def test_remembered_configurations_are_those_composed(store: Path) -> None:
-    from ssl_bench.config import compose_cells
+    from ssl_bench.config.compose import compose_cells
 
     cells = experiments.find("fig2").cells("smoke", seeds=[0, 5])
     for _ in range(2):
@@ -203,7 +203,7 @@ def test_the_folder_of_runs_is_the_one_of_the_runs() -> None:
 
 def test_rendering_imports_no_torch_and_no_lightning(store: Path) -> None:
     code = (
-        "import sys; from ssl_bench.report.__main__ import main; "
+        "import sys; from ssl_bench.cli.report import main; "
         f"assert main(['table3', *{WORDS!r}, 'out=here']) == 0; "
         "print([name for name in ('torch', 'pytorch_lightning', 'scipy', 'sklearn') if name in sys.modules])"
     )
@@ -220,7 +220,7 @@ def test_the_command_beside_a_figure_gives_it_again(tmp_path: Path) -> None:
     small = ["epochs=1", "trainer.threads=1"]
     for seed in (0, 1):
         run("-m", "ssl_bench", "method=moco", "dataset=digits", "scale=smoke", f"seed={seed}", *small)
-    run("-m", "ssl_bench.report", "table3", "scale=smoke", "methods=moco", "seeds=0,1", "epochs=1", "out=out")
+    run("-m", "ssl_bench", "report", "table3", "scale=smoke", "methods=moco", "seeds=0,1", "epochs=1", "out=out")
     with (tmp_path / "out" / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["seed"] == "1"]
     (command,) = {row["command"] for row in rows}

@@ -19,7 +19,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         keep(folder / "runs", [record(cell, config) for cell, config in zip(cells, configs, strict=True)])
-        words = ["-m", "ssl_bench.report", "table3", "scale=paper", f"seeds={SEEDS}", "records=null"]
+        words = ["-m", "ssl_bench", "report", "table3", "scale=paper", f"seeds={SEEDS}", "records=null"]
         environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
         for out, what in (
             ("null", "first"),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ssl_bench.options import CONF, GROUPS
+from ssl_bench.config.options import CONF, GROUPS
 from ssl_bench.results import code
 
 SIMCLR, BYOL = "ssl_bench.methods.simclr.SimCLR", "ssl_bench.methods.byol.BYOL"
@@ -90,7 +90,7 @@ def write_otherwise(tree: ast.Module, node: Any) -> None:
         ("data.orders", "permutation", [True, True]),
         ("data.loader", "BatchLoader", [True, True]),
         ("data.splits", "parts", [True, True]),
-        ("build", "build_views", [True, True]),
+        ("training.build", "build_views", [True, True]),
         ("data.readers.digits", "read", [False, False]),  # what it reads is part of the data's own digest
         ("report.tables", "run_table", [False, False]),
     ],

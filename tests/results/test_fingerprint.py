@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 from ssl_bench.results import fingerprint as module
 from ssl_bench.results.fingerprint import fingerprint, fingerprint_of_record
 

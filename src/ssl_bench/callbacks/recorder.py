@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ssl_bench.batch import Batch
+from ssl_bench.callbacks.logger import Logger
 from ssl_bench.callbacks.timing import Timing
-from ssl_bench.loggers import Logger
 from ssl_bench.methods.base import Method
 from ssl_bench.results.history import History, Row
 

@@ -186,7 +186,7 @@ class _Source:
             "data_dir": self.data_dir,
         }
         said = [f"{key}={value}" for key, value in words.items() if value is not None]
-        return shlex.join(["python", "-m", "ssl_bench.data", "pack", *said])
+        return shlex.join(["python", "-m", "ssl_bench", "data", "pack", *said])
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -1,1 +1,1 @@
-"""What a sweep will cost on this machine, measured before it starts; see ``__main__``."""
+"""What a sweep will cost on this machine, measured before it starts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ssl_bench.config import Config
+from ssl_bench.config.compose import Config
 
 
 @dataclass(frozen=True)

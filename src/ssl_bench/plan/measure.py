@@ -23,7 +23,7 @@ import pytorch_lightning as pl
 import torch
 
 from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
-from ssl_bench.config import Config
+from ssl_bench.config.compose import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.devices import resolve_accelerator
 from ssl_bench.evaluation.linear import FittedProbe, LinearProbe
@@ -32,7 +32,7 @@ from ssl_bench.methods.base import Method
 from ssl_bench.plan.forecast import Evaluation, Measured
 from ssl_bench.results.record import peak_memory
 from ssl_bench.results.store import RunFolder
-from ssl_bench.run import run
+from ssl_bench.training.run import run
 
 STEPS_PER_EPOCH = 10
 STEPS = 20  # measured at least

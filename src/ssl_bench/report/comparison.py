@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssl_bench.experiments import Experiment, passes_per_epoch
+from ssl_bench.config.experiments import Experiment, passes_per_epoch
 from ssl_bench.report.provenance import absent, counts, provenance
 from ssl_bench.report.published import Figure, figures
 from ssl_bench.report.records import Run

@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import ssl_bench
+from ssl_bench.config.experiments import Cell
+from ssl_bench.config.options import CONF
 from ssl_bench.errors import UserError
-from ssl_bench.experiments import Cell
 from ssl_bench.files import write_text
-from ssl_bench.options import CONF
 
 Config = dict[str, Any]
 KINDS = 500  # are remembered, those composed last
-SOURCES = ("config.py", "options.py", "experiments.py", "report/configurations.py")  # what composing depends on
+SOURCES = (
+    "config/compose.py",
+    "config/options.py",
+    "config/experiments.py",
+    "report/configurations.py",
+)  # what composing depends on
 
 
 def remembered() -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.experiments import Experiment, passes_per_epoch
+from ssl_bench.config.experiments import Experiment, passes_per_epoch
 from ssl_bench.report.comparison import epochs, reference
 from ssl_bench.report.palette import row_colours
 from ssl_bench.report.provenance import absent, command, provenance

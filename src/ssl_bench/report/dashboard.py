@@ -1,4 +1,4 @@
-"""python -m ssl_bench.report wandb [key=value ...]: the W&B dashboard of a table or figure.
+"""python -m ssl_bench report wandb [key=value ...]: the W&B dashboard of a table or figure.
 
 One saved view per dataset, of the runs that W&B groups under the table's name: one line per row, which is the mean
 over seeds with its standard deviation, in the row's colour. A second time, the views are updated: anything changed in
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ssl_bench import experiments
+from ssl_bench.config import experiments
+from ssl_bench.config.experiments import Experiment
+from ssl_bench.config.options import CHOICES, CONF, read_settings, settings_text
 from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
-from ssl_bench.experiments import Experiment
-from ssl_bench.options import CHOICES, CONF, read_settings, settings_text
 from ssl_bench.report.palette import row_colours
 
 if TYPE_CHECKING:

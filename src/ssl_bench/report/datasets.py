@@ -108,7 +108,7 @@ def comma_separated(rows: Sequence[Row]) -> str:
 README = """\
 # Table 1: the datasets
 
-    python -m ssl_bench.data table out=experiments/table1      # or: make table1
+    python -m ssl_bench data table out=experiments/table1      # or: make table1
 
 Claim: these are the five datasets of table 1 of Chen, Ji & Yuan 2022, and the two on which the short scales are tried
 out here, as the program uses them: every number is the catalog's (`ssl_bench.data.catalog`). The test split of
@@ -118,10 +118,10 @@ Tiny-ImageNet and ImageNet-100 is their official validation split.
 Cost: seconds; nothing is downloaded. `results.csv` has sources besides, `table.tex` the same for LaTeX. `views.png`
 shows what training makes of digits:
 
-    python -m ssl_bench.data show dataset=digits images=4 out=experiments/table1/views.png
+    python -m ssl_bench data show dataset=digits images=4 out=experiments/table1/views.png
 
 Verdict: the tests hold the files here to be what the catalog gives, and compare the numbers of digits and Fashion-MNIST
-with every image on disk. `python -m ssl_bench.data verify dataset=…` does so for any dataset once it is there; the
+with every image on disk. `python -m ssl_bench data verify dataset=…` does so for any dataset once it is there; the
 originals of the paper's five have not been on a machine of ours, so their numbers are the published ones.
 """
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl_bench.config.experiments import Cell
 from ssl_bench.errors import UserError
-from ssl_bench.experiments import Cell
 from ssl_bench.report.tables import NAMES
 from ssl_bench.results.fingerprint import configuration_key
 from ssl_bench.results.record import MISFITS, Record, misfit, read_record

@@ -4,7 +4,8 @@ Reached is what is named: the class of the method, what that class names in its 
 and so on; and likewise ROOTS, which all methods share. A function that is added beside them counts for nobody.
 
 The digest is of the syntax tree, so that comments, docstrings and layout do not count; nor do annotations and the
-sentences of errors, which change no figure. It is the same under every version of Python, wherever the package lies.
+sentences of errors, which change no figure. It is the same under every version of Python, wherever
+the package lies and in whichever of its modules the code stands.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ import ssl_bench
 
 PACKAGE = "ssl_bench"
 # How a method is built, which images it sees in which order, and how its networks and the baselines are scored.
-ROOTS = ("build.build_method", "build.build_evaluator", "build.baseline_scores", "data.datamodule.DataModule")
+ROOTS = (
+    "training.build.build_method",
+    "training.build.build_evaluator",
+    "training.build.baseline_scores",
+    "data.datamodule.DataModule",
+)
 READING = f"{PACKAGE}.data.catalog"  # and what it leads to: which images were read is the data's own digest
 # Without effect on figures, or written into the tree by some versions of Python only.
 IGNORED = ("annotation", "ctx", "kind", "returns", "type_comment", "type_ignores")
@@ -71,7 +77,7 @@ def _digest(target: str) -> str | None:
         seen.add(place)
         left += module.imported.get(place[1], ())  # handed on
         for statement in module.statements(place[1]):
-            found.add(f"{place[0]} {_read(statement)[0]}")
+            found.add(_read(statement)[0])
             left += module.named_by(statement)
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:12]
 

@@ -1,1 +1,1 @@
-"""Many runs of a table or figure, one process each: skipped, gone on with, retried; see ``__main__``."""
+"""Many runs of a table or figure, one process each: skipped, resumed, retried."""

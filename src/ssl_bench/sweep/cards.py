@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from ssl_bench.config import Config
+from ssl_bench.config.compose import Config
 from ssl_bench.sweep import local
 from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import Entry

@@ -13,11 +13,11 @@ from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssl_bench import launch
-from ssl_bench.config import Config
+from ssl_bench.config.compose import Config
 from ssl_bench.entry import SIGNALLED
 from ssl_bench.errors import UserError
 from ssl_bench.results.store import Busy, RunFolder
+from ssl_bench.training import launch
 
 
 class Outcome(NamedTuple):
@@ -60,7 +60,7 @@ def _outcome(config: Config, folder: RunFolder) -> Outcome:
         if launch.needed(config):
             launch.launch(config)
         else:
-            from ssl_bench.run import run
+            from ssl_bench.training.run import run
 
             run(config)
         return Outcome("done")

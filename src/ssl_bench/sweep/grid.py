@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.config import Config
+from ssl_bench.config.compose import Config
+from ssl_bench.config.experiments import Cell, passes_per_epoch
 from ssl_bench.errors import UserError
-from ssl_bench.experiments import Cell, passes_per_epoch
 from ssl_bench.results.code import code_digest, is_other_code, versions_of
 from ssl_bench.results.store import RunFolder
 
@@ -93,8 +93,8 @@ def fingerprints(configs: Sequence[Config]) -> list[str]:
     Raises:
         UserError: a dataset cannot be read (all of them are named), or no run of these words could start here.
     """
-    from ssl_bench import launch, loggers
-    from ssl_bench.build import build_data, fingerprint_of
+    from ssl_bench.training import launch, loggers
+    from ssl_bench.training.build import build_data, fingerprint_of
 
     digests: dict[str, str] = {}
     missing: dict[str, str] = {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ssl_bench import methods
-from ssl_bench.config import Config
+from ssl_bench.config.compose import Config
 from ssl_bench.errors import UserError
 from ssl_bench.sweep import cell
 from ssl_bench.sweep.cell import Outcome
@@ -32,7 +32,7 @@ def server() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     # All that a run's figures follow from, so that every run of a sweep is of the code that its record names.
     own = [f"ssl_bench.methods.{module.name}" for module in pkgutil.iter_modules(methods.__path__)]
-    context.set_forkserver_preload(["ssl_bench.run", "ssl_bench.sweep.cell", *own])
+    context.set_forkserver_preload(["ssl_bench.training.run", "ssl_bench.sweep.cell", *own])
     return context
 
 

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ssl_bench import launch
 from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import Entry
+from ssl_bench.training import launch
 
 LOOK_SECONDS = 0.05  # between looks at the processes
 ELSEWHERE_SECONDS = 1.0  # between looks at what other sweeps are at work on

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.config import Config
+from ssl_bench.config.compose import Config
 from ssl_bench.errors import UserError
 from ssl_bench.sweep import local
 from ssl_bench.sweep.cell import Outcome

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ssl_bench import conditions, experiments, preflight
-from ssl_bench.config import Config, compose_cells
+from ssl_bench import conditions
+from ssl_bench.config import experiments
+from ssl_bench.config.compose import Config, compose_cells
+from ssl_bench.config.experiments import Cell
+from ssl_bench.config.options import GROUPS, comments, nearest, options_in
 from ssl_bench.errors import UserError
-from ssl_bench.experiments import Cell
 from ssl_bench.machine import cores
-from ssl_bench.options import GROUPS, comments, nearest, options_in
 from ssl_bench.report.configurations import configurations, remembered
+from ssl_bench.training import preflight
 
 FILE = "sweep.yaml"
 MANY = {"seed": "seeds", "method": "methods", "dataset": "datasets"}  # of one run → of a sweep
@@ -113,7 +115,7 @@ def require_cards(asked: Asked) -> None:
         if chosen["accelerator"] == "gpu" or asked.cards:
             conditions.require_cards(chosen["devices"], len(asked.cards))
         if not asked.cards:
-            conditions.require_word(config["scale"]["name"], "python -m ssl_bench.plan measures how long")
+            conditions.require_word(config["scale"]["name"], "python -m ssl_bench plan measures how long")
 
 
 def _check_keys(words: Iterable[str], own: set[str]) -> None:

@@ -12,13 +12,13 @@ from formats import tarred, unpacked
 from PIL import Image
 from scipy.io import savemat
 
-from ssl_bench.config import compose
-from ssl_bench.data import __main__ as commands
+from ssl_bench.cli import data as commands
+from ssl_bench.config.compose import compose
 from ssl_bench.data import catalog
 from ssl_bench.data.readers import imagenet100, imagenet_tars
 from ssl_bench.data.readers.folder import Folder
 from ssl_bench.errors import UserError
-from ssl_bench.run import run
+from ssl_bench.training.run import run
 
 FOLDER = Folder(root=None, test_root=None, stored=8, skip=False, max_pixels=10**6)
 CLASSES = ["n02000001", "n01000002", "n03000003"]  # as numbered in the kit: not sorted; the last one is not wanted

@@ -10,13 +10,13 @@ import torch
 from formats import tarred, unpacked
 from torchvision.datasets import STL10
 
-from ssl_bench.build import build_data
-from ssl_bench.config import compose
+from ssl_bench.config.compose import compose
 from ssl_bench.data import catalog
 from ssl_bench.data.readers import stl10
 from ssl_bench.data.splits import parts
 from ssl_bench.errors import UserError
 from ssl_bench.results.fingerprint import fingerprint
+from ssl_bench.training.build import build_data
 
 COUNTS = {"train": 20, "unlabeled": 23, "test": 7}
 RANDOM = np.random.default_rng(0)

@@ -1,0 +1,112 @@
+"""python -m ssl_bench check: a certificate that several processes train what one trains, and a killed run resumes.
+
+For every method, on real images, with different images on every rank and double precision:
+
+- loss, gradient of every parameter and the whole state after an epoch of optimiser steps equal one process on the
+  global batch: with norm layers that know no batch (``alone``), and with batch statistics over all ranks (``synced``);
+- every rank holds the same state (``ranks``);
+- a run that resumes from a checkpoint in mid-epoch ends bit for bit where an uninterrupted one does (``resume``);
+- on CUDA, everything equals the CPU's on the same views: loss, gradient and state in double precision (``float64``),
+  loss and gradient of the first three steps in float32, without TF32 (``float32``);
+- how far the loss under bf16-mixed is from that in float32, at the first step and at most in the epoch (``bf16``),
+  is shown and not judged.
+
+On CUDA every process has a card of its own and NCCL where there are enough of them; else all share one, over gloo.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssl_bench.conditions import CHECKED_BATCH
+from ssl_bench.config.options import GROUPS, near_or_all, read_settings, settings_text
+from ssl_bench.entry import answer
+from ssl_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from ssl_bench.training.certificate import Verdict
+
+COLUMNS = ("loss", "gradient", "alone", "synced", "float64", "float32", "ranks", "resume", "bf16")
+CUDA_ALONE = ("float64", "float32")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the options, then the methods; 0 if all hold, 1 if one does not, 2 for a wrong option."""
+    return answer(arguments, help_text, lambda words: certify(*read(words)))
+
+
+def help_text() -> str:
+    """Usage, what is checked, options."""
+    lines = ["python -m ssl_bench check [key=value ...]", "", str(__doc__).partition("\n\n")[2]]
+    return "\n".join([*lines, "Options, with the allowed values:", *settings_text("check.yaml")])
+
+
+def read(words: Sequence[str]) -> tuple[list[str], int, str]:
+    """The methods, the number of processes and the device; UserError for any other option."""
+    settings = read_settings("check.yaml", words)
+    methods = GROUPS["method"] if settings["method"] == "all" else settings["method"].split(",")
+    for name in methods:
+        if name not in GROUPS["method"]:
+            raise UserError(f"method={name} is unknown{near_or_all(name, GROUPS['method'])}")
+    if CHECKED_BATCH % settings["world"]:
+        raise UserError(f"world={settings['world']} does not divide the {CHECKED_BATCH} images of the checked batch.")
+    return methods, settings["world"], settings["device"]
+
+
+def certify(methods: Sequence[str], world: int, device: str) -> int:
+    """Train every method alone and in ``world`` processes, print the table; 0 if everything holds."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from ssl_bench.devices import available, named
+    from ssl_bench.training import certificate
+
+    console = Console()
+    device = available(device)
+    columns = [column for column in COLUMNS if device == "cuda" or column not in CUDA_ALONE]
+    title = f"{world} processes beside one on {named(device)}: largest relative differences"
+    table = Table("method", *columns, title=title)
+    for column in table.columns:
+        column.no_wrap = True
+    held = True
+    with tempfile.TemporaryDirectory(prefix="ssl_bench-") as name_of_folder:
+        folder = Path(name_of_folder)
+        failed = certificate.train_in_ranks(methods, world, folder, device)
+        torch.set_num_threads(1)
+        for name in methods:
+            if name not in failed:
+                try:
+                    ranks = [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(world)]
+                    verdict = certificate.examine(name, ranks, folder, device)
+                    held = held and verdict.holds
+                    table.add_row(name, *(_cell(verdict, column) for column in columns))
+                    continue
+                except Exception as error:  # of this method alone
+                    failed[name] = certificate.reason(error)
+            table.add_row(name, "[red]failed[/red]")
+    console.print(table)
+    for name, sentence in failed.items():
+        console.print(f"{name} failed: {sentence}", highlight=False, markup=False, soft_wrap=True)
+    if failed:
+        console.print(
+            "What a method needs to be checked on so few images, its file's block check sets.", soft_wrap=True
+        )
+    held = held and not failed
+    tolerance = certificate.TOLERANCE
+    rounding = f"up to {tolerance['float64']:g}, in float32 {tolerance['float32']:g}, is rounding"
+    console.print("Every method holds." if held else f"[red]A method does not hold[/red]; {rounding}.")
+    return 0 if held else 1
+
+
+def _cell(verdict: Verdict, column: str) -> str:
+    if column == "bf16":
+        return "–".join(f"{drift:.0%}" for drift in verdict.bf16)
+    if column in verdict.equal:
+        holds, text = verdict.equal[column], "equal" if verdict.equal[column] else "differs"
+    else:
+        holds, text = verdict.within(column), f"{verdict.differences[column]:.0e}"
+    return text if holds else f"[red]{text}[/red]"

@@ -1,0 +1,94 @@
+"""python -m ssl_bench sweep: see ``--help``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from ssl_bench.config import experiments
+from ssl_bench.config.options import settings_text
+from ssl_bench.entry import SIGNALLED, answer
+from ssl_bench.files import require_writable
+from ssl_bench.sweep import cards, grid, local, loop, words
+from ssl_bench.sweep.grid import Entry
+from ssl_bench.sweep.view import View, totals
+
+HELP = """python -m ssl_bench sweep NAME [key=value ...]
+
+Runs all that a table or figure is made of, each in a process of its own. Runs that are done are skipped, interrupted
+ones go on, failed ones are listed and tried again with retry_failed=true. The same command goes on after whatever
+ended it. Other options are said to every run: epochs=5 optimizer.lr=0.1 logger=wandb runs_dir=runs
+
+Ends with status 0 if all runs are done."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check all words, look at the data and the store, then run what is left; returns the exit status."""
+    return answer(
+        arguments,
+        help_text,
+        lambda given: sweep(words.read(given)),
+        interrupted="interrupted; the same command goes on.",
+    )
+
+
+def help_text() -> str:
+    """Usage, what it does, options."""
+    names = f"Tables and figures: {', '.join(experiments.names())}"
+    return "\n".join([HELP, "", names, "", "Options, with the allowed values:", *settings_text(words.FILE)])
+
+
+def sweep(asked: words.Asked) -> int:
+    """Run what is left of the runs asked for, and say at the end what is not done."""
+    console = Console()
+    for runs_dir in dict.fromkeys(config["runs_dir"] for config in asked.configs):
+        require_writable(Path(runs_dir), f"runs_dir={runs_dir}")
+    asked = words.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
+    start = _starter(asked)
+    console.print(f"{asked.name}: looking at {len(asked.cells)} runs", highlight=False)
+    names = local.ask(grid.fingerprints, asked.configs)
+    entries = grid.entries(asked.cells, asked.configs, names)
+    console.print(totals(entries), highlight=False, soft_wrap=True)
+    if any(entry.state not in ("done", "failed") for entry in entries):
+        words.require_cards(asked)
+    title = f"{asked.name}, scale={asked.settings['scale']}"
+    with View(console, title, entries, asked.jobs) as view:
+        stopped = loop.run(entries, start, slots=asked.jobs, retry_failed=asked.settings["retry_failed"], watcher=view)
+    _conclude(console, entries)
+    if stopped:
+        said = f"stopped by {signal.Signals(stopped).name}; the same command goes on from the last checkpoints."
+        print("ssl_bench:", said, file=sys.stderr)
+        return SIGNALLED + stopped
+    return 0 if all(entry.state == "done" for entry in entries) else 1
+
+
+def _starter(asked: words.Asked) -> Callable[[Entry], loop.Job]:
+    if asked.settings["launcher"] == "slurm":
+        from ssl_bench.sweep.slurm import submitter
+
+        return submitter(asked.settings, Path(asked.configs[0]["runs_dir"]))
+    return cards.starter(asked.cards)
+
+
+def _conclude(console: Console, entries: Sequence[Entry]) -> None:
+    """The totals, and of every run that failed or did not get through: why, and the command that runs it alone."""
+    for entry in entries:
+        if entry.state not in ("failed", "interrupted") or (entry.state == "interrupted" and not entry.deaths):
+            continue
+        lines = [f"{entry.state}: {entry.cell.name}: {entry.error}", f"    {entry.cell.command}"]
+        if entry.folder.log.exists():
+            lines.append(f"    {entry.folder.log}")
+        console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    changed = sorted({entry.config["method"]["name"] for entry in entries if entry.changed and entry.state == "done"})
+    if changed:
+        said = (
+            f"The code of {', '.join(changed)} has changed since runs here were trained: rerun=true trains them again."
+        )
+        console.print(said, highlight=False, soft_wrap=True)
+    if any(entry.state == "failed" and not entry.damaged for entry in entries):
+        console.print("Failed runs are tried again by the same command with retry_failed=true.", highlight=False)
+    console.print(totals(entries), highlight=False, soft_wrap=True)

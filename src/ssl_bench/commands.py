@@ -1,0 +1,24 @@
+"""The commands of ``python -m ssl_bench``: a line each, and a file of ``cli/`` each."""
+
+from __future__ import annotations
+
+RUN = "run"  # what is done where no command is named
+
+COMMANDS = {
+    RUN: "train one method on one dataset and score it; the default: method=clbo dataset=stl10",
+    "sweep": "run what a table or figure is made of, skipping what is finished",
+    "plan": "what a sweep will cost on this machine: hours, memory, disk",
+    "report": "render a table or figure from finished runs",
+    "data": "list, fetch, verify, pack and show datasets",
+    "evaluate": "score any encoder on any dataset under the protocols of a run",
+    "embed": "features of every picture below a folder",
+    "check": "certify that several processes train what one trains, and that a killed run resumes",
+    "bench": "measure the speed beside named baselines",
+}
+
+
+def commands_text() -> list[str]:
+    """The commands for a help, a line each."""
+    return ["Commands (COMMAND --help shows the options of one):"] + [
+        f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()
+    ]

@@ -1,0 +1,454 @@
+"""From the command line to plain numbers: the only importer of Hydra and OmegaConf, and quick (no torch).
+
+Every word is checked before anything else is imported: keys against those of conf/, values against the contract that
+``options`` reads there. What leaves this file is a nested dict of plain numbers, strings and lists with every reference
+resolved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import functools
+import itertools
+import operator
+import re
+import shutil
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import hydra
+import yaml
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssl_bench.commands import COMMANDS, commands_text
+from ssl_bench.config import experiments
+from ssl_bench.config.options import BLOCKS, CHOICES, CONF, GROUPS, Option, choices_with, nearest, options_of, typed
+from ssl_bench.entry import SIGNALLED, guarded, tell
+from ssl_bench.errors import UserError
+
+Config = dict[str, Any]
+Task = Callable[[Config], None]
+Blocks = dict[str, dict[str, Any]]  # a method's blocks: values by option
+
+# -- references within conf/ ----------------------------------------------------------------------
+
+ARITHMETIC: dict[type, Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.USub: operator.neg,
+}
+
+
+def _calculate(text: str) -> int | float:
+    """The value of an arithmetic expression of numbers, + − * / and brackets."""
+
+    def value(node: ast.AST) -> Any:
+        if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+            return node.value
+        if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
+            return ARITHMETIC[type(node.op)](value(node.left), value(node.right))
+        if isinstance(node, ast.UnaryOp) and type(node.op) in ARITHMETIC:
+            return ARITHMETIC[type(node.op)](value(node.operand))
+        raise ValueError(f"not arithmetic: {text}")
+
+    result: int | float = value(ast.parse(str(text), mode="eval").body)
+    return result
+
+
+def _by_scale(values: Any, *, _root_: DictConfig) -> Any:
+    """The entry of ``values`` for the chosen scale."""
+    return values[_root_.scale.name]
+
+
+def _by(word: Any, values: Any) -> Any:
+    """The entry of ``values`` for ``word``."""
+    return values[word]
+
+
+OmegaConf.register_new_resolver("by_scale", _by_scale, replace=True)
+OmegaConf.register_new_resolver("by", _by, replace=True)
+OmegaConf.register_new_resolver("calc", _calculate, replace=True)
+
+
+# -- reading and checking the words ---------------------------------------------------------------
+
+
+def compose(overrides: Sequence[str] = (), *, certified: bool = False) -> Config:
+    """The resolved configuration for ``key=value`` words.
+
+    certified: with the values that the method's block ``check`` sets for its certificate.
+
+    Raises UserError, in one sentence, for unknown keys and groups, wrong types, values out of range and commas that
+    need ``-m``.
+    """
+    return _compose(parse(overrides), certified=certified)[0]
+
+
+def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The combinations of a multirun's values, each as overrides of one run; a table's or figure's are all its runs."""
+    axes = []
+    for override in parse(overrides):
+        line = override.input_line or ""
+        values = _values(override) if override.value_type in FINITE else []
+        if override.is_sweep_override() and not values:
+            raise UserError(f"{line} names no single values: list them, as in seed=0,1,2.")
+        axes.append([f"{override.get_key_element()}={value}" for value in values] or [line])
+    return (run for cell in itertools.product(*axes) for run in _runs_of(list(cell)))
+
+
+def _runs_of(words: list[str]) -> list[list[str]]:
+    """The runs of the table or figure that ``words`` name; themselves if they name none."""
+    said = dict(word.lstrip("+").partition("=")[::2] for word in words)
+    if not experiments.is_sweep(said.get("experiment", "none")):
+        return [words]
+    chosen = ("experiment", "scale", "dataset", "seed")
+    found = experiments.find(said["experiment"]).cells(
+        said.get("scale", CHOICES["scale"]),
+        datasets=[said["dataset"]] if "dataset" in said else None,
+        seeds=[int(said["seed"])] if said.get("seed", "").isdigit() else None,
+        words=[word for word in words if word.lstrip("+").partition("=")[0] not in chosen],
+    )
+    return [list(cell.words) for cell in found]
+
+
+def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:
+    """The resolved configuration of every cell; those that differ by their seed alone are composed once."""
+    composed: dict[tuple[str, ...], Config] = {}
+    found = []
+    for cell in cells:
+        kind = tuple(word for word in cell.words if word != f"seed={cell.seed}")
+        if kind not in composed:
+            composed[kind] = compose(cell.words)
+        config = copy.deepcopy(composed[kind])
+        config["seed"] = cell.seed
+        found.append(config)
+    return found
+
+
+def _values(override: Override) -> list[str]:
+    """The values of a finite sweep, as they were typed where they are a plain list: 2024_01 may name a folder."""
+    values = list(override.sweep_string_iterator())
+    typed = [piece.strip() for piece in PIECE.findall(_typed(override))]
+    plain = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP and len(typed) == len(values)
+    return typed if plain else values
+
+
+# Of a list: anything up to a comma that stands in no quotes and no brackets.
+PIECE = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|\\.|[^,])+""")
+FINITE = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's reading of the words; UserError for what is no ``key=value`` or names a key a second time."""
+    parser = OverridesParser.create()
+    parsed: dict[str, Override] = {}
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if re.match(r"~|\+(?!\+)", key):
+            raise UserError(f"{word}: options are neither added nor removed; set one of those that --help lists.")
+        if not equals or not re.fullmatch(r"(\+\+)?[\w./]+", key, re.ASCII):
+            groups = [f"{group}={word}" for group, choices in GROUPS.items() if word in choices]
+            hint = nearest(word, COMMANDS) or (f"; did you mean {groups[0]}?" if groups else ", as in method=byol.")
+            raise UserError(f"{word!r} is not of the form key=value{hint}")
+        try:
+            override = parser.parse_override(word)
+        except (HydraException, ValueError):
+            # What has no meaning in Hydra's grammar is text, like a path with an umlaut.
+            override = parser.parse_override(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
+        if override.key_or_group in parsed:
+            first = parsed[override.key_or_group].input_line
+            raise UserError(f"{override.key_or_group} is set twice, by {first} and by {word}: leave one of them out.")
+        parsed[override.key_or_group] = override
+    return list(parsed.values())
+
+
+def _compose(
+    parsed: Sequence[Override], *, certified: bool = False
+) -> tuple[Config, dict[str, Option], dict[str, str]]:
+    """The resolved configuration, the options it has, and the file chosen for each group."""
+    groups = {override.key_or_group: _value(override) for override in parsed if override.key_or_group in GROUPS}
+    for group, choice in groups.items():
+        if choice not in GROUPS[group]:
+            known = ", ".join(GROUPS[group])
+            raise UserError(
+                f"{group}={typed(choice)} is unknown{nearest(str(choice), GROUPS[group]) or '.'} Known: {known}."
+            )
+    if experiments.is_sweep(str(groups.get("experiment", "none"))):
+        name = groups["experiment"]
+        raise UserError(f"experiment={name} is many runs: add -m, or say python -m ssl_bench sweep {name}.")
+    defaults, options, choices, blocks = _files(_words(groups))
+    settings = {
+        override.key_or_group: _value(override, options.get(override.key_or_group))
+        for override in parsed
+        if override.key_or_group not in GROUPS
+    }
+    _check(settings, options, choices)
+    config = copy.deepcopy(defaults)
+    for key, value in settings.items():
+        _set(config, key, value)
+    counted = {
+        "sets": True,
+        "original": options["recipe"].read(_get(config, "recipe")) == "original",
+        "check": certified,
+    }
+    said_by: dict[str, str] = {}
+    for block in (block for block in BLOCKS if counted[block]):
+        for key, value in blocks[block].items():
+            if key not in settings:
+                _set(config, key, value)
+                said_by[key] = block
+    for key, option in options.items():
+        with _blaming(choices["method"], said_by.get(key)):
+            _set(config, key, option.read(_get(config, key)))
+    return _plain(config), options, choices
+
+
+def _value(override: Override, option: Option | None = None) -> Any:
+    """What is set; as it was typed where the ``option`` takes any text and Hydra reads something else."""
+    value = None if override.is_sweep_override() else override.value()
+    if option is not None and option.is_text and not (isinstance(value, str) or _typed(override) == "null"):
+        return _typed(override)
+    if override.is_sweep_override():
+        raise UserError(f"{override.input_line} names several values: add -m to run each, or brackets for a list.")
+    return value
+
+
+def _typed(override: Override) -> str:
+    """The value as it stands on the command line."""
+    return str(override.input_line).partition("=")[2].strip()
+
+
+@functools.cache
+def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict[str, str], Blocks]:
+    """What conf/ says under the given choices: values with their references, options, the file of each group, and
+    what the method's blocks set beside what an experiment sets."""
+    config, choices = _hydra(groups)
+    # An experiment sets options of all groups, so it is checked against the files it builds on.
+    experiment = choices["experiment"]
+    base = config if experiment == "none" else _hydra(_words({**choices, "experiment": "none"}))[0]
+    blocks = _pop_blocks(base)
+    if base is not config and _pop_blocks(config) != blocks:
+        raise UserError(f"experiment={experiment}: {', '.join(BLOCKS)} are no options: set what they set.")
+    known = dict(_leaves(_plain(base)))
+    options = options_of(choices, known)
+    for key, _ in _leaves(OmegaConf.to_container(config)):
+        if key not in known:
+            raise UserError(f"experiment={experiment}: {_unknown(key, options, choices)}")
+    for block, values in blocks.items():
+        with _blaming(choices["method"], block):
+            _check(values, options, choices)
+    said = _said_by_experiment(experiment)
+    left = {block: {key: value for key, value in values.items() if key not in said} for block, values in blocks.items()}
+    return config, options, choices, left
+
+
+def _check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: Mapping[str, str]) -> None:
+    """UserError for keys that are no options and for values that are not allowed, references apart."""
+    for key, value in settings.items():
+        if key not in options:
+            raise UserError(_unknown(key, options, choices))
+        # Before references to the value are resolved, so that this word is named and not what follows from it.
+        if "${" not in str(value):
+            options[key].read(value)
+
+
+def _pop_blocks(config: DictConfig) -> Blocks:
+    """The method's blocks with their references; they leave ``config``."""
+    method: Any = OmegaConf.to_container(config.method)
+    for block in BLOCKS:
+        config.method.pop(block, None)
+    return {block: method.get(block) or {} for block in BLOCKS}
+
+
+def _said_by_experiment(experiment: str) -> set[str]:
+    """The options that an experiment's file sets, or one that it builds on."""
+    tree = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")) or {}
+    entries = [entry for entry in tree.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    keys = {key for key, _ in _leaves(tree)}
+    return keys.union(*(_said_by_experiment(entry.rpartition("/")[2]) for entry in entries))
+
+
+@contextmanager
+def _blaming(method: str, block: str | None) -> Iterator[None]:
+    """Name the method's file in front of what a block of it says wrongly."""
+    try:
+        yield
+    except UserError as error:
+        raise (UserError(f"conf/method/{method}.yaml, {block}: {error}") if block else error) from None
+
+
+def _hydra(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+    """Hydra's composition of the files, and the file of each group."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module("ssl_bench.conf", version_base="1.3"):
+        config = hydra.compose("config", overrides=list(groups), return_hydra_config=True)
+    choices = {group: str(config.hydra.runtime.choices[group]) for group in GROUPS}
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    return config, choices
+
+
+def _words(choices: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{group}={choice}" for group, choice in choices.items())
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plain(config: Any) -> Any:
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+
+
+def _get(config: DictConfig, key: str) -> Any:
+    try:
+        return _plain(OmegaConf.select(config, key))
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise UserError(f"{key} cannot be resolved: {str(error).splitlines()[0]}.") from None
+
+
+def _set(config: DictConfig, key: str, value: Any) -> None:
+    try:
+        OmegaConf.update(config, key, value)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}={value} cannot be read: {str(error).splitlines()[0]}.") from None
+
+
+def _unknown(key: str, options: Mapping[str, Option], choices: Mapping[str, str]) -> str:
+    inside = [option for option in options if option.startswith(f"{key}.")]
+    if inside:
+        return f"{key} has options of its own: set one of {', '.join(inside)}."
+    elsewhere = choices_with(key)
+    if elsewhere:
+        group = key.partition(".")[0]
+        own = f" If {choices[group]} is your own and can use it, add it to conf/method/{choices[group]}.yaml."
+        said = f"option {key} is unknown under {group}={choices[group]}; it belongs to {' and '.join(elsewhere)}."
+        return said + (own if group == "method" else "")
+    return f"option {key} is unknown{nearest(key, [*GROUPS, *options]) or '; --help lists all options.'}"
+
+
+# -- the command line -----------------------------------------------------------------------------
+
+
+class _Flags(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}.")
+
+
+def main(task: Task, arguments: Sequence[str] | None = None, *, check: Task = lambda config: None) -> int:
+    """Run ``task`` for the command line's one run or, with ``-m``, for each of its runs; returns the exit status.
+
+    check: raises UserError for a configuration that cannot be run; it sees all of them before one is run.
+    """
+
+    def work() -> int | None:
+        flags = _Flags(add_help=False, allow_abbrev=False)
+        flags.add_argument("words", nargs="*")
+        flags.add_argument("-h", "--help", action="store_true")
+        flags.add_argument("-m", "--multirun", action="store_true")
+        flags.add_argument("--cfg", choices=["job"])
+        given, unknown = flags.parse_known_intermixed_args(arguments)
+        if unknown:
+            raise UserError(
+                f"{unknown[0]} is unknown: flags are --help, -m and --cfg job; options are set as key=value."
+            )
+        if given.help:
+            print(help_text(given.words))
+        elif given.cfg:
+            print(yaml.safe_dump(compose(given.words), sort_keys=False, allow_unicode=True), end="")
+        elif given.multirun:
+            return _multirun(task, check, given.words)
+        else:
+            config = compose(given.words)
+            check(config)
+            task(config)
+        return None
+
+    return guarded(work, interrupted="interrupted; the same command goes on from the last checkpoint.")
+
+
+def _multirun(task: Task, check: Task, words: Sequence[str]) -> int:
+    """Check all runs, then have Hydra's launcher start them; the highest of their exit statuses."""
+    launcher = [word for word in words if re.match(r"\+*hydra[/.]launcher\b", word)]
+    runs = list(cells([word for word in words if word not in launcher]))
+    for run in runs:
+        check(compose(run))
+
+    def job(_: DictConfig) -> int:
+        try:
+            task(compose(HydraConfig.get().overrides.task))
+            return 0
+        except UserError as error:
+            status = tell(error)
+            if status > SIGNALLED:  # asked to stop: the runs that are left shall not start either
+                sys.exit(status)
+            return status
+        except Exception:  # a sweep left alone over night shall not end with its first crash
+            traceback.print_exc()
+            return 1
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module("ssl_bench.conf", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        try:
+            config = loader.load_configuration("config", launcher, RunMode.MULTIRUN)
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{' '.join(launcher)} needs a plugin of Hydra that is not installed ({reason}).") from None
+        context = HydraContext(config_loader=loader, callbacks=Callbacks())
+        starter = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
+        return int(max(done.return_value for done in starter.launch(runs, initial_job_idx=0)))
+
+
+def help_text(words: Sequence[str] = ()) -> str:
+    """Usage, groups, and every option with its value under ``words``, allowed values and meaning."""
+    config, options, choices = _compose(parse(next(cells(words))))
+    values = dict(_leaves(config))
+    lines = [
+        "python -m ssl_bench [COMMAND] [-m] [key=value ...]",
+        "",
+        *commands_text(),
+        "",
+        "Trains one self-supervised method on one dataset and prints a table of accuracies.",
+        "With -m, comma-separated values run one after another: -m method=clbo,byol seed=0,1,2",
+        "With --cfg job, the whole configuration is printed and nothing runs.",
+        "",
+        "Choices (--help after a choice shows its options, as in method=byol --help):",
+    ]
+    width = shutil.get_terminal_size().columns
+    for group, known in GROUPS.items():
+        entry = f"  {group}={choices[group]:<{24 - len(group)}}"
+        wrapped = textwrap.wrap(" | ".join(known), max(width - len(entry), 40))
+        lines += [entry + wrapped[0], *(" " * len(entry) + line for line in wrapped[1:])]
+    lines += ["", "Options, with the allowed values; a round bracket leaves its end of the range out:"]
+    column = 40
+    for key, option in options.items():
+        entry = f"  {key}={typed(values[key])}"
+        meaning = textwrap.wrap(f"{option.allowed}  {option.meaning}".strip(), max(width - column, 40))
+        if len(entry) < column - 1:
+            meaning[0] = entry.ljust(column) + meaning[0]
+        else:
+            meaning[:0] = [entry]
+        lines += [meaning[0], *(" " * column + line for line in meaning[1:])]
+    return "\n".join(lines)

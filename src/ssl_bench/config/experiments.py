@@ -1,0 +1,188 @@
+"""Tables and figures as sweeps: which runs belong to one, and how it is shown; ``conf/experiment/<name>.yaml``.
+
+``sweep`` names the runs: every row (a label and the words of ``python -m ssl_bench`` that make it) on every dataset
+of the scale with every seed. ``show`` says how their records are presented; ``report`` reads it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ssl_bench.config.options import CONF, GROUPS, near_or_all, nearest, options_in, read_settings
+from ssl_bench.errors import UserError
+
+LISTS = ("seeds", "methods", "datasets")  # options that choose among the runs
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep."""
+
+    row: str
+    dataset: str
+    seed: int
+    words: tuple[str, ...]  # of python -m ssl_bench
+    said: tuple[str, ...] = ()  # those among them that the table or figure does not say of itself
+
+    @property
+    def name(self) -> str:
+        return f"{self.row} on {self.dataset}, seed {self.seed}"
+
+    @property
+    def command(self) -> str:
+        return f"python -m ssl_bench {shlex.join(self.words)}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or a figure."""
+
+    name: str
+    rows: dict[str, tuple[str, ...]]  # label → words
+    datasets: dict[str, list[str]]  # scale → names
+    seeds: list[int]
+    show: dict[str, Any]
+
+    def cells(
+        self,
+        scale: str,
+        *,
+        methods: Sequence[str] | None = None,
+        datasets: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        words: Sequence[str] = (),
+    ) -> list[Cell]:
+        """The runs, dataset by dataset and row by row; ``words`` are said to every one of them.
+
+        With ``logger=wandb`` among them, every run says its row and its group, too.
+
+        methods, datasets, seeds: limit or replace those of the experiment.
+
+        Raises:
+            UserError: a name is unknown, or no run is left.
+        """
+        if scale not in self.datasets:
+            raise UserError(f"scale={scale} is unknown{_near(scale, self.datasets)}")
+        own = {_method(row) for row in self.rows.values()}
+        for method in methods or ():
+            if method not in own:
+                raise UserError(f"{self.name} has no row of method={method}{_near(method, own)}")
+        for dataset in datasets or ():
+            if dataset not in GROUPS["dataset"]:
+                raise UserError(f"dataset={dataset} is unknown{_near(dataset, GROUPS['dataset'])}")
+        rows = {label: row for label, row in self.rows.items() if methods is None or _method(row) in methods}
+        told = {word.lstrip("+") for word in words}
+        said = tuple(words)
+        names: dict[str, list[str]] = {label: [] for label in rows}
+        if "logger=wandb" in told:
+            if not any(word.startswith("logger.group=") for word in told):
+                words = [*words, f"logger.group={self.group(scale)}"]
+            names = {label: [f'logger.row="{label}"'] for label in rows}  # quoted: labels have commas
+        found = [
+            Cell(
+                label,
+                dataset,
+                seed,
+                (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *words, *names[label]),
+                said,
+            )
+            for dataset in (self.datasets[scale] if datasets is None else datasets)
+            for seed in (self.seeds if seeds is None else seeds)
+            for label, row in rows.items()
+        ]
+        if not found:
+            raise UserError(f"{self.name} has no run at scale={scale} under these words.")
+        return found
+
+    def group(self, scale: str) -> str:
+        """What W&B calls the runs together, unless ``logger.group`` says otherwise."""
+        return f"{self.name}-{scale}"
+
+
+def read_words(words: Iterable[str], *files: str) -> tuple[dict[str, Any], list[str]]:
+    """The options of ``files`` of conf/ as the words set them, and the other words, which are said to all runs.
+
+    ``seeds`` is a list of int or None, ``methods`` and ``datasets`` are lists of str or None.
+
+    Raises:
+        UserError: for a word that is not ``key=value``, or a value that is not allowed.
+    """
+    known = {file: options_in(file) for file in files}
+    every = [key for options in known.values() for key in options]
+    own: list[tuple[str, str]] = []
+    others: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{word} is not of the form key=value{near_or_all(word, every)}")
+        if key in every:
+            own.append((key, value))
+        else:
+            others.append(word)
+    settings: dict[str, Any] = {}
+    for file, options in known.items():
+        # A list of one looks like a number.
+        plain = [f"{key}={value}" for key, value in own if key in options and key not in LISTS]
+        settings |= read_settings(file, plain)
+    for key, value in own:
+        if key in LISTS and value != "null":
+            settings[key] = list(dict.fromkeys(item.strip() for item in value.strip("[]").split(",") if item.strip()))
+    seeds = settings["seeds"]
+    if seeds and any(not seed.isdecimal() or int(seed) >= 2**32 for seed in seeds):
+        raise UserError(
+            f"seeds={','.join(seeds)} is not allowed: seeds are whole numbers of at least 0, as in seeds=0,1,2."
+        )
+    settings["seeds"] = None if seeds is None else [int(seed) for seed in seeds]
+    return settings, others
+
+
+def passes_per_epoch(config: Mapping[str, Any]) -> int:
+    """Passes over the images that the method calls an epoch: K in CLBO's own accounting.
+
+    As ``Method.passes_per_epoch``, without building the method.
+    """
+    method = config["method"]
+    several = method.get("epoch_unit") == "teacher" and method["lookahead_batch"] == "fresh"
+    return int(method["lookahead"]) if several else 1
+
+
+def names() -> list[str]:
+    """The experiments that are sweeps."""
+    return [name for name in GROUPS["experiment"] if "sweep" in _read(name)]
+
+
+def is_sweep(name: str) -> bool:
+    return name in GROUPS["experiment"] and "sweep" in _read(name)
+
+
+def find(name: str) -> Experiment:
+    """The experiment called ``name``; UserError if there is none."""
+    if not is_sweep(name):
+        raise UserError(f"there is no table or figure {name!r}{_near(name, names())}")
+    found = _read(name)
+    sweep = found["sweep"]
+    return Experiment(
+        name=name,
+        rows={label: tuple(words.split()) for label, words in sweep["rows"].items()},
+        datasets=sweep["datasets"],
+        seeds=sweep["seeds"],
+        show=found["show"],
+    )
+
+
+def _read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+
+
+def _method(row: tuple[str, ...]) -> str:
+    return next(word.partition("=")[2] for word in row if word.startswith("method="))
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    return nearest(word, known) or f"; known are {', '.join(sorted(known))}."

@@ -1,0 +1,1 @@
+"""One run: build → pretrain → evaluate → record."""

@@ -1,0 +1,294 @@
+"""From plain numbers to parts: images, networks, methods, protocols."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssl_bench import devices
+from ssl_bench.augment.draws import ViewGroup
+from ssl_bench.augment.views import CleanView, Views
+from ssl_bench.conditions import require_protocols, require_sizes
+from ssl_bench.config.compose import Config
+from ssl_bench.data import catalog
+from ssl_bench.data.catalog import Dataset
+from ssl_bench.data.datamodule import DataModule
+from ssl_bench.data.orders import Window, sequential
+from ssl_bench.devices import device_type, resolve_accelerator, resolve_precision
+from ssl_bench.distributed import world_size
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.baselines import VERSIONS, kept, random_scores
+from ssl_bench.evaluation.evaluator import Evaluator, Scores
+from ssl_bench.evaluation.linear import LinearProbe
+from ssl_bench.evaluation.protocols import Protocol, protocols
+from ssl_bench.machine import cores, in_words, memory
+from ssl_bench.methods.base import Method, Network
+from ssl_bench.nn.backbone import build_backbone, require_size
+from ssl_bench.nn.heads import mlp
+from ssl_bench.optim import Recipe
+from ssl_bench.results.code import code_digest
+from ssl_bench.results.fingerprint import NUMERICS, fingerprint
+from ssl_bench.results.weights import Opened
+
+CORE_SPEED = 2e11  # operations a second that a core with AVX-512 reaches in training a ResNet-18
+
+
+def build(config: Config) -> tuple[Method, DataModule]:
+    """The method and its images, ready for any ``pytorch_lightning.Trainer``."""
+    data = build_data(config)
+    return build_method(config, data.dataset, data), data
+
+
+def build_data(config: Config) -> DataModule:
+    order = config["order"]
+    return DataModule(
+        dataset=catalog.chosen(config["dataset"]),
+        data_dir=config["data_dir"],
+        batch_size=config["batch_size"],
+        evaluation_batch_size=config["evaluation"]["batch_size"],
+        seed=config["seed"],
+        subset=config["subset"],
+        labels=config["labels"],
+        hold_out_validation=config["scale"]["hold_out_validation"],
+        window=Window(order["window"], order["strides"]) if order["name"] == "window" else None,
+        resident=config["dataset"]["resident"],
+    )
+
+
+def build_method(config: Config, dataset: Dataset, data: DataModule | None = None) -> Method:
+    """The method, with weights that depend on the seed alone.
+
+    ``data`` is read for methods that keep something for every image: those with a key ``instances``.
+    """
+    require_room(config, dataset)
+    left_out = ("name", "target", "projector")
+    options = {key: value for key, value in config["method"].items() if key not in left_out}
+    if "instances" in options:
+        options["instances"] = data.parts.pretraining if data else sequential(dataset.train)
+    accumulate = config["trainer"]["accumulate"]
+    if data:  # a step takes no more batches than an epoch has
+        accumulate = min(accumulate, max(1, len(data.parts.pretraining) // config["batch_size"]))
+    module, _, name = config["method"]["target"].rpartition(".")
+    with _seeded(config["seed"]):
+        student, width = _network(config, dataset)
+        if "predictor" in options:
+            options["predictor"] = mlp(width, outputs=width, output_norm=False, **options["predictor"])
+        if "teacher_init" in options:
+            independent = options["teacher_init"] == "independent"
+            options["teacher_init"] = (
+                _network(config, dataset)[0].to(memory_format=torch.channels_last) if independent else None
+            )
+        method: Method = getattr(importlib.import_module(module), name)(
+            backbone=student.backbone,
+            projector=student.projector,
+            width=width,
+            views=build_views(config, dataset),
+            optimizer=Recipe(**config["optimizer"], batch_size=config["batch_size"], accumulate=accumulate),
+            **options,
+        )
+    if config["trainer"]["compile"]:
+        method.compile_networks(devices.BACKEND)
+    return method
+
+
+def random_network(arguments: dict[str, Any], seed: int) -> nn.Module:
+    """What ``build_backbone(**arguments)`` gives under ``seed``."""
+    with _seeded(seed):
+        return build_backbone(**arguments)[0].to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _backbone(config: Config, dataset: Dataset) -> tuple[nn.Module, int]:
+    network, width = build_backbone(**config["backbone"], channels=dataset.channels)
+    name = config["backbone"]["name"]
+    if name.startswith("timm/"):  # some take one size only, which they tell when they see another
+        groups = config["augment"]["groups"].values()
+        for size in {config["dataset"]["size"], *(group["size"] for group in groups if group["count"])}:
+            require_size(network, f"backbone.name={name}", dataset.channels, size)
+    return network, width
+
+
+def _network(config: Config, dataset: Dataset) -> tuple[Network, int]:
+    """Backbone and projector, and the embedding width."""
+    backbone, width = _backbone(config, dataset)
+    head = config["method"]["projector"]
+    outputs = head["out"] or dataset.classes
+    projector = mlp(width, head["hidden"], outputs, head["layers"], output_norm=head.get("output_norm", False))
+    return Network(backbone, projector), outputs if head["layers"] else width
+
+
+def require_room(config: Config, dataset: Dataset) -> None:
+    """UserError where not even the images of a batch, as the network sees them, fit into a CPU's memory."""
+    if resolve_accelerator(config) != "cpu":
+        return
+    side = config["dataset"]["size"]
+    groups = [{**config["augment"]["groups"]["global"], **group} for group in config["augment"]["groups"].values()]
+    pixels = sum(group["count"] * group["size"] ** 2 for group in groups)  # of all views of an image
+    for key, images, each in (
+        ("batch_size", config["batch_size"] // config["trainer"]["nodes"], pixels),
+        ("evaluation.batch_size", config["evaluation"]["batch_size"], side**2),
+    ):
+        needed = 4 * dataset.channels * images * each  # float32
+        if needed > memory():
+            raise UserError(
+                f"{key}={images} images at dataset.size={side} pixels need {in_words(needed)} of memory, more than "
+                f"there is: choose a smaller dataset.size or {key}."
+            )
+
+
+def build_views(config: Config, dataset: Dataset) -> Views:
+    """The views that training draws."""
+    recipe = config["augment"]
+    alike = recipe["groups"]["global"]  # what a group does not say is as for the full-size views
+    require_sizes(recipe["groups"], config["dataset"]["size"])
+    groups = [ViewGroup(**_tuples({**alike, **group})) for group in recipe["groups"].values() if group["count"]]
+    return Views(groups, dataset.mean, dataset.std, recipe["chunk"])
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def clean_arguments(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """Arguments of the clean view, as an encoder's file keeps them."""
+    size, crop = config["dataset"]["size"], config["dataset"]["clean_crop"]
+    return {"size": size, "crop": crop, "mean": list(dataset.mean), "std": list(dataset.std)}
+
+
+def encoder_clean(
+    encoder: Opened, *, size: int | None, crop: float | None, statistics: str, dataset: Dataset | None
+) -> tuple[dict[str, Any], str]:
+    """Arguments of an encoder's clean view, and whose mean and standard deviation they hold, in words.
+
+    size and crop: None for what its file says. statistics: ``dataset``, ``imagenet``, or ``auto`` for the file's, else
+    those that timm publishes for the model, else ImageNet's for three channels and the dataset's for one. Raises
+    UserError where the file is asked and does not say, and for statistics of more channels than the network has.
+    """
+    clean = dict(encoder.clean or {"crop": 1.0})
+    clean |= {key: value for key, value in (("size", size), ("crop", crop)) if value is not None}
+    if "size" not in clean:
+        raise UserError(f"{encoder.file} does not say for images of which size it is: set size, as in size=224.")
+    if statistics == "auto" and encoder.dataset in catalog.DATASETS:
+        trained = catalog.DATASETS[encoder.dataset]
+        return {**clean, "mean": list(trained.mean), "std": list(trained.std)}, "its run's"
+    if statistics == "auto" and encoder.clean:
+        return clean, "its file's"
+    if statistics == "auto" and encoder.statistics:
+        clean["mean"], clean["std"] = encoder.statistics
+        return clean, "timm's for the model"
+    if statistics == "imagenet" or (statistics == "auto" and encoder.channels == 3):
+        if encoder.channels != 3:
+            raise UserError(f"statistics=imagenet are of three channels, but the network has {encoder.channels}.")
+        return {**clean, "mean": list(catalog.IMAGENET_MEAN), "std": list(catalog.IMAGENET_STD)}, "ImageNet's"
+    if dataset is None:
+        raise UserError(f"{encoder.file} does not say by what it normalises images of {encoder.channels} channel(s).")
+    repeated = encoder.channels // len(dataset.mean)
+    return {**clean, "mean": [*dataset.mean] * repeated, "std": [*dataset.std] * repeated}, f"those of {dataset.name}"
+
+
+def build_protocols(config: Config, *, refit: bool) -> list[Protocol]:
+    """All protocols that the table, the curves and the monitor name; ``refit`` is the linear probe's."""
+    chosen = config["evaluation"]
+    require_protocols(chosen)
+    names = dict.fromkeys([*chosen["protocols"], *chosen["curves"], chosen["monitor"]])
+    probe = LinearProbe(**_tuples(chosen["linear"]), seed=0)
+    return protocols(list(names), probe, refit=refit)
+
+
+def fingerprint_of(config: Config, data_digest: str) -> str:
+    """The name of the run that ``config`` makes of images with this digest, on this machine's devices."""
+    chosen = config["trainer"]
+    return fingerprint(
+        config,
+        data_digest=data_digest,
+        precision=resolve_precision(config),
+        device=device_type(config),
+        statistics_shares=1 if chosen["sync_batchnorm"] else chosen["devices"] * chosen["nodes"],
+    )
+
+
+def build_evaluator(config: Config, data: DataModule, clean: dict[str, Any]) -> Evaluator:
+    """All protocols on the images of ``data``; ``clean``: arguments of the clean view.
+
+    Where a limit keeps labels from the probe, those of validation images are not trained on either.
+    """
+    labelled = int((data.splits["train"].labels >= 0).sum())
+    limited = len(data.parts.probe) + len(data.parts.validation) < labelled
+    return Evaluator(
+        clean=CleanView(**clean),
+        loaders={"bank": data.bank, "probe": data.probe, "validation": data.validation, "test": data.test},
+        protocols=build_protocols(config, refit=not limited),
+        classes=data.dataset.classes,
+        memory=config["evaluation"]["memory"],
+    )
+
+
+def cpu_time(config: Config, data: DataModule) -> str:
+    """How long training takes on this machine's processors, in words, by the operations of the backbone."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network, _ = build_backbone(**config["backbone"], channels=data.dataset.channels)
+        for group in config["augment"]["groups"].values():
+            for _ in range(group["count"]):
+                network.eval()(torch.empty(1, data.dataset.channels, group["size"], group["size"]))
+    # The backward pass costs two forward passes.
+    operations = 3 * counter.get_total_flops() * len(data.parts.pretraining) * config["epochs"]
+    hours = operations / (CORE_SPEED * cores() * 3600)
+    length = f"{hours:.2g} hours" if hours < 48 else f"{hours / 24:.2g} days"
+    return f"training takes about {length} on {cores()} cores"
+
+
+def baseline_scores(
+    config: Config,
+    data: DataModule,
+    evaluator: Evaluator,
+    device: torch.device,
+    *,
+    network: dict[str, Any],
+    clean: dict[str, Any],
+) -> dict[str, Scores]:
+    """Random weights and raw pixels on test images, as ``runs_dir`` keeps them or scored now.
+
+    network: arguments of the backbone; clean: of the clean view.
+    """
+    names = config["evaluation"]["protocols"]
+    common = {
+        "code": code_digest(f"{__name__}.{baseline_scores.__name__}"),
+        "numerics": NUMERICS,
+        "data": data.digest,
+        "protocols": [repr(evaluator.protocols[name]) for name in names],
+        # What digits may depend on, as those of a run do.
+        "batch_size": config["evaluation"]["batch_size"],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "processes": world_size(),
+        "torch": torch.__version__,
+    }
+
+    def score_random() -> Scores:
+        backbone = random_network(network, config["seed"])
+        return random_scores(backbone, evaluator, data.bank(whole=True), device, names)
+
+    def score_pixels() -> Scores:
+        return evaluator.score(evaluator.pixels(), names, "test")
+
+    random = {"baseline": "random", "network": network, "clean": clean, "seed": config["seed"]}
+    folder = Path(config["runs_dir"]) / "baselines"
+    return {
+        "random": kept(folder, {**common, **random, "version": VERSIONS["random"]}, score_random),
+        "pixels": kept(folder, {**common, "baseline": "pixels", "version": VERSIONS["pixels"]}, score_pixels),
+    }

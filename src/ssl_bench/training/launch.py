@@ -1,0 +1,187 @@
+"""One run in several processes of this machine: start one per device, pass signals on, say once what went wrong.
+
+``torchrun`` would do as well, and does for several machines; but it answers every error with a traceback of its own and
+another exit status, and gives ranks half a minute to save. A rank is
+``python -m ssl_bench.training.launch FOLDER``, where the folder holds the resolved configuration,
+the file by which ranks find each other, and what they say at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ssl_bench.entry import SIGNALLED, take_over, watch_output
+from ssl_bench.errors import UserError
+from ssl_bench.machine import cores
+
+Config = Mapping[str, Any]
+
+LOOK_SECONDS = 0.05  # between looks at the ranks
+GRACE_SECONDS = 15.0  # for the other ranks to end by themselves once one has failed
+
+
+def needed(config: Config) -> bool:
+    """Whether this process is to start ranks: it is asked for several and is none itself."""
+    devices, nodes = config["trainer"]["devices"], config["trainer"]["nodes"]
+    if devices * nodes == 1 or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return False
+    if nodes > 1:
+        raise UserError(
+            f"trainer.nodes={nodes}: start the same command on each machine by torchrun --nnodes={nodes} "
+            f"--nproc-per-node={devices} --rdzv-backend=c10d --rdzv-endpoint=HOST:PORT -m ssl_bench and these words."
+        )
+    return True
+
+
+def launch(config: Config) -> None:
+    """Run ``config`` in ``trainer.devices`` processes; UserError with what ended them, if it was not the end."""
+    count = config["trainer"]["devices"]
+    with tempfile.TemporaryDirectory(prefix="ssl_bench-") as name, listening() as heard:
+        folder = Path(name)
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        ranks = [_start(folder, rank, count) for rank in range(count)]
+        killed = _wait(ranks, heard)
+        _report(folder, [process.returncode for process in ranks], killed, heard)
+
+
+def _start(folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "SSL_BENCH_MEETING": str(folder / "meeting"),
+    }
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
+    with (folder / f"{rank}.err").open("wb") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ssl_bench.training.launch", str(folder)],
+            env=environment,
+            stdin=subprocess.PIPE,  # ends with this process, whatever ends it
+            stdout=subprocess.DEVNULL if rank else None,
+            stderr=errors if rank else None,
+            start_new_session=True,  # so that Ctrl-C reaches them once, from here
+        )
+
+
+@contextmanager
+def listening() -> Iterator[list[int]]:
+    """The signals that ask this process to stop, as they come."""
+    heard: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # a sweep's own worker; nobody signals threads
+        yield heard
+        return
+    before = take_over(hear)
+    try:
+        yield heard
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _wait(ranks: list[subprocess.Popen[bytes]], heard: list[int]) -> set[int]:
+    """Until all have ended; the ranks that had to be killed, since another failed or a second signal came."""
+    passed_on, deadline, killed = 0, float("inf"), set[int]()
+    while any(process.poll() is None for process in ranks):
+        time.sleep(LOOK_SECONDS)
+        for number in heard[passed_on:]:
+            for process in ranks:
+                if process.poll() is None:
+                    process.send_signal(number)
+            passed_on += 1
+        if deadline == float("inf") and (passed_on > 1 or any(process.returncode for process in ranks)):
+            deadline = time.monotonic() + GRACE_SECONDS
+        if time.monotonic() > deadline:
+            for rank, process in enumerate(ranks):
+                if process.poll() is None:
+                    process.kill()
+                    killed.add(rank)
+    return killed
+
+
+def _report(folder: Path, statuses: list[int], killed: set[int], heard: list[int]) -> None:
+    """UserError with the words of the rank that failed; not of those that failed since it had."""
+    said = {}
+    for rank in range(len(statuses)):
+        words = folder / f"{rank}.json"
+        if words.exists():
+            said[rank] = json.loads(words.read_text(encoding="utf-8"))
+    failed = [rank for rank, status in enumerate(statuses) if status]
+    if not failed:
+        return
+    causes = [rank for rank in failed if rank not in killed and not said.get(rank, {}).get("lost")]
+    # What a rank says of itself; else what was done to one, of which errors of others without words may be the outcome.
+    telling = [rank for rank in causes if rank in said] or [rank for rank in causes if statuses[rank] < 0]
+    cause = (telling or causes or failed)[0]
+    if cause in said:
+        raise _error(said[cause]["sentence"], said[cause]["status"])
+    if heard:
+        name = signal.Signals(heard[0]).name
+        raise _error(f"stopped by {name}; the same command goes on from the last checkpoint.", SIGNALLED + heard[0])
+    if statuses[cause] < 0:
+        name = signal.Signals(-statuses[cause]).name
+        raise _error(
+            f"rank {cause} was ended by {name}; the last checkpoint is intact and the same command goes on from there.",
+            SIGNALLED - statuses[cause],
+        )
+    sys.stderr.write((folder / f"{cause}.err").read_text(encoding="utf-8", errors="replace"))
+    raise _error(f"rank {cause} ended with the error above.", statuses[cause])
+
+
+def _error(sentence: str, status: int) -> UserError:
+    error = UserError(sentence)
+    error.status = status
+    return error
+
+
+# -- a rank ---------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Be the rank that the environment says, of the run in the given folder; returns the exit status."""
+    threading.Thread(target=_stop_with_the_launcher, daemon=True).start()
+    watch_output()
+    folder = Path(sys.argv[1])
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        from ssl_bench.training.run import run
+
+        run(config)
+        return 0
+    except KeyboardInterrupt:
+        return SIGNALLED + signal.SIGINT
+    except UserError as error:
+        from ssl_bench.distributed import Lost
+
+        words = {"sentence": str(error), "status": error.status, "lost": isinstance(error, Lost)}
+        path = folder / f"{os.environ['RANK']}.json"
+        if folder.exists():  # it goes with the launcher
+            path.write_text(json.dumps(words), encoding="utf-8")
+        return error.status
+
+
+def _stop_with_the_launcher() -> None:
+    """A launcher that was killed can pass no signal on: save and stop, as if it had."""
+    os.read(0, 1)  # nothing is ever written; not through sys.stdin, which Python could not close meanwhile
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

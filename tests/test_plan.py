@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from program import Program
+from ssl_bench.batch import Batch, Place
 from ssl_bench.cli import plan as command
+from ssl_bench.evaluation import knn
+from ssl_bench.evaluation.baselines import kept
+from ssl_bench.evaluation.evaluator import Evaluator
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.linear import LinearClassifier, LinearProbe
+from ssl_bench.evaluation.protocols import protocols
 from ssl_bench.plan import forecast
-from ssl_bench.plan.forecast import Evaluation, Measured
+from ssl_bench.plan import sampled as sampling
+from ssl_bench.plan.forecast import Baseline, Evaluation, Measured
+from ssl_bench.plan.sampled import Sampled
 from ssl_bench.sweep import cards, grid, local
 from ssl_bench.sweep import words as said
 
-EVALUATION = Evaluation(key="", load=1.0, monitor=10.0, curves=100.0, final=1000.0, files=7, memory=0, gpu_memory=0)
+EVALUATION = Evaluation(
+    key="", load=1.0, monitor=10.0, curves=100.0, final=1000.0, baselines=(), files=7, memory=0, gpu_memory=0
+)
 NOTHING: dict[str, Any] = {
     "start": 0.0,
     "step": 0.0,
@@ -81,26 +96,129 @@ def test_a_kind_that_crashes_is_counted_and_ends_nothing(
     assert "Traceback" not in shown
 
 
-def test_a_probe_of_a_few_epochs_owes_the_time_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from ssl_bench.evaluation.features import Features
-    from ssl_bench.plan import measure
-
-    draw = torch.Generator().manual_seed(0)
-    rows = Features(torch.randn(40, 5, generator=draw), torch.arange(40) % 3, torch.arange(40))
-    probe = measure.ShortProbe()
-    probe.whole = measure.LinearProbe((0.1, 0.3), epochs=30, batch_size=8, momentum=0.9, weight_decay=0.0, seed=0)
-    clock = iter([10.0, 12.0, 20.0, 21.0])
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
-    few = dataclasses.replace(probe.whole, epochs=measure.PROBE_EPOCHS)
-    fitted, expected = probe.fit(rows, rows, 3), few.fit(rows, rows, 3)
-    assert torch.equal(fitted.classifier.weight, expected.classifier.weight)
-    assert probe.owed == pytest.approx(2.0 * (30 / measure.PROBE_EPOCHS - 1))
-    assert torch.equal(
-        probe.refit(fitted, rows, rows, 3).classifier.weight, few.refit(expected, rows, rows, 3).classifier.weight
+def test_baselines_are_charged_once_for_the_same_images_network_and_seed(tmp_path: Path) -> None:
+    random = Baseline({"network": "resnet18", "seed": 7}, 5.0)
+    pixels = Baseline({"images": "digits"}, 11.0)
+    measured = Measured(
+        evaluation=dataclasses.replace(EVALUATION, baselines=(random, pixels)), steps=1, passes_per_epoch=1, **NOTHING
     )
-    assert probe.owed == pytest.approx(3.0 * (30 / measure.PROBE_EPOCHS - 1))
+    charged: set[Path] = set()
+    owed = [forecast.baselines(measured, config(seed=s, runs_dir=str(tmp_path)), charged) for s in (0, 0, 1, 1)]
+    assert owed == [16.0, 0.0, 5.0, 0.0]
+    kept(tmp_path / "baselines", {"network": "resnet18", "seed": 2}, dict)
+    kept(tmp_path / "baselines", pixels.identity, dict)
+    owed = [forecast.baselines(measured, config(seed=s, runs_dir=str(tmp_path)), set()) for s in (2, 3)]
+    assert owed == [0.0, 5.0]
+
+
+class Seen(torch.nn.Module):
+    """Counts images, which are their own features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.images += len(images)
+        return images.flatten(1)
+
+
+class Many:
+    """A million images in batches of 256, made when they are read."""
+
+    def __init__(self, count: int) -> None:
+        self.index = torch.arange(count)
+
+    def __iter__(self) -> Iterator[Batch]:
+        draw = torch.Generator().manual_seed(0)
+        for rows in self.index.split(256):
+            images = torch.randint(256, (len(rows), 1, 4, 4), dtype=torch.uint8, generator=draw)
+            yield Batch(images, rows % 10, rows, Place(seed=0, epoch=0, step=0, first=0, size=len(rows)))
+
+
+def sampled(count: int, monkeypatch: pytest.MonkeyPatch) -> Sampled:
+    """An evaluation of ``count`` training and as many test images, where every clock's look costs a second."""
+    clock = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
+    whole = LinearProbe((0.1, 0.3), epochs=300, batch_size=256, momentum=0.9, weight_decay=0.0, seed=0)
+    labels = torch.arange(count) % 10
+    data = SimpleNamespace(splits={name: SimpleNamespace(labels=labels) for name in ("train", "test")})
+    evaluator = Evaluator(
+        clean=Clean(),
+        loaders={name: lambda: Many(count) for name in ("bank", "probe", "validation", "test")},
+        protocols=protocols(["knn1", "knn200", "knn1_100labels", "linear"], whole, refit=True),
+        classes=10,
+        memory=1 << 24,
+    )
+    return Sampled(evaluator, data, torch.device("cpu"))  # type: ignore[arg-type]
+
+
+class Clean(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float() / 255
+
+
+def test_a_million_images_are_evaluated_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, network = 1_000_000, Seen()
+    evaluator = sampled(count, monkeypatch)
+    rows: list[int] = []
+    monkeypatch.setattr(
+        knn, "predict", lambda bank, labels, queries, **_: rows.append(len(bank)) or queries[:, 0].long()
+    )
+    monkeypatch.setattr(LinearProbe, "_train", trained := Trained())
+    splits = evaluator.features(network, torch.device("cpu"))
+    scores = evaluator.score(splits, list(evaluator.protocols), "test")
+    assert all(score.percent is not None for score in scores.values())
+    assert network.images == 2 * 512  # bank, which holds probe and validation, and test
+    assert max(rows) <= sum(sampling.ROWS.values())
+    assert trained.rows == [4_096, 4_096 + 1_024]
+    assert trained.epochs == {sampling.PROBE_EPOCHS}
+    embedding = 2 * (count / 512 - 1)
+    queries = count / 1_024
+    bank = count / len(evaluator.rows["bank"])
+    probing = 100 * count / 4_096 - 1 + 100 * 2 * count / (4_096 + 1_024) - 1
+    assert evaluator.owed == pytest.approx(embedding + 2 * (queries * bank - 1) + queries - 1 + probing, rel=1e-6)
+    assert evaluator.lacking["cpu"] > 4 * 16 * count * 4
+
+
+class Trained:
+    """Stands in for the training of a probe."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.epochs: set[int] = set()
+
+    def __get__(self, probe: LinearProbe, owner: type) -> Callable[..., list[LinearClassifier]]:
+        def train(features: Features, rates: tuple[float, ...], classes: int) -> list[LinearClassifier]:
+            self.rows.append(len(features))
+            self.epochs.add(probe.epochs)
+            zeros = torch.zeros(16)
+            return [LinearClassifier(zeros, zeros + 1, torch.zeros(16, classes), torch.zeros(classes)) for _ in rates]
+
+        return train
+
+
+def test_few_images_are_all_evaluated_and_nothing_is_owed_but_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = sampled(300, monkeypatch)
+    splits = evaluator.features(Seen(), torch.device("cpu"))
+    names = ["knn1", "knn200", "knn1_100labels"]
+    found = evaluator.score(splits, names, "test")
+    assert evaluator.owed == 0.0
+    plain = Evaluator.features(evaluator, Seen(), torch.device("cpu"))
+    assert torch.equal(splits.bank.x, plain.bank.x)
+    assert all(score.percent == 100.0 for name, score in found.items() if name == "knn1")  # each is its own neighbour
+    evaluator.score(splits, ["linear"], "test")
+    assert evaluator.owed == 2 * (300 / sampling.PROBE_EPOCHS - 1)
+    assert not any(evaluator.lacking.values())
+
+
+def test_planning_on_a_cpu_waits_for_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    sampling.wait(torch.device("cpu"))
+    assert not waited
+    sampling.wait(torch.device("cuda", 1))
+    assert waited == [torch.device("cuda", 1)]
 
 
 @pytest.mark.slow
@@ -108,8 +226,9 @@ def test_a_plan_does_not_train_probes_for_hours(tmp_path: Path) -> None:
     words = ["fig2", "scale=smoke", "seeds=0", "subset=96", "batch_size=16", "trainer.threads=1"]
     asked = said.read([*words, "evaluation.linear.epochs=1000000", f"runs_dir={tmp_path}"])
     measured = local.ask(forecast.measure, asked.configs[0], {}, folder=tmp_path)  # it returns
-    assert measured.evaluation.final > 1000.0
-    assert measured.evaluation.curves > 1000.0
+    random, pixels = measured.evaluation.baselines
+    assert min(measured.evaluation.curves, random.seconds, pixels.seconds) > 300.0
+    assert measured.evaluation.final < 100.0  # the curves' probe is the table's
     assert measured.evaluation.load < 100.0
 
 
@@ -135,8 +254,9 @@ def test_what_is_measured_is_of_the_size_of_what_runs_take(tmp_path: Path, progr
     took = [json.loads(file.read_text())["session_seconds"] for file in tmp_path.glob("runs/*/record.json")]
     asked = said.read([*words, f"runs_dir={tmp_path}/other"])
     measured = [local.ask(forecast.measure, found, {}, folder=tmp_path) for found in asked.configs]
+    charged: set[Path] = set()
     for one, found, seconds in zip(measured, asked.configs, sorted(took), strict=True):
-        assert 1 / 3 < forecast.seconds(one, found) / seconds < 3
+        assert 1 / 3 < (forecast.seconds(one, found) + forecast.baselines(one, found, charged)) / seconds < 3
         assert one.steps == 10
         assert one.memory > 1e8
     known = {measured[0].evaluation.key: measured[0].evaluation}

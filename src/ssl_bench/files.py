@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ssl_bench.errors import UserError
+
+
+def name_of(identity: Mapping[str, Any]) -> str:
+    """A file's name, by all that its content depends on."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -82,7 +82,8 @@ def plan(asked: words.Asked) -> None:
         return
     table = _table(f"{asked.name}, scale={asked.settings['scale']}", gpus=bool(asked.cards))
     known: dict[str, Evaluation] = {}
-    seconds, disk, memory, gpu_memory, unknown = 0.0, 0, 0, 0, 0
+    seconds, disk, memory, gpu_memory, unknown, shared = 0.0, 0, 0, 0, 0, 0.0
+    charged: set[Path] = set()
     for kind in wanted:
         console.print(f"measuring {kind.name}", highlight=False)
         try:
@@ -96,6 +97,7 @@ def plan(asked: words.Asked) -> None:
         known[measured.evaluation.key] = measured.evaluation
         one = forecast.seconds(measured, kind.runs[0].config)
         seconds += sum(one * (1.0 - (entry.progress() or 0.0)) for entry in kind.left)
+        shared += sum(forecast.baselines(measured, entry.config, charged) for entry in kind.left)
         disk += forecast.disk(measured) * len(kind.left)
         memory, gpu_memory = max(memory, measured.memory), max(gpu_memory, measured.gpu_memory)
         table.add_row(
@@ -109,12 +111,18 @@ def plan(asked: words.Asked) -> None:
             *([_size(measured.gpu_memory)] if asked.cards else []),
         )
     console.print(table)
+    if shared:
+        console.print(
+            f"Random weights and raw pixels, once for the same images, network and seed: {duration(shared)}.",
+            highlight=False,
+            soft_wrap=True,
+        )
     of_gpu = f", {_size(gpu_memory)} of a GPU's for a run" if gpu_memory else ""
     at_once = min(asked.jobs, sum(len(kind.left) for kind in wanted))
     share = f" with jobs={asked.jobs}" if asked.jobs > 1 else ""
     share += f" and {len(asked.cards)} GPU(s)" if asked.cards else ""
     console.print(
-        f"All runs that are left: {seconds / 3600 / max(1, at_once):.2f} hours on this machine{share}, "
+        f"All runs that are left: {(seconds + shared) / 3600 / max(1, at_once):.2f} hours on this machine{share}, "
         f"{_size(disk)} of disk, {_size(memory * max(1, at_once))} of memory{of_gpu}."
         + (f" {unknown} run(s) could not be measured." if unknown else ""),
         highlight=False,

@@ -25,7 +25,7 @@ from ssl_bench.evaluation.evaluator import Evaluator, Loader, Scores
 from ssl_bench.evaluation.features import cleaned
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.evaluation.protocols import Score
-from ssl_bench.files import write_text
+from ssl_bench.files import name_of, write_text
 
 # Raised whenever a baseline's numbers change: records with different versions are not compared.
 VERSIONS = {"random": 2, "pixels": 1}
@@ -108,8 +108,7 @@ def kept(folder: Path, identity: Mapping[str, Any], compute: Callable[[], Scores
 
     A file that is damaged counts as none. Every rank calls this; the first alone reads and writes.
     """
-    text = json.dumps(identity, sort_keys=True)
-    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    path = folder / f"{name_of(identity)}.json"
     scores = on_first(lambda: _read(path))
     if scores is None:
         scores = compute()

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from ssl_bench.config.compose import Config
+from ssl_bench.files import name_of
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What runs of the same images (and, for random weights, of the same network and seed) score once."""
+
+    identity: dict[str, Any]  # with the seed of the run that was measured
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -15,7 +26,8 @@ class Evaluation:
     load: float  # images
     monitor: float
     curves: float
-    final: float
+    final: float  # baselines are there
+    baselines: tuple[Baseline, ...]
     files: int  # without the checkpoint
     memory: int
     gpu_memory: int  # of a GPU
@@ -45,7 +57,7 @@ def measure(config: Config, known: dict[str, Evaluation]) -> Measured:
 
 
 def seconds(measured: Measured, config: Config) -> float:
-    """Of one run, from its start to its record."""
+    """Of one run, from its start to its record; where the baselines have been scored before."""
     passes = config["epochs"] * measured.passes_per_epoch
     training = passes * (measured.steps * measured.step + measured.epoch)
     monitors, curves = evaluations(passes, config["monitor_every"], config["eval_every"])
@@ -59,6 +71,18 @@ def evaluations(passes: int, monitor_every: int, curves_every: int) -> tuple[int
     """How often the monitor looks alone, and how often curves are measured; they are after the last pass, too."""
     curves = {*range(curves_every, passes + 1, curves_every), passes}
     return len(set(range(monitor_every, passes + 1, monitor_every)) - curves), len(curves)
+
+
+def baselines(measured: Measured, config: Config, charged: set[Path]) -> float:
+    """Seconds to score those that neither an earlier run has kept nor one was charged for; then they are charged."""
+    seconds = 0.0
+    for baseline in measured.evaluation.baselines:
+        seed = {"seed": config["seed"]} if "seed" in baseline.identity else {}
+        path = Path(config["runs_dir"]) / "baselines" / f"{name_of(baseline.identity | seed)}.json"
+        if path not in charged and not path.exists():
+            seconds += baseline.seconds
+        charged.add(path)
+    return seconds
 
 
 def disk(measured: Measured) -> int:

@@ -2,9 +2,9 @@
 
 The run is the program's own, with epochs of a few steps. Its first epoch warms up; the second and the third give the
 step, the gap behind the second is what every epoch costs beside its steps, and the gap behind the third holds the
-monitor, too. The last has the curves behind it, and then come the final evaluation and the files. Linear probes are
-trained for a few epochs, and their time counts for all of them: at scale=paper they are hours. Where evaluation is
-known already, from a run of the same images and as many networks, the run is broken off before.
+monitor, too. The last has the curves behind it, and then come the baselines, the final evaluation and the files. A
+sample of the images is evaluated. Where evaluation is known already, from a run of the same images and as many
+networks, the run is broken off before.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,20 @@ import torch
 from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
 from ssl_bench.config.compose import Config
 from ssl_bench.data.datamodule import DataModule
-from ssl_bench.devices import resolve_accelerator
-from ssl_bench.evaluation.linear import FittedProbe, LinearProbe
-from ssl_bench.evaluation.protocols import Linear
+from ssl_bench.devices import resolve_accelerator, resolve_device
+from ssl_bench.evaluation.baselines import kept
 from ssl_bench.methods.base import Method
-from ssl_bench.plan.forecast import Evaluation, Measured
+from ssl_bench.plan.forecast import Baseline, Evaluation, Measured
+from ssl_bench.plan.sampled import Sampled, wait
 from ssl_bench.results.record import peak_memory
 from ssl_bench.results.store import RunFolder
+from ssl_bench.training.build import baselines, clean_arguments
 from ssl_bench.training.run import run
 
 STEPS_PER_EPOCH = 10
 STEPS = 20  # measured at least
 SECONDS = 2.0  # measured at least: small steps vary
 MONITOR_EVERY = 3
-PROBE_EPOCHS = 3
 NEVER = 1_000_000  # epochs
 
 
@@ -83,10 +82,10 @@ def _measure(config: Config, known: dict[str, Evaluation], folder: Path) -> Meas
         record = run(config, [watch])
     ended = watch.now()
     evaluation, memory = known.get(watch.key), peak_memory() or 0
-    gpu_memory = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+    gpu_memory = torch.cuda.max_memory_reserved(watch.device) if watch.device.type == "cuda" else 0
     if record is not None:
         files = RunFolder(folder / record["fingerprint"])
-        load = ended - watch.probe.owed - began - record["session_seconds"]
+        load = ended - watch.sampled.owed - began - record["session_seconds"]
         everything = sum(file.stat().st_size for file in files.path.rglob("*") if file.is_file())
         evaluation = Evaluation(
             key=watch.key,
@@ -95,8 +94,9 @@ def _measure(config: Config, known: dict[str, Evaluation], folder: Path) -> Meas
             curves=max(0.0, watch.last_gap - watch.plain_gap - watch.save),
             final=ended - watch.trained_at,
             files=everything - files.checkpoint.stat().st_size,
-            memory=memory,
-            gpu_memory=gpu_memory,
+            baselines=watch.baselines,
+            memory=memory + watch.sampled.lacking["cpu"],
+            gpu_memory=gpu_memory + watch.sampled.lacking["cuda"],
         )
     assert evaluation is not None
     return Measured(
@@ -113,49 +113,12 @@ def _measure(config: Config, known: dict[str, Evaluation], folder: Path) -> Meas
     )
 
 
-def _wait() -> None:
-    """Until a GPU has done all that it was told to."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-class ShortProbe:
-    """Trains a linear probe for ``PROBE_EPOCHS`` in place of all its epochs, and notes the seconds it owes."""
-
-    def __init__(self) -> None:
-        self.owed = 0.0
-        self.whole: LinearProbe
-
-    def replace_in(self, trainer: pl.Trainer) -> None:
-        """Stand in for the probe of the run's own evaluator."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, AccuracyMonitor):
-                protocols = callback.evaluator.protocols
-                for name, protocol in protocols.items():
-                    if isinstance(protocol, Linear):
-                        self.whole = protocol.probe
-                        protocols[name] = replace(protocol, probe=self)  # type: ignore[arg-type]
-
-    def fit(self, *given: Any) -> FittedProbe:
-        return self._timed(LinearProbe.fit, *given)
-
-    def refit(self, *given: Any) -> FittedProbe:
-        return self._timed(LinearProbe.refit, *given)
-
-    def _timed(self, train: Callable[..., FittedProbe], *given: Any) -> FittedProbe:
-        short = replace(self.whole, epochs=min(PROBE_EPOCHS, self.whole.epochs))
-        began = time.perf_counter()
-        fitted = train(short, *given)
-        _wait()
-        self.owed += (time.perf_counter() - began) * (self.whole.epochs / short.epochs - 1)
-        return fitted
-
-
 class _Stopwatch(pl.Callback):
     """Stands before the run's own callbacks: their work is in the time until its next turn."""
 
     def __init__(self, config: Config, known: dict[str, Evaluation]) -> None:
         self.config = config
+        self.device = resolve_device(config)
         self.known = known
         self.key = ""
         self.steps = self.warm_steps = self.real_steps = self.checkpoint = 0
@@ -163,12 +126,13 @@ class _Stopwatch(pl.Callback):
         self.started_at = self.trained_at = self.warming = self.seconds = self.save = 0.0
         self.plain_gap = self.monitor_gap = self.last_gap = 0.0
         self._began = self._ended = 0.0
-        self.probe = ShortProbe()
+        self.baselines: tuple[Baseline, ...] = ()
+        self.sampled: Sampled
 
     def now(self) -> float:
-        """Seconds, with those that short probes owe."""
-        _wait()
-        return time.perf_counter() + self.probe.owed
+        """Seconds, with those that a sample owes."""
+        wait(self.device)
+        return time.perf_counter() + (self.sampled.owed if hasattr(self, "sampled") else 0.0)
 
     @property
     def step(self) -> float:
@@ -180,7 +144,8 @@ class _Stopwatch(pl.Callback):
         assert isinstance(data, DataModule)
         self.real_steps = len(data.parts.pretraining) // data.batch_size
         self.passes_per_epoch = method.passes_per_epoch
-        self.probe.replace_in(trainer)
+        (monitor,) = (found for found in trainer.callbacks if isinstance(found, AccuracyMonitor))  # type: ignore[attr-defined]
+        monitor.evaluator = self.sampled = Sampled(monitor.evaluator, data, self.device)
         trainer.limit_train_batches = min(STEPS_PER_EPOCH, self.real_steps)
         chosen = {name: self.config[name] for name in ("dataset", "subset", "labels", "evaluation", "backbone")}
         self.key = json.dumps([chosen, self.config["trainer"]["precision"], len(method.networks())], sort_keys=True)
@@ -209,8 +174,20 @@ class _Stopwatch(pl.Callback):
             raise _Enough
 
     def on_train_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+        self.last_gap = self.now() - self._ended
+        self.baselines = tuple(self._baselines(trainer.datamodule))  # type: ignore[attr-defined]
         self.trained_at = self.now()
-        self.last_gap = self.trained_at - self._ended
+
+    def _baselines(self, data: DataModule) -> Iterator[Baseline]:
+        """Score them one by one, so that the run finds them as most runs of a sweep do."""
+        config, dataset = self.config, data.dataset
+        network = {**config["backbone"], "channels": dataset.channels}
+        clean = clean_arguments(config, dataset)
+        found = baselines(config, data, self.sampled, self.device, network=network, clean=clean)
+        for identity, compute in found.values():
+            began = self.now()
+            kept(Path(config["runs_dir"]) / "baselines", identity, compute)
+            yield Baseline(identity, self.now() - began)
 
     def _save(self, trainer: pl.Trainer) -> None:
         path = Path(trainer.default_root_dir) / "measured.ckpt"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -263,6 +263,24 @@ def baseline_scores(
 
     network: arguments of the backbone; clean: of the clean view.
     """
+    folder = Path(config["runs_dir"]) / "baselines"
+    found = baselines(config, data, evaluator, device, network=network, clean=clean)
+    return {name: kept(folder, identity, compute) for name, (identity, compute) in found.items()}
+
+
+Baseline = tuple[dict[str, Any], Callable[[], Scores]]
+
+
+def baselines(
+    config: Config,
+    data: DataModule,
+    evaluator: Evaluator,
+    device: torch.device,
+    *,
+    network: dict[str, Any],
+    clean: dict[str, Any],
+) -> dict[str, Baseline]:
+    """For each baseline all that its scores depend on, and what computes them."""
     names = config["evaluation"]["protocols"]
     common = {
         "code": code_digest(f"{__name__}.{baseline_scores.__name__}"),
@@ -287,8 +305,7 @@ def baseline_scores(
         return evaluator.score(evaluator.pixels(), names, "test")
 
     random = {"baseline": "random", "network": network, "clean": clean, "seed": config["seed"]}
-    folder = Path(config["runs_dir"]) / "baselines"
     return {
-        "random": kept(folder, {**common, **random, "version": VERSIONS["random"]}, score_random),
-        "pixels": kept(folder, {**common, "baseline": "pixels", "version": VERSIONS["pixels"]}, score_pixels),
+        "random": ({**common, **random, "version": VERSIONS["random"]}, score_random),
+        "pixels": ({**common, "baseline": "pixels", "version": VERSIONS["pixels"]}, score_pixels),
     }

@@ -18,7 +18,7 @@ import yaml
 from ssl_bench.config import compose as config
 from ssl_bench.config import experiments, options
 from ssl_bench.config.compose import Config, cells, compose, main
-from ssl_bench.config.options import BLOCKS, GROUPS, Option, typed
+from ssl_bench.config.options import BLOCKS, GROUPS, NEEDS, Option, typed
 from ssl_bench.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +87,7 @@ def test_every_method_dataset_scale_and_recipe_composes_to_plain_values(
 @pytest.mark.parametrize(("group", "file"), CONF_FILES, ids=lambda value: str(value))
 def test_every_key_has_a_meaning(group: str, file: str) -> None:
     tree = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
-    no_options = BLOCKS if group == "method" else ("defaults", "hydra")
+    no_options = (*BLOCKS, NEEDS) if group == "method" else ("defaults", "hydra")
     prefix = f"{group}." if group else ""
     keys = {prefix + key for key, _ in leaves({k: v for k, v in tree.items() if k not in no_options})}
     said = options.comments(file, group)

@@ -235,7 +235,7 @@ def test_a_plan_does_not_train_probes_for_hours(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_plan_names_every_kind_and_leaves_nothing_behind(tmp_path: Path, program: Program) -> None:
     words = ("fig5", "scale=smoke", "seeds=0,1", "trainer.threads=1")
-    done = program(*words, module="ssl_bench.plan")
+    done = program("plan", *words)
     assert done.returncode == 0, done.stderr
     for row in ("CLBO on digits", "without the proximal term on digits", "moving average after every step on digits"):
         assert f"measuring {row}" in done.stdout
@@ -249,7 +249,7 @@ def test_a_plan_names_every_kind_and_leaves_nothing_behind(tmp_path: Path, progr
 def test_what_is_measured_is_of_the_size_of_what_runs_take(tmp_path: Path, program: Program) -> None:
     """Within a factor of three, since other processes may disturb the tests."""
     words = ("fig2", "scale=smoke", "seeds=0", "epochs=150", "eval_every=3", "trainer.threads=1")
-    swept = program(*words, module="ssl_bench.sweep")
+    swept = program("sweep", *words)
     assert swept.returncode == 0, swept.stdout + swept.stderr
     took = [json.loads(file.read_text())["session_seconds"] for file in tmp_path.glob("runs/*/record.json")]
     asked = said.read([*words, f"runs_dir={tmp_path}/other"])

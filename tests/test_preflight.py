@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from ssl_bench.conditions import require_a_batch
 from ssl_bench.config.compose import compose
-from ssl_bench.config.options import GROUPS
-from ssl_bench.data.catalog import DATASETS
-from ssl_bench.data.sizes import TRAIN
+from ssl_bench.config.options import GROUPS, needs_of
+from ssl_bench.data.catalog import DATASETS, load
+from ssl_bench.data.sizes import HELD_OUT, TRAIN
+from ssl_bench.data.splits import SPLIT_SEED, VALIDATION_FRACTION, hold_out
 from ssl_bench.errors import UserError
 from ssl_bench.training import preflight
+from ssl_bench.training.build import build
 
 
 @pytest.mark.parametrize(
@@ -21,8 +29,11 @@ from ssl_bench.training import preflight
         (["trainer.devices=3", "trainer.nodes=2", "batch_size=99"], "choose a multiple of 6"),
         (["dataset=folder"], "dataset=folder needs to know where the pictures are"),
         (["dataset=folder", "dataset.root=nowhere"], None),  # a machine's own matter
-        (["batch_size=1438", "subset=null"], None),  # a few less are left, which labels tell
-        (["batch_size=1439", "subset=null"], "is larger than the 1438 images to train on: choose at most 1438"),
+        (["batch_size=1295", "subset=null"], None),
+        (["batch_size=1296", "subset=null"], "is larger than the 1295 images to train on: choose at most 1295"),
+        (["batch_size=1438", "scale=paper"], None),
+        (["batch_size=1439", "scale=paper"], "is larger than the 1438 images to train on: choose at most 1438"),
+        (["dataset=imagenet100", "batch_size=126689", "subset=null"], None),  # labels tell how many are held out
         (["batch_size=64", "subset=50"], "is larger than the 50 images to train on: choose at most 50"),
         (["subset=1439"], "subset=1439 is more than the 1,438 training images of digits"),
         (["labels=1439"], "labels=1439 is more than the 1,438 training images of digits"),
@@ -71,6 +82,80 @@ def test_a_queue_longer_than_the_data_and_threads_without_cores_are_shown() -> N
 
 def test_sizes_are_those_of_the_catalog() -> None:
     assert {name: entry.train for name, entry in DATASETS.items() if entry.train} == TRAIN
+
+
+@pytest.mark.parametrize("dataset", HELD_OUT)
+def test_so_many_images_are_held_out(dataset: str, tmp_path: Path) -> None:
+    equal = torch.arange(TRAIN[dataset]) % DATASETS[dataset].classes
+    labels = load(dataset, tmp_path)["train"].labels if dataset == "digits" else equal
+    assert len(hold_out(labels, VALIDATION_FRACTION, SPLIT_SEED)[1]) == HELD_OUT[dataset]
+
+
+LATE = [
+    (["method=moco", "method.queue=100"], "method.queue=100 is not a multiple of the "),
+    (["method=moby", "method.queue=100"], "method.queue=100 is not a multiple of the "),
+    (["method=swav", "method.queue=100"], "method.queue=100 is not a multiple of the "),
+    (["method=pic", "optimizer.name=adamw"], "PIC trains its instance weights by SGD, not adamw"),
+    (["method=pic", "trainer.precision=16-mixed"], "PIC updates its instance weights outside the optimiser"),
+    (["augment.groups.global.crop_scale=[0.9,0.4]"], "crop_scale is (0.9, 0.4); set it to a range (low, high)"),
+    (["augment.groups.global.crop_scale=[0.9]"], "crop_scale is (0.9,); set it to a range (low, high)"),
+    (["augment.groups.global.crop_ratio=[2,1]"], "crop_ratio is (2.0, 1.0); set it to a range (low, high)"),
+    (["augment.groups.global.blur_sigma=[2,1]"], "blur_sigma is (2.0, 1.0); set it to a range (low, high)"),
+    (
+        ["augment.groups.local.count=1", "augment.groups.local.crop_scale=[0.9,0.4]"],
+        "crop_scale is (0.9, 0.4); set it to a range (low, high)",
+    ),
+    (
+        ["augment.groups.local.count=1", "augment.groups.local.size=16", "augment.groups.global.size=8"],
+        "sizes are [8, 8, 16]; put the largest views first.",
+    ),
+    (["batch_size=1296", "subset=null"], "batch_size=1296 is larger than the 1295 images to train on"),
+    *(
+        ([f"method={method}", f"augment.groups.global.count={count}"], "full-size view(s), but the augmentation makes")
+        for method, count in [(method, 1 if method == "pic" else 2) for method in GROUPS["method"]]
+        if method != "supervised"
+        for count in (3 - count,)
+    ),
+    *(
+        ([f"method={method}", "augment.groups.local.count=2"], "compares full-size views only")
+        for method in ("moco", "moby", "barlow_twins", "vicreg")
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), LATE)
+def test_what_the_parts_refuse_is_refused_before_them_in_the_same_sentence(
+    words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose([*words, "dataset=digits"])
+    with pytest.raises(UserError) as early:
+        preflight.check(config)
+    assert sentence in str(early.value)
+
+    def begin() -> None:
+        method, data = build(config)
+        monkeypatch.setattr(type(method), "trainer", SimpleNamespace(precision=config["trainer"]["precision"]))
+        method.on_fit_start()
+        data.train_dataloader()
+
+    with pytest.raises(UserError) as late:
+        begin()
+    assert str(late.value) == str(early.value)
+
+
+@pytest.mark.parametrize("method", GROUPS["method"])
+def test_several_sizes_of_views_pass_where_the_method_takes_them(method: str) -> None:
+    views = needs_of(method).get("smaller_views", True)
+    preflight.check(compose([f"method={method}", f"augment.groups.local.count={2 if views else 0}"]))
+
+
+def test_a_mistake_in_options_is_answered_without_torch(tmp_path: Path) -> None:
+    script = "import sys; from ssl_bench.cli.run import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "method=moco", "method.queue=100"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "method.queue=100 is not a multiple" in done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -760,7 +760,7 @@ def test_a_run_that_fails_is_named_with_its_command_and_others_go_on(tmp_path: P
     made_at = (whole / "record.json").stat().st_mtime_ns
     for tries in (1, 1, 2):  # failed now, then listed, then tried again
         retry = ["retry_failed=true"] if tries == 2 else []
-        done = program("fig2", *SMALL, *QUICK, *retry, module="ssl_bench.sweep")
+        done = program("sweep", "fig2", *SMALL, *QUICK, *retry)
         assert done.returncode == 1, done.stderr
         assert "last.ckpt is damaged or no checkpoint" in done.stdout
         assert "1 failed" in done.stdout

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_bench.errors import UserError
@@ -36,6 +38,80 @@ def require_sizes(views: Mapping[str, Mapping[str, Any]], size: int) -> None:
                 f"augment.groups.{name}.size={group['size']} is larger than the {size} pixels at which the network is "
                 "evaluated: choose at most that, or a larger dataset.size."
             )
+
+
+def view_groups(groups: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Those that make views, whole: what one leaves out is as for the full-size views."""
+    return [{**groups["global"], **group} for group in groups.values() if group["count"]]
+
+
+def full_size_views(sizes: Sequence[int]) -> int:
+    """How many of the views, by their ``sizes`` in pixels, are of the largest size; these come first."""
+    return sum(1 for _ in itertools.takewhile(lambda size: size == sizes[0], sizes))
+
+
+def require_largest_first(sizes: Sequence[int]) -> None:
+    """UserError unless the views of the largest size come first, in a row."""
+    if not sizes:
+        raise UserError("The augmentation recipe has no view groups; give it at least one.")
+    if max(sizes[full_size_views(sizes) :], default=0) == sizes[0] or sizes[0] < max(sizes):
+        raise UserError(f"The view groups' sizes are {list(sizes)}; put the largest views first.")
+
+
+def require_views(method: str, sizes: Sequence[int], *, full_size: int, smaller: bool) -> None:
+    """UserError unless there are so many full-size views, and smaller ones only where the ``method`` allows them."""
+    found = full_size_views(sizes)
+    if found != full_size:
+        raise UserError(
+            f"{method} needs {full_size} full-size view(s), but the augmentation makes {found}: "
+            f"set augment.groups.global.count={full_size}."
+        )
+    if len(sizes) > found and not smaller:
+        raise UserError(
+            f"{method} compares full-size views only, but the augmentation makes {len(sizes) - found} smaller "
+            "ones as well: set augment.groups.local.count=0."
+        )
+
+
+def require_drawable(group: Mapping[str, Any]) -> None:
+    """UserError where views cannot be drawn by the options of a ``group`` of them."""
+
+    def require(name: str, rule: str, holds: bool) -> None:
+        if not holds:
+            value = tuple(group[name]) if isinstance(group[name], list) else group[name]
+            raise UserError(f"The view group's {name} is {value}; set it to {rule}.")
+
+    for name in ("count", "size"):
+        require(name, "at least 1", group[name] >= 1)
+    for name in ("flip", "jitter", "grayscale", "blur", "solarize", "solarize_threshold"):
+        require(name, "between 0 and 1", 0 <= group[name] <= 1)
+    for name in ("brightness", "contrast", "saturation"):
+        require(name, "0 or more", group[name] >= 0)
+    require("hue", "between 0 and 0.5", 0 <= group["hue"] <= 0.5)
+    for name, highest in (("crop_scale", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
+        pair = group[name]
+        rule = "a range (low, high) with 0 < low ≤ high" + (" ≤ 1" if highest == 1 else "")
+        require(name, rule, len(pair) == 2 and 0 < pair[0] <= pair[1] <= highest)
+
+
+def require_whole_pushes(queue: int, keys: int) -> None:
+    """UserError unless a ``queue`` is a multiple of the ``keys`` that are pushed at once."""
+    if queue < keys or queue % keys:
+        raise UserError(
+            f"method.queue={queue} is not a multiple of the {keys} keys that one batch enqueues: "
+            f"choose {max(1, queue // keys) * keys}, or another batch_size."
+        )
+
+
+def require_own_sgd(method: str, optimizer: str, precision: str) -> None:
+    """UserError where a ``method`` that trains instance weights of its own by SGD cannot."""
+    if optimizer != "sgd":
+        raise UserError(f"{method} trains its instance weights by SGD, not {optimizer}: use optimizer.name=sgd.")
+    if precision == "16-mixed":
+        raise UserError(
+            f"{method} updates its instance weights outside the optimiser, where nobody undoes the scaling of "
+            "16-mixed: use trainer.precision=bf16-mixed or 32-true."
+        )
 
 
 def require_protocols(evaluation: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_bench.errors import UserError
+from ssl_bench.conditions import require_drawable
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,7 @@ class ViewGroup:
     solarize_threshold: float  # in [0, 1]
 
     def __post_init__(self) -> None:
-        for name in ("count", "size"):
-            self._require(name, "at least 1", getattr(self, name) >= 1)
-        for name in ("flip", "jitter", "grayscale", "blur", "solarize", "solarize_threshold"):
-            self._require(name, "between 0 and 1", 0 <= getattr(self, name) <= 1)
-        for name in ("brightness", "contrast", "saturation"):
-            self._require(name, "0 or more", getattr(self, name) >= 0)
-        self._require("hue", "between 0 and 0.5", 0 <= self.hue <= 0.5)
-        for name, highest in (("crop_scale", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
-            pair = getattr(self, name)
-            rule = "a range (low, high) with 0 < low ≤ high" + (" ≤ 1" if highest == 1 else "")
-            self._require(name, rule, len(pair) == 2 and 0 < pair[0] <= pair[1] <= highest)
-
-    def _require(self, name: str, rule: str, holds: bool) -> None:
-        if not holds:
-            raise UserError(f"The view group's {name} is {getattr(self, name)}; set it to {rule}.")
+        require_drawable(vars(self))
 
     @property
     def blur_kernel(self) -> int:

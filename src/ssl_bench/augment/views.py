@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ssl_bench.augment import ops
 from ssl_bench.augment.draws import COLUMNS, ViewGroup, ViewParameters, squash
 from ssl_bench.batch import Batch, to_device
+from ssl_bench.conditions import full_size_views, require_largest_first
 from ssl_bench.errors import UserError
 
 
@@ -43,11 +44,7 @@ class Views(nn.Module):
     def __init__(self, groups: Sequence[ViewGroup], mean: Sequence[float], std: Sequence[float], chunk: int) -> None:
         super().__init__()
         self.groups = [group for group in groups for _ in range(group.count)]  # one per view
-        if not self.groups:
-            raise UserError("The augmentation recipe has no view groups; give it at least one.")
-        sizes = [group.size for group in self.groups]
-        if max(sizes[self.full_size :], default=0) == sizes[0] or sizes[0] < max(sizes):
-            raise UserError(f"The view groups' sizes are {sizes}; put the largest views first.")
+        require_largest_first(self.sizes)
         if chunk < 1:
             raise UserError(f"The augmentation's chunk is {chunk}; set it to at least 1 image.")
         self.chunk = chunk
@@ -64,7 +61,12 @@ class Views(nn.Module):
     @property
     def full_size(self) -> int:
         """Number of views of the largest size; they are the first ones."""
-        return sum(1 for _ in itertools.takewhile(lambda group: group.size == self.groups[0].size, self.groups))
+        return full_size_views(self.sizes)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Pixels of each view's side."""
+        return [group.size for group in self.groups]
 
     @torch.no_grad()
     def forward(self, batch: Batch, draw: int = 0) -> list[Tensor]:

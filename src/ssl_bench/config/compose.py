@@ -37,7 +37,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssl_bench.commands import COMMANDS, commands_text
 from ssl_bench.config import experiments
-from ssl_bench.config.options import BLOCKS, CHOICES, CONF, GROUPS, Option, choices_with, nearest, options_of, typed
+from ssl_bench.config.options import (
+    BLOCKS,
+    CHOICES,
+    CONF,
+    GROUPS,
+    NEEDS,
+    Option,
+    choices_with,
+    nearest,
+    options_of,
+    typed,
+)
 from ssl_bench.entry import SIGNALLED, guarded, tell
 from ssl_bench.errors import UserError
 
@@ -272,7 +283,7 @@ def _check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: 
 def _pop_blocks(config: DictConfig) -> Blocks:
     """The method's blocks with their references; they leave ``config``."""
     method: Any = OmegaConf.to_container(config.method)
-    for block in BLOCKS:
+    for block in (*BLOCKS, NEEDS):
         config.method.pop(block, None)
     return {block: method.get(block) or {} for block in BLOCKS}
 

@@ -34,7 +34,9 @@ GROUPS = {
     group: sorted(file.name.removesuffix(".yaml") for file in (CONF / group).iterdir() if file.name.endswith(".yaml"))
     for group in CHOICES
 }
-BLOCKS = ("sets", "original", "check")  # of a method's file: values for options of any group, not options themselves
+# Of a method's file: values for options of any group, not options themselves.
+BLOCKS = ("sets", "original", "check")
+NEEDS = "needs"  # of a method's file: what its class refuses to do without, for those who ask before it is imported
 COMMENT = re.compile(r"\s#\s(?P<allowed>[\[(][^\s\])]*[\])])?\s*(?P<meaning>.*)$")
 
 
@@ -131,6 +133,14 @@ class Option:
 
 
 @functools.cache
+def needs_of(method: str) -> Mapping[str, Any]:
+    """What the block ``needs`` of a method's file states."""
+    content = yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text(encoding="utf-8"))
+    found: Mapping[str, Any] = content.get(NEEDS) or {}
+    return found
+
+
+@functools.cache
 def comments(file: str, prefix: str = "") -> dict[str, tuple[str, str]]:
     """Allowed values and meaning by dotted key, from the comments that end the lines of a file of conf/."""
     text = CONF.joinpath(file).read_text(encoding="utf-8")
@@ -140,7 +150,7 @@ def comments(file: str, prefix: str = "") -> dict[str, tuple[str, str]]:
     def visit(node: yaml.Node | None, path: str) -> None:
         if isinstance(node, yaml.MappingNode):
             for name, value in node.value:
-                if path == "method." and name.value in BLOCKS:
+                if path == "method." and name.value in (*BLOCKS, NEEDS):
                     continue
                 comment = COMMENT.search(lines[name.start_mark.line])
                 if comment and not isinstance(value, yaml.MappingNode):

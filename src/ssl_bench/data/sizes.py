@@ -11,3 +11,11 @@ TRAIN = {
     "tiny_imagenet": 100_000,
     "imagenet100": 126_689,
 }
+
+HELD_OUT = {  # of these for validation, where every class has equally many, or where they are counted
+    "digits": 143,
+    "fashion_mnist": 6_000,
+    "cifar10": 5_000,
+    "cifar100": 5_000,
+    "tiny_imagenet": 10_000,
+}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssl_bench import teachers
 from ssl_bench.augment.views import Views
 from ssl_bench.batch import Batch
+from ssl_bench.conditions import require_views
 from ssl_bench.errors import UserError
 from ssl_bench.losses import full_precision
 from ssl_bench.optim import Group, Recipe
@@ -204,17 +205,7 @@ class Method(pl.LightningModule):
 
     def require_views(self, *, full_size: int, smaller: bool) -> None:
         """UserError unless the recipe makes so many full-size views, and smaller ones only where they are allowed."""
-        name, found = type(self).__name__, self.views.full_size
-        if found != full_size:
-            raise UserError(
-                f"{name} needs {full_size} full-size view(s), but the augmentation makes {found}: "
-                f"set augment.groups.global.count={full_size}."
-            )
-        if self.views.count > found and not smaller:
-            raise UserError(
-                f"{name} compares full-size views only, but the augmentation makes {self.views.count - found} smaller "
-                "ones as well: set augment.groups.local.count=0."
-            )
+        require_views(type(self).__name__, self.views.sizes, full_size=full_size, smaller=smaller)
 
     def require_batch(self, images: int) -> None:
         """UserError unless BatchNorm sees two images or more where ``images`` of every view pass by themselves."""

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_bench.batch import Batch
+from ssl_bench.conditions import require_own_sgd
 from ssl_bench.distributed import gather, mean_over_ranks
-from ssl_bench.errors import UserError
 from ssl_bench.losses import full_precision
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.lazy_sgd import LazySGD
@@ -77,13 +77,7 @@ class PIC(Method):
         self._looks: list[tuple[Tensor, Tensor, Tensor]] = []  # of this step: classes visited, active, their weights
 
     def on_fit_start(self) -> None:
-        if self.recipe.name != "sgd":
-            raise UserError(f"PIC trains its instance weights by SGD, not {self.recipe.name}: use optimizer.name=sgd.")
-        if self.trainer.precision == "16-mixed":
-            raise UserError(
-                "PIC updates its instance weights outside the optimiser, where nobody undoes the scaling of 16-mixed: "
-                "use trainer.precision=bf16-mixed or 32-true."
-            )
+        require_own_sgd(type(self).__name__, self.recipe.name, str(self.trainer.precision))
 
     def configure_optimizers(self) -> Any:
         total = int(self.trainer.estimated_stepping_batches)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_bench.errors import UserError
+from ssl_bench.conditions import require_whole_pushes
 
 
 class Queue(nn.Module):
@@ -27,11 +27,7 @@ class Queue(nn.Module):
 
     def __init__(self, length: int, width: int, *, step: int) -> None:
         super().__init__()
-        if length < step or length % step:
-            raise UserError(
-                f"method.queue={length} is not a multiple of the {step} keys that one batch enqueues: "
-                f"choose {max(1, length // step) * step}, or another batch_size."
-            )
+        require_whole_pushes(length, step)
         self.register_buffer("rows", F.normalize(torch.randn(length, width), dim=1))
         self.pushed = 0  # rows since the start
 

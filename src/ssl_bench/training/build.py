@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_bench import devices
 from ssl_bench.augment.draws import ViewGroup
 from ssl_bench.augment.views import CleanView, Views
-from ssl_bench.conditions import require_protocols, require_sizes
+from ssl_bench.conditions import require_protocols, require_sizes, view_groups
 from ssl_bench.config.compose import Config
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
@@ -135,7 +135,7 @@ def require_room(config: Config, dataset: Dataset) -> None:
     if resolve_accelerator(config) != "cpu":
         return
     side = config["dataset"]["size"]
-    groups = [{**config["augment"]["groups"]["global"], **group} for group in config["augment"]["groups"].values()]
+    groups = view_groups(config["augment"]["groups"])
     pixels = sum(group["count"] * group["size"] ** 2 for group in groups)  # of all views of an image
     for key, images, each in (
         ("batch_size", config["batch_size"] // config["trainer"]["nodes"], pixels),
@@ -152,9 +152,8 @@ def require_room(config: Config, dataset: Dataset) -> None:
 def build_views(config: Config, dataset: Dataset) -> Views:
     """The views that training draws."""
     recipe = config["augment"]
-    alike = recipe["groups"]["global"]  # what a group does not say is as for the full-size views
     require_sizes(recipe["groups"], config["dataset"]["size"])
-    groups = [ViewGroup(**_tuples({**alike, **group})) for group in recipe["groups"].values() if group["count"]]
+    groups = [ViewGroup(**_tuples(group)) for group in view_groups(recipe["groups"])]
     return Views(groups, dataset.mean, dataset.std, recipe["chunk"])
 
 

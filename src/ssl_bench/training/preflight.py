@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ssl_bench import conditions
-from ssl_bench.data.sizes import TRAIN
+from ssl_bench.config.options import needs_of
+from ssl_bench.data.sizes import HELD_OUT, TRAIN
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
 from ssl_bench.training import loggers
@@ -17,12 +18,12 @@ def check(config: Mapping[str, Any]) -> None:
     trainer, dataset = config["trainer"], config["dataset"]
     conditions.require_root(dataset["name"], dataset.get("root"))
     conditions.require_equal_shares(config["batch_size"], trainer["devices"] * trainer["nodes"])
-    # Validation images may leave less, which is known once labels are.
-    images = [number for number in (TRAIN.get(dataset["name"]), config["subset"]) if number is not None]
-    if images:
-        conditions.require_a_batch(config["batch_size"], min(images))
     _check_limits(config, TRAIN.get(dataset["name"]))
-    conditions.require_sizes(config["augment"]["groups"], dataset["size"])
+    images = _pretraining(config)
+    if images is not None:
+        conditions.require_a_batch(config["batch_size"], images)
+    _check_views(config)
+    _check_needs(config)
     conditions.require_protocols(config["evaluation"])
     conditions.require_precision(trainer["precision"], trainer["accelerator"])
     loggers.check_installed(config["logger"]["name"])
@@ -38,6 +39,42 @@ def advice(config: Mapping[str, Any], images: int) -> Iterator[str]:
         )
     if threads and threads > cores():
         yield f"trainer.threads={threads} is more than the {cores()} cores there are, which slows it down."
+
+
+def _pretraining(config: Mapping[str, Any]) -> int | None:
+    """How many images are pretrained on, at most where it is not known which are held out; None for unknown."""
+    name = config["dataset"]["name"]
+    limits: list[int] = [] if config["subset"] is None else [config["subset"]]
+    if name in TRAIN:
+        held_out = HELD_OUT.get(name, 0) if config["scale"]["hold_out_validation"] else 0
+        limits.append(TRAIN[name] - held_out)
+    return min(limits, default=None)
+
+
+def _check_views(config: Mapping[str, Any]) -> None:
+    conditions.require_sizes(config["augment"]["groups"], config["dataset"]["size"])
+    for group in conditions.view_groups(config["augment"]["groups"]):
+        conditions.require_drawable(group)
+    conditions.require_largest_first(_sizes(config))
+
+
+def _sizes(config: Mapping[str, Any]) -> list[int]:
+    groups = conditions.view_groups(config["augment"]["groups"])
+    return [group["size"] for group in groups for _ in range(group["count"])]
+
+
+def _check_needs(config: Mapping[str, Any]) -> None:
+    """UserError where the method's class would refuse, whose needs its file states."""
+    options, needs = config["method"], needs_of(config["method"]["name"])
+    name = options["target"].rpartition(".")[2]
+    if "full_size_views" in needs:
+        conditions.require_views(
+            name, _sizes(config), full_size=needs["full_size_views"], smaller=needs["smaller_views"]
+        )
+    if "batches_at_once" in needs and options["queue"] is not None:
+        conditions.require_whole_pushes(options["queue"], needs["batches_at_once"] * config["batch_size"])
+    if "own_sgd" in needs:
+        conditions.require_own_sgd(name, config["optimizer"]["name"], config["trainer"]["precision"])
 
 
 def _check_limits(config: Mapping[str, Any], images: int | None) -> None:

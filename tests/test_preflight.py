@@ -80,6 +80,15 @@ def test_a_queue_longer_than_the_data_and_threads_without_cores_are_shown() -> N
     assert not list(preflight.advice(compose(["method=simclr", "trainer.threads=1"]), 1))
 
 
+def test_that_shared_norms_break_compiled_graphs_is_shown() -> None:
+    words = ["trainer.devices=2", "trainer.sync_batchnorm=true", "trainer.compile=true"]
+    (shown,) = preflight.advice(compose(words), 1000)
+    assert shown.startswith("trainer.compile=true compiles only what lies between norms that several devices share:")
+    for other in ("trainer.devices=1", "trainer.sync_batchnorm=false", "trainer.compile=false"):
+        key = other.partition("=")[0]
+        assert not list(preflight.advice(compose([*(word for word in words if key not in word), other]), 1000))
+
+
 def test_sizes_are_those_of_the_catalog() -> None:
     assert {name: entry.train for name, entry in DATASETS.items() if entry.train} == TRAIN
 

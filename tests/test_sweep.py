@@ -24,6 +24,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from program import Program
+from ssl_bench import devices
 from ssl_bench.cli import sweep as command
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose
@@ -32,7 +33,7 @@ from ssl_bench.report.configurations import configurations, remembered
 from ssl_bench.results import record
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.store import RunFolder
-from ssl_bench.sweep import cards, grid, local, loop, view, words
+from ssl_bench.sweep import cards, cell, grid, local, loop, view, words
 from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import Entry
 
@@ -433,7 +434,7 @@ class OnCards(MadeUp):
 
 def lent(entries: list[Entry], names: Sequence[str], slots: int) -> tuple[list[list[str]], list[int]]:
     """What every run was given, in turn, and the most runs at once on each card."""
-    pool, given = cards.Cards(names), []
+    pool, given = cards.Cards(names, slots), []
     most = dict.fromkeys(names, 0)
 
     def start(entry: Entry, taken: Sequence[str]) -> Any:
@@ -477,6 +478,65 @@ def test_every_run_has_cards_of_its_own_unless_more_runs_are_asked_for(
     assert lent(entries_on(folders, devices), names, slots) == (given, most)
 
 
+def after_a_loss(entries: list[Entry], names: str, slots: int, broken: str) -> list[str]:
+    """The card of every run in turn, where those on the ``broken`` cards fail as a card does."""
+    pool, given = cards.Cards(names, slots), []
+
+    def end(entry: Entry, taken: Sequence[str]) -> Outcome | None:
+        assert max(pool.runs.values()) == 1
+        return Outcome("interrupted", "gone", card_lost=True) if set(taken) & set(broken) else succeed(entry)
+
+    def start(entry: Entry, taken: Sequence[str]) -> Any:
+        given.extend(taken)
+        looks = iter([None, end])
+        return MadeUp(entry, lambda entry: look(entry, taken) if (look := next(looks)) else None)
+
+    loop.run(entries, lambda e: cards.Job(start, e, pool), slots=slots, retry_failed=False, watcher=Witness())
+    assert set(pool.runs.values()) == {0}
+    return given
+
+
+@pytest.mark.parametrize(
+    ("names", "slots", "broken", "given"),
+    [
+        ("01", 1, "0", "01111"),
+        ("01", 2, "0", "01111"),  # those that come later wait for the other card
+        ("012", 2, "0", "01121"),
+        ("0", 1, "0", "0" * 8),  # there is no other: every run is tried twice
+    ],
+)
+def test_after_a_card_failed_runs_take_another_where_there_is_one(
+    folders: list[RunFolder], names: str, slots: int, broken: str, given: str
+) -> None:
+    assert "".join(after_a_loss(entries_on(folders, 1), names, slots, broken)) == given
+
+
+def test_a_run_that_waits_for_a_card_can_be_stopped(folders: list[RunFolder]) -> None:
+    entries, pool = entries_on(folders, 1), cards.Cards("01", 2)
+    pool.give_back(pool.take(1) or [], lost=True)
+    begun: list[Entry] = []
+
+    def start(entry: Entry, taken: Sequence[str]) -> Any:
+        begun.append(entry)
+        return MadeUp(entry, lambda entry: None)
+
+    first, second = (cards.Job(start, entry, pool) for entry in entries[:2])
+    assert first.poll() is None
+    assert second.poll() is None
+    assert begun == entries[:1]
+    second.signal(signal.SIGTERM)
+    assert second.poll() == Outcome("interrupted")
+
+
+def test_a_run_that_lost_its_card_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: Any) -> None:
+        raise devices.Failed("the GPU failed")
+
+    monkeypatch.setattr(cell.launch, "needed", lambda config: True)
+    monkeypatch.setattr(cell.launch, "launch", fail)
+    assert cell._outcome({}, RunFolder(tmp_path)) == Outcome("interrupted", "the GPU failed", card_lost=True)
+
+
 def test_runs_on_the_cpu_take_no_card(folders: list[RunFolder]) -> None:
     assert lent(entries_on(folders, 1, "cpu"), "01", 4) == ([[]] * 4, [0, 0])
 
@@ -516,7 +576,7 @@ def test_cards_are_those_that_the_sweep_itself_may_use(
     ("said", "gpus", "sentence"),
     [
         (("trainer=ddp", "trainer.devices=4"), "01", r"^trainer.devices=4, but PyTorch finds 2 CUDA device\(s\) here"),
-        (("trainer.accelerator=gpu",), "", r"^trainer.devices=1, but PyTorch finds 0 CUDA device\(s\) here"),
+        (("trainer.accelerator=gpu",), "", r"^PyTorch finds no GPU here: set trainer.accelerator=cpu to"),
         (("scale=paper",), "", r"^scale=paper is made for a GPU, .*ssl_bench.plan measures how long.*accelerator=cpu"),
         (("scale=paper",), "0", None),
         (("scale=paper", "trainer.accelerator=cpu"), "", None),

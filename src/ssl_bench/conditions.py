@@ -132,9 +132,11 @@ def require_precision(precision: str, accelerator: str) -> None:
 
 def require_cards(devices: int, found: int) -> None:
     """UserError where fewer GPUs are ``found`` on this machine than ``trainer.devices``."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
+    if not found:
+        raise UserError(f"PyTorch finds no GPU here{seen}: set trainer.accelerator=cpu to run on the CPU.")
     if devices > found:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        seen = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
         raise UserError(
             f"trainer.devices={devices}, but PyTorch finds {found} CUDA device(s) here{seen}: set trainer.devices to "
             "at most that, or trainer.accelerator=cpu."

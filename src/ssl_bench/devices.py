@@ -21,6 +21,10 @@ OURS = (
 )
 
 
+# A memory that is full, where the error has no class of its own: the CPU's allocator, pinned memory, libraries.
+FULL = r"DefaultCPUAllocator|(CUDA|cuda runtime) error[^\n]*: out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
+
+
 class Failed(UserError):  # noqa: N818 (it names the card)
     """The card failed while the run was at work on it; the run resumes from its last checkpoint."""
 
@@ -132,8 +136,7 @@ def within_memory(doing: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # The CPU's allocator has no class of errors of its own.
-        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and not re.search(FULL, str(error)):
             raise
         asked = re.search(r"[\d.]+ (?:[KMGT]iB|bytes)", str(error))
         size = f" ({asked[0]} were asked for)" if asked else ""
@@ -144,11 +147,19 @@ def within_memory(doing: str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def failures_named() -> Iterator[None]:
-    """Say in one sentence that the card's memory is full, or (by Failed) that it failed or was taken away."""
+    """Say in one sentence that the card's memory is full, that an operation cannot repeat bit for bit, or (by Failed)
+    that the card failed or was taken away.
+    """
     try:
         with within_memory("the run", "lower batch_size or evaluation.memory, or set more trainer.devices"):
             yield
     except RuntimeError as error:
+        once = re.search(r"(\S+) does not have a deterministic implementation", str(error))
+        if once:
+            raise UserError(
+                f"trainer.deterministic=true, but {once[1]} does not repeat bit for bit on this device: set "
+                "trainer.deterministic=false."
+            ) from error
         reason = _failure(error)
         if reason is None:
             raise

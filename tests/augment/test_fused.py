@@ -178,7 +178,7 @@ def test_where_kernels_fail_it_is_shown_once_and_the_plain_path_draws(
     expected = plain(batch)
 
     def broken(*_: Any) -> Any:
-        raise RuntimeError("no C compiler\nand more")
+        raise RuntimeError("at 3:12:\n    x = tl.load(\n          ^\nno C compiler\n")
 
     monkeypatch.setattr(fused, "draw", broken)
     views = views_of([STRONG])

@@ -122,10 +122,10 @@ class Views(nn.Module):
             raise
         except Exception as error:
             self.use_kernels = False
-            reason = str(error).strip().splitlines() or [""]
+            reason = str(error).strip().splitlines() or [""]  # above its last line Triton prints the kernel
             warnings.warn(
                 "Views are drawn by plain PyTorch operations, which take many times as long as the Triton kernels: "
-                f"these cannot be used here ({type(error).__name__}: {reason[0]}).",
+                f"these cannot be used here ({type(error).__name__}: {reason[-1].strip()}).",
                 stacklevel=2,
             )
             return None

@@ -71,7 +71,7 @@ def _starter(asked: words.Asked) -> Callable[[Entry], loop.Job]:
         from ssl_bench.sweep.slurm import submitter
 
         return submitter(asked.settings, Path(asked.configs[0]["runs_dir"]))
-    return cards.starter(asked.cards)
+    return cards.starter(asked.cards, asked.jobs)
 
 
 def _conclude(console: Console, entries: Sequence[Entry]) -> None:

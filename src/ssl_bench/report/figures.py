@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # reports are made without it
     from torch import Tensor
 
 PERPLEXITY = 30.0
+ITERATIONS = 500  # twice as many take twice as long, for a divergence of 0.56 in place of 0.58 on digits
 LEGEND_CLASSES = 20  # more names than that nobody reads
 LEGEND_LETTERS = 24
 
@@ -36,7 +37,8 @@ def tsne_picture(
     plane = points[:, :2]  # of two points or none there is nothing to arrange
     if len(points) > 2:
         perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
-        plane = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(points)
+        arrangement = TSNE(perplexity=perplexity, init="pca", max_iter=ITERATIONS, random_state=seed, n_jobs=1)
+        plane = arrangement.fit_transform(points)
 
     known = np.unique(classes)
     colours = colormaps["tab10" if len(known) <= 10 else "tab20" if len(known) <= LEGEND_CLASSES else "nipy_spectral"]

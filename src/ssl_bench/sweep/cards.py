@@ -30,48 +30,82 @@ def _wants_card(config: Config) -> bool:
 
 
 class Cards:
-    """Lends cards, the least busy ones first."""
+    """Lends cards, the least busy ones first, and those on which a run failed only while there are not enough others.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    at_once: runs at once.
+    """
+
+    def __init__(self, names: Sequence[str], at_once: int) -> None:
         self.runs = dict.fromkeys(names, 0)  # at work on each
+        self.lost: set[str] = set()
+        self.at_once = at_once
 
-    def take(self, count: int) -> list[str]:
-        """``count`` different cards, or as many as there are."""
-        taken = sorted(self.runs, key=lambda name: self.runs[name])[:count]
+    def take(self, count: int) -> list[str] | None:
+        """``count`` different cards, or as many as there are; None where to wait for cards on which no run failed."""
+        count = min(count, len(self.runs))
+        names = [name for name in self.runs if name not in self.lost]
+        if len(names) < count:
+            names = list(self.runs)
+        taken = sorted(names, key=lambda name: self.runs[name])[:count]
+        share = -(-self.at_once * count // len(self.runs)) if taken else 0
+        if self.lost and any(self.runs[name] >= share for name in taken):
+            return None
         for name in taken:
             self.runs[name] += 1
         return taken
 
-    def give_back(self, taken: Sequence[str]) -> None:
+    def give_back(self, taken: Sequence[str], *, lost: bool) -> None:
         for name in taken:
             self.runs[name] -= 1
+        if lost:
+            self.lost.update(taken)
 
 
 class Job:
     """A run in a process that sees its own cards alone, which are free again when it has ended."""
 
     def __init__(self, start: Callable[[Entry, Sequence[str]], local.Job], entry: Entry, cards: Cards) -> None:
+        self.start = start
+        self.entry = entry
         self.cards = cards
-        self.taken = cards.take(entry.config["trainer"]["devices"]) if _wants_card(entry.config) else []
-        self.job = start(entry, self.taken)
+        self.taken: list[str] = []
+        self.job: local.Job | None = None
+        self.stopped = False  # before it began
+        self._begin()
+
+    def _begin(self) -> None:
+        count = self.entry.config["trainer"]["devices"] if _wants_card(self.entry.config) else 0
+        taken = self.cards.take(count)
+        if taken is not None:
+            self.taken, self.job = taken, self.start(self.entry, taken)
 
     def poll(self) -> Outcome | None:
-        outcome = self.job.poll()
+        if self.stopped:
+            return Outcome("interrupted")
+        if self.job is None:
+            self._begin()
+        outcome = self.job.poll() if self.job else None
         if outcome is not None:
-            self.cards.give_back(self.taken)
+            self.cards.give_back(self.taken, lost=outcome.card_lost)
             self.taken = []
         return outcome
 
     def signal(self, number: int) -> None:
-        self.job.signal(number)
+        if self.job:
+            self.job.signal(number)
+        else:
+            self.stopped = True
 
     def kill(self) -> None:
-        self.job.kill()
+        if self.job:
+            self.job.kill()
+        else:
+            self.stopped = True
 
 
-def starter(names: Sequence[str]) -> Callable[[Entry], Job]:
-    """What starts a run on this machine, whose GPUs are ``names``."""
-    context, cards = local.server(), Cards(names)
+def starter(names: Sequence[str], at_once: int) -> Callable[[Entry], Job]:
+    """What starts a run, of so many ``at_once``, on this machine, whose GPUs are ``names``."""
+    context, cards = local.server(), Cards(names, at_once)
 
     def start(entry: Entry, taken: Sequence[str]) -> local.Job:
         return local.Job(context, entry.config, entry.folder.path, taken)

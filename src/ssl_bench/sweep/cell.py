@@ -25,6 +25,7 @@ class Outcome(NamedTuple):
 
     state: str
     sentence: str = ""
+    card_lost: bool = False  # or ranks lost each other, for which a card may be the reason
 
 
 TRY_AGAIN = 75  # the status of runs whose ranks lost each other
@@ -73,7 +74,7 @@ def _outcome(config: Config, folder: RunFolder) -> Outcome:
         if isinstance(error, Busy) or folder.busy():
             return Outcome("elsewhere")
         if error.status > SIGNALLED or error.status == TRY_AGAIN:
-            return Outcome("interrupted", sentence)
+            return Outcome("interrupted", sentence, card_lost=error.status == TRY_AGAIN)
     except Exception as error:
         traceback.print_exc()
         story = traceback.format_exc()

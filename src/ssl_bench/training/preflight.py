@@ -37,6 +37,12 @@ def advice(config: Mapping[str, Any], images: int) -> Iterator[str]:
             f"method.queue={queue} is more than the {images:,} images, so that images meet earlier embeddings of their "
             "own in it: choose fewer by method.queue or dataset.queue."
         )
+    trainer = config["trainer"]
+    if trainer["compile"] and trainer["sync_batchnorm"] and trainer["devices"] * trainer["nodes"] > 1:
+        yield (
+            "trainer.compile=true compiles only what lies between norms that several devices share: "
+            "trainer.sync_batchnorm=false compiles networks whole."
+        )
     if threads and threads > cores():
         yield f"trainer.threads={threads} is more than the {cores()} cores there are, which slows it down."
 

@@ -102,6 +102,9 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
         name = fingerprint_of(config, data.digest)
         folder = RunFolder(Path(config["runs_dir"]) / distributed.agreed(name, "configuration, data or precision"))
 
+        if folder.finished() is None:  # before a folder is made
+            _require_word(config, data)
+
         def claim() -> dict[str, Any] | None:
             held.enter_context(folder.locked())
             found = folder.finished()
@@ -116,12 +119,18 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
 
         record = distributed.on_first(claim)
         if record is None:
-            if device_type(config) == "cpu" and chosen["accelerator"] == "auto":
-                conditions.require_word(config["scale"]["name"], cpu_time(config, data))
+            _require_word(config, data)
             record = _run(config, data, precision, folder, console, watchers)
     console.print(run_table(record))
     console.print(f"{folder.path}  ·  picture: {folder.picture}", highlight=False, soft_wrap=True)
     return record
+
+
+def _require_word(config: Config, data: DataModule) -> None:
+    """UserError at scale=paper where no GPU was found and the CPU was not asked for."""
+    none_found = config["trainer"]["accelerator"] == "auto" and device_type(config) == "cpu"
+    if config["scale"]["name"] == "paper" and none_found:
+        conditions.require_word("paper", cpu_time(config, data))
 
 
 def quiet() -> None:

@@ -205,7 +205,8 @@ def within_a_library() -> None:
 
 @pytest.mark.parametrize("act", [too_much, full, pinned, within_a_library])
 def test_too_little_memory_of_card_or_machine_is_a_sentence_with_its_remedy(act: Callable[[], None]) -> None:
-    sentence = r"^this takes more memory than there is( \([\d.]+ (GiB|bytes) were asked for\))?: lower that; the last checkpoint"
+    asked = r"( \([\d.]+ (GiB|bytes) were asked for\))?"
+    sentence = f"^this takes more memory than there is{asked}: lower that; the last checkpoint"
     with pytest.raises(UserError, match=sentence), devices.within_memory("this", "lower that"):
         act()
 

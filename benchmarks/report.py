@@ -60,6 +60,11 @@ def _hardware(device: str) -> str:
     return f"{card}{found['cores']} cores, {found['threads']} threads, {found['machine']} {found['cpu_capability']}"
 
 
+def _card(hardware: str) -> str:
+    """The card that ``_hardware`` names, "" for none."""
+    return hardware.rpartition(" cores, ")[0].rpartition(", ")[0]
+
+
 def _versions() -> str:
     found = environment()
     libraries = {"python": found["python"], **found["libraries"], "pillow": metadata.version("pillow")}
@@ -99,11 +104,14 @@ def _number(value: float) -> str:
 
 
 def save(folder: Path, measurements: Sequence[Measurement], *, size: str, load: float | None, device: str) -> None:
-    """Put the measurements in place of earlier ones of the same benchmark, and draw all there are."""
+    """Put the measurements in place of earlier ones of the same benchmark on the same device, and draw all there are.
+
+    Cards of another name are other devices.
+    """
     path = folder / "results.csv"
-    measured = {one.benchmark for one in measurements}
-    rows = [row for row in read(path) if row["benchmark"] not in measured]
-    rows += [_row(one, size, load, device) for one in measurements]
+    new = [_row(one, size, load, device) for one in measurements]
+    measured = {(row["benchmark"], _card(row["machine"])) for row in new}
+    rows = [row for row in read(path) if (row["benchmark"], _card(row["machine"])) not in measured] + new
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -184,7 +192,10 @@ def _panel(axes: Any, meaning: str, rows: Sequence[Row]) -> None:
     axes.set_xlim(0, right)
     for place, ratio, high, target in zip(places, ratios, highest, targets, strict=True):
         axes.text(max(high, target or 0) + 0.01 * right, place, _number(ratio), va="center", fontsize=8)
-    axes.set_yticks(places, [f"{row['benchmark']}: {row['case']}" for row in rows], fontsize=8)
+    names = [
+        f"{row['benchmark']}: {row['case']}" + (f" ({card})" if (card := _card(row["machine"])) else "") for row in rows
+    ]
+    axes.set_yticks(places, names, fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.invert_yaxis()
     axes.set_title(f"{meaning} (red: target)", fontsize=9, loc="left")

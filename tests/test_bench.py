@@ -147,7 +147,7 @@ def test_work_on_a_card_is_timed_by_its_events_and_named_in_its_rows(
     monkeypatch.setattr(report, "environment", lambda: {**environment(), "accelerator": "NVIDIA Made-up"})
     for device, named in (("cuda", True), ("cpu", False)):
         report.save(tmp_path, [measurement((1.0, 2.0))], size="full", load=None, device=device)
-        assert report.read(tmp_path / "results.csv")[0]["machine"].startswith("NVIDIA Made-up, ") == named
+        assert report.read(tmp_path / "results.csv")[-1]["machine"].startswith("NVIDIA Made-up, ") == named
 
 
 def test_on_an_accelerator_clocks_stop_when_the_work_is_done_and_the_program_runs_ahead(
@@ -231,6 +231,16 @@ def test_saving_replaces_the_rows_of_the_same_benchmark_only(tmp_path: Path) -> 
         ("step", "4.5", "2"),
     ]
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_benchmark_on_a_card_leaves_the_rows_of_cpu_and_other_cards(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for device, card in (("cpu", "A"), ("cuda", "A"), ("cuda", "B, 80 GB"), ("cuda", "A"), ("cpu", "B, 80 GB")):
+        monkeypatch.setattr(report, "environment", lambda card=card: {**environment(), "accelerator": card})
+        report.save(tmp_path, [measurement((1.0, 2.0))], size="full", load=None, device=device)
+    found = [report._card(row["machine"]) for row in report.read(tmp_path / "results.csv")]
+    assert found == ["B, 80 GB", "A", ""]
 
 
 def test_a_file_of_another_kind_is_not_overwritten(tmp_path: Path) -> None:

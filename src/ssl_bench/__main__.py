@@ -7,13 +7,19 @@ import sys
 from collections.abc import Sequence
 
 from ssl_bench.commands import COMMANDS, RUN
+from ssl_bench.entry import tell
+from ssl_bench.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Hand the arguments to the command that the first one names; returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = given.pop(0) if given and given[0] in COMMANDS else RUN
-    status: int = importlib.import_module(f"ssl_bench.cli.{command}").main(given)
+    try:
+        module = importlib.import_module(f"ssl_bench.cli.{command}")
+    except UserError as error:  # of a user's own folder of configurations
+        return tell(error)
+    status: int = module.main(given)
     return status
 
 

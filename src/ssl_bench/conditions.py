@@ -157,5 +157,5 @@ def require_word(scale: str, takes: str) -> None:
 
 def require_root(dataset: str, root: str | None) -> None:
     """UserError where a folder of pictures is asked for and none is named."""
-    if dataset == "folder" and root is None:
-        raise UserError("dataset=folder needs to know where the pictures are: set dataset.root=<folder>.")
+    if root is None and dataset != "imagenet100":  # which may lie below data_dir
+        raise UserError(f"dataset={dataset} needs to know where the pictures are: set dataset.root=<folder>.")

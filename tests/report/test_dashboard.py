@@ -15,7 +15,7 @@ import wandb
 import yaml
 
 from ssl_bench.config import experiments
-from ssl_bench.config.options import CONF
+from ssl_bench.config.sources import PACKAGE
 from ssl_bench.report import dashboard
 from ssl_bench.report.palette import row_colours
 from test_loggers import (
@@ -167,7 +167,7 @@ def test_a_group_of_ones_own_is_asked_for(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_project_is_the_one_that_runs_go_to() -> None:
-    told, shown = (yaml.safe_load((CONF / file).read_text()) for file in ("logger/wandb.yaml", "dashboard.yaml"))
+    told, shown = (yaml.safe_load((PACKAGE / file).read_text()) for file in ("logger/wandb.yaml", "dashboard.yaml"))
     assert shown["project"] == told["project"]
 
 

@@ -17,7 +17,7 @@ from ssl_bench.cli import report as command
 from ssl_bench.cli.report import main
 from ssl_bench.config import experiments
 from ssl_bench.config.experiments import Cell
-from ssl_bench.config.options import CONF
+from ssl_bench.config.sources import PACKAGE
 from ssl_bench.report import configurations, records
 from ssl_bench.report.records import Run
 
@@ -197,7 +197,7 @@ def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None
 
 
 def test_the_folder_of_runs_is_the_one_of_the_runs() -> None:
-    report, run = (yaml.safe_load(CONF.joinpath(name).read_text("utf-8")) for name in ("report.yaml", "config.yaml"))
+    report, run = (yaml.safe_load(PACKAGE.joinpath(name).read_text("utf-8")) for name in ("report.yaml", "config.yaml"))
     assert report["runs_dir"] == run["runs_dir"]
 
 

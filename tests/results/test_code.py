@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ssl_bench.config.options import CONF, GROUPS
+from ssl_bench.config.options import GROUPS
+from ssl_bench.config.sources import PACKAGE
 from ssl_bench.results import code
 
 SIMCLR, BYOL = "ssl_bench.methods.simclr.SimCLR", "ssl_bench.methods.byol.BYOL"
@@ -123,7 +124,7 @@ def test_code_that_cannot_be_parsed_has_no_digest(monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_method_has_a_digest_of_its_own() -> None:
-    files = [CONF / "method" / f"{name}.yaml" for name in GROUPS["method"]]
+    files = [PACKAGE / "method" / f"{name}.yaml" for name in GROUPS["method"]]
     targets = [yaml.safe_load(file.read_text(encoding="utf-8"))["target"] for file in files]
     found = [digest(target) for target in targets]
     assert None not in found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_bench.conditions import require_root
 from ssl_bench.config.compose import Config, compose
-from ssl_bench.config.options import near_or_all, options_in, read_settings, require_known, settings_text
+from ssl_bench.config.options import GROUPS, near_or_all, options_in, read_settings, require_known, settings_text
 from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 
@@ -46,7 +46,7 @@ def read(words: Sequence[str]) -> tuple[str, Config, Settings]:
     require_known(others, options_in(OPTIONS))
     config = compose(others)
     if command != "list":
-        require_root(config["dataset"]["name"], config["dataset"].get("root"))
+        require_root(config["dataset"]["name"], config["dataset"].get("root", ""))
     return command, config, read_settings(OPTIONS, own)
 
 
@@ -94,6 +94,9 @@ def list_datasets(config: Config, settings: Settings) -> int:
         counts = [f"{count:,}" if count else "–" for count in (shown.train, shown.test, shown.classes)]
         table.add_row(entry.name, "✓" if files else "–", *counts, sides)
         notes.append(f"{entry.name}: {'; '.join(said)}. Licence: {entry.licence}.")
+    own = [name for name in GROUPS["dataset"] if name not in catalog.DATASETS]
+    if own:
+        notes.append(f"Of your own: {', '.join(own)}.")
     console = _console()
     for part in (table, *notes):
         console.print(part, soft_wrap=part is not table)
@@ -205,7 +208,7 @@ def verify(config: Config, settings: Settings) -> int:
     absent = [root for root in _roots(config) if not Path(root).is_dir()]
     if absent:
         raise UserError(f"{absent[0]} does not exist: give another dataset.root or dataset.test_root.")
-    if not files:
+    if not files and dataset.name in places.LOOK:
         remedy = places.missing(dataset.name, data_dir)
         raise UserError(f"There is no {dataset.name} for data_dir={data_dir} to verify: {remedy}.")
     folder, wrong = catalog.chosen_folder(config["dataset"]), 0

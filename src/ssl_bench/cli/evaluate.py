@@ -91,7 +91,7 @@ def read(words: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, Any]]:
             raise UserError(f"{key} makes no sense here, where nothing is trained: leave it out.")
     if "dataset" not in said:
         raise UserError(f"say on which dataset, as in dataset=digits; known are {', '.join(GROUPS['dataset'])}.")
-    require_root(config["dataset"]["name"], config["dataset"].get("root"))
+    require_root(config["dataset"]["name"], config["dataset"].get("root", ""))
     require_protocols(config["evaluation"])
     return Path(encoder), config, said, settings
 

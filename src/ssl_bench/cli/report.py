@@ -63,7 +63,7 @@ def help_text() -> str:
 
 def report(name: str, words: Sequence[str]) -> None:
     """Render ``name`` for the choices in ``words``."""
-    if name not in experiments.names() and name not in OTHERS:
+    if name not in experiments.names() and name not in OTHERS and not name.endswith(".yaml"):
         raise UserError(f"there is no table or figure {name!r}{near_or_all(name, [*experiments.names(), *OTHERS])}")
     settings, said = experiments.read_words(words, "report.yaml")
     out = None if settings["out"] is None else Path(settings["out"])

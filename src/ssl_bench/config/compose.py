@@ -25,30 +25,21 @@ from typing import Any, NoReturn
 import hydra
 import yaml
 from hydra._internal.callbacks import Callbacks
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_bench.commands import COMMANDS, commands_text
-from ssl_bench.config import experiments
-from ssl_bench.config.options import (
-    BLOCKS,
-    CHOICES,
-    CONF,
-    GROUPS,
-    NEEDS,
-    Option,
-    choices_with,
-    nearest,
-    options_of,
-    typed,
-)
+from ssl_bench.config import experiments, sources
+from ssl_bench.config.options import BLOCKS, CHOICES, GROUPS, NEEDS, Option, choices_with, nearest, options_of, typed
 from ssl_bench.entry import SIGNALLED, guarded, tell
 from ssl_bench.errors import UserError
 
@@ -93,6 +84,15 @@ def _by(word: Any, values: Any) -> Any:
     return values[word]
 
 
+class _OwnFolders(SearchPathPlugin):
+    """Lets Hydra find users' files beside the package's."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in sources.OWN:
+            search_path.append("ssl_bench", f"file://{folder}")
+
+
+Plugins.instance().register(_OwnFolders)
 OmegaConf.register_new_resolver("by_scale", _by_scale, replace=True)
 OmegaConf.register_new_resolver("by", _by, replace=True)
 OmegaConf.register_new_resolver("calc", _calculate, replace=True)
@@ -290,7 +290,7 @@ def _pop_blocks(config: DictConfig) -> Blocks:
 
 def _said_by_experiment(experiment: str) -> set[str]:
     """The options that an experiment's file sets, or one that it builds on."""
-    tree = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")) or {}
+    tree = yaml.safe_load(sources.read(f"experiment/{experiment}.yaml")) or {}
     entries = [entry for entry in tree.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
     keys = {key for key, _ in _leaves(tree)}
     return keys.union(*(_said_by_experiment(entry.rpartition("/")[2]) for entry in entries))
@@ -308,8 +308,13 @@ def _blaming(method: str, block: str | None) -> Iterator[None]:
 def _hydra(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
     """Hydra's composition of the files, and the file of each group."""
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_module("ssl_bench.conf", version_base="1.3"):
-        config = hydra.compose("config", overrides=list(groups), return_hydra_config=True)
+    try:
+        with hydra.initialize_config_module("ssl_bench.conf", version_base="1.3"):
+            config = hydra.compose("config", overrides=list(groups), return_hydra_config=True)
+    except MissingConfigException as error:  # augment has a file for every dataset of the package
+        group, _, name = str(error.missing_cfg_file).partition("/")
+        known = ", ".join(GROUPS.get(group, ()))
+        raise UserError(f"conf/{group}/{name}.yaml is missing: write it, or set {group}= to one of {known}.") from None
     choices = {group: str(config.hydra.runtime.choices[group]) for group in GROUPS}
     OmegaConf.set_struct(config, False)
     del config["hydra"]

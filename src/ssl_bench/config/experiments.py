@@ -9,13 +9,21 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ssl_bench.config.options import CONF, GROUPS, near_or_all, nearest, options_in, read_settings
+from ssl_bench.config import sources
+from ssl_bench.config.options import GROUPS, near_or_all, nearest, options_in, read_settings
 from ssl_bench.errors import UserError
 
+KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the file says otherwise
+    "table": {"protocols": ["knn1", "linear"]},
+    "curves": {"protocol": "knn1", "network": "student"},
+    "calibration": {"protocols": ["knn1", "linear"]},
+}
+KEYS = ("sweep.rows", "sweep.datasets", "sweep.seeds", "show.kind")  # that every experiment has
 LISTS = ("seeds", "methods", "datasets")  # options that choose among the runs
 
 
@@ -161,22 +169,58 @@ def is_sweep(name: str) -> bool:
 
 
 def find(name: str) -> Experiment:
-    """The experiment called ``name``; UserError if there is none."""
-    if not is_sweep(name):
+    """The experiment called ``name``, or the one that the file ``name`` describes, which ends in .yaml.
+
+    Raises:
+        UserError: if there is none, or the file describes none.
+    """
+    file = name.endswith(".yaml")
+    if not file and not is_sweep(name):
         raise UserError(f"there is no table or figure {name!r}{_near(name, names())}")
-    found = _read(name)
+    found = _read_file(Path(name)) if file else _read(name)
     sweep = found["sweep"]
     return Experiment(
-        name=name,
+        name=Path(name).stem if file else name,
         rows={label: tuple(words.split()) for label, words in sweep["rows"].items()},
         datasets=sweep["datasets"],
         seeds=sweep["seeds"],
-        show=found["show"],
+        show=_shown(found["show"], list(sweep["rows"]), Path(name).stem),
     )
 
 
+def _shown(show: dict[str, Any], rows: list[str], name: str) -> dict[str, Any]:
+    """What a file leaves unsaid: the name as title, the table's two protocols, every row compared with the best."""
+    if show["kind"] not in KINDS:
+        raise UserError(f"{name}: show.kind is {' or '.join(KINDS)}, not {show['kind']}.")
+    return {"title": name, "ranked": rows, **KINDS[show["kind"]], **show}
+
+
 def _read(name: str) -> dict[str, Any]:
-    return yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+    return yaml.safe_load(sources.read(f"experiment/{name}.yaml")) or {}
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    """The experiment that a file outside of conf/ describes; its name must be that of no other."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'}).") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
+    if file.stem in GROUPS["experiment"]:
+        raise UserError(f"{file} has the name of experiment={file.stem}: rename the file.")
+    missing = [key for key in KEYS if not _has(found, key)]
+    if missing:
+        raise UserError(f"{file} describes no table or figure: {' and '.join(missing)} is missing.")
+    return dict(found)
+
+
+def _has(tree: Any, dotted: str) -> bool:
+    for part in dotted.split("."):
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return bool(tree)
 
 
 def _method(row: tuple[str, ...]) -> str:

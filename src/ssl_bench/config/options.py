@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib.resources
 import os
 import re
 import sys
@@ -20,20 +19,17 @@ from typing import Any
 
 import yaml
 
+from ssl_bench.config import sources
 from ssl_bench.errors import UserError
 
-CONF = importlib.resources.files("ssl_bench.conf")
 CHOICES: dict[str, str] = {  # of each group, unless another is asked for; in the order of config.yaml
     group: choice
-    for entry in yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    for entry in yaml.safe_load(sources.read("config.yaml"))["defaults"]
     if isinstance(entry, dict)
     for group, choice in entry.items()
     if not group.startswith("override ")
 }
-GROUPS = {
-    group: sorted(file.name.removesuffix(".yaml") for file in (CONF / group).iterdir() if file.name.endswith(".yaml"))
-    for group in CHOICES
-}
+GROUPS = {group: sources.names(group) for group in CHOICES}
 # Of a method's file: values for options of any group, not options themselves.
 BLOCKS = ("sets", "original", "check")
 NEEDS = "needs"  # of a method's file: what its class refuses to do without, for those who ask before it is imported
@@ -135,17 +131,23 @@ class Option:
 @functools.cache
 def needs_of(method: str) -> Mapping[str, Any]:
     """What the block ``needs`` of a method's file states."""
-    content = yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load(sources.read(f"method/{method}.yaml"))
     found: Mapping[str, Any] = content.get(NEEDS) or {}
     return found
 
 
 @functools.cache
 def comments(file: str, prefix: str = "") -> dict[str, tuple[str, str]]:
-    """Allowed values and meaning by dotted key, from the comments that end the lines of a file of conf/."""
-    text = CONF.joinpath(file).read_text(encoding="utf-8")
+    """Allowed values and meaning by dotted key, from the comments that end the lines of a file of conf/.
+
+    A file that builds on others of its group has theirs, too.
+    """
+    text = sources.read(file)
     lines = text.splitlines()
     found: dict[str, tuple[str, str]] = {}
+    if prefix:
+        for other in bases(file):
+            found |= comments(other, prefix)
 
     def visit(node: yaml.Node | None, path: str) -> None:
         if isinstance(node, yaml.MappingNode):
@@ -159,6 +161,13 @@ def comments(file: str, prefix: str = "") -> dict[str, tuple[str, str]]:
 
     visit(yaml.compose(text), f"{prefix}." if prefix else "")
     return found
+
+
+def bases(file: str) -> list[str]:
+    """The files of its own group that a file of conf/ builds on, in their order."""
+    tree = yaml.safe_load(sources.read(file)) or {}
+    entries = [entry for entry in tree.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
+    return [f"{file.rpartition('/')[0]}/{entry.rpartition('/')[2]}.yaml" for entry in entries]
 
 
 def options_of(choices: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Option]:
@@ -202,7 +211,7 @@ def typed(value: Any) -> str:
 
 def options_in(file: str) -> dict[str, Option]:
     """The options of a file of conf/ that stands by itself, as ``bench.yaml`` does."""
-    defaults = yaml.safe_load(CONF.joinpath(file).read_text(encoding="utf-8"))
+    defaults = yaml.safe_load(sources.read(file))
     return {key: Option(key, defaults[key], *said) for key, said in comments(file).items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -191,12 +192,30 @@ DATASETS = {
 def chosen(options: Mapping[str, Any]) -> Dataset:
     """The entry that the options of ``conf/dataset`` choose; a folder is looked into now.
 
+    A dataset of a user's own has the key ``target``, a `Dataset` or what makes one of the options; or it builds on
+    ``folder``.
+
     Raises:
-        UserError: as `find`.
+        UserError: as `find`; or what ``target`` names is no dataset.
     """
+    if "target" in options:
+        return _own(options)
     if "fold" in options:
         return stl10_with(options["split"], options["fold"])
     return find(options["name"], chosen_folder(options))
+
+
+def _own(options: Mapping[str, Any]) -> Dataset:
+    """The dataset that ``target`` names, under the name that its file gives."""
+    module, _, name = options["target"].rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"dataset={options['name']}: {options['target']} cannot be imported ({error}).") from None
+    entry = found if isinstance(found, Dataset) else found(options)
+    if not isinstance(entry, Dataset):
+        raise UserError(f"dataset={options['name']}: {options['target']} gives no ssl_bench.data.catalog.Dataset.")
+    return replace(entry, name=options["name"])
 
 
 def chosen_folder(options: Mapping[str, Any]) -> Folder | None:
@@ -221,9 +240,9 @@ def find(name: str, folder: Folder | None = None) -> Dataset:
     Raises:
         UserError: there is none; or the folder has no pictures.
     """
-    if name not in DATASETS:
+    if name not in DATASETS and folder is None:
         raise UserError(f"There is no dataset {name!r}: choose one of {', '.join(DATASETS)}.")
-    entry = DATASETS[name]
+    entry = DATASETS[name] if name in DATASETS else replace(DATASETS["folder"], name=name)
     if folder is None:
         return entry
     entry = replace(entry, height=folder.stored, width=folder.stored)

@@ -109,7 +109,8 @@ def found(name: str, data_dir: Path, roots: tuple[str, ...] = ()) -> list[Path]:
     """
     if roots:
         return [Path(root) for root in roots if os.path.isdir(root)]
-    return LOOK[name](data_dir)
+    look = LOOK.get(name)  # of a user's own dataset it is not known where its files are
+    return look(data_dir) if look else []
 
 
 def packs(name: str, data_dir: Path) -> list[Path]:

@@ -141,9 +141,9 @@ def _channels(dataset: Dataset, train: Images) -> Finding:
     """Mean and standard deviation of each channel of train, beside those of the catalog."""
     means, deviations = channel_statistics(train.images)
     found = _spoken(means, deviations)
-    if not DATASETS[dataset.name].height:
+    if dataset.pictures is not None:
         return Finding(None, f"train: {found}; its views are normalised by ImageNet's")
-    if dataset.train != DATASETS[dataset.name].train:
+    if dataset.train != DATASETS.get(dataset.name, dataset).train:
         return Finding(None, f"train: {found}; the catalog's are those of the whole split")
     differences = [abs(a - b) for a, b in zip([*means, *deviations], [*dataset.mean, *dataset.std], strict=True)]
     if max(differences) <= TOLERANCE:

@@ -13,7 +13,7 @@ from typing import Any
 
 import ssl_bench
 from ssl_bench.config.experiments import Cell
-from ssl_bench.config.options import CONF
+from ssl_bench.config.sources import ROOTS
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
 
@@ -22,6 +22,7 @@ KINDS = 500  # are remembered, those composed last
 SOURCES = (
     "config/compose.py",
     "config/options.py",
+    "config/sources.py",
     "config/experiments.py",
     "report/configurations.py",
 )  # what composing depends on
@@ -74,7 +75,7 @@ def _state() -> str:
     """A digest of everything that decides what words mean."""
     digest = hashlib.sha256()
     folder = Path(ssl_bench.__file__).parent
-    files = [file for entry in sorted(CONF.iterdir(), key=lambda entry: entry.name) for file in _files(entry)]
+    files = [file for root in ROOTS for entry in sorted(root.iterdir(), key=str) for file in _files(entry)]
     for file in [*files, *(folder / name for name in SOURCES)]:
         content = file.read_bytes()
         digest.update(f"{file.name} {len(content)} ".encode() + content)

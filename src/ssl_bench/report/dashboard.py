@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ssl_bench.config import experiments
+from ssl_bench.config import experiments, sources
 from ssl_bench.config.experiments import Experiment
-from ssl_bench.config.options import CHOICES, CONF, read_settings, settings_text
+from ssl_bench.config.options import CHOICES, read_settings, settings_text
 from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.report.palette import row_colours
@@ -80,7 +80,7 @@ def define(experiment: Experiment, dataset: str, settings: Mapping[str, Any]) ->
         raise UserError(
             f"group={group} cannot be asked for: W&B's filters take no apostrophe, backslash, =, <, > or !."
         )
-    evaluation = yaml.safe_load((CONF / "evaluation" / f"{CHOICES['evaluation']}.yaml").read_text(encoding="utf-8"))
+    evaluation = yaml.safe_load(sources.read(f"evaluation/{CHOICES['evaluation']}.yaml"))
     curves, protocols = evaluation["curves"], evaluation["protocols"]
     shown = experiment.show.get("protocols", [experiment.show.get("protocol")])
 

@@ -16,7 +16,7 @@ from ssl_bench.training import loggers
 def check(config: Mapping[str, Any]) -> None:
     """UserError, in one sentence, if no run of ``config`` could begin, whatever the machine and the images are."""
     trainer, dataset = config["trainer"], config["dataset"]
-    conditions.require_root(dataset["name"], dataset.get("root"))
+    conditions.require_root(dataset["name"], dataset.get("root", ""))
     conditions.require_equal_shares(config["batch_size"], trainer["devices"] * trainer["nodes"])
     _check_limits(config, TRAIN.get(dataset["name"]))
     images = _pretraining(config)

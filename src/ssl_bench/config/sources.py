@@ -1,0 +1,73 @@
+"""Where the files of conf/ are: in the package, and in folders of users' own methods, datasets and experiments.
+
+A user's folder holds ``conf/``, laid out as the package's is, and Python modules beside it. ``SSL_BENCH_PATH`` names
+such folders, with ``:`` between them (``;`` on Windows). An installed package adds its own by an entry point in the
+group ``ssl_bench`` whose value is the package; its ``conf/`` is then a folder of the package.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from ssl_bench.errors import UserError
+
+VARIABLE = "SSL_BENCH_PATH"
+PACKAGE = Path(str(importlib.resources.files("ssl_bench.conf")))
+
+
+def _folders() -> Iterator[tuple[Path, str]]:
+    """Folders that hold a ``conf/`` of their own, and who names them."""
+    for name in os.environ.get(VARIABLE, "").split(os.pathsep):
+        if name:
+            yield Path(name).absolute(), f"{VARIABLE}={name}"
+    for entry in entry_points(group="ssl_bench"):
+        found = importlib.util.find_spec(entry.value)
+        for place in (found and found.submodule_search_locations) or ():
+            yield Path(place), f"the package {entry.value}"
+
+
+def _own() -> tuple[Path, ...]:
+    """The users' folders ``conf/``; their modules can be imported from now on."""
+    found: list[Path] = []
+    for folder, who in _folders():
+        conf = folder / "conf"
+        if not conf.is_dir():
+            raise UserError(f"{who}: {folder} has no folder conf, which is to hold method/, dataset/ and the like.")
+        _require_fit(conf, [PACKAGE, *found], who)
+        found.append(conf)
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+    return tuple(found)
+
+
+def _require_fit(conf: Path, others: list[Path], who: str) -> None:
+    """UserError where a file stands in no group, or has a name that an earlier ``conf/`` has given."""
+    groups = {entry.name for entry in PACKAGE.iterdir() if entry.is_dir() and not entry.name.startswith("_")}
+    for file in sorted(conf.rglob("*.yaml")):
+        name = file.relative_to(conf)
+        if len(name.parts) != 2 or name.parts[0] not in groups:
+            raise UserError(f"{who}: {file} is in no group: put it into one of conf/{{{','.join(sorted(groups))}}}.")
+        if any(other.joinpath(*name.parts).is_file() for other in others):
+            raise UserError(f"{who}: {file} has the name of a file that is there already: give it another one.")
+
+
+OWN = _own()
+ROOTS = (PACKAGE, *OWN)
+
+
+def read(name: str) -> str:
+    """The text of a file of conf/, such as ``method/clbo.yaml``; the first that is found."""
+    return next(file for root in ROOTS if (file := root.joinpath(name)).is_file()).read_text(encoding="utf-8")
+
+
+def names(group: str) -> list[str]:
+    """What a group offers, in alphabetical order."""
+    folders = [folder for root in ROOTS if (folder := root.joinpath(group)).is_dir()]
+    files = [file.name for folder in folders for file in folder.iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))

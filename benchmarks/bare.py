@@ -42,13 +42,8 @@ class BareLoop:
         """One update of the student."""
         method = self.method
         with torch.autocast(method.device.type, dtype=torch.bfloat16, enabled=self.mixed):
-            embeddings = method.embed(method.student, self.views)  # [n, D] per view
-            predictions = method.predict(embeddings)
-            targets = embeddings
-            if method.teacher is not None:
-                with torch.no_grad():
-                    targets = method.embed(method.teacher, self.views)
-        loss = method.loss([p.float() for p in predictions], [t.float() for t in targets], self.batch)
+            step = method.run_networks(self.views, self.batch)
+        loss, _ = method.collect_and_loss(step)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -18,6 +18,7 @@ from benchmarks.knn import MEMORY, growth
 from benchmarks.measurement import Measurement, Target, alternate
 from benchmarks.synthetic import batches, configuration, pictures, synthetic_dataset
 from ssl_bench.batch import Batch
+from ssl_bench.methods.base import Step
 from ssl_bench.methods.pic import PIC
 from ssl_bench.training import build
 
@@ -75,7 +76,8 @@ def head(case: Case, device: torch.device) -> Callable[[], None]:
 
     def step() -> None:
         z = embeddings.clone().requires_grad_()
-        method.loss([z], [z], next(looks)).backward()  # type: ignore[no-untyped-call]
+        loss, _ = method.collect_and_loss(Step([z], [z], [z], next(looks)))
+        loss.backward()  # type: ignore[no-untyped-call]
         _after(method)
 
     return step
@@ -96,7 +98,7 @@ def whole(case: Case, device: torch.device) -> Callable[[], None]:
 
 def _after(method: PIC) -> None:
     method.student_steps += 1
-    method.after_optimizer_step()
+    method.follow_student()
 
 
 def _method(case: Case, device: torch.device) -> tuple[PIC, Iterator[Batch]]:

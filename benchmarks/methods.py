@@ -24,8 +24,9 @@ from benchmarks.synthetic import batches, configuration, pictures, synthetic_dat
 from ssl_bench import devices
 from ssl_bench.batch import Batch
 from ssl_bench.config.options import GROUPS
+from ssl_bench.methods.base import Step
 from ssl_bench.methods.pic import PIC
-from ssl_bench.nn.queue import Queue, Queues
+from ssl_bench.nn.queue import Queue
 from ssl_bench.training import build
 
 BASELINE = "simclr"
@@ -149,18 +150,14 @@ def loss(name: str, sizes: Sizes, device: torch.device) -> Callable[[], None]:
     method = loop.method
     draw = partial(torch.randn, sizes.batch_size, method.width, generator=torch.Generator().manual_seed(0))
     embeddings, others = ([draw().to(device) for _ in range(method.views.count)] for _ in range(2))
-    method.predict(embeddings)  # of which DirectPred's loss takes note
 
     def step() -> None:
         method.zero_grad()
         student = [z.detach().requires_grad_() for z in embeddings]
-        method.loss(student, student if method.teacher is None else others, next(looks)).backward()  # type: ignore[no-untyped-call]
-        # What waits for the optimiser's step, which does not come.
-        for module in method.modules():
-            if isinstance(module, Queues):
-                module.held.clear()
-        if isinstance(method, PIC):
-            method._looks.clear()
+        taught = student if method.teacher is None else others
+        value, _ = method.collect_and_loss(Step(embeddings, student, taught, next(looks)))
+        value.backward()  # type: ignore[no-untyped-call]
+        method.collected.clear()  # it waits for the optimiser's step, which does not come
 
     return step
 

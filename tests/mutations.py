@@ -338,9 +338,19 @@ MUTATIONS = [
         "methods/test_multi_crop.py",
         (
             "views: small crops are targets",
-            "self.embed(self.teacher, views[:full_size])",
+            "self.embed(self.teacher, views[: self.views.full_size])",
             "self.embed(self.teacher, views)",
             "only_full_size_views_are_targets",
+        ),
+    ),
+    *_of(
+        "methods/swav.py",
+        "methods/test_base.py",
+        (
+            "swav: the loss fills the queue",
+            "        loss = over_pairs(self.prediction_loss, scores, codes)",
+            "        self.collected.append(codes)\n        loss = over_pairs(self.prediction_loss, scores, codes)",
+            "the_loss_changes_nothing_and_is_the_same_again[swav]",
         ),
     ),
     # -- methods -----------------------------------------------------------------------------------------
@@ -468,7 +478,7 @@ MUTATIONS = [
         (
             "moco: keys are enqueued before the loss",
             "        both = queue_nce(q1, k2,",
-            "        self.queue.push(torch.cat([gather(k1), gather(k2)]))\n        both = queue_nce(q1, k2,",
+            "        self.queues.push([self.collect(step)])\n        both = queue_nce(q1, k2,",
             "keys_are_enqueued_after_the_step_and_never_read_by_their_own_batch",
         ),
         (
@@ -489,8 +499,8 @@ MUTATIONS = [
         ),
         (
             "moby: keys enter the other view's queue",
-            "self.queues.hold([gather(k1), gather(k2)])",
-            "self.queues.hold([gather(k2), gather(k1)])",
+            "return step.gathered_targets",
+            "return step.gathered_targets[::-1]",
             "each_queue_takes_the_keys_of_its_view",
         ),
     ),
@@ -551,8 +561,8 @@ MUTATIONS = [
         "methods/test_simsiam.py",
         (
             "simsiam: gradient flows through the target",
-            "[z.detach() for z in target]",
-            "target",
+            "[z.detach() for z in step.targets]",
+            "step.targets",
             "no_gradient_flows_through_the_targets",
         ),
     ),
@@ -654,8 +664,8 @@ MUTATIONS = [
         "methods/test_simclr.py",
         (
             "simclr: candidates get no gradient",
-            "gather(z) for z in target",
-            "gather(z.detach()) for z in target",
+            "step.predictions, step.gathered_targets",
+            "step.predictions, [z.detach() for z in step.gathered_targets]",
             "an_embedding_gets_gradient_as_anchor_and_as_candidate",
         ),
     ),
@@ -680,12 +690,12 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "nn/queue.py",
+        "methods/base.py",
         "methods/test_moco.py",
         (
-            "queue: held keys are enqueued again and again",
-            "                queue.push(rows)\n        self.held = []\n",
-            "                queue.push(rows)\n",
+            "methods: what was collected is enqueued again and again",
+            "        self.collected.clear()\n",
+            "",
             "the_queue_holds_the_keys_of_the_last_batches",
         ),
     ),

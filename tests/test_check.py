@@ -19,7 +19,7 @@ from ssl_bench.training import certificate
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_every_method_trains_in_several_processes_as_in_one_and_resumes(program: Program, world: int) -> None:
-    done = program(f"world={world}", module="ssl_bench.cli.check", OMP_NUM_THREADS="1")
+    done = program("check", f"world={world}", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(name in done.stdout for name in GROUPS["method"])
     assert "Every method holds." in done.stdout

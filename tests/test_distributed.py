@@ -20,7 +20,7 @@ from ssl_bench import distributed
 from ssl_bench.batch import Batch, Place
 from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
-from ssl_bench.methods.base import Method
+from ssl_bench.methods.base import Method, Step
 from ssl_bench.training.build import build
 
 N, D = 12, 32  # D as at the smallest scale, since queues have it
@@ -49,7 +49,7 @@ def gradients(method: Method, first: int, rows: int) -> tuple[Tensor, list[Tenso
     target = student if method.teacher is None else [z[first : first + rows] for z in embeddings(1)]
     images, labels = torch.zeros(rows, 1, 8, 8, dtype=torch.uint8), torch.zeros(rows, dtype=torch.int64)
     batch = Batch(images, labels, labels, Place(seed=0, epoch=0, step=0, first=first, size=N))
-    loss = method.loss(student, target, batch)
+    loss, _ = method.collect_and_loss(Step(student, student, target, batch))
     return loss.detach(), list(torch.autograd.grad(loss, student))
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from ssl_bench.batch import Batch
 from ssl_bench.config.compose import compose
 from ssl_bench.data.datamodule import DataModule
-from ssl_bench.methods.base import Method
+from ssl_bench.methods.base import Method, Step
 from ssl_bench.training.build import build
 
 Fit = Callable[..., tuple[Method, list[dict[str, Any]]]]
@@ -24,6 +25,12 @@ def make(*words: str) -> tuple[Method, DataModule]:
     method, data = build(compose(list(chosen.values())))
     data.setup()
     return method, data
+
+
+def loss_of(method: Method, predictions: Sequence[Tensor], targets: Sequence[Tensor], batch: Batch) -> Tensor:
+    """The loss of a batch with these predictions, and embeddings equal to them, and targets."""
+    loss, _ = method.collect_and_loss(Step(list(predictions), list(predictions), list(targets), batch))
+    return loss
 
 
 class Diary(pl.Callback):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from small_runs import make
+from small_runs import loss_of, make
 from test_moco import draws
 
 
@@ -17,13 +17,13 @@ def test_the_loss_is_the_scaled_one_of_both_views() -> None:
         for j in range(32):
             c = float(a[:, i] @ b[:, j]) / 16
             expected += (1 - c) ** 2 if i == j else 0.02 * c**2
-    assert method.loss([z1, z2], [z1, z2], batch).item() == pytest.approx(expected / 2, rel=1e-4)
+    assert loss_of(method, [z1, z2], [z1, z2], batch).item() == pytest.approx(expected / 2, rel=1e-4)
 
 
 def test_both_views_get_gradient() -> None:
     method, data = make("method=barlow_twins")
     z1, z2 = (z.requires_grad_() for z in draws(2))
-    method.loss([z1, z2], [z1, z2], next(iter(data.train_dataloader()))).backward()
+    loss_of(method, [z1, z2], [z1, z2], next(iter(data.train_dataloader()))).backward()
     assert z1.grad is not None
     assert z1.grad.abs().sum() > 0
     assert z2.grad is not None

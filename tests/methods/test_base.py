@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from small_runs import Fit, make
+from small_runs import Fit, loss_of, make
 
 from ssl_bench.batch import Batch
 from ssl_bench.config.compose import GROUPS
@@ -51,6 +52,28 @@ def test_every_student_parameter_gets_a_gradient_and_no_teacher_parameter_does(n
     assert all(p.grad is not None for p in method.student.parameters())
     if method.teacher is not None:
         assert all(p.grad is None and not p.requires_grad for p in method.teacher.parameters())
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other if isinstance(one, int | float | str | None) else True
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_loss_changes_nothing_and_is_the_same_again(name: str) -> None:
+    method, data = make(f"method={name}")
+    batch = next(iter(data.train_dataloader()))
+    step = method.run_networks(method.views(batch), batch)
+    first = method.collect_and_loss(step)
+    before = copy.deepcopy(method)
+    assert same(method.loss(step), first)
+    for now, then in zip(method.modules(), before.modules(), strict=True):
+        assert same(vars(now), vars(then))
 
 
 def test_a_step_that_a_gradient_scaler_skips_does_not_count() -> None:
@@ -156,13 +179,13 @@ def test_supervised_loss_is_cross_entropy_over_labelled_images_of_every_view() -
     torch.manual_seed(0)
     logits = [torch.randn(16, 10), torch.randn(16, 10)]
     expected = (F.cross_entropy(logits[0], batch.labels) + F.cross_entropy(logits[1], batch.labels)) / 2
-    torch.testing.assert_close(method.loss(logits, logits, batch), expected)
+    torch.testing.assert_close(loss_of(method, logits, logits, batch), expected)
     batch.labels[::2] = -1
     kept = batch.labels >= 0
     expected = sum(F.cross_entropy(z[kept], batch.labels[kept]) for z in logits) / 2
-    torch.testing.assert_close(method.loss(logits, logits, batch), expected)
+    torch.testing.assert_close(loss_of(method, logits, logits, batch), expected)
     batch.labels[:] = -1
-    assert method.loss(logits, logits, batch).item() == 0
+    assert loss_of(method, logits, logits, batch).item() == 0
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("supervised", "pic")])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import Fit, make
+from small_runs import Fit, loss_of, make
 from torch import Tensor, nn
 
 from ssl_bench import losses
@@ -226,7 +226,7 @@ def test_the_two_kinds_of_negatives_have_their_own_floor(fit: Fit) -> None:
         method, data = make(f"method.negatives={negatives}")
         batch = next(iter(data.train_dataloader()))
         same = [torch.ones(16, 8), torch.ones(16, 8)]
-        assert method.loss(same, same, batch).item() == pytest.approx(math.log(candidates), abs=1e-5)
+        assert loss_of(method, same, same, batch).item() == pytest.approx(math.log(candidates), abs=1e-5)
 
 
 def test_the_proximal_term_pulls_the_student_towards_the_teacher(fit: Fit) -> None:
@@ -319,7 +319,7 @@ def test_objectives_compare_the_student_with_the_teachers_other_view() -> None:
     for objective, value in expected.items():
         method, data = make(f"method.objective={objective}")
         batch = next(iter(data.train_dataloader()))
-        torch.testing.assert_close(method.loss([v1, v2], [u1, u2], batch), torch.as_tensor(value))
+        torch.testing.assert_close(loss_of(method, [v1, v2], [u1, u2], batch), torch.as_tensor(value))
 
 
 def test_a_predictor_has_no_twin_and_feels_no_proximal_term(fit: Fit) -> None:

@@ -15,7 +15,7 @@ from small_runs import Fit, make
 
 from benchmarks import methods
 from ssl_bench.config.options import GROUPS
-from ssl_bench.methods.base import Method
+from ssl_bench.methods.base import Loss, Method, Step
 from ssl_bench.methods.clbo import CLBO
 from ssl_bench.methods.pic import PIC
 from ssl_bench.methods.swav import SwAV, sinkhorn
@@ -151,9 +151,9 @@ def test_the_loss_alone_is_that_of_training_and_leaves_nothing_behind(
         loop, looks = halfway(name, sizes, device)
         loss = loop.method.loss
 
-        def noted(student: list[torch.Tensor], target: list[torch.Tensor], batch: Any) -> torch.Tensor:
-            seen.append((student, target))
-            return loss(student, target, batch)
+        def noted(step: Step) -> Loss:
+            seen.append((step.predictions, step.targets))
+            return loss(step)
 
         monkeypatch.setattr(loop.method, "loss", noted)
         made.append(loop.method)
@@ -172,8 +172,7 @@ def test_the_loss_alone_is_that_of_training_and_leaves_nothing_behind(
             assert all(t is z for t, z in zip(target, student, strict=True))
         else:
             assert not any(t.requires_grad for t in target)
-    assert not getattr(method, "keys", [])
-    assert not getattr(method, "_looks", [])
+    assert not method.collected
 
 
 def test_every_method_has_its_rows_and_a_ratio_is_of_times(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import Fit, make
+from small_runs import Fit, loss_of, make
 from test_moco import draws
 
 from ssl_bench.errors import UserError
@@ -61,9 +61,9 @@ def test_the_correlation_is_the_moving_average_of_both_views() -> None:
     f1, f2, g1, g2 = draws(4)
     batches = [torch.cat([f1, f2]), torch.cat([g1, g2])]
     first, second = (rows.T @ rows / 32 for rows in batches)
-    method.observe([f1, f2], [f1, f2])
+    method.correlate([f1, f2], [f1, f2])
     torch.testing.assert_close(method.correlation, first)
-    method.observe([g1, g2], [g1, g2])
+    method.correlate([g1, g2], [g1, g2])
     torch.testing.assert_close(method.correlation, 0.3 * first + 0.7 * second)
     torch.testing.assert_close(
         method.cross_correlation,
@@ -74,18 +74,18 @@ def test_the_correlation_is_the_moving_average_of_both_views() -> None:
 def test_without_memory_it_is_the_current_batch_and_the_order_of_images_does_not_matter() -> None:
     f1, f2, g1, g2 = draws(4)
     method, _ = directpred("method.rho=0")
-    method.observe([f1, f2], [f1, f2])
-    method.observe([g1, g2], [g1, g2])
+    method.correlate([f1, f2], [f1, f2])
+    method.correlate([g1, g2], [g1, g2])
     order = torch.randperm(16)
     other, _ = directpred("method.rho=0")
-    other.observe([g1[order], g2[order]], [g1[order], g2[order]])
+    other.correlate([g1[order], g2[order]], [g1[order], g2[order]])
     torch.testing.assert_close(method.correlation, other.correlation)
 
 
 def test_centring_makes_it_a_covariance() -> None:
     method, _ = directpred("method.center=true")
     f1, f2 = draws(2)
-    method.observe([f1 + 5, f2 + 5], [f1, f2])
+    method.correlate([f1 + 5, f2 + 5], [f1, f2])
     torch.testing.assert_close(method.correlation, torch.cov(torch.cat([f1, f2]).T, correction=0), atol=1e-4, rtol=1e-3)
 
 
@@ -95,8 +95,8 @@ def test_with_the_identity_as_predictor_the_loss_is_byols() -> None:
     f1, f2, z1, z2 = draws(4)
     with torch.no_grad():
         method.predictor.weight.copy_(2.5 * torch.eye(32))
-    mine = method.loss(method.predict([f1, f2]), [z1, z2], batch)
-    torch.testing.assert_close(mine, byol.loss([f1, f2], [z1, z2], batch))
+    mine = loss_of(method, [method.predictor(f) for f in (f1, f2)], [z1, z2], batch)
+    torch.testing.assert_close(mine, loss_of(byol, [f1, f2], [z1, z2], batch))
 
 
 def test_the_predictor_is_set_at_multiples_of_freq_only(fit: Fit) -> None:
@@ -130,7 +130,7 @@ def test_the_optimal_predictor_solves_least_squares() -> None:
     torch.manual_seed(0)
     f = [torch.randn(400, 32), torch.randn(400, 32)]
     z = [torch.randn(400, 32), torch.randn(400, 32)]
-    method.observe(f, z)
+    method.correlate(f, z)
     inputs, outputs = torch.cat(f), torch.cat([z[1], z[0]])
     expected = torch.linalg.lstsq(inputs, outputs).solution.T
     torch.testing.assert_close(method.solved(), expected, atol=1e-4, rtol=1e-3)
@@ -163,9 +163,7 @@ def test_the_sum_of_directions_is_twice_their_mean() -> None:
     f1, f2, z1, z2 = draws(4)
     mean, batch = directpred()
     both, _ = directpred("method.symmetrize=sum")
-    for method in (mean, both):
-        method.predict([f1, f2])  # which notes what the predictor sees
-    torch.testing.assert_close(both.loss([f1, f2], [z1, z2], batch), 2 * mean.loss([f1, f2], [z1, z2], batch))
+    torch.testing.assert_close(loss_of(both, [f1, f2], [z1, z2], batch), 2 * loss_of(mean, [f1, f2], [z1, z2], batch))
 
 
 @pytest.mark.parametrize(("freq", "trained"), [(1, False), (2, True)])

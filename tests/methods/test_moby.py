@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from contrast import against_queue
-from small_runs import Fit, make
+from small_runs import Fit, loss_of, make
 from test_moco import draws
 
 
@@ -22,19 +22,19 @@ def test_the_loss_pairs_a_prediction_with_the_other_views_key_and_queue() -> Non
     p1, p2, k1, k2 = draws(4)
     queue1, queue2 = (queue.rows for queue in method.queues)
     expected = against_queue(p1, k2, queue2, 0.3) + against_queue(p2, k1, queue1, 0.3)
-    assert method.loss([p1, p2], [k1, k2], batch).item() == pytest.approx(expected / 2, rel=1e-5)
+    assert loss_of(method, [p1, p2], [k1, k2], batch).item() == pytest.approx(expected / 2, rel=1e-5)
 
 
 def test_the_first_queue_does_not_touch_the_first_prediction() -> None:
     method, batch = moby()
     p1, p2, k1, k2 = draws(4)
     p1.requires_grad_()
-    (before,) = torch.autograd.grad(method.loss([p1, p2], [k1, k2], batch), p1)
+    (before,) = torch.autograd.grad(loss_of(method, [p1, p2], [k1, k2], batch), p1)
     next(iter(method.queues)).push(torch.randn(16, 32))
-    (after,) = torch.autograd.grad(method.loss([p1, p2], [k1, k2], batch), p1)
+    (after,) = torch.autograd.grad(loss_of(method, [p1, p2], [k1, k2], batch), p1)
     assert torch.equal(before, after)
     list(method.queues)[1].push(torch.randn(16, 32))
-    (moved,) = torch.autograd.grad(method.loss([p1, p2], [k1, k2], batch), p1)
+    (moved,) = torch.autograd.grad(loss_of(method, [p1, p2], [k1, k2], batch), p1)
     assert not torch.equal(before, moved)
 
 
@@ -44,7 +44,7 @@ def test_with_one_queue_content_and_no_predictor_it_is_symmetric_moco() -> None:
     p1, p2, k1, k2 = draws(4)
     for queue in mine.queues:
         queue.rows.copy_(next(iter(moco.queues)).rows)
-    torch.testing.assert_close(mine.loss([p1, p2], [k1, k2], batch), moco.loss([p1, p2], [k1, k2], batch))
+    torch.testing.assert_close(loss_of(mine, [p1, p2], [k1, k2], batch), loss_of(moco, [p1, p2], [k1, k2], batch))
 
 
 def test_equal_embeddings_give_the_log_of_one_plus_the_queue() -> None:
@@ -52,7 +52,7 @@ def test_equal_embeddings_give_the_log_of_one_plus_the_queue() -> None:
     ones = torch.ones(16, 32)
     for queue in method.queues:
         queue.rows.fill_(1 / math.sqrt(32))
-    assert method.loss([ones, ones], [ones, ones], batch).item() == pytest.approx(2 * math.log(1 + 64), rel=1e-6)
+    assert loss_of(method, [ones, ones], [ones, ones], batch).item() == pytest.approx(2 * math.log(1 + 64), rel=1e-6)
 
 
 def test_each_queue_takes_the_keys_of_its_view(fit: Fit) -> None:
@@ -61,7 +61,7 @@ def test_each_queue_takes_the_keys_of_its_view(fit: Fit) -> None:
         keys = method.embed(method.teacher, method.views(batch))
     method.training_step(batch, 0)
     method.student_steps = 1
-    method.after_optimizer_step()
+    method.follow_student()
     for queue, rows in zip(method.queues, keys, strict=True):
         torch.testing.assert_close(queue.rows[:16], torch.nn.functional.normalize(rows, dim=1))
     trained, steps = fit("method=moby")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from contrast import against_queue
-from small_runs import Fit, make
+from small_runs import Fit, loss_of, make
 
 from ssl_bench.errors import UserError
 
@@ -33,16 +33,16 @@ def test_the_loss_is_the_loop_over_queue_rows_in_both_directions() -> None:
     q1, q2, k1, k2 = draws(4)
     queue = rows(method).clone()
     expected = against_queue(q1, k2, queue, 0.3) + against_queue(q2, k1, queue, 0.3)
-    assert method.loss([q1, q2], [k1, k2], batch).item() == pytest.approx(expected / 2, rel=1e-5)
+    assert loss_of(method, [q1, q2], [k1, k2], batch).item() == pytest.approx(expected / 2, rel=1e-5)
     both, _ = moco("method.temperature=0.3", "method.symmetrize=sum")
-    assert both.loss([q1, q2], [k1, k2], batch).item() == pytest.approx(expected, rel=1e-5)
+    assert loss_of(both, [q1, q2], [k1, k2], batch).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_equal_embeddings_give_the_log_of_one_plus_the_queue() -> None:
     method, batch = moco()
     rows(method).fill_(1 / math.sqrt(32))
     ones = torch.ones(16, 32)
-    assert method.loss([ones, ones], [ones, ones], batch).item() == pytest.approx(math.log(1 + 64), rel=1e-6)
+    assert loss_of(method, [ones, ones], [ones, ones], batch).item() == pytest.approx(math.log(1 + 64), rel=1e-6)
 
 
 def test_keys_are_enqueued_after_the_step_and_never_read_by_their_own_batch() -> None:
@@ -52,11 +52,11 @@ def test_keys_are_enqueued_after_the_step_and_never_read_by_their_own_batch() ->
     assert torch.equal(rows(method), before)
     again = method.training_step(batch, 0)["loss"]  # the queue has not moved in between
     torch.testing.assert_close(first, again)
-    method.queues.held = method.queues.held[:1]
+    del method.collected[1:]
     with torch.no_grad():
         k1, k2 = method.embed(method.teacher, method.views(batch))
     method.student_steps = 1
-    method.after_optimizer_step()
+    method.follow_student()
     expected = torch.nn.functional.normalize(torch.cat([k1, k2]), dim=1)
     torch.testing.assert_close(rows(method)[:32], expected)
     assert torch.equal(rows(method)[32:], before[32:])
@@ -65,7 +65,7 @@ def test_keys_are_enqueued_after_the_step_and_never_read_by_their_own_batch() ->
 def test_the_queue_holds_the_keys_of_the_last_batches(fit: Fit) -> None:
     method, steps = fit("method=moco", "method.queue=64")
     assert next(iter(method.queues)).pushed == 2 * 16 * len(steps)
-    assert method.queues.held == []
+    assert method.collected == []
     half, _ = fit("method=moco", "method.queue=64", accumulate_grad_batches=2)  # as many keys in fewer steps
     assert next(iter(half.queues)).pushed == 2 * 16 * len(steps)
 

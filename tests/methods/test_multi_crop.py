@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_runs import Fit, make
+from small_runs import Fit, loss_of, make
 
 from ssl_bench.errors import UserError
+from ssl_bench.methods.base import Loss, Step
 
 MULTI_CROP = ("simclr", "byol", "clbo", "swav")
 LOCAL = "augment.groups.local.count=3"
@@ -28,9 +29,9 @@ def test_only_full_size_views_are_targets(name: str) -> None:
     seen: list[tuple[int, int]] = []
     original = method.loss
 
-    def loss(student: list[torch.Tensor], target: list[torch.Tensor], batch: object) -> torch.Tensor:
-        seen.append((len(student), len(target)))
-        return original(student, target, batch)
+    def loss(step: Step) -> Loss:
+        seen.append((len(step.predictions), len(step.targets)))
+        return original(step)
 
     method.loss = loss  # type: ignore[method-assign]
     method.training_step(batch, 0)
@@ -46,7 +47,7 @@ def test_a_smaller_view_gets_gradient_from_both_full_size_ones(name: str) -> Non
     gradients = []
     for t1, t2 in ((z1, z2), (torch.roll(z1, 1, 0), z2), (z1, torch.roll(z2, 1, 0))):
         small = small.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(method.loss([z1, z2, small], [t1, t2], batch), small)
+        (gradient,) = torch.autograd.grad(loss_of(method, [z1, z2, small], [t1, t2], batch), small)
         gradients.append(gradient)
     assert not torch.allclose(gradients[0], gradients[1])
     assert not torch.allclose(gradients[0], gradients[2])

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from small_runs import Fit, make
+from small_runs import Fit, loss_of, make
 from torch import Tensor, nn
 
 from ssl_bench.batch import Batch, Place
@@ -93,10 +93,10 @@ def test_the_classes_are_the_batchs_and_those_visited_last_or_all() -> None:
         assert torch.equal(data.parts.pretraining[own], batch.index)
         newest = list(dict.fromkeys(reversed(visited)))[:20]
         assert method.active(own).tolist() == sorted({*own.tolist(), *newest})
-        method.loss([randn(16, 32).requires_grad_()], [], batch).backward()
+        loss_of(method, [randn(16, 32).requires_grad_()], [], batch).backward()
         method.classes.follow([0.1] * 100)
         method.student_steps += 1
-        method.after_optimizer_step()
+        method.follow_student()
         visited += own.tolist()
     every, _ = pic()
     assert every.active(own).tolist() == list(range(80))
@@ -107,7 +107,7 @@ def test_as_many_recent_classes_as_there_are_images_give_the_full_loss() -> None
     part, _ = pic("method.negatives=80")
     part.recent = torch.arange(80)
     batch, z = next(iter(data.train_dataloader())), randn(16, 32).float()
-    torch.testing.assert_close(part.loss([z], [z], batch), full.loss([z], [z], batch), rtol=0, atol=0)
+    torch.testing.assert_close(loss_of(part, [z], [z], batch), loss_of(full, [z], [z], batch), rtol=0, atol=0)
 
 
 def test_weights_start_small_by_the_seed_alone_and_are_nobodys_parameters(fit: Fit) -> None:
@@ -243,10 +243,10 @@ def take_step(method: PIC, number: int, first: int, count: int) -> tuple[Tensor,
     images = torch.zeros(count, 1, 8, 8, dtype=torch.uint8)
     batch = Batch(images, index, index, Place(seed=0, epoch=0, step=number, first=first, size=N))
     z = randn(N, D, seed=number)[first : first + count].requires_grad_()
-    loss = method.loss([z], [z], batch)
+    loss = loss_of(method, [z], [z], batch)
     loss.backward()
     method.student_steps += 1
-    method.after_optimizer_step()
+    method.follow_student()
     assert z.grad is not None
     return loss.detach(), z.grad
 

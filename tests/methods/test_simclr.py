@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from small_runs import make
+from small_runs import loss_of, make
 from test_moco import draws
 
 
 def test_an_embedding_gets_gradient_as_anchor_and_as_candidate() -> None:
     method, data = make("method=simclr", "method.temperature=0.3")
     z = [z.requires_grad_() for z in draws(2)]
-    loss = method.loss(z, z, next(iter(data.train_dataloader())))
+    loss = loss_of(method, z, z, next(iter(data.train_dataloader())))
     found = torch.autograd.grad(loss, z)
 
     unit = [x / x.norm(dim=1, keepdim=True) for x in z]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import Fit, make
+from small_runs import Fit, loss_of, make
 from test_moco import draws
 
 from ssl_bench.evaluation.collapse import embedding_std
@@ -25,19 +25,19 @@ def test_the_loss_is_half_of_each_direction_of_minus_cosine() -> None:
         return -sum(float(a @ b / a.norm() / b.norm()) for a, b in zip(p, z, strict=True)) / len(p)
 
     expected = distance(p1, z2) / 2 + distance(p2, z1) / 2
-    assert method.loss([p1, p2], [z1, z2], batch).item() == pytest.approx(expected, rel=1e-5)
+    assert loss_of(method, [p1, p2], [z1, z2], batch).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_it_is_minus_one_where_predictions_equal_the_other_view_up_to_scale() -> None:
     method, batch = simsiam()
     z1, z2 = draws(2)
-    assert method.loss([3 * z2, 0.1 * z1], [z1, z2], batch).item() == pytest.approx(-1, abs=1e-6)
+    assert loss_of(method, [3 * z2, 0.1 * z1], [z1, z2], batch).item() == pytest.approx(-1, abs=1e-6)
 
 
 def test_no_gradient_flows_through_the_targets() -> None:
     method, batch = simsiam()
     p1, p2, z1, z2 = (z.requires_grad_() for z in draws(4))
-    method.loss([p1, p2], [z1, z2], batch).backward()
+    loss_of(method, [p1, p2], [z1, z2], batch).backward()
     assert z1.grad is None
     assert z2.grad is None
     assert p1.grad is not None

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import Fit, make
+from small_runs import Fit, loss_of, make
 from test_moco import draws
 
 from ssl_bench.errors import UserError
+from ssl_bench.methods.base import Step
 from ssl_bench.methods.swav import sinkhorn
 
 
@@ -75,11 +76,12 @@ def test_equal_scores_give_equal_codes_and_a_loss_of_at_least_ln_p() -> None:
     torch.testing.assert_close(sinkhorn(row.expand(16, -1), epsilon=0.05, iterations=3), torch.full((16, 32), 1 / 32))
     method, batch = swav()
     same = torch.randn(1, 32).expand(16, -1)
-    assert method.loss([same, same], [same, same], batch).item() >= math.log(32) - 1e-5
-    assert float(method.figures["loss_over_ln_p"]) >= 1 - 1e-6
+    loss, figures = method.loss(Step([same, same], [same, same], [same, same], batch))
+    assert loss.item() >= math.log(32) - 1e-5
+    assert float(figures["loss_over_ln_p"]) >= 1 - 1e-6
     with torch.no_grad():
         method.prototypes.copy_(method.prototypes[:1].expand(32, -1))  # all scores of a row are equal
-    assert method.loss([same, same], [same, same], batch).item() == pytest.approx(math.log(32), rel=1e-5)
+    assert loss_of(method, [same, same], [same, same], batch).item() == pytest.approx(math.log(32), rel=1e-5)
 
 
 def test_softness_runs_from_one_hot_to_uniform() -> None:
@@ -98,14 +100,14 @@ def test_the_loss_predicts_each_full_size_code_from_every_other_view() -> None:
     for i in (0, 1):
         codes = by_loops((unit[i] @ method.prototypes.T).detach().double(), method.epsilon, 3).float()
         terms += [-(codes * predicted[v]).sum(1).mean() for v in range(4) if v != i]
-    torch.testing.assert_close(method.loss(views, views[:2], batch), torch.stack(terms).mean())
+    torch.testing.assert_close(loss_of(method, views, views[:2], batch), torch.stack(terms).mean())
 
 
 def test_no_gradient_flows_through_codes() -> None:
     method, batch = swav()
     z1, z2 = draws(2)
     t1, t2 = (z.clone().requires_grad_() for z in (z1, z2))
-    method.loss([z1, z2], [t1, t2], batch).backward()
+    loss_of(method, [z1, z2], [t1, t2], batch).backward()
     assert t1.grad is None
     assert t2.grad is None
 
@@ -125,14 +127,14 @@ def test_the_queue_helps_when_full_and_its_rows_have_no_loss() -> None:
     method._trainer = None
     type(method).epoch = property(lambda self: 1)  # type: ignore[assignment]
     try:
-        alone = method.loss([z1, z2], [z1, z2], batch)
+        alone = loss_of(method, [z1, z2], [z1, z2], batch)
         for queue in method.queues:
             queue.push(torch.randn(16, 32))
             assert not queue.full
-        torch.testing.assert_close(method.loss([z1, z2], [z1, z2], batch), alone)  # half full: not used
+        torch.testing.assert_close(loss_of(method, [z1, z2], [z1, z2], batch), alone)  # half full: not used
         for queue in method.queues:
             queue.push(torch.randn(16, 32))
-        helped = method.loss([z1, z2], [z1, z2], batch)
+        helped = loss_of(method, [z1, z2], [z1, z2], batch)
         assert not torch.equal(helped, alone)
         unit = torch.nn.functional.normalize(z1, dim=1)
         together = torch.cat([unit, next(iter(method.queues)).rows]) @ method.prototypes.T
@@ -150,8 +152,7 @@ def test_a_view_is_assigned_among_its_own_queue(monkeypatch: pytest.MonkeyPatch)
     method, _ = swav("method.queue=16", "method.queue_from=1")
     monkeypatch.setattr(type(method), "epoch", 1)
     rows, *keys = (z / z.norm(dim=1, keepdim=True) for z in draws(3))
-    method.queues.hold(keys)
-    method.queues.push_held()
+    method.queues.push([keys])
     for view in (0, 1):
         scores = (torch.cat([rows, keys[view]]) @ method.prototypes.T).detach().double()
         torch.testing.assert_close(
@@ -175,7 +176,7 @@ def test_fewer_than_two_prototypes_and_an_uneven_queue_are_refused() -> None:
 def test_prototypes_get_no_gradient_through_the_codes() -> None:
     method, batch = swav()
     z1, z2 = draws(2)
-    (found,) = torch.autograd.grad(method.loss([z1, z2], [z1, z2], batch), method.prototypes)
+    (found,) = torch.autograd.grad(loss_of(method, [z1, z2], [z1, z2], batch), method.prototypes)
     unit = [z / z.norm(dim=1, keepdim=True) for z in (z1, z2)]
     codes = [by_loops((z @ method.prototypes.T).detach().double(), method.epsilon, 3).float() for z in unit]
     terms = [-(codes[1 - v] * (unit[v] @ method.prototypes.T / 0.1).log_softmax(1)).sum(1).mean() for v in (0, 1)]

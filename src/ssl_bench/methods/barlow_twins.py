@@ -13,12 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
-from ssl_bench.batch import Batch
-from ssl_bench.distributed import gather
 from ssl_bench.losses import barlow_twins
-from ssl_bench.methods.base import Method
+from ssl_bench.methods.base import Loss, Method, Step
 
 
 class BarlowTwins(Method):
@@ -30,6 +26,6 @@ class BarlowTwins(Method):
         self.off_diagonal = off_diagonal
         self.loss_scale = loss_scale
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        z1, z2 = (gather(z) for z in student)  # [N, D]
-        return self.loss_scale * barlow_twins(z1, z2, off_diagonal=self.off_diagonal)
+    def loss(self, step: Step) -> Loss:
+        z1, z2 = step.gathered_targets  # [N, D]
+        return self.loss_scale * barlow_twins(z1, z2, off_diagonal=self.off_diagonal), {}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +20,7 @@ from ssl_bench import teachers
 from ssl_bench.augment.views import Views
 from ssl_bench.batch import Batch
 from ssl_bench.conditions import require_views
+from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
 from ssl_bench.losses import full_precision
 from ssl_bench.optim import Group, Recipe
@@ -37,12 +40,33 @@ class Network(nn.Module):
         return embedding
 
 
-class Method(pl.LightningModule):
-    """A method is its ``loss``; one with a teacher also says how the teacher moves.
+@dataclass(frozen=True)
+class Step:
+    """What the networks make of one batch: all that a loss reads.
 
-    Subclasses write ``loss`` and, where needed, ``after_optimizer_step``. ``evaluated`` names the network a paper
-    deploys: ``student`` or ``teacher``. ``passes_per_epoch`` is how many passes over the data one epoch of the
-    schedules takes.
+    One tensor ``[n, D]`` per view, the G full-size views first; in float32, but for the embeddings under autocast.
+    """
+
+    embeddings: list[Tensor]  # the student's, of all V views, with gradient
+    predictions: list[Tensor]  # what its predictor makes of them; the embeddings themselves without a predictor
+    targets: list[Tensor]  # the teacher's, of G views, without gradient; without a teacher the student's, with gradient
+    batch: Batch
+
+    @cached_property
+    def gathered_targets(self) -> list[Tensor]:
+        """The targets of all ranks in rank order, ``[N, D]`` each, with gradient where the targets have one."""
+        return [gather(z) for z in self.targets]
+
+
+Loss = tuple[Tensor, dict[str, Tensor]]  # the value, and figures to record beside it
+
+
+class Method(pl.LightningModule):
+    """A method is its ``loss``; one with a teacher also defines how the teacher moves.
+
+    Subclasses write ``loss`` and, where needed, ``collect`` and ``after_optimizer_step``. ``evaluated`` names the
+    network a paper deploys: ``student`` or ``teacher``. ``passes_per_epoch`` is how many passes over the data one epoch
+    of the schedules takes.
     """
 
     evaluated = "student"
@@ -68,20 +92,22 @@ class Method(pl.LightningModule):
         self.views = views
         self.recipe = optimizer
         self.concat_views = concat_views
-        self.figures: dict[str, Tensor] = {}  # what a loss wants to be recorded beside itself
-        self.draw = 0  # which look at the same batch this is
+        self.collected: list[Any] = []  # one entry for each batch since the last real optimiser step
+        self.draw = 0  # how often the same batch was augmented before
         self.student_steps = 0  # real optimiser steps: one a gradient scaler skips does not count
 
-    # -- what a method says -------------------------------------------------------------------
+    # -- what a method defines ----------------------------------------------------------------
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        """The method's loss on one ``[n, D]`` tensor per view, in float32.
-
-        student: predictions (embeddings where there is no predictor) of all V views, with gradient. target: the
-        teacher's embeddings of the G full-size views, which come first, without gradient; without a teacher the
-        student's own, with gradient.
-        """
+    def loss(self, step: Step) -> Loss:
+        """The method's loss, and figures to record beside it; changes nothing."""
         raise NotImplementedError
+
+    def collect(self, step: Step) -> Any:
+        """What is kept of a batch, such as keys for a queue; called before its loss.
+
+        The results of all batches of an optimiser step, oldest first, stand in ``collected`` until after
+        ``after_optimizer_step``.
+        """
 
     def after_optimizer_step(self) -> None:
         """Move what follows the student; called after every real optimiser step."""
@@ -99,35 +125,39 @@ class Method(pl.LightningModule):
             embeddings.update(zip(members, together.chunk(len(members)), strict=True))
         return [embeddings[v] for v in range(len(views))]
 
-    def predict(self, embeddings: list[Tensor]) -> list[Tensor]:
-        """What the student predicts from each of its embeddings ``[n, D]``; these themselves without a predictor."""
-        return embeddings if self.predictor is None else [self.predictor(z) for z in embeddings]
+    def run_networks(self, views: list[Tensor], batch: Batch) -> Step:
+        """What student, predictor and teacher make of the views of one batch."""
+        embeddings = self.embed(self.student, views)
+        predictions = embeddings if self.predictor is None else [self.predictor(z) for z in embeddings]
+        targets = embeddings[: self.views.full_size]
+        if self.teacher is not None:
+            with torch.no_grad():
+                targets = self.embed(self.teacher, views[: self.views.full_size])
+        return Step(embeddings, [full_precision(p) for p in predictions], [full_precision(t) for t in targets], batch)
+
+    def collect_and_loss(self, step: Step) -> Loss:
+        """Collect from a batch, then its loss, outside autocast."""
+        with torch.autocast(self.device.type, enabled=False):
+            self.collected.append(self.collect(step))
+            return self.loss(step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Loss of one batch, with the embeddings for those who watch."""
+        """Loss of one batch, with the embeddings for callbacks."""
         with torch.no_grad():
             views = [
                 # Kernels draw views in the precision of autocast, which therefore has nothing to cast.
                 view.to(self.dtype if view.dtype == torch.float32 else view.dtype, memory_format=torch.channels_last)
                 for view in self.views(batch, draw=self.draw)
             ]
-        embeddings = self.embed(self.student, views)
-        predictions = self.predict(embeddings)
-        full_size = self.views.full_size
-        if self.teacher is None:
-            targets = embeddings[:full_size]
-        else:
-            with torch.no_grad():
-                targets = self.embed(self.teacher, views[:full_size])
-        with torch.autocast(self.device.type, enabled=False):
-            loss = self.loss([full_precision(p) for p in predictions], [full_precision(t) for t in targets], batch)
-        # Those who watch compare views of one size, and read the value: Lightning divides the loss by the batches that
-        # a step accumulates.
+        step = self.run_networks(views, batch)
+        loss, figures = self.collect_and_loss(step)
+        # Callbacks compare views of one size, and read the value: Lightning divides the loss by the batches that a step
+        # accumulates.
         return {
             "loss": loss,
             "value": loss.detach(),
-            "embeddings": [z.detach() for z in embeddings[:full_size]],
-            "figures": self.figures,
+            "embeddings": [z.detach() for z in step.embeddings[: self.views.full_size]],
+            "figures": figures,
         }
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -142,7 +172,12 @@ class Method(pl.LightningModule):
         before = self.student_steps
         super().optimizer_step(*args, **kwargs)
         if self.student_steps > before:
-            self.after_optimizer_step()
+            self.follow_student()
+
+    def follow_student(self) -> None:
+        """What comes after a real optimiser step."""
+        self.after_optimizer_step()
+        self.collected.clear()
 
     def _count_step(self, *_: Any) -> None:
         self.student_steps += 1
@@ -186,7 +221,7 @@ class Method(pl.LightningModule):
         for network in filter(None, (self.student, self.teacher)):
             network.compile(backend=backend, dynamic=False)  # views have few sizes, and each is worth its own code
 
-    # -- who is looked at ---------------------------------------------------------------------
+    # -- what is evaluated and saved ----------------------------------------------------------
 
     def networks(self) -> dict[str, nn.Module]:
         """Backbones by name, the one the paper deploys first."""

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from ssl_bench.batch import Batch
 from ssl_bench.losses import normalized_mse, over_pairs
-from ssl_bench.methods.base import EMATeacher
+from ssl_bench.methods.base import EMATeacher, Loss, Step
 
 
 class BYOL(EMATeacher):
@@ -30,6 +29,6 @@ class BYOL(EMATeacher):
         self.predictor = predictor
         self.symmetrize = symmetrize
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        mean = over_pairs(normalized_mse, student, target)
-        return mean if self.symmetrize == "mean" else len(target) * mean
+    def loss(self, step: Step) -> Loss:
+        mean = over_pairs(normalized_mse, step.predictions, step.targets)
+        return (mean if self.symmetrize == "mean" else len(step.targets) * mean), {}

@@ -24,14 +24,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_bench import teachers
-from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
 from ssl_bench.losses import barlow_twins, info_nce, normalized_mse, nt_xent, over_pairs, vicreg
-from ssl_bench.methods.base import Method, Network
+from ssl_bench.methods.base import Loss, Method, Network, Step
 
 
 class CLBO(Method):
@@ -98,17 +97,17 @@ class CLBO(Method):
                 "trainer.accumulate=1."
             )
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+    def loss(self, step: Step) -> Loss:
         if self.objective == "mse":
-            return over_pairs(normalized_mse, student, target)
-        candidates = [gather(u) for u in target]  # [N, D]
+            return over_pairs(normalized_mse, step.predictions, step.targets), {}
+        candidates = step.gathered_targets  # [N, D]
         if self.objective == "info_nce":
-            first, temperature = batch.place.first, self.temperature
+            first, temperature = step.batch.place.first, self.temperature
             if self.negatives == "both_views":
-                return nt_xent(student, candidates, first=first, temperature=temperature)
-            return over_pairs(partial(info_nce, first=first, temperature=temperature), student, candidates)
+                return nt_xent(step.predictions, candidates, first=first, temperature=temperature), {}
+            return over_pairs(partial(info_nce, first=first, temperature=temperature), step.predictions, candidates), {}
         statistics = self.barlow_twins if self.objective == "barlow_twins" else self.vicreg
-        return over_pairs(statistics, [gather(v) for v in student], candidates)
+        return over_pairs(statistics, [gather(v) for v in step.predictions], candidates), {}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Add λ_e(θ − ξ): after unscaling, before clipping, and so through momentum like any gradient."""

@@ -23,11 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from ssl_bench.batch import Batch
 from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
 from ssl_bench.losses import full_precision, normalized_mse, over_pairs
-from ssl_bench.methods.base import EMATeacher
+from ssl_bench.methods.base import EMATeacher, Loss, Step
 
 FLOOR = 1e-4  # of the predictor's eigenvalues, as in the released code
 
@@ -81,20 +80,18 @@ class DirectPred(EMATeacher):
             self.predictor.requires_grad_(freq > 1)
             self.register_buffer("correlation", torch.zeros(self.width, self.width))
             self.register_buffer("cross_correlation", torch.zeros(self.width, self.width))
-        self.embeddings: list[Tensor] = []
 
-    def predict(self, embeddings: list[Tensor]) -> list[Tensor]:
-        self.embeddings = [full_precision(f.detach()) for f in embeddings[: self.views.full_size]]  # [n, D]
-        return super().predict(embeddings)
+    def loss(self, step: Step) -> Loss:
+        mean = over_pairs(normalized_mse, step.predictions, step.targets)
+        return (mean if self.symmetrize == "mean" else len(step.targets) * mean), {}
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+    def collect(self, step: Step) -> None:
         if self.kind in ("direct", "optimal"):
-            self.observe([gather(f) for f in self.embeddings], [gather(z) for z in target])
-        mean = over_pairs(normalized_mse, student, target)
-        return mean if self.symmetrize == "mean" else len(target) * mean
+            inputs = [gather(full_precision(f.detach())) for f in step.embeddings[: len(step.targets)]]  # [N, D]
+            self.correlate(inputs, step.gathered_targets)
 
     @torch.no_grad()
-    def observe(self, f: list[Tensor], z: list[Tensor]) -> None:
+    def correlate(self, f: list[Tensor], z: list[Tensor]) -> None:
         """Move the correlations towards those of the global batch: f and z are ``[N, D]`` per full-size view."""
         inputs, outputs = torch.cat(f), torch.cat(z[::-1])  # what each embedding is to predict: the other view
         if self.center:

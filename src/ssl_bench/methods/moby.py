@@ -16,10 +16,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ssl_bench.batch import Batch
-from ssl_bench.distributed import gather
 from ssl_bench.losses import queue_nce
-from ssl_bench.methods.base import EMATeacher
+from ssl_bench.methods.base import EMATeacher, Loss, Step
 from ssl_bench.nn.queue import Queues
 
 
@@ -34,16 +32,18 @@ class MoBY(EMATeacher):
         self.symmetrize = symmetrize
         self.queues = Queues(2, queue, self.width, step=self.recipe.batch_size)
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        p1, p2 = student  # [n, D]
-        k1, k2 = target  # [n, D]
+    def loss(self, step: Step) -> Loss:
+        p1, p2 = step.predictions  # [n, D]
+        k1, k2 = step.targets  # [n, D]
         queue1, queue2 = (queue.rows for queue in self.queues)
         both = queue_nce(p1, k2, queue2, temperature=self.temperature) + queue_nce(
             p2, k1, queue1, temperature=self.temperature
         )
-        self.queues.hold([gather(k1), gather(k2)])
-        return both / 2 if self.symmetrize == "mean" else both
+        return (both / 2 if self.symmetrize == "mean" else both), {}
+
+    def collect(self, step: Step) -> list[Tensor]:
+        return step.gathered_targets  # [N, D]
 
     def after_optimizer_step(self) -> None:
         super().after_optimizer_step()
-        self.queues.push_held()
+        self.queues.push(self.collected)

@@ -20,10 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_bench.batch import Batch
-from ssl_bench.distributed import gather
 from ssl_bench.losses import queue_nce
-from ssl_bench.methods.base import EMATeacher
+from ssl_bench.methods.base import EMATeacher, Loss, Step
 from ssl_bench.nn.queue import Queues
 
 
@@ -37,16 +35,18 @@ class MoCo(EMATeacher):
         self.symmetrize = symmetrize
         self.queues = Queues(1, queue, self.width, step=2 * self.recipe.batch_size)
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        q1, q2 = student  # [n, D]
-        k1, k2 = target  # [n, D]
+    def loss(self, step: Step) -> Loss:
+        q1, q2 = step.predictions  # [n, D]
+        k1, k2 = step.targets  # [n, D]
         (queue,) = (queue.rows for queue in self.queues)  # [M, D]
         both = queue_nce(q1, k2, queue, temperature=self.temperature) + queue_nce(
             q2, k1, queue, temperature=self.temperature
         )
-        self.queues.hold([torch.cat([gather(k1), gather(k2)])])
-        return both / 2 if self.symmetrize == "mean" else both
+        return (both / 2 if self.symmetrize == "mean" else both), {}
+
+    def collect(self, step: Step) -> list[Tensor]:
+        return [torch.cat(step.gathered_targets)]  # [2N, D]
 
     def after_optimizer_step(self) -> None:
         super().after_optimizer_step()
-        self.queues.push_held()
+        self.queues.push(self.collected)

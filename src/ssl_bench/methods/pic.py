@@ -15,21 +15,29 @@ Deviations: shared heads and optimiser, no zero-initialised residual branches; c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_bench.batch import Batch
 from ssl_bench.conditions import require_own_sgd
 from ssl_bench.distributed import gather, mean_over_ranks
 from ssl_bench.losses import full_precision
-from ssl_bench.methods.base import Method
+from ssl_bench.methods.base import Loss, Method, Step
 from ssl_bench.nn.lazy_sgd import LazySGD
 from ssl_bench.nn.recency import newest_first
 
 INITIAL_STD = 0.01  # of the instance weights
+
+
+class Visit(NamedTuple):
+    """The classes of one batch."""
+
+    own: Tensor  # int64 [n], of this rank's images
+    visited: Tensor  # int64 [N], of all ranks' images, in rank order
+    active: Tensor  # int64 [A], sorted; the same on every rank
+    weights: Tensor  # [A, D], a leaf that gathers gradient
 
 
 def instance_loss(
@@ -74,7 +82,7 @@ class PIC(Method):
         self._ddp_params_and_buffers_to_ignore = [
             "instances", "recent", *(f"classes.{name}" for name, _ in self.classes.named_buffers())
         ]  # fmt: skip
-        self._looks: list[tuple[Tensor, Tensor, Tensor]] = []  # of this step: classes visited, active, their weights
+        self.collected: list[Visit] = []
 
     def on_fit_start(self) -> None:
         require_own_sgd(type(self).__name__, self.recipe.name, str(self.trainer.precision))
@@ -85,16 +93,19 @@ class PIC(Method):
         self.classes.follow([self.recipe.peak_lr * factor(step) for step in range(total)])
         return super().configure_optimizers()
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        own = torch.searchsorted(self.instances, batch.index)  # [n]
-        visited = gather(own)  # [N], in rank order: the same classes are active on every rank
-        active = self.active(visited)  # [A], sorted
+    def collect(self, step: Step) -> Visit:
+        own = torch.searchsorted(self.instances, step.batch.index)
+        visited = gather(own)
+        active = self.active(visited)
         if self.negatives is not None:  # the others took the last step
             self.classes.catch_up(visited, self.student_steps)
-        weights = self.classes.leaf(active)  # [A, D]
-        self._looks.append((visited, active, weights))
-        labels, full_size = torch.searchsorted(active, own), self.views.full_size
-        return instance_loss(student, weights, labels, full_size=full_size, temperature=self.temperature)
+        return Visit(own, visited, active, self.classes.leaf(active))
+
+    def loss(self, step: Step) -> Loss:
+        visit = self.collected[-1]
+        labels, full_size = torch.searchsorted(visit.active, visit.own), self.views.full_size
+        crops, weights = step.predictions, visit.weights
+        return instance_loss(crops, weights, labels, full_size=full_size, temperature=self.temperature), {}
 
     def active(self, visited: Tensor) -> Tensor:
         """A, sorted: the classes of the batch and the K most recently visited, or all."""
@@ -106,12 +117,12 @@ class PIC(Method):
 
     def after_optimizer_step(self) -> None:
         """One SGD step of the active classes; their gradients add up over the batches of the step."""
-        looks, self._looks = self._looks, []
-        active = looks[0][1] if len(looks) == 1 else torch.unique(torch.cat([rows for _, rows, _ in looks]))
-        gradient = looks[0][2].new_zeros(len(active), looks[0][2].shape[1])
-        for _, rows, weights in looks:
-            if weights.grad is not None:
-                gradient.index_add_(0, torch.searchsorted(active, rows), weights.grad)
+        visits = self.collected
+        active = visits[0].active if len(visits) == 1 else torch.unique(torch.cat([visit.active for visit in visits]))
+        gradient = visits[0].weights.new_zeros(len(active), visits[0].weights.shape[1])
+        for visit in visits:
+            if visit.weights.grad is not None:
+                gradient.index_add_(0, torch.searchsorted(active, visit.active), visit.weights.grad)
         self.classes.update(active, mean_over_ranks(gradient), self.student_steps - 1)
         if self.negatives is not None:
-            self.recent = newest_first(torch.cat([visited for visited, _, _ in looks]), self.recent)
+            self.recent = newest_first(torch.cat([visit.visited for visit in visits]), self.recent)

@@ -12,12 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
-from ssl_bench.batch import Batch
-from ssl_bench.distributed import gather
 from ssl_bench.losses import nt_xent
-from ssl_bench.methods.base import Method
+from ssl_bench.methods.base import Loss, Method, Step
 
 
 class SimCLR(Method):
@@ -28,7 +24,7 @@ class SimCLR(Method):
         self.require_views(full_size=2, smaller=True)
         self.temperature = temperature
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        # The gather carries gradient: other ranks' anchors push on this rank's candidates.
-        candidates = [gather(z) for z in target]  # [N, D]
-        return nt_xent(student, candidates, first=batch.place.first, temperature=self.temperature)
+    def loss(self, step: Step) -> Loss:
+        # The gathered carry gradient: other ranks' anchors push on this rank's candidates.
+        anchors, candidates = step.predictions, step.gathered_targets
+        return nt_xent(anchors, candidates, first=step.batch.place.first, temperature=self.temperature), {}

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from ssl_bench.batch import Batch
 from ssl_bench.losses import normalized_mse, over_pairs
-from ssl_bench.methods.base import Method
+from ssl_bench.methods.base import Loss, Method, Step
 
 
 class SimSiam(Method):
@@ -29,6 +28,6 @@ class SimSiam(Method):
         self.predictor = predictor
         self.predictor_lr_constant = predictor_lr == "constant"
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+    def loss(self, step: Step) -> Loss:
         # The mean of −cos, from that of 2 − 2 cos.
-        return over_pairs(normalized_mse, student, [z.detach() for z in target]) / 2 - 1
+        return over_pairs(normalized_mse, step.predictions, [z.detach() for z in step.targets]) / 2 - 1, {}

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from ssl_bench.batch import Batch
 from ssl_bench.distributed import mean_over_ranks, world_size
-from ssl_bench.methods.base import Method
+from ssl_bench.methods.base import Loss, Method, Step
 
 
 class Supervised(Method):
     """Cross-entropy of every view against the image's label."""
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        logits = torch.cat(student)  # [Vn, classes]
-        labels = batch.labels.repeat(len(student))
+    def loss(self, step: Step) -> Loss:
+        logits = torch.cat(step.predictions)  # [Vn, classes]
+        labels = step.batch.labels.repeat(len(step.predictions))
         # The sum over labelled rows, so that a batch without a label gives 0 and not 0/0; divided alike on all ranks.
         total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
         count = mean_over_ranks((labels >= 0).sum().to(total))
-        return total / count.clamp(min=1 / world_size())
+        return total / count.clamp(min=1 / world_size()), {}

@@ -20,11 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_bench.batch import Batch
-from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
 from ssl_bench.losses import over_pairs
-from ssl_bench.methods.base import Method
+from ssl_bench.methods.base import Loss, Method, Step
 from ssl_bench.nn.queue import Queues
 
 SAFE_EXPONENT = 80.0  # exp(−80) is far from underflow in float32
@@ -51,6 +49,11 @@ def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int, rows: int | Non
         prototypes = 1 / (images @ kernel)
         images = 1 / (kernel @ prototypes)
     return images[:rows, None] * kernel[:rows] * prototypes
+
+
+def unit_targets(step: Step) -> list[Tensor]:
+    """The full-size views' embeddings of the global batch at unit length, ``[N, D]`` each, without gradient."""
+    return [F.normalize(z.detach(), dim=1) for z in step.gathered_targets]
 
 
 class SwAV(Method):
@@ -80,17 +83,15 @@ class SwAV(Method):
         self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, self.width), dim=1))
         self.queues = Queues(2, queue, self.width, step=self.recipe.batch_size) if queue else None
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        embeddings = [F.normalize(z, dim=1) for z in student]
-        scores = [z @ self.prototypes.T for z in embeddings]  # [n, P]
-        gathered = [gather(F.normalize(z.detach(), dim=1)) for z in target]  # [N, D]
-        own = slice(batch.place.first, batch.place.first + len(batch))
-        codes = [self.codes(rows, view)[own] for view, rows in enumerate(gathered)]  # [n, P]
-        if self.queues is not None:
-            self.queues.hold(gathered)
+    def loss(self, step: Step) -> Loss:
+        scores = [F.normalize(z, dim=1) @ self.prototypes.T for z in step.predictions]  # [n, P]
+        own = slice(step.batch.place.first, step.batch.place.first + len(step.batch))
+        codes = [self.codes(rows, view)[own] for view, rows in enumerate(unit_targets(step))]  # [n, P]
         loss = over_pairs(self.prediction_loss, scores, codes)
-        self.figures = {"loss_over_ln_p": loss.detach() / math.log(len(self.prototypes))}  # 1: nothing is told apart
-        return loss
+        return loss, {"loss_over_ln_p": loss.detach() / math.log(len(self.prototypes))}  # 1: all prototypes alike
+
+    def collect(self, step: Step) -> list[Tensor] | None:
+        return None if self.queues is None else unit_targets(step)
 
     def prediction_loss(self, scores: Tensor, codes: Tensor) -> Tensor:
         """ℓ(z, q) of one view's scores and another's codes, ``[n, P]`` each (eq. 2)."""
@@ -116,4 +117,4 @@ class SwAV(Method):
     def after_optimizer_step(self) -> None:
         self.prototypes.copy_(F.normalize(self.prototypes, dim=1))
         if self.queues is not None:
-            self.queues.push_held()
+            self.queues.push(self.collected)

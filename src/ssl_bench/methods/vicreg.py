@@ -15,12 +15,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
-from ssl_bench.batch import Batch
-from ssl_bench.distributed import gather
 from ssl_bench.losses import vicreg
-from ssl_bench.methods.base import Method
+from ssl_bench.methods.base import Loss, Method, Step
 
 
 class VICReg(Method):
@@ -34,6 +30,6 @@ class VICReg(Method):
         self.terms = partial(vicreg, invariance=invariance, variance=variance, covariance=covariance)
         self.loss_scale = loss_scale
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        z1, z2 = (gather(z) for z in student)  # [N, D]
-        return self.loss_scale * self.terms(z1, z2)
+    def loss(self, step: Step) -> Loss:
+        z1, z2 = step.gathered_targets  # [N, D]
+        return self.loss_scale * self.terms(z1, z2), {}

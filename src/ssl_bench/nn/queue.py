@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -55,18 +55,12 @@ class Queues(nn.ModuleList):
 
     def __init__(self, count: int, length: int, width: int, *, step: int) -> None:
         super().__init__(Queue(length, width, step=step) for _ in range(count))
-        self.held: list[Sequence[Tensor]] = []  # of the batches since the last optimiser step
 
     def __iter__(self) -> Iterator[Queue]:
         return cast(Iterator[Queue], super().__iter__())
 
-    def hold(self, keys: Sequence[Tensor]) -> None:
-        """Keep a batch's keys, ``[step, D]`` for each queue, until its loss has been read from the queues."""
-        self.held.append([rows.detach() for rows in keys])
-
-    def push_held(self) -> None:
-        """Enqueue what is held: after the optimiser step."""
-        for keys in self.held:
+    def push(self, batches: Iterable[Sequence[Tensor]]) -> None:
+        """Enqueue the keys of some batches, oldest first: ``[step, D]`` for each queue."""
+        for keys in batches:
             for queue, rows in zip(self, keys, strict=True):
                 queue.push(rows)
-        self.held = []

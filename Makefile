@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow mutations lint format bench clean table1 table3 fig2 fig3 fig4 fig5 fig6 figures
+.PHONY: help demo test test-all test-slow mutations lint format docs bench clean table1 table3 fig2 fig3 fig4 fig5 fig6 figures
 
 # Of tables and figures: make table3 SCALE=cpu SEEDS=0,1,2 METHODS=clbo,byol DATASETS=digits JOBS=2
 SCALE ?= cpu
@@ -59,6 +59,10 @@ format: $(VENV)/.developing ## put the code into shape
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+docs: $(VENV)/.documenting ## build the pages of docs/ and the API reference into build/site; any warning is an error
+	rm -rf docs/api
+	$(BIN)/python -m sphinx -b html -W --keep-going -q -j auto -c docs . build/site
+
 bench: $(VENV)/.developing ## measure the speed and write experiments/speed
 	$(BIN)/python -m ssl_bench bench out=experiments/speed
 
@@ -78,7 +82,7 @@ figures: ## the same for Figures 2 to 6; one of them: make fig5 SCALE=smoke
 	$(MAKE) --keep-going fig2 fig3 fig4 fig5 fig6
 
 clean: ## remove what the targets above made, runs excepted
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/api src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # The stamp is written last, so that an interrupted installation starts again.
 $(VENV)/.installed: pyproject.toml
@@ -89,4 +93,9 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.developing: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $(VENV)/.installed $@
+
+$(VENV)/.documenting: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
 	touch $(VENV)/.installed $@

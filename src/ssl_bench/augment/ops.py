@@ -199,7 +199,7 @@ def solarize_(images: Tensor, threshold: float, mask: Tensor) -> Tensor:
     """Invert the values at or above ``threshold``.
 
     A value within rounding of the threshold may fall on its other side; it then differs from
-    torchvision's by |1 - 2 threshold|.
+    torchvision's by ``|1 - 2 threshold|``.
     """
     return _edit_(images, mask, lambda chosen: (chosen - (chosen >= threshold).float()).abs_())
 

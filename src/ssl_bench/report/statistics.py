@@ -44,7 +44,7 @@ def _p(differences: NDArray[np.float64], step: float) -> NDArray[np.float64]:
 
 
 def beyond(t: NDArray[np.float64], freedom: int) -> NDArray[np.float64]:
-    """P(|T| > |t|) of Student's t with so many degrees of freedom: a sum (Abramowitz & Stegun 1964, 26.7.3–4)."""
+    """``P(|T| > |t|)`` of Student's t with so many degrees of freedom: a sum (Abramowitz & Stegun 1964, 26.7.3–4)."""
     angle = np.arctan(np.abs(t) / math.sqrt(freedom))
     sine, cosine = np.sin(angle), np.cos(angle)
     odd = freedom % 2

@@ -1,4 +1,4 @@
-"""The README's table of what images are used for says what the rule does to each dataset."""
+"""The documented table of what images are used for says what the rule does to each dataset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.readers import digits, stl10
 from ssl_bench.data.splits import Parts, parts
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
 FIXED = [name for name in catalog.DATASETS if name not in ("imagenet100", "folder")]
 
 
@@ -32,7 +32,7 @@ def rule(dataset: Dataset, hold_out_validation: bool) -> Parts:
 
 
 def row(name: str) -> list[str]:
-    (line,) = [line for line in README.splitlines() if line.startswith(f"| `{name}` |") and line.count("|") == 10]
+    (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |") and line.count("|") == 10]
     return [cell.strip() for cell in line.split("|")[2:-1]]
 
 

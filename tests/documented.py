@@ -1,0 +1,165 @@
+"""What README and docs/ show, run at smoke scale: ``python tests/documented.py`` in an empty folder.
+
+One process runs all of it, since loading PyTorch takes longer than most of the commands. A run is a run of the digits
+at ``scale=smoke``, and a sweep has two methods and one seed: those are the sizes that fit a test. A block of commands
+that cannot be run has a comment in front of it, ``<!-- not run: reason -->``; its options are checked only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?^```(?P<kind>\S*)\n(?P<text>.*?)^```", re.DOTALL | re.MULTILINE)
+PROGRAM = ("python -m ssl_bench", "ssl-bench")
+DIGITS = r"dataset=(?!folder)\w+"  # other datasets have files that a test has not
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code of a page."""
+
+    page: str
+    kind: str
+    text: str
+    mark: str  # of the comment in front of it
+
+    @property
+    def reason(self) -> str:
+        """Why it is not run; empty where it is."""
+        return self.mark.removeprefix("not run:").strip() if self.mark.startswith("not run:") else ""
+
+    @property
+    def commands(self) -> list[str]:
+        """Lines without their comments; one that ends in a backslash goes on in the next."""
+        lines = [re.sub(r"(^|\s)# .*$", "", line).strip() for line in self.text.replace("\\\n", " ").splitlines()]
+        return [" ".join(line.split()) for line in lines if line]
+
+
+def blocks() -> Iterator[Block]:
+    """All of README and docs/, in their order."""
+    for page in PAGES:
+        for found in BLOCK.finditer(page.read_text(encoding="utf-8")):
+            yield Block(page.name, found["kind"], found["text"], found["mark"] or "")
+
+
+def arguments(command: str) -> list[str] | None:
+    """What follows ``python -m ssl_bench``; None for another program."""
+    for start in PROGRAM:
+        if command == start or command.startswith(f"{start} "):
+            return shlex.split(command.removeprefix(start))
+    if command.startswith("torchrun "):
+        return shlex.split(command.partition("-m ssl_bench")[2])
+    return None
+
+
+def small(given: list[str], run: str) -> list[str]:
+    """The arguments at the size of a test; ``run``: the folder of a finished run."""
+    words = [re.sub(r"^scale=\w+", "scale=smoke", re.sub(DIGITS, "dataset=digits", word)) for word in given]
+    words = [run if word == "RUN_OR_FILE" else word for word in words]
+    command = words[0] if words and "=" not in words[0] and not words[0].startswith("-") else "run"
+    key = [word.partition("=")[0] for word in words]
+    if "-m" in words:  # two runs
+        words = [re.sub(r"=(\w+),(\w+),.*", r"=\1,\2", re.sub(r"^seed=(\d).*", r"seed=\1", word)) for word in words]
+    if command in ("sweep", "plan") or (command == "report" and words[1] != "wandb"):
+        words = [word for word in words if not word.startswith(("seeds=", "methods=", "datasets="))] + ["seeds=0"]
+        words += ["methods=clbo,byol"] if words[1] == "table3" else []
+    if command == "check":
+        return ["check", "method=clbo", "world=2"]
+    if command == "bench":
+        return ["bench", "knn", "size=small", "repeats=1"]
+    if command in ("run", "evaluate", "sweep", "plan", "report") and "scale" not in key and "--help" not in words:
+        words += ["scale=smoke"]
+    if command in ("run", "evaluate") and "dataset=folder" not in words:
+        words += ["subset=64"] if command == "evaluate" else []
+    return words
+
+
+def prepare() -> str:
+    """The files that the commands name; returns the folder of a finished run."""
+    import numpy as np
+    import timm
+    import torch
+    import torchvision
+    from PIL import Image
+
+    from ssl_bench.config.compose import compose
+    from ssl_bench.training.run import run
+
+    random = np.random.default_rng(0)
+    for root in ("pictures", "others"):
+        for number in range(60):
+            folder = Path(root, f"class {number % 2}")
+            folder.mkdir(parents=True, exist_ok=True)
+            noise = random.integers(0, 80, (20, 20 + number % 7, 3)) + 60 * (number % 2)
+            Image.fromarray(noise.astype(np.uint8)).save(folder / f"{number}.png")
+    torch.save(torchvision.models.resnet50(weights=None).state_dict(), "resnet50.pth")
+    torch.save(timm.create_model("vit_tiny_patch16_224", pretrained=False).state_dict(), "vit.pth")
+    return f"runs/{run(compose(['scale=smoke']))['fingerprint']}"
+
+
+def run_python(block: Block, run: str) -> None:
+    """Run a block of Python; one that is marked as tested trains CLBO, which is looked at."""
+    import torch
+
+    names = {"images": torch.rand(2, 1, 8, 8)}
+    exec(re.sub(r"runs/\w+", run, block.text), names)
+    if block.mark == "tested":
+        method, data, backbone = names["method"], names["data"], names["backbone"]
+        assert method.teacher_steps == method.student_steps // 2 > 0
+        assert backbone(next(iter(data.test())).images.float()).shape[1] == 64
+
+
+def check(given: list[str]) -> None:
+    """Raise UserError for options that are not allowed."""
+    from ssl_bench.config.compose import cells, compose
+    from ssl_bench.sweep import words
+
+    if given[:1] == ["sweep"]:
+        words.read(given[1:])
+    elif given[:1] != ["report"]:  # of the dashboard, which is asked for without a network on the same page
+        compose(next(cells([word for word in given if word != "-m"])))
+
+
+def main() -> int:
+    """Run everything; returns how many blocks or commands failed."""
+    from ssl_bench.__main__ import main as program
+
+    os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    run = prepare()
+    failed, done = [], set()
+    for block in blocks():
+        if block.kind == "python":
+            try:
+                run_python(block, run)
+            except Exception:
+                traceback.print_exc()
+                failed.append(f"{block.page}: {block.text}")
+        for command in block.commands if block.kind == "bash" else []:
+            given = arguments(command)
+            if given is None:
+                continue
+            if block.reason:
+                check(given)
+                continue
+            words = small(given, run)
+            if tuple(words) in done:
+                continue
+            done.add(tuple(words))
+            print(f"\n$ python -m ssl_bench {shlex.join(words)}", flush=True)
+            if program(words):
+                failed.append(f"{block.page}: {command}\n    as {shlex.join(words)}")
+    print(*failed, sep="\n", file=sys.stderr)
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,7 +2,8 @@
 
 One process runs all of it, since loading PyTorch takes longer than most of the commands. A run is a run of the digits
 at ``scale=smoke``, and a sweep has two methods and one seed: those are the sizes that fit a test. A block of commands
-that cannot be run has a comment in front of it, ``<!-- not run: reason -->``; its options are checked only.
+that cannot be run has a comment in front of it, ``<!-- not run: reason -->``; its options are checked only. A block
+with ``<!-- file: name -->`` is a file that commands use.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
@@ -19,7 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?^```(?P<kind>\S*)\n(?P<text>.*?)^```", re.DOTALL | re.MULTILINE)
+PROCESS = [sys.executable, "-m", "ssl_bench"]
 PROGRAM = ("python -m ssl_bench", "ssl-bench")
+OWN = "SSL_BENCH_PATH"  # is read once, so that commands with it have a process of their own
 DIGITS = r"dataset=(?!folder)\w+"  # other datasets have files that a test has not
 
 
@@ -38,6 +42,11 @@ class Block:
         return self.mark.removeprefix("not run:").strip() if self.mark.startswith("not run:") else ""
 
     @property
+    def file(self) -> str:
+        """The file that it is; empty where it is none."""
+        return self.mark.removeprefix("file:").strip() if self.mark.startswith("file:") else ""
+
+    @property
     def commands(self) -> list[str]:
         """Lines without their comments; one that ends in a backslash goes on in the next."""
         lines = [re.sub(r"(^|\s)# .*$", "", line).strip() for line in self.text.replace("\\\n", " ").splitlines()]
@@ -53,6 +62,7 @@ def blocks() -> Iterator[Block]:
 
 def arguments(command: str) -> list[str] | None:
     """What follows ``python -m ssl_bench``; None for another program."""
+    command = re.sub(rf"^{OWN}=\S+ ", "", command)
     for start in PROGRAM:
         if command == start or command.startswith(f"{start} "):
             return shlex.split(command.removeprefix(start))
@@ -137,7 +147,10 @@ def main() -> int:
     run = prepare()
     failed, done = [], set()
     for block in blocks():
-        if block.kind == "python":
+        if block.file:
+            Path(block.file).parent.mkdir(parents=True, exist_ok=True)
+            Path(block.file).write_text(block.text, encoding="utf-8")
+        elif block.kind == "python":
             try:
                 run_python(block, run)
             except Exception:
@@ -151,11 +164,12 @@ def main() -> int:
                 check(given)
                 continue
             words = small(given, run)
-            if tuple(words) in done:
+            own = re.match(rf"{OWN}=(\S+)", command)
+            if (own and own[1], *words) in done:
                 continue
-            done.add(tuple(words))
+            done.add((own and own[1], *words))
             print(f"\n$ python -m ssl_bench {shlex.join(words)}", flush=True)
-            if program(words):
+            if subprocess.call(PROCESS + words, env=os.environ | {OWN: own[1]}) if own else program(words):
                 failed.append(f"{block.page}: {command}\n    as {shlex.join(words)}")
     print(*failed, sep="\n", file=sys.stderr)
     return len(failed)

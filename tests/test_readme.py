@@ -89,3 +89,26 @@ def test_every_key_of_an_experiment_is_documented() -> None:
         for block in {"sweep", "show"} & set(found):
             for key in found[block]:
                 assert f"`{block}.{key}`" in TABLES, f"{file.name}: {block}.{key} is missing in docs/tables.md"
+
+
+TEXTS = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"))]
+
+
+@pytest.mark.parametrize(
+    "page", [*TEXTS, *sorted(ROOT.glob("experiments/*/README.md"))], ids=lambda page: page.parent.name
+)
+def test_links_lead_to_what_is_there(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"\w+://", link):
+            continue
+        name, _, heading = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{page.name}: {link}"
+        if heading:
+            assert heading in anchors(target), f"{page.name}: {link}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as a browser finds them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

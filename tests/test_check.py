@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map_only
 
 from emulated import emulation
 from program import Program
+from ssl_bench.augment.views import Views
 from ssl_bench.cli import check
 from ssl_bench.config.options import GROUPS
 from ssl_bench.training import certificate
@@ -143,13 +147,83 @@ def test_on_a_device_that_computes_as_the_cpu_does_nothing_differs_from_it() -> 
         assert certificate.beside_cpu("clbo", "emulated") == {"float64": 0, "float32": 0}
 
 
-def test_a_device_that_computes_in_less_than_float32_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+# -- TF32, made up ---------------------------------------------------------------------------------
+
+PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
+CONVOLUTIONS = {torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default}
+
+
+class Rounded(TorchDispatchMode):
+    """Matrix products and convolutions, backward too, of operands as ``rounded``; the results are float32."""
+
+    def __init__(self, operations: set[Any], rounded: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.operations = operations
+        self.rounded = rounded
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function not in self.operations:
+            return function(*args, **(kwargs or {}))
+        self.count += 1
+        found = function(*tree_map_only(Tensor, self._operand, args), **(kwargs or {}))
+        return tree_map_only(Tensor, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, found)
+
+    def _operand(self, tensor: Tensor) -> Tensor:
+        return self.rounded(tensor) if tensor.dtype == torch.float32 else tensor
+
+
+def tf32(tensor: Tensor) -> Tensor:
+    """Ten bits of mantissa, to the nearest, ties to even."""
+    bits = tensor.clone().view(torch.int32)
+    return ((bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
+
+
+def test_rounding_to_tf32() -> None:
+    ties = torch.tensor([1 + 2**-11, 1 + 3 * 2**-11, -1 - 2**-11 - 2**-20, 2.0**-130, 0.0])
+    assert tf32(ties).tolist() == [1.0, 1 + 2**-9, -1 - 2**-10, 2.0**-130, 0.0]
+
+
+def differences(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What is found beside plain float32 of other roundings, whose views are drawn as by the CPU."""
+    draw = Views.forward
+
+    def drawn(self: Views, *given: Any, **options: Any) -> Any:
+        with _disable_current_modes():
+            return draw(self, *given, **options)
+
+    monkeypatch.setattr(Views, "forward", drawn)
+    plain, found = certificate.train(name), {}
+    for case, operations, rounded in (
+        ("exact", PRODUCTS | CONVOLUTIONS, Tensor.double),
+        ("TF32", PRODUCTS | CONVOLUTIONS, tf32),
+        ("TF32 in convolutions", CONVOLUTIONS, tf32),
+        ("TF32 in matrix products", PRODUCTS, tf32),
+    ):
+        with Rounded(operations, rounded) as mode:
+            found[case] = certificate.single_difference(plain, certificate.train(name))
+        assert mode.count
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GROUPS["method"])
+def test_tf32_is_told_from_the_rounding_of_float32(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, tolerance = differences(name, monkeypatch), certificate.TOLERANCE["float32"]
+    assert 0 < found.pop("exact") < tolerance / 3
+    assert found.pop("TF32 in matrix products") > 1.5 * tolerance
+    assert all(figure > 100 * tolerance for figure in found.values())
+
+
+def test_what_two_devices_differ_by_in_float32_is_not_what_they_differ_by_in_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     plain = certificate.train
 
     def train(name: str, **options: Any) -> certificate.Trace:
         trace = plain(name, **{**options, "device": "cpu"})
         if options["device"] != "cpu" and options.get("norms") is None:
-            trace["gradients"][1] = {key: 1.02 * value for key, value in trace["gradients"][1].items()}
+            trace["gradients"][0] = {key: 1.02 * value for key, value in trace["gradients"][0].items()}
         return trace
 
     monkeypatch.setattr(certificate, "train", train)

@@ -7,7 +7,7 @@ For every method, on real images, with different images on every rank and double
 - every rank holds the same state (``ranks``);
 - a run that resumes from a checkpoint in mid-epoch ends bit for bit where an uninterrupted one does (``resume``);
 - on CUDA, everything equals the CPU's on the same views: loss, gradient and state in double precision (``float64``),
-  loss and gradient of the first three steps in float32, without TF32 (``float32``);
+  in float32, without TF32, the first gradient and the losses before and after its step (``float32``);
 - how far the loss under bf16-mixed is from that in float32, at the first step and at most in the epoch (``bf16``),
   is shown and not judged.
 

@@ -32,10 +32,11 @@ from ssl_bench.training.build import build
 from ssl_bench.training.ranks import Joined, Replicated
 
 # Relative to a tensor's largest entry. In double precision roots of vanishing eigenvalues make 1e-8 of 1e-16; in
-# float32 two devices sum in different orders, and every step enlarges what comes of it.
-TOLERANCE = {"float64": 1e-6, "float32": 1e-2}
+# float32 two devices sum in different orders, which is up to 7e-5 of the first gradient and of the losses before and
+# after the first step; TF32 in matrix products is at least 8e-4 of them, in convolutions 0.4. Later steps enlarge
+# both until rounding cannot be told from TF32.
+TOLERANCE = {"float64": 1e-6, "float32": 5e-4}
 STEPS = 5
-FIRST_STEPS = 3  # compared in float32
 RESUMED_AFTER = 2
 SMALL = (
     "scale=smoke",
@@ -294,8 +295,13 @@ def beside_cpu(name: str, device: str) -> dict[str, float]:
     found = compare(doubles[0], doubles[1:])
     return {
         "float64": max(found["loss"], found["gradient"], found["state"]),
-        "float32": max(loss_difference(one, other, FIRST_STEPS), gradient_difference(one, other, FIRST_STEPS)),
+        "float32": single_difference(one, other),
     }
+
+
+def single_difference(one: Trace, other: Trace) -> float:
+    """Of two trainings in float32: what is compared with its tolerance."""
+    return max(loss_difference(one, other, 2), gradient_difference(one, other, 1))
 
 
 def resumes(name: str, folder: Path, device: str = "cpu") -> bool:

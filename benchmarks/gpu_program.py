@@ -13,6 +13,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,8 +23,8 @@ import torch
 
 from benchmarks import methods
 from benchmarks.synthetic import configuration, in_catalog, synthetic_dataset
-from ssl_bench.config.compose import Config
 from ssl_bench.config.options import GROUPS
+from ssl_bench.config.schema import Config
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.training import run
 
@@ -112,7 +113,7 @@ def program(config: Config, dataset: Dataset, epochs: int = 4) -> Epochs:
     shown = io.StringIO()
     screen = contextlib.redirect_stdout(shown)
     with TemporaryDirectory() as folder, in_catalog(dataset), screen, contextlib.suppress(Enough):
-        run.run({**config, "runs_dir": folder}, [watched])
+        run.run(replace(config, runs_dir=folder), [watched])
     print("".join(line for line in shown.getvalue().splitlines(keepends=True) if "warning" in line), end="")
     return watched
 

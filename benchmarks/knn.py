@@ -96,7 +96,7 @@ def ours(bank: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tensor:
 
 @functools.cache  # it takes longer than a GPU's search
 def _budget() -> int:
-    return int(compose()["evaluation"]["memory"])
+    return compose().evaluation.memory
 
 
 def theirs(bank: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tensor:

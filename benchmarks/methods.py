@@ -176,13 +176,13 @@ def halfway(name: str, sizes: Sizes, device: torch.device) -> tuple[TrainingLoop
     )
     (batch,) = (batch.to(device) for batch in batches(pictures(sizes.batch_size, 3, 32), sizes.batch_size))
     method = build.build_method(config, dataset).to(device)
-    per_epoch, epochs = sizes.images // sizes.batch_size, config["epochs"]
+    per_epoch, epochs = sizes.images // sizes.batch_size, config.epochs
     loop = TrainingLoop(
         method,
         [view.to(memory_format=torch.channels_last) for view in method.views(batch)],
         batch,
-        precision=devices.resolve_precision(config),
-        clip=config["trainer"]["clip"],
+        precision=devices.resolve_precision(config.trainer.precision, config.trainer.accelerator),
+        clip=config.trainer.clip,
         moment=Moment(max_epochs=epochs, current_epoch=epochs // 2, estimated_stepping_batches=epochs * per_epoch),
     )
     method.student_steps = epochs // 2 * per_epoch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +25,7 @@ def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurem
     everything = Features(x, labels, torch.arange(train_rows))
     held_out = torch.arange(train_rows) < train_rows // 10
     train, validation = everything.rows(~held_out), everything.rows(held_out)
-    linear: dict[str, Any] = compose(["scale=cpu"])["evaluation"]["linear"]
-    probe = LinearProbe(**{**linear, "learning_rates": tuple(linear["learning_rates"])}, seed=0)
+    probe = LinearProbe(**vars(compose(["scale=cpu"]).evaluation.linear), seed=0)
 
     parts = _on(device, train), _on(device, validation)
     queries = test.x.to(device)
@@ -39,7 +37,7 @@ def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurem
         return _logistic_regression(everything, test)
 
     pairs = alternate(ours, baseline, repeats, turns=1, device=device)
-    way = f"SGD, {linear['epochs']} epochs, the best of {len(probe.learning_rates)} learning rates, refitted"
+    way = f"SGD, {probe.epochs} epochs, the best of {len(probe.learning_rates)} learning rates, refitted"
     case = f"{train_rows:,} × {WIDTH} features, {CLASSES} classes"
     return [
         Measurement(

@@ -11,7 +11,7 @@ import io
 import os
 import time
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -77,14 +77,14 @@ def _measure(case: Case, repeats: int, device: torch.device) -> Measurement:
         "evaluation.curves=[knn1]",
         f"trainer.accelerator={ACCELERATOR[device.type]}",
     )
-    precision = devices.resolve_precision(config)
+    precision = devices.resolve_precision(config.trainer.precision, config.trainer.accelerator)
     method = build.build_method(config, dataset).to(device)
     images = dataset.read(None)["train"].images  # type: ignore[arg-type]
     turns = Turns(default_loop(method, batches(images, case.batch_size)[0], precision), device)
     # Drawn into memory, but drawn: the progress bar is part of what users pay for.
     screen = redirect_stdout(io.StringIO()), patch.dict(os.environ, {"FORCE_COLOR": "1"})
     with TemporaryDirectory() as folder, in_catalog(dataset), screen[0], screen[1]:
-        run.run({**config, "runs_dir": folder}, [turns])
+        run.run(replace(config, runs_dir=folder), [turns])
     return Measurement(
         benchmark="program",
         case=str(case),

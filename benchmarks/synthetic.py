@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_bench.batch import Batch, Place
-from ssl_bench.config.compose import Config, compose
+from ssl_bench.config.compose import compose
+from ssl_bench.config.schema import Config
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.images import Images
@@ -87,5 +88,4 @@ def configuration(dataset: Dataset, *words: str, scale: str = "cpu") -> Config:
     """The program's configuration under ``words`` for ``dataset``, by default at the scale of comparisons on a CPU."""
     colour = COLOUR if dataset.channels == 3 else ()
     config = compose(["dataset=fashion_mnist", f"scale={scale}", f"dataset.size={dataset.height}", *colour, *words])
-    config["dataset"]["name"] = dataset.name
-    return config
+    return config.changed({"dataset.name": dataset.name})

@@ -18,7 +18,7 @@ def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurem
     config = configuration(
         dataset, "method=simclr", "backbone.stem=cifar", f"backbone.width={width}", f"batch_size={size}"
     )
-    precision = devices.resolve_precision(config)
+    precision = devices.resolve_precision(config.trainer.precision, config.trainer.accelerator)
     (batch,) = batches(pictures(size, 3, 32), size)
     loop = default_loop(build.build_method(config, dataset).to(device), batch, precision)
     student, teacher = loop.method.student, teachers.twin(loop.method.student)

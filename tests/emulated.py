@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
 import ssl_bench
+from ssl_bench.config.schema import Config
 
 NAME = "emulated"
 PACKAGE = str(Path(ssl_bench.__file__).parent)
@@ -319,6 +320,6 @@ def emulation() -> Iterator[torch.device]:
         yield device
 
 
-def emulated(config: dict[str, Any]) -> dict[str, Any]:
+def emulated(config: Config) -> Config:
     """The same run on the emulated device."""
-    return {**config, "trainer": {**config["trainer"], "accelerator": NAME}}
+    return config.changed({"trainer.accelerator": NAME})

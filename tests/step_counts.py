@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -78,7 +79,7 @@ def measure(method: str, *words: str, first: int = FIRST, steps: int = STEPS) ->
     with tempfile.TemporaryDirectory() as folder, in_catalog(dataset), emulation(), counting() as running:
         watch = _Steps(running, first, steps)
         with contextlib.suppress(_Enough):
-            run(emulated({**config, "runs_dir": folder}), [watch])
+            run(emulated(replace(config, runs_dir=folder)), [watch])
     return watch.counted
 
 

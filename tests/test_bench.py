@@ -355,7 +355,7 @@ def test_every_benchmark_runs_and_leaves_its_rows_and_a_picture(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS["method"])
 def test_every_methods_step_is_taken_where_the_device_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "resolve_precision", lambda config: "32-true")  # the emulated device has no autocast
+    monkeypatch.setattr(devices, "resolve_precision", lambda *asked: "32-true")  # the emulated device has no autocast
     with emulation() as device:
         loop, looks = methods_benchmark.halfway(name, methods_benchmark.SMALL, device)
         loop.batch = next(looks)

@@ -146,7 +146,7 @@ def test_help_shows_every_option_of_the_chosen_files_with_default_allowed_values
         assert (status, err) == (0, "")
         lines = out.splitlines()
         shown = {line.split("=")[0].strip() for line in lines if line.startswith("  ") and "=" in line.split(" ")[2]}
-        assert set(options_in(compose([method]))) <= shown
+        assert set(options_in(compose([method]).as_dict())) <= shown
         assert max(map(len, lines)) <= 100
         assert "  method=" + method.partition("=")[2] + " " in out
     byol = answers(["method=byol", "epochs=3", "--help"], COLUMNS="160")[0][1]
@@ -160,7 +160,7 @@ def test_cfg_job_prints_the_configuration_that_would_run(tmp_path: Path) -> None
     words = ["method=byol", "seed=3", "runs_dir=/tmp/ü"]
     ((status, out, err),) = answers(["--cfg", "job", *words], cwd=tmp_path)
     assert (status, err) == (0, "")
-    assert yaml.safe_load(out) == compose(words)
+    assert yaml.safe_load(out) == compose(words).as_dict()
 
 
 def test_the_folder_it_starts_in_does_not_matter(tmp_path: Path) -> None:
@@ -173,14 +173,14 @@ def test_the_folder_it_starts_in_does_not_matter(tmp_path: Path) -> None:
     folders = [own, *(folder for folder in [Path("/proc")] if folder.is_dir())]
     for folder in folders:
         call, sweep = answers(["--cfg", "job"], ["-m", "seed=0,-1"], cwd=folder)
-        assert yaml.safe_load(call[1]) == compose()
+        assert yaml.safe_load(call[1]) == compose().as_dict()
         assert sweep[0] == 2
 
 
 def test_a_sweep_leaves_no_files_and_folders_of_hydra(tmp_path: Path) -> None:
     code = (
         "import sys; from ssl_bench.config import compose\n"
-        "sys.exit(compose.main(lambda c: print(c['seed']), ['-m', 'seed=0,1']))"
+        "sys.exit(compose.main(lambda c: print(c.seed), ['-m', 'seed=0,1']))"
     )
     for folder in (tmp_path, Path("/proc")):
         if folder.is_dir():

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import yaml
 
 from ssl_bench.config import compose as config
 from ssl_bench.config import experiments, options
-from ssl_bench.config.compose import Config, cells, compose, main
+from ssl_bench.config.compose import cells, main
 from ssl_bench.config.options import BLOCKS, GROUPS, NEEDS, Option, typed
+from ssl_bench.config.schema import Config, Plain
 from ssl_bench.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,10 @@ IDENTIFIERS = {"name", "target", "instances"}
 OPTIONS_CALLED_NAME = {"backbone.name", "optimizer.name", "order.name"}
 
 
+def compose(words: Sequence[str] = ()) -> Plain:
+    return config.compose(words).as_dict()
+
+
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -45,7 +50,7 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def value_at(settings: Config, key: str) -> Any:
+def value_at(settings: Plain, key: str) -> Any:
     for name in key.split("."):
         settings = settings[name]
     return settings
@@ -491,20 +496,20 @@ def test_a_sweep_runs_the_product_of_its_values() -> None:
     status, ran = runs_of("-m", "method=clbo,byol", "seed=range(0,3)", "optimizer.lr=1", 'runs_dir="a,b",c d')
     expected = itertools.product(["clbo", "byol"], [0, 1, 2], ["a,b", "c d"])
     assert status == 0
-    assert [(c["method"]["name"], c["seed"], c["runs_dir"]) for c in ran] == list(expected)
-    assert ran[0] == compose(["method=clbo", "seed=0", "optimizer.lr=1", 'runs_dir="a,b"'])
+    assert [(c.method.name, c.seed, c.runs_dir) for c in ran] == list(expected)
+    assert ran[0] == config.compose(["method=clbo", "seed=0", "optimizer.lr=1", 'runs_dir="a,b"'])
 
 
 def test_the_paths_of_a_sweep_are_text() -> None:
     status, ran = runs_of("-m", "runs_dir=2024_01,2024_02,1e3", "optimizer.lr=0.10,1e-3", "data_dir='x,y',[a]")
     expected = itertools.product(["2024_01", "2024_02", "1e3"], [0.1, 1e-3], ["x,y", "[a]"])
     assert status == 0
-    assert [(c["runs_dir"], c["optimizer"]["lr"], c["data_dir"]) for c in ran] == list(expected)
+    assert [(c.runs_dir, c.optimizer.lr, c.data_dir) for c in ran] == list(expected)
 
 
 def test_a_sweep_without_commas_is_one_run() -> None:
     assert list(cells(["seed=3", "evaluation.curves=[knn1,linear]"])) == [["seed=3", "evaluation.curves=[knn1,linear]"]]
-    assert runs_of("-m", "seed=3") == (0, [compose(["seed=3"])])
+    assert runs_of("-m", "seed=3") == (0, [config.compose(["seed=3"])])
 
 
 @pytest.mark.parametrize(
@@ -584,7 +589,7 @@ def test_composing_leaves_the_defaults_as_they_were() -> None:
     changed = compose(["seed=5", "evaluation.curves=[knn1]"])
     changed["evaluation"]["protocols"].append("x")
     assert compose() == before
-    assert config.compose(["seed=5"])["evaluation"] == before["evaluation"]
+    assert compose(["seed=5"])["evaluation"] == before["evaluation"]
 
 
 def test_any_timm_model_can_be_named() -> None:

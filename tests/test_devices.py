@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("two_cards")
 def test_a_card_that_emulates_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert devices.resolve_precision(compose([])) == "32-true"
+    assert devices.resolve_precision("auto", "auto") == "32-true"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    assert devices.resolve_precision(compose([])) == "bf16-mixed"
+    assert devices.resolve_precision("auto", "auto") == "bf16-mixed"
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,17 +79,17 @@ def test_a_cpu_is_asked_for_by_name_before_it_trains_for_weeks(tmp_path: Path, m
         run(config)
     assert not list(tmp_path.iterdir())
     # ResNet-18 with a stem of one 3×3 convolution, by hand: the convolutions of each stage, its first and its 1×1 one.
-    side, forward = config["augment"]["groups"]["global"]["size"], 0
+    side, forward = config.augment.groups["global"].size, 0
     forward += 2 * 9 * 1 * 64 * side**2 + 4 * 2 * 9 * 64 * 64 * side**2
     for width in (128, 256, 512):
         side //= 2
         forward += (9 * width // 2 + 3 * 9 * width + width // 2) * 2 * width * side**2
     data = build.build_data(config)
     data.setup()
-    seconds = 3 * 2 * forward * 1438 * config["epochs"] / (2 * build.CORE_SPEED)
+    seconds = 3 * 2 * forward * 1438 * config.epochs / (2 * build.CORE_SPEED)
     assert build.cpu_time(config, data) == f"training takes about {seconds / 3600:.2g} hours on 2 cores"
     days = seconds * 1000 / 86400
-    config["epochs"] *= 1000
+    config = replace(config, epochs=1000 * config.epochs)
     assert build.cpu_time(config, data) == f"training takes about {days:.2g} days on 2 cores"
 
     class Stop(pl.Callback):

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ssl_bench.callbacks.checkpointer import Interrupted
 from ssl_bench.cli import embed, evaluate
 from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS, read_settings
+from ssl_bench.config.schema import Config
 from ssl_bench.plan.measure import measure
 from ssl_bench.training.run import run
 from test_folder_run import WORDS as FOLDER
@@ -40,11 +42,11 @@ def device() -> Iterator[None]:
         yield
 
 
-def require_equal_runs(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+def require_equal_runs(folder: Path, config: Config) -> dict[str, Any]:
     """Run ``config`` here and there; all that the runs leave behind agrees. Returns the record from there."""
-    here = run({**config, "runs_dir": str(folder / "cpu")})
+    here = run(replace(config, runs_dir=str(folder / "cpu")))
     with counting() as counts:
-        there = run(emulated({**config, "runs_dir": str(folder / NAME)}))
+        there = run(emulated(replace(config, runs_dir=str(folder / NAME))))
     assert sum(counts.values()) > 1000  # it was there
     for field in ("results", "curves", "notes", "warnings", "student_steps"):
         assert there[field] == here[field]
@@ -116,8 +118,8 @@ class Stop(pl.Callback):
 @pytest.mark.parametrize("method", ["clbo", "moco", "pic", "directpred", "swav"])
 def test_a_run_on_an_accelerator_resumes_bit_for_bit(tmp_path: Path, method: str) -> None:
     config = emulated(compose([*DIGITS, f"method={method}"]))
-    whole = run({**config, "runs_dir": str(tmp_path / "whole")})
-    parts = {**config, "runs_dir": str(tmp_path / "parts")}
+    whole = run(replace(config, runs_dir=str(tmp_path / "whole")))
+    parts = replace(config, runs_dir=str(tmp_path / "parts"))
     with pytest.raises(Interrupted):
         run(parts, [Stop()])
     resumed = run(parts)
@@ -127,7 +129,7 @@ def test_a_run_on_an_accelerator_resumes_bit_for_bit(tmp_path: Path, method: str
 
 @pytest.mark.slow
 def test_an_accelerator_resumes_what_a_cpu_began(tmp_path: Path) -> None:
-    config = {**compose([*DIGITS, "method=moco"]), "runs_dir": str(tmp_path)}
+    config = compose([*DIGITS, "method=moco", f"runs_dir={tmp_path}"])
     with pytest.raises(Interrupted):
         run(config, [Stop()])
     assert run(emulated(config))["student_steps"] == 20
@@ -136,7 +138,7 @@ def test_an_accelerator_resumes_what_a_cpu_began(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_commands_on_an_accelerator_give_the_results_of_the_cpu(tmp_path: Path) -> None:
     with colour("method=simclr") as config:
-        trained = run({**config, "runs_dir": str(tmp_path / "runs")})
+        trained = run(replace(config, runs_dir=str(tmp_path / "runs")))
     encoder = tmp_path / "runs" / trained["fingerprint"]
 
     network, images = load_encoder(encoder), torch.rand(4, 3, 16, 16)

@@ -7,6 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,8 @@ import torch
 from program import Program
 from ssl_bench.batch import Batch, Place
 from ssl_bench.cli import plan as command
+from ssl_bench.config.compose import compose
+from ssl_bench.config.schema import Config
 from ssl_bench.evaluation import knn
 from ssl_bench.evaluation.baselines import kept
 from ssl_bench.evaluation.evaluator import Evaluator
@@ -44,8 +47,9 @@ NOTHING: dict[str, Any] = {
 }
 
 
-def config(**said: Any) -> dict[str, Any]:
-    return {"epochs": 10, "monitor_every": 2, "eval_every": 4, "trainer": {"checkpoint_seconds": 1e9}, **said}
+def config(**values: Any) -> Config:
+    words = ["epochs=10", "monitor_every=2", "eval_every=4", "trainer.checkpoint_seconds=1e9"]
+    return replace(compose(words), **values)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_a_forecast_is_the_sum_of_its_parts() -> None:
     calm = config(monitor_every=99, eval_every=99)
     assert forecast.seconds(costly, calm) == 1.0 + 30 * (6 * 0.5 + 2.0) + 100.0 + 1000.0
     saving = Measured(evaluation=EVALUATION, steps=6, passes_per_epoch=3, **{**NOTHING, "epoch": 10.0, "save": 4.0})
-    often = {**calm, "trainer": {"checkpoint_seconds": 60.0}}
+    often = calm.changed({"trainer.checkpoint_seconds": 60.0})
     assert forecast.seconds(saving, often) == 1.0 + 300.0 + 100.0 + 1000.0 + (1 + 400 // 60) * 4.0
     assert forecast.disk(free) == 12
 

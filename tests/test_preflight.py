@@ -68,7 +68,7 @@ def test_every_dataset_may_begin(dataset: str) -> None:
 def test_no_default_is_advised_against(method: str) -> None:
     for scale in GROUPS["scale"]:
         config = compose([f"method={method}", f"scale={scale}"])
-        assert not list(preflight.advice(config, config["subset"] or 1295))
+        assert not list(preflight.advice(config, config.subset or 1295))
 
 
 def test_a_queue_longer_than_the_data_and_threads_without_cores_are_shown() -> None:
@@ -143,7 +143,7 @@ def test_what_the_parts_refuse_is_refused_before_them_in_the_same_sentence(
 
     def begin() -> None:
         method, data = build(config)
-        monkeypatch.setattr(type(method), "trainer", SimpleNamespace(precision=config["trainer"]["precision"]))
+        monkeypatch.setattr(type(method), "trainer", SimpleNamespace(precision=config.trainer.precision))
         method.on_fit_start()
         data.train_dataloader()
 

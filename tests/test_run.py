@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,8 +38,8 @@ WORDS = ("scale=smoke", "subset=160", "batch_size=16", "trainer.progress=false",
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, dict[str, Any]]:
     """A small CLBO run: its configuration, folder and record."""
     config = compose([*WORDS, f"runs_dir={tmp_path_factory.mktemp('runs')}"])
-    record = run(config, [Saved(Path(config["runs_dir"]))])
-    return config, Path(config["runs_dir"]) / record["fingerprint"], record
+    record = run(config, [Saved(Path(config.runs_dir))])
+    return config, Path(config.runs_dir) / record["fingerprint"], record
 
 
 class Saved(pl.Callback):
@@ -86,7 +87,7 @@ def test_the_record_keeps_no_path_host_or_user(finished: Finished) -> None:
 
     config, folder, _ = finished
     text = (folder / "record.json").read_text()
-    assert config["runs_dir"] not in text
+    assert config.runs_dir not in text
     assert str(Path.home()) not in text
     assert f'"{platform.node()}"' not in text
     assert f'"{getpass.getuser()}"' not in text
@@ -269,7 +270,7 @@ def test_a_run_scored_by_older_protocols_says_so_and_how_to_score_it_again(
     (own.parent / "record.json").write_text(json.dumps(older))
 
     def shown() -> str:
-        assert run({**config, "runs_dir": str(tmp_path)}) == older
+        assert run(replace(config, runs_dir=str(tmp_path))) == older
         return " ".join(capsys.readouterr().out.split())
 
     before = "scored by linear v1 (now v2), random weights v1 (now v2), which tables do not mix with it"
@@ -287,13 +288,13 @@ def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
     config, folder, record = finished
     own = tmp_path / folder.name
     shutil.copytree(folder, own)
-    config = {**config, "runs_dir": str(tmp_path)}
-    before = code_digest(config["method"]["target"])
+    config = replace(config, runs_dir=str(tmp_path))
+    before = code_digest(config.method.target)
     assert record["code"]["digest"] == before
 
     def shown(digest: str | None, **said: Any) -> tuple[dict[str, Any], str]:
         monkeypatch.setattr("ssl_bench.training.run.code_digest", lambda target: digest)
-        found = run({**config, **said})
+        found = run(replace(config, **said))
         return found, " ".join(capsys.readouterr().out.split())
 
     found, said = shown("another")
@@ -389,7 +390,7 @@ def test_a_damaged_or_foreign_checkpoint_is_named_and_kept(finished: Finished, t
         torch.save({"ssl_bench": Path}, path)  # a class: what weights_only refuses
     content = path.read_bytes()
     with pytest.raises(UserError, match=r"last\.ckpt .*Move it away to start over"):
-        run({**config, "runs_dir": str(tmp_path)})
+        run(replace(config, runs_dir=str(tmp_path)))
     assert path.read_bytes() == content
 
 
@@ -522,7 +523,7 @@ def test_a_compiled_run_has_a_name_of_its_own_and_without_a_compiler_it_is_a_pla
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, _, plain = finished
-    config = {**config, "trainer": {**config["trainer"], "compile": True}}
+    config = config.changed({"trainer.compile": True})
 
     def missing(*_: Any) -> Any:
         raise RuntimeError("no C++ compiler")
@@ -540,7 +541,7 @@ def test_a_compiled_run_has_a_name_of_its_own_and_without_a_compiler_it_is_a_pla
         return graph.forward
 
     monkeypatch.setattr("ssl_bench.devices.BACKEND", counting)
-    compiled = run({**config, "runs_dir": str(tmp_path)})
+    compiled = run(replace(config, runs_dir=str(tmp_path)))
     assert len(graphs) >= 3  # of the trial, the student and the teacher
     assert compiled["fingerprint"] != plain["fingerprint"]
     assert compiled["results"] == plain["results"]  # the same arithmetic under this backend

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def test_mistakes_and_help_are_answered_without_torch() -> None:
 def test_lists_of_one_and_several_choose_the_cells() -> None:
     asked = words.read(["fig6", "scale=smoke", "seeds=7", "methods=[byol,clbo]", "datasets=digits", "epochs=3"])
     assert [(cell.row, cell.seed) for cell in asked.cells] == [("BYOL", 7), ("CLBO", 7)]
-    assert [config["epochs"] for config in asked.configs] == [3, 3]
+    assert [config.epochs for config in asked.configs] == [3, 3]
     assert asked.cells[0].command == "python -m ssl_bench method=byol dataset=digits scale=smoke seed=7 epochs=3"
 
 
@@ -93,7 +94,7 @@ def test_what_a_sweep_has_composed_its_table_and_the_next_sweep_need_not(
     first = words.read(["fig5", "scale=smoke", "seeds=0,1"])
     monkeypatch.setattr(words, "compose_cells", lambda cells: pytest.fail("composed again"))
     assert words.read(["fig5", "scale=smoke", "seeds=0,1"]).configs == first.configs
-    assert [config["seed"] for config in first.configs] == [0, 0, 0, 1, 1, 1]
+    assert [config.seed for config in first.configs] == [0, 0, 0, 1, 1, 1]
     assert configurations(first.cells, lambda cells: pytest.fail("composed again"), remembered())
 
 
@@ -102,7 +103,8 @@ def test_a_job_is_named_without_the_device_that_it_will_run_on() -> None:
 
     for precision in ("bf16-mixed", "32-true", "16-mixed"):
         said = ["fig2", "scale=smoke", "launcher=slurm", f"trainer.precision={precision}", "trainer.accelerator=gpu"]
-        assert resolve_precision(words.read(said).configs[0]) == precision  # though there may be no GPU here
+        trainer = words.read(said).configs[0].trainer
+        assert resolve_precision(trainer.precision, trainer.accelerator) == precision  # though there may be no GPU here
 
 
 def test_runs_at_once_divide_the_cores_unless_threads_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +113,7 @@ def test_runs_at_once_divide_the_cores_unless_threads_are_said(monkeypatch: pyte
 
     def threads(*said: str, gpus: Sequence[str] = ()) -> Any:
         asked = words.placed(words.read(["fig2", "scale=smoke", "seeds=0", *said]), gpus)
-        return asked.configs[0]["trainer"]["threads"]
+        return asked.configs[0].trainer.threads
 
     assert threads() is None
     assert threads("jobs=3") == 2
@@ -128,14 +130,7 @@ def test_runs_at_once_divide_the_cores_unless_threads_are_said(monkeypatch: pyte
 
 # -- states, with made-up runs --------------------------------------------------------------------
 
-CONFIG: dict[str, Any] = {
-    "epochs": 4,
-    "rerun": False,
-    "method": {"name": "clbo", "target": "ssl_bench.methods.clbo.CLBO"},
-    "dataset": {"name": "digits"},
-    "trainer": {"threads": None},
-    "evaluation": {"protocols": ["knn1"]},
-}
+CONFIG = compose(["epochs=4", "evaluation.protocols=[knn1]"])
 
 
 def record_of(folder: RunFolder, seconds: float = 10.0, **said: Any) -> None:
@@ -148,7 +143,7 @@ def record_of(folder: RunFolder, seconds: float = 10.0, **said: Any) -> None:
         "protocols": {"knn1": 1},
         "images": {"test": 100},
         "environment": {"threads": 1},
-        "config": {**CONFIG, "runs_dir": str(folder.path.parent)},
+        "config": {**CONFIG.as_dict(), "runs_dir": str(folder.path.parent)},
         "session_seconds": seconds,
         "train_seconds": 1.0,
         **said,
@@ -210,7 +205,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
 
 def entries_in(folders: Sequence[RunFolder], **said: Any) -> list[Entry]:
     cells = experiments.find("fig2").cells("smoke", seeds=[0, 1])
-    config = {**CONFIG, "runs_dir": str(folders[0].path.parent), **said}
+    config = replace(CONFIG, runs_dir=str(folders[0].path.parent), **said)
     return grid.entries(cells, [config] * 4, [folder.fingerprint for folder in folders])
 
 
@@ -319,7 +314,7 @@ def test_a_record_nested_a_thousand_deep_is_named(folders: list[RunFolder]) -> N
 def test_a_done_run_whose_code_has_changed_is_named_and_trained_again_when_asked(
     folders: list[RunFolder], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = {"digest": code_digest(CONFIG["method"]["target"])}
+    now = {"digest": code_digest(CONFIG.method.target)}
     record_of(folders[0], code={"digest": "another"})
     record_of(folders[1], code=now)
     record_of(folders[2], code=now, earlier_code=[{"digest": "another"}])
@@ -457,7 +452,7 @@ def lent(entries: list[Entry], names: Sequence[str], slots: int) -> tuple[list[l
 def entries_on(folders: Sequence[RunFolder], devices: int, accelerator: str = "auto") -> list[Entry]:
     entries = entries_in(folders)
     for entry in entries:
-        entry.config = {**entry.config, "trainer": {"devices": devices, "accelerator": accelerator}}
+        entry.config = entry.config.changed({"trainer.devices": devices, "trainer.accelerator": accelerator})
     return entries
 
 
@@ -599,7 +594,7 @@ def test_jobs_of_a_cluster_compute_on_gpus_if_they_have_some(capsys: pytest.Capt
     assert "launcher=slurm scale=paper: without a GPU a run takes weeks; set slurm.gpus=1" in capsys.readouterr().err
     for more, accelerator in ((["slurm.gpus=1"], "gpu"), (["trainer.accelerator=cpu"], "cpu"), (["scale=cpu"], "cpu")):
         kept = [word for word in said if not more[0].startswith("scale") or word != "scale=paper"]
-        assert {config["trainer"]["accelerator"] for config in words.read([*kept, *more]).configs} == {accelerator}
+        assert {config.trainer.accelerator for config in words.read([*kept, *more]).configs} == {accelerator}
 
 
 @pytest.mark.slow
@@ -662,7 +657,10 @@ def test_the_share_of_epochs_counts_passes_as_the_methods_do() -> None:
         [],
     ):
         config = compose(["method=clbo", "scale=smoke", "method.lookahead=3", *said])
-        assert grid.passes_per_epoch(config) == build_method(config, catalog.chosen(config["dataset"])).passes_per_epoch
+        assert (
+            grid.passes_per_epoch(config)
+            == build_method(config, catalog.chosen(config.dataset.as_dict())).passes_per_epoch
+        )
     assert grid.passes_per_epoch(compose(["method=byol"])) == 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ssl_bench.errors import UserError
@@ -30,19 +30,14 @@ def require_a_batch(batch_size: int, images: int) -> None:
         raise UserError(f"batch_size={batch_size} is larger than the {images} images to train on: {remedy}.")
 
 
-def require_sizes(views: Mapping[str, Mapping[str, Any]], size: int) -> None:
-    """UserError if a group of views is larger than the ``size`` pixels at which the network is evaluated."""
-    for name, group in views.items():
-        if group["count"] and group["size"] > size:
+def require_sizes(views: Mapping[str, int], size: int) -> None:
+    """UserError if the views of a group have more pixels a side than the network is evaluated at, ``size``."""
+    for name, side in views.items():
+        if side > size:
             raise UserError(
-                f"augment.groups.{name}.size={group['size']} is larger than the {size} pixels at which the network is "
+                f"augment.groups.{name}.size={side} is larger than the {size} pixels at which the network is "
                 "evaluated: choose at most that, or a larger dataset.size."
             )
-
-
-def view_groups(groups: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Those that make views, whole: what one leaves out is as for the full-size views."""
-    return [{**groups["global"], **group} for group in groups.values() if group["count"]]
 
 
 def full_size_views(sizes: Sequence[int]) -> int:
@@ -114,12 +109,9 @@ def require_own_sgd(method: str, optimizer: str, precision: str) -> None:
         )
 
 
-def require_protocols(evaluation: Mapping[str, Any]) -> None:
+def require_protocols(names: Collection[str], learning_rates: Collection[float]) -> None:
     """UserError if nothing would be scored."""
-    for key, values in (
-        ("protocols", evaluation["protocols"]),
-        ("linear.learning_rates", evaluation["linear"]["learning_rates"]),
-    ):
+    for key, values in (("protocols", names), ("linear.learning_rates", learning_rates)):
         if not values:
             raise UserError(f"evaluation.{key}=[] leaves nothing to score: name at least one.")
 

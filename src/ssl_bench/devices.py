@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from ssl_bench.conditions import require_precision
 from ssl_bench.errors import UserError
-
-Config = Mapping[str, Any]
 
 # Errors of CUDA that are not the card's: they return however often the run is started again.
 OURS = (
@@ -34,9 +31,8 @@ class Failed(UserError):  # noqa: N818 (it names the card)
 # -- which device, in which precision -------------------------------------------------------------
 
 
-def resolve_accelerator(config: Config) -> str:
-    """``cpu`` or ``gpu``; UserError where a GPU is asked for and PyTorch finds none."""
-    wanted: str = config["trainer"]["accelerator"]
+def resolve_accelerator(wanted: str) -> str:
+    """``trainer.accelerator`` as ``cpu`` or ``gpu``; UserError where a GPU is asked for and PyTorch finds none."""
     if wanted == "gpu" and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=gpu, but PyTorch finds no CUDA device: use trainer.accelerator=cpu.")
     if wanted != "auto":
@@ -44,25 +40,23 @@ def resolve_accelerator(config: Config) -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
-def resolve_device(config: Config) -> torch.device:
+def resolve_device(wanted: str) -> torch.device:
     """The device of a process that works alone: the CPU, or the first card that it sees."""
-    accelerator = resolve_accelerator(config)
+    accelerator = resolve_accelerator(wanted)
     return torch.device("cuda", 0) if accelerator == "gpu" else torch.device(accelerator)
 
 
-def device_type(config: Config) -> str:
+def device_type(wanted: str) -> str:
     """``cpu`` or ``cuda``, as a run's name has it; runs for another machine may be named where there is no GPU."""
-    wanted: str = config["trainer"]["accelerator"]
     return "cuda" if wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
 
 
-def resolve_precision(config: Config) -> str:
+def resolve_precision(wanted: str, accelerator: str) -> str:
     """``auto`` as bf16-mixed where the device computes faster in it, else 32-true."""
-    wanted: str = config["trainer"]["precision"]
-    require_precision(wanted, device_type(config))
+    require_precision(wanted, device_type(accelerator))
     if wanted != "auto":
         return wanted
-    if resolve_accelerator(config) == "gpu":
+    if resolve_accelerator(accelerator) == "gpu":
         # Cards without bfloat16 emulate it, which is slower than float32.
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if has_fast_bfloat16() else "32-true"

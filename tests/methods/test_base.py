@@ -249,7 +249,7 @@ def test_the_original_recipe_chooses_the_optimiser_and_trains_with_it(fit: Fit, 
     from ssl_bench.config.compose import compose
     from ssl_bench.optim import LARS
 
-    wanted = compose(["scale=smoke", f"method={name}", "recipe=original"])["optimizer"]
+    wanted = compose(["scale=smoke", f"method={name}", "recipe=original"]).optimizer
     method, _ = fit(f"method={name}", "recipe=original")
     start, _ = make(f"method={name}", "recipe=original")
     rules = {"sgd": torch.optim.SGD, "lars": LARS, "adamw": torch.optim.AdamW}

@@ -266,10 +266,10 @@ def test_the_default_proximal_strength_is_the_stated_share_of_the_drift(schedule
     from ssl_bench.config.compose import compose
 
     config = compose(["method=clbo", "scale=paper", "epochs=800", f"method.teacher_schedule={schedule}"])
-    kappa, lr, lookahead = config["method"]["teacher_step"], 0.06, 2
+    kappa, lr, lookahead = config.method.options["teacher_step"], 0.06, 2
     assert kappa == (1.0 if schedule == "decay" else 0.01)
     # A steady drift settles at K a g / (κ + K a λ_e) with a = lr_e / (1 − β): the slow-down is 1 + K a λ_e / κ.
-    lam = config["method"]["proximal"]
+    lam = config.method.options["proximal"]
     rates = [lr * (1 + math.cos(math.pi * e / 800)) / 2 for e in range(1, 801)]
     slowdown = max(
         lookahead * rate / (1 - 0.9) * lam * e / (kappa / e if schedule == "decay" else kappa)

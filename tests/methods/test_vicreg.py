@@ -38,7 +38,7 @@ def test_both_views_get_gradient() -> None:
 
 
 def test_it_asks_for_clipping_unless_the_user_says_otherwise() -> None:
-    assert compose(["method=vicreg", "scale=paper"])["trainer"]["clip"] == 1
-    assert compose(["method=vicreg", "scale=paper"])["optimizer"]["warmup"] > 0
-    assert compose(["method=vicreg", "trainer.clip=3"])["trainer"]["clip"] == 3
-    assert compose(["method=simclr"])["trainer"]["clip"] is None
+    assert compose(["method=vicreg", "scale=paper"]).trainer.clip == 1
+    assert compose(["method=vicreg", "scale=paper"]).optimizer.warmup > 0
+    assert compose(["method=vicreg", "trainer.clip=3"]).trainer.clip == 3
+    assert compose(["method=simclr"]).trainer.clip is None

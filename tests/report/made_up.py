@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Cell, find
+from ssl_bench.config.schema import Config
 from ssl_bench.results.fingerprint import fingerprint_of_record
 
 TEST_IMAGES = 400
@@ -19,10 +19,10 @@ PROTOCOLS = ("knn1", "knn200", "knn1_100labels", "linear")
 TEACHERS = ("clbo",)  # methods that deploy theirs
 
 
-def record(cell: Cell, config: Mapping[str, Any], *, percent: float | None = None, **other: Any) -> dict[str, Any]:
+def record(cell: Cell, config: Config, *, percent: float | None = None, **other: Any) -> dict[str, Any]:
     """A finished run of ``cell``: ``percent`` under every protocol, or what its name and seed draw."""
     draw = np.random.default_rng([cell.seed, *cell.name.encode()])
-    deployed = "teacher" if config["method"]["name"] in TEACHERS else "student"
+    deployed = "teacher" if config.method.name in TEACHERS else "student"
     networks = ["teacher", "student"] if deployed == "teacher" else ["student"]
 
     def images(mean: float) -> float:
@@ -31,11 +31,11 @@ def record(cell: Cell, config: Mapping[str, Any], *, percent: float | None = Non
     def scores(mean: float) -> dict[str, float]:
         return {name: images(mean) if percent is None or mean < 90 else percent for name in PROTOCOLS}
 
-    passes = config["method"]["lookahead"] if config["method"].get("epoch_unit") == "teacher" else 1
+    passes = config.method.options["lookahead"] if config.method.options.get("epoch_unit") == "teacher" else 1
     found = {
-        "method": config["method"]["name"],
+        "method": config.method.name,
         "dataset": cell.dataset,
-        "scale": config["scale"]["name"],
+        "scale": config.scale.name,
         "seed": cell.seed,
         "fingerprint": "",
         "evaluated": deployed,
@@ -45,7 +45,7 @@ def record(cell: Cell, config: Mapping[str, Any], *, percent: float | None = Non
         "curves": {
             f"{on}/{protocol}/{network}": [
                 [epoch, images(95.0 - 20.0 / epoch)]
-                for epoch in range(config["eval_every"], passes * config["epochs"] + 1, config["eval_every"])
+                for epoch in range(config.eval_every, passes * config.epochs + 1, config.eval_every)
             ]
             for on in ("validation", "test")
             for protocol in ("knn1", "linear")
@@ -59,14 +59,14 @@ def record(cell: Cell, config: Mapping[str, Any], *, percent: float | None = Non
         "images": {"test": TEST_IMAGES},
         "code": {"version": "0.1.0", "commit": "0123456789abcdef", "modified": False},
         "environment": {"threads": 1},
-        "config": copy.deepcopy(dict(config)),
+        "config": config.as_dict(),
         **other,
     }
     found["fingerprint"] = fingerprint_of_record(found)
     return found
 
 
-def cells_of(name: str, scale: str = "smoke", **limits: Any) -> tuple[list[Cell], list[dict[str, Any]]]:
+def cells_of(name: str, scale: str = "smoke", **limits: Any) -> tuple[list[Cell], list[Config]]:
     """Cells of a table or figure with their configurations."""
     cells = find(name).cells(scale, **limits)
     return cells, compose_cells(cells)

@@ -46,7 +46,7 @@ def test_the_band_of_two_seeds_goes_from_lowest_to_highest() -> None:
 def test_epochs_are_the_papers_where_the_method_counts_them_so() -> None:
     runs, configs = runs_of("fig4", seeds=[0])
     found = {line.row: line.points for line in curves.lines(runs, configs, "linear", "teacher")}
-    last = configs[0]["epochs"]
+    last = configs[0].epochs
     assert {row: points[-1].epoch for row, points in found.items()} == {"K = 1": last, "K = 2": last, "K = 4": last}
     assert [point.epoch for point in found["K = 4"][:4]] == [0.25, 0.5, 0.75, 1.0]
     assert curves.epoch_label(configs) == "epoch (of K passes over the images)"

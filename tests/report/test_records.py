@@ -98,7 +98,7 @@ def test_a_table_is_of_one_kind_of_device(made: Made, tmp_path: Path) -> None:
     assert [run.record for run in runs] == of_gpu
     assert all("trainer.accelerator=gpu" in command(run) for run in runs)
     for accelerator, expected in (("cpu", made[2]), ("gpu", of_gpu)):
-        asked = [{**config, "trainer": {**config["trainer"], "accelerator": accelerator}} for config in made[1]]
+        asked = [config.changed({"trainer.accelerator": accelerator}) for config in made[1]]
         found = match(made[0], asked, read(tmp_path / "runs", committed))
         assert [run.record for run in found] == expected
         assert all("accelerator" not in command(run) for run in found) == (accelerator == "cpu")
@@ -207,7 +207,7 @@ def test_a_record_in_a_folder_of_another_run_and_one_with_impossible_figures_are
     foreign.parent.mkdir()
     foreign.write_text(json.dumps(made[2][0]), encoding="utf-8")
     keep(tmp_path, [record(made[0][1], made[1][1], percent=float("nan"))])
-    borrowed = {**made[2][0], "config": made[1][1]}
+    borrowed = {**made[2][0], "config": made[1][1].as_dict()}
     keep(tmp_path, [borrowed])
     said = "\n".join(read(tmp_path, None).skipped)
     assert "its configuration, data or precision is that of another run" in said
@@ -223,7 +223,7 @@ def test_a_temporary_file_beside_committed_records_is_no_record(made: Made, tmp_
 
 def test_failed_runs_are_told_from_missing_ones(made: Made, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / made[2][1]["fingerprint"])
-    folder.fail("out of memory", "Traceback", made[1][1])
+    folder.fail("out of memory", "Traceback", made[1][1].as_dict())
     assert [run.failure for run in matched(made, tmp_path)] == [None, "out of memory"]
     keep(tmp_path, made[2])
     assert [run.failure for run in matched(made, tmp_path)] == [None, None]

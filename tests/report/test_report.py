@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from made_up import cells_of, keep, record
 from ssl_bench.cli import report as command
 from ssl_bench.cli.report import main
 from ssl_bench.config import experiments
+from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Cell
+from ssl_bench.config.schema import Config
 from ssl_bench.config.sources import PACKAGE
 from ssl_bench.report import configurations, records
 from ssl_bench.report.records import Run
@@ -149,13 +152,13 @@ def test_configurations_are_remembered_until_conf_or_code_changes(
     cells = experiments.find("fig5").cells("smoke", seeds=[0, 5])
     asked: list[int] = []
 
-    def compose(some: list[experiments.Cell]) -> list[dict[str, object]]:
+    def compose(some: Sequence[experiments.Cell]) -> list[Config]:
         asked.append(len(some))
-        return [{"row": cell.row, "seed": cell.seed} for cell in some]
+        return compose_cells(some)
 
     file = tmp_path / "kept.json"
-    first = configurations.configurations(cells, compose, file)  # type: ignore[arg-type]
-    assert first == [{"row": cell.row, "seed": cell.seed} for cell in cells]
+    first = configurations.configurations(cells, compose, file)
+    assert first == compose_cells(cells)
     assert configurations.configurations(cells, compose, file) == first  # type: ignore[arg-type]
     assert asked == [3]
     file.write_text("{", encoding="utf-8")

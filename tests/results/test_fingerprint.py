@@ -12,7 +12,7 @@ from ssl_bench.results.fingerprint import fingerprint, fingerprint_of_record
 
 
 def name(*words: str, digest: str = "d", precision: str = "32-true") -> str:
-    return fingerprint(compose(words), data_digest=digest, precision=precision)
+    return fingerprint(compose(words).as_dict(), data_digest=digest, precision=precision)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_where_and_how_a_run_is_watched_does_not_change_its_name(word: str) -> N
 def test_a_name_does_not_tell_that_the_live_monitor_looked_more_often_at_first(
     scale: str, now: int, first: int
 ) -> None:
-    assert compose([f"scale={scale}"])["monitor_every"] == now
+    assert compose([f"scale={scale}"]).monitor_every == now
     assert name(f"scale={scale}") == name(f"scale={scale}", f"monitor_every={first}")
     assert name(f"scale={scale}") != name(f"scale={scale}", "monitor_every=3")
     assert name(f"monitor_every={now}") != name(f"monitor_every={first}")  # another scale
@@ -93,14 +93,14 @@ def test_data_precision_and_numerics_are_part_of_the_name(monkeypatch: pytest.Mo
 
 
 def test_shares_of_the_batch_with_statistics_of_their_own_are_part_of_the_name() -> None:
-    config = compose([])
+    config = compose([]).as_dict()
     names = [fingerprint(config, data_digest="d", precision="32-true", statistics_shares=n) for n in (1, 2, 3)]
     assert len(set(names)) == 3
     assert names[0] == name()
 
 
 def test_a_gpu_s_run_has_another_name_and_its_record_tells_which() -> None:
-    config = compose([])
+    config = compose([]).as_dict()
     alike = {"data_digest": "d", "precision": "32-true"}
     assert fingerprint(config, **alike, device="cpu") == name() != fingerprint(config, **alike, device="cuda")
     record = {"config": config, **alike, "batch_statistics": "global", "processes": 1, "numerics": module.NUMERICS}
@@ -113,7 +113,7 @@ def test_two_ways_to_say_the_same_number_give_the_same_name() -> None:
 
 
 def test_a_key_added_later_is_left_out_while_neutral(monkeypatch: pytest.MonkeyPatch) -> None:
-    config: dict[str, Any] = compose([])
+    config: dict[str, Any] = compose([]).as_dict()
     old = fingerprint(config, data_digest="d", precision="32-true")
     config["method"]["symmetric"] = True
     assert fingerprint(config, data_digest="d", precision="32-true") != old

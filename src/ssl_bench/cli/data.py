@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench.conditions import require_root
-from ssl_bench.config.compose import Config, compose
+from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS, near_or_all, options_in, read_settings, require_known, settings_text
+from ssl_bench.config.schema import Config
 from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 
@@ -46,7 +47,7 @@ def read(words: Sequence[str]) -> tuple[str, Config, Settings]:
     require_known(others, options_in(OPTIONS))
     config = compose(others)
     if command != "list":
-        require_root(config["dataset"]["name"], config["dataset"].get("root", ""))
+        require_root(config.dataset.name, config.dataset.options.get("root", ""))
     return command, config, read_settings(OPTIONS, own)
 
 
@@ -71,12 +72,12 @@ def list_datasets(config: Config, settings: Settings) -> int:
 
     from ssl_bench.data import catalog, places
 
-    data_dir = Path(config["data_dir"])
+    data_dir = Path(config.data_dir)
     table, notes = Table(title=f"datasets, looked for in {data_dir}"), []
     for name in ("dataset", "there", "train", "test", "classes", "pixels"):
         table.add_column(name, justify="right" if name in ("train", "test", "classes") else "left", no_wrap=True)
     for entry in catalog.DATASETS.values():
-        chosen = entry.name == config["dataset"]["name"]
+        chosen = entry.name == config.dataset.name
         shown = entry
         try:
             files = places.found(entry.name, data_dir, _roots(config) if chosen else ())
@@ -85,7 +86,7 @@ def list_datasets(config: Config, settings: Settings) -> int:
             notes.append(f"{entry.name}: {error}")
         if chosen and files and entry.name == "folder":
             try:
-                shown = catalog.chosen(config["dataset"])
+                shown = catalog.chosen(config.dataset.as_dict())
             except UserError as error:  # of this one; the others can be listed
                 notes.append(f"folder: {error}")
         said = [places.described(files) if files else places.missing(entry.name, data_dir)]
@@ -105,8 +106,8 @@ def list_datasets(config: Config, settings: Settings) -> int:
 
 def _roots(config: Config) -> tuple[str, ...]:
     """Folders that the user names in place of those in ``data_dir``."""
-    chosen = config["dataset"]
-    return tuple(root for root in (chosen.get("root"), chosen.get("test_root")) if root)
+    named = (config.dataset.options.get(key) for key in ("root", "test_root"))
+    return tuple(root for root in named if root)
 
 
 # -- prepare, pack, verify ------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def prepare(config: Config, settings: Settings) -> int:
     from ssl_bench.data import catalog, places
     from ssl_bench.data.remarks import remarks
 
-    dataset, data_dir = catalog.chosen(config["dataset"]), Path(config["data_dir"])
+    dataset, data_dir = catalog.chosen(config.dataset.as_dict()), Path(config.data_dir)
     splits = catalog.load(dataset, data_dir)
     console = _console()
     files = places.found(dataset.name, data_dir, _roots(config))
@@ -175,11 +176,11 @@ def pack(config: Config, settings: Settings) -> int:
 
     from ssl_bench.data import catalog
 
-    folder, console = catalog.chosen_folder(config["dataset"]), _console()
+    folder, console = catalog.chosen_folder(config.dataset.as_dict()), _console()
     if folder is None:
-        console.print(f"{config['dataset']['name']} always fits into memory: nothing is to be packed.")
+        console.print(f"{config.dataset.name} always fits into memory: nothing is to be packed.")
         return 0
-    dataset = catalog.chosen(config["dataset"])
+    dataset = catalog.chosen(config.dataset.as_dict())
     packed = importlib.import_module("ssl_bench.data.packed")
     columns = (TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     worked = False
@@ -191,7 +192,7 @@ def pack(config: Config, settings: Settings) -> int:
             worked = True
             bar.update(task, completed=done, total=total, visible=True)
 
-        path: Path = packed.pack(dataset, folder, Path(config["data_dir"]), progress=progress)
+        path: Path = packed.pack(dataset, folder, Path(config.data_dir), progress=progress)
     console.print(f"{path} {'is packed' if worked else 'is there already'}.")
     for line in lines_of_left_out(packed.skipped(path)):
         console.print(line)
@@ -203,7 +204,7 @@ def verify(config: Config, settings: Settings) -> int:
     from ssl_bench.data import catalog, packed, places
     from ssl_bench.data.verify import findings
 
-    dataset, data_dir = catalog.chosen(config["dataset"]), Path(config["data_dir"])
+    dataset, data_dir = catalog.chosen(config.dataset.as_dict()), Path(config.data_dir)
     files = places.found(dataset.name, data_dir, _roots(config))
     absent = [root for root in _roots(config) if not Path(root).is_dir()]
     if absent:
@@ -211,7 +212,7 @@ def verify(config: Config, settings: Settings) -> int:
     if not files and dataset.name in places.LOOK:
         remedy = places.missing(dataset.name, data_dir)
         raise UserError(f"There is no {dataset.name} for data_dir={data_dir} to verify: {remedy}.")
-    folder, wrong = catalog.chosen_folder(config["dataset"]), 0
+    folder, wrong = catalog.chosen_folder(config.dataset.as_dict()), 0
     pack = packed.finished(dataset, folder, data_dir) if folder else None
     for finding in findings(dataset, data_dir, files, pack):
         print(finding, flush=True)
@@ -230,7 +231,7 @@ def show(config: Config, settings: Settings) -> int:
     from ssl_bench.report.contact_sheet import Row, contact_sheet, in_words
     from ssl_bench.training.build import build_data, build_views, clean_arguments
 
-    path = Path(settings["out"] or Path(config["runs_dir"], f"show-{config['dataset']['name']}.png"))
+    path = Path(settings["out"] or Path(config.runs_dir, f"show-{config.dataset.name}.png"))
     if path.suffix != ".png":
         raise UserError(f"out={path} is no picture's name: end it in .png.")
     data = build_data(config)
@@ -253,7 +254,7 @@ def show(config: Config, settings: Settings) -> int:
     contact_sheet(
         path,
         rows,
-        title=f"{dataset.name} as {config['method']['name']} sees it (scale={config['scale']['name']})",
+        title=f"{dataset.name} as {config.method.name} sees it (scale={config.scale.name})",
         lines=[
             *(
                 f"{count} view{'s' if count > 1 else ''} of {group.size} × {group.size} pixels: "
@@ -261,7 +262,7 @@ def show(config: Config, settings: Settings) -> int:
                 for group, count in groups.items()
             ),
             "First column: the image as evaluation sees it. Then the views of the first "
-            f"{f'{looks} times' if looks > 1 else 'time'} that training looks at it, with seed={config['seed']}.",
+            f"{f'{looks} times' if looks > 1 else 'time'} that training looks at it, with seed={config.seed}.",
         ],
     )
     _console().print(f"{path} shows {len(rows)} images and {sum(map(len, rows[0].looks))} views of each.")

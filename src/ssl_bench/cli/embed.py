@@ -99,7 +99,7 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
         f"{len(names):,} pictures of {folder} through {encoder.network['name']} at {arguments['size']} pixels, "
         f"normalised by mean and standard deviation {whose}"
     )
-    device = resolve_device({"trainer": settings})
+    device = resolve_device(settings["accelerator"])
     backbone = encoder.backbone.to(device)
     clean = CleanView(**arguments)
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench.conditions import require_protocols, require_root
-from ssl_bench.config.compose import Config, compose, parse
+from ssl_bench.config.compose import compose, parse
 from ssl_bench.config.options import GROUPS, leading, options_in, read_settings, require_known, settings_text
+from ssl_bench.config.schema import Config
 from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 
@@ -91,8 +92,8 @@ def read(words: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, Any]]:
             raise UserError(f"{key} makes no sense here, where nothing is trained: leave it out.")
     if "dataset" not in said:
         raise UserError(f"say on which dataset, as in dataset=digits; known are {', '.join(GROUPS['dataset'])}.")
-    require_root(config["dataset"]["name"], config["dataset"].get("root", ""))
-    require_protocols(config["evaluation"])
+    require_root(config.dataset.name, config.dataset.options.get("root", ""))
+    require_protocols(config.evaluation.protocols, config.evaluation.linear.learning_rates)
     return Path(encoder), config, said, settings
 
 
@@ -112,22 +113,22 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     from ssl_bench.training.build import baseline_scores, build_data, build_evaluator, encoder_clean
 
     started = time.perf_counter()
-    path = Path(settings["out"] or config["runs_dir"])
+    path = Path(settings["out"] or config.runs_dir)
     folder = path if settings["out"] is None or path.is_dir() else path.parent
     require_writable(folder, f"{'runs_dir' if settings['out'] is None else 'out'}={path}")
-    if config["trainer"]["threads"]:
-        torch.set_num_threads(config["trainer"]["threads"])
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
     console = Console()
 
     def tell(sentence: str) -> None:
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
-    chosen = config["backbone"]
+    chosen = config.backbone
     encoder = open_encoder(
         run_or_file,
-        name=chosen["name"] if said & {"backbone", "backbone.name"} else None,
-        stem=chosen["stem"] if "backbone.stem" in said else None,
-        width=chosen["width"] if "backbone.width" in said else None,
+        name=chosen.name if said & {"backbone", "backbone.name"} else None,
+        stem=chosen.stem if "backbone.stem" in said else None,
+        width=chosen.width if "backbone.width" in said else None,
         prefix=settings["prefix"],
     )
     keys, network, content = encoder.keys, encoder.network, sha256(encoder.file)
@@ -147,8 +148,8 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
         )
     clean, whose = encoder_clean(
         encoder,
-        size=config["dataset"]["size"] if encoder.clean is None or "dataset.size" in said else None,
-        crop=config["dataset"]["clean_crop"] if encoder.clean is None or "dataset.clean_crop" in said else None,
+        size=config.dataset.size if encoder.clean is None or "dataset.size" in said else None,
+        crop=config.dataset.clean_crop if encoder.clean is None or "dataset.clean_crop" in said else None,
         statistics=settings["statistics"],
         dataset=dataset,
     )
@@ -160,8 +161,8 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
     seen = remarks(dataset, data.splits)
     for sentence in seen.sentences:
         tell(f"warning: {sentence}")
-    device = resolve_device(config)
-    names = config["evaluation"]["protocols"]
+    device = resolve_device(config.trainer.accelerator)
+    names = config.evaluation.protocols
     evaluator = build_evaluator(config, data, clean)
     no_room = data.place_on(device)
     if no_room:
@@ -206,13 +207,14 @@ def describe(
         "prefix": encoder.keys.prefix,
         "clean": clean,
         "data": data.digest,
-        "protocols": {name: evaluator.protocols[name].version for name in config["evaluation"]["protocols"]},
-        "linear": config["evaluation"]["linear"],
-        "labels": config["labels"],
-        "seed": config["seed"],
+        "protocols": {name: evaluator.protocols[name].version for name in config.evaluation.protocols},
+        "linear": config.evaluation.linear.as_dict(),
+        "labels": config.labels,
+        "seed": config.seed,
         "numerics": NUMERICS,
     }
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    plain = config.as_dict()
     return {
         "encoder": {
             "file": encoder.file.name,
@@ -225,8 +227,8 @@ def describe(
             "keys": asdict(encoder.keys),
         },
         "dataset": data.dataset.name,
-        "scale": config["scale"]["name"],
-        "seed": config["seed"],
+        "scale": config.scale.name,
+        "seed": config.seed,
         "fingerprint": fingerprint,
         "results": {net: {name: score.percent for name, score in found.items()} for net, found in scores.items()},
         "protocols": identity["protocols"],
@@ -241,5 +243,5 @@ def describe(
         "skipped_images": {split: len(images.skipped) for split, images in data.splits.items()},
         "code": code_version(),
         "environment": environment(),
-        "config": without_places({key: config[key] for key in ("dataset", "evaluation", "subset", "labels")}),
+        "config": without_places({key: plain[key] for key in ("dataset", "evaluation", "subset", "labels")}),
     }

@@ -128,7 +128,7 @@ def plan(asked: words.Asked) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    devices = {config["trainer"]["devices"] * config["trainer"]["nodes"] for config in asked.configs}
+    devices = {config.trainer.processes for config in asked.configs}
     if max(devices) > 1:
         console.print(
             f"Measured on one device with the whole batch; {max(devices)} devices divide the steps among them at best, "

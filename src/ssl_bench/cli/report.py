@@ -16,13 +16,13 @@ from typing import Any
 
 from ssl_bench.config import experiments
 from ssl_bench.config.options import near_or_all, settings_text
+from ssl_bench.config.schema import Config
 from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
 from ssl_bench.report import calibration, comparison, configurations, provenance, records, render
 from ssl_bench.report.records import Run
 
-Config = dict[str, Any]
 OTHERS = {"table1": "ssl_bench.report.datasets", "wandb": "ssl_bench.report.dashboard"}  # with words of their own
 PLACES = ("data_dir", "logger")  # change no figure, and may name a place on this machine
 
@@ -101,8 +101,11 @@ def report(name: str, words: Sequence[str]) -> None:
 def _check_protocols(experiment: experiments.Experiment, config: Config) -> None:
     """UserError where the runs that are asked for leave out what is shown."""
     show = experiment.show
-    key, shown = ("curves", [show["protocol"]]) if show["kind"] == "curves" else ("protocols", show["protocols"])
-    left = [name for name in shown if name not in config["evaluation"][key]]
+    if show["kind"] == "curves":
+        key, shown, scored = "curves", [show["protocol"]], config.evaluation.curves
+    else:
+        key, shown, scored = "protocols", show["protocols"], config.evaluation.protocols
+    left = [name for name in shown if name not in scored]
     if left:
         raise UserError(
             f"{experiment.name} shows {' and '.join(left)}, which evaluation.{key} leaves out: name it there."

@@ -45,7 +45,7 @@ def help_text() -> str:
 def sweep(asked: words.Asked) -> int:
     """Run what is left of the runs asked for, and say at the end what is not done."""
     console = Console()
-    for runs_dir in dict.fromkeys(config["runs_dir"] for config in asked.configs):
+    for runs_dir in dict.fromkeys(config.runs_dir for config in asked.configs):
         require_writable(Path(runs_dir), f"runs_dir={runs_dir}")
     asked = words.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
     start = _starter(asked)
@@ -70,7 +70,7 @@ def _starter(asked: words.Asked) -> Callable[[Entry], loop.Job]:
     if asked.settings["launcher"] == "slurm":
         from ssl_bench.sweep.slurm import submitter
 
-        return submitter(asked.settings, Path(asked.configs[0]["runs_dir"]))
+        return submitter(asked.settings, Path(asked.configs[0].runs_dir))
     return cards.starter(asked.cards, asked.jobs)
 
 
@@ -83,7 +83,7 @@ def _conclude(console: Console, entries: Sequence[Entry]) -> None:
         if entry.folder.log.exists():
             lines.append(f"    {entry.folder.log}")
         console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-    changed = sorted({entry.config["method"]["name"] for entry in entries if entry.changed and entry.state == "done"})
+    changed = sorted({entry.config.method.name for entry in entries if entry.changed and entry.state == "done"})
     if changed:
         said = (
             f"The code of {', '.join(changed)} has changed since runs here were trained: rerun=true trains them again."

@@ -1,8 +1,8 @@
 """From the command line to plain numbers: the only importer of Hydra and OmegaConf, and quick (no torch).
 
 Every word is checked before anything else is imported: keys against those of conf/, values against the contract that
-``options`` reads there. What leaves this file is a nested dict of plain numbers, strings and lists with every reference
-resolved.
+``options`` reads there. What leaves this file is one frozen object of plain numbers, strings and lists with every
+reference resolved.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import hydra
@@ -40,10 +41,10 @@ from omegaconf.errors import OmegaConfBaseException
 from ssl_bench.commands import COMMANDS, commands_text
 from ssl_bench.config import experiments, sources
 from ssl_bench.config.options import BLOCKS, CHOICES, GROUPS, NEEDS, Option, choices_with, nearest, options_of, typed
+from ssl_bench.config.schema import Config, Plain
 from ssl_bench.entry import SIGNALLED, guarded, tell
 from ssl_bench.errors import UserError
 
-Config = dict[str, Any]
 Task = Callable[[Config], None]
 Blocks = dict[str, dict[str, Any]]  # a method's blocks: values by option
 
@@ -109,7 +110,7 @@ def compose(overrides: Sequence[str] = (), *, certified: bool = False) -> Config
     Raises UserError, in one sentence, for unknown keys and groups, wrong types, values out of range and commas that
     need ``-m``.
     """
-    return _compose(parse(overrides), certified=certified)[0]
+    return Config.from_dict(_compose(parse(overrides), certified=certified)[0])
 
 
 def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -147,9 +148,7 @@ def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:
         kind = tuple(word for word in cell.words if word != f"seed={cell.seed}")
         if kind not in composed:
             composed[kind] = compose(cell.words)
-        config = copy.deepcopy(composed[kind])
-        config["seed"] = cell.seed
-        found.append(config)
+        found.append(replace(composed[kind], seed=cell.seed))
     return found
 
 
@@ -190,9 +189,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return list(parsed.values())
 
 
-def _compose(
-    parsed: Sequence[Override], *, certified: bool = False
-) -> tuple[Config, dict[str, Option], dict[str, str]]:
+def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Plain, dict[str, Option], dict[str, str]]:
     """The resolved configuration, the options it has, and the file chosen for each group."""
     groups = {override.key_or_group: _value(override) for override in parsed if override.key_or_group in GROUPS}
     for group, choice in groups.items():
@@ -392,7 +389,7 @@ def main(task: Task, arguments: Sequence[str] | None = None, *, check: Task = la
         if given.help:
             print(help_text(given.words))
         elif given.cfg:
-            print(yaml.safe_dump(compose(given.words), sort_keys=False, allow_unicode=True), end="")
+            print(yaml.safe_dump(compose(given.words).as_dict(), sort_keys=False, allow_unicode=True), end="")
         elif given.multirun:
             return _multirun(task, check, given.words)
         else:

@@ -7,7 +7,7 @@ of the scale with every seed. ``show`` says how their records are presented; ``r
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import yaml
 
 from ssl_bench.config import sources
 from ssl_bench.config.options import GROUPS, near_or_all, nearest, options_in, read_settings
+from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 
 KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the file says otherwise
@@ -149,12 +150,12 @@ def read_words(words: Iterable[str], *files: str) -> tuple[dict[str, Any], list[
     return settings, others
 
 
-def passes_per_epoch(config: Mapping[str, Any]) -> int:
+def passes_per_epoch(config: Config) -> int:
     """Passes over the images that the method calls an epoch: K in CLBO's own accounting.
 
     As ``Method.passes_per_epoch``, without building the method.
     """
-    method = config["method"]
+    method = config.method.options
     several = method.get("epoch_unit") == "teacher" and method["lookahead_batch"] == "fresh"
     return int(method["lookahead"]) if several else 1
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.config.compose import Config
+from ssl_bench.config.schema import Config
 from ssl_bench.files import name_of
 
 
@@ -58,11 +58,11 @@ def measure(config: Config, known: dict[str, Evaluation]) -> Measured:
 
 def seconds(measured: Measured, config: Config) -> float:
     """Of one run, from its start to its record; where the baselines have been scored before."""
-    passes = config["epochs"] * measured.passes_per_epoch
+    passes = config.epochs * measured.passes_per_epoch
     training = passes * (measured.steps * measured.step + measured.epoch)
-    monitors, curves = evaluations(passes, config["monitor_every"], config["eval_every"])
+    monitors, curves = evaluations(passes, config.monitor_every, config.eval_every)
     evaluating = monitors * measured.evaluation.monitor + curves * measured.evaluation.curves
-    saves = 1 + (training + evaluating) // config["trainer"]["checkpoint_seconds"]
+    saves = 1 + (training + evaluating) // config.trainer.checkpoint_seconds
     ends = measured.evaluation.load + measured.start + measured.evaluation.final
     return float(ends + training + evaluating + saves * measured.save)
 
@@ -77,8 +77,8 @@ def baselines(measured: Measured, config: Config, charged: set[Path]) -> float:
     """Seconds to score those that neither an earlier run has kept nor one was charged for; then they are charged."""
     seconds = 0.0
     for baseline in measured.evaluation.baselines:
-        seed = {"seed": config["seed"]} if "seed" in baseline.identity else {}
-        path = Path(config["runs_dir"]) / "baselines" / f"{name_of(baseline.identity | seed)}.json"
+        seed = {"seed": config.seed} if "seed" in baseline.identity else {}
+        path = Path(config.runs_dir) / "baselines" / f"{name_of(baseline.identity | seed)}.json"
         if path not in charged and not path.exists():
             seconds += baseline.seconds
         charged.add(path)

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pytorch_lightning as pl
 import torch
 
 from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
-from ssl_bench.config.compose import Config
+from ssl_bench.config.schema import Config, Logger
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.devices import resolve_accelerator, resolve_device
 from ssl_bench.evaluation.baselines import kept
@@ -55,23 +56,24 @@ def measure(config: Config, known: dict[str, Evaluation]) -> Measured:
 
 
 def _shortened(config: Config, folder: str) -> Config:
-    trainer = {
-        **config["trainer"],
-        "accelerator": resolve_accelerator(config),  # by name, so that none is refused for its time on a CPU
-        "devices": 1,
-        "nodes": 1,
-        "checkpoint_seconds": float(NEVER),
-        "progress": False,
-    }
-    return {
-        **config,
-        "runs_dir": folder,
-        "epochs": NEVER,
-        "monitor_every": MONITOR_EVERY,
-        "eval_every": NEVER,
-        "logger": {**config["logger"], "name": "none"},
-        "trainer": trainer,
-    }
+    trainer = replace(
+        config.trainer,
+        # By name, so that none is refused for its time on a CPU.
+        accelerator=resolve_accelerator(config.trainer.accelerator),
+        devices=1,
+        nodes=1,
+        checkpoint_seconds=float(NEVER),
+        progress=False,
+    )
+    return replace(
+        config,
+        runs_dir=folder,
+        epochs=NEVER,
+        monitor_every=MONITOR_EVERY,
+        eval_every=NEVER,
+        logger=Logger("none", {}),
+        trainer=trainer,
+    )
 
 
 def _measure(config: Config, known: dict[str, Evaluation], folder: Path) -> Measured:
@@ -118,7 +120,7 @@ class _Stopwatch(pl.Callback):
 
     def __init__(self, config: Config, known: dict[str, Evaluation]) -> None:
         self.config = config
-        self.device = resolve_device(config)
+        self.device = resolve_device(config.trainer.accelerator)
         self.known = known
         self.key = ""
         self.steps = self.warm_steps = self.real_steps = self.checkpoint = 0
@@ -147,8 +149,9 @@ class _Stopwatch(pl.Callback):
         (monitor,) = (found for found in trainer.callbacks if isinstance(found, AccuracyMonitor))  # type: ignore[attr-defined]
         monitor.evaluator = self.sampled = Sampled(monitor.evaluator, data, self.device)
         trainer.limit_train_batches = min(STEPS_PER_EPOCH, self.real_steps)
-        chosen = {name: self.config[name] for name in ("dataset", "subset", "labels", "evaluation", "backbone")}
-        self.key = json.dumps([chosen, self.config["trainer"]["precision"], len(method.networks())], sort_keys=True)
+        plain = self.config.as_dict()
+        chosen = {name: plain[name] for name in ("dataset", "subset", "labels", "evaluation", "backbone")}
+        self.key = json.dumps([chosen, self.config.trainer.precision, len(method.networks())], sort_keys=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         now, over = self.now(), trainer.current_epoch
@@ -181,12 +184,12 @@ class _Stopwatch(pl.Callback):
     def _baselines(self, data: DataModule) -> Iterator[Baseline]:
         """Score them one by one, so that the run finds them as most runs of a sweep do."""
         config, dataset = self.config, data.dataset
-        network = {**config["backbone"], "channels": dataset.channels}
+        network = {**config.backbone.as_dict(), "channels": dataset.channels}
         clean = clean_arguments(config, dataset)
         found = baselines(config, data, self.sampled, self.device, network=network, clean=clean)
         for identity, compute in found.values():
             began = self.now()
-            kept(Path(config["runs_dir"]) / "baselines", identity, compute)
+            kept(Path(config.runs_dir) / "baselines", identity, compute)
             yield Baseline(identity, self.now() - began)
 
     def _save(self, trainer: pl.Trainer) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ssl_bench.config.schema import Config
 from ssl_bench.report.comparison import Entry, Table, epochs
 from ssl_bench.report.provenance import absent, provenance
 from ssl_bench.report.records import Run
@@ -43,7 +43,7 @@ def note(file: Path) -> str:
     )
 
 
-def table(title: str, runs: Sequence[Run], configs: Sequence[Mapping[str, Any]], protocols: Sequence[str]) -> Table:
+def table(title: str, runs: Sequence[Run], configs: Sequence[Config], protocols: Sequence[str]) -> Table:
     """Rates by number of rows and seeds, for every protocol."""
     rows: dict[str, list[Entry]] = {}
     values = {name: [p for run in runs if (p := run.percents(name)) is not None] for name in protocols}
@@ -66,7 +66,7 @@ def table(title: str, runs: Sequence[Run], configs: Sequence[Mapping[str, Any]],
         notes=[
             f"Rows of equal runs, dealt at random from {there} that differ in their seed alone, compared as a table "
             f"compares methods (α = {ALPHA:g}): every row told from the best one is an error.",
-            f"{runs[0].cell.row} at scale {configs[0]['scale']['name']}; {epochs(runs, configs)}.",
+            f"{runs[0].cell.row} at scale {configs[0].scale.name}; {epochs(runs, configs)}.",
             *provenance(runs),
             *absent(runs),
         ],

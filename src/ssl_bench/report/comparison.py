@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ssl_bench.config.experiments import Experiment, passes_per_epoch
+from ssl_bench.config.schema import Config
 from ssl_bench.report.provenance import absent, counts, provenance
 from ssl_bench.report.published import Figure, figures
 from ssl_bench.report.records import Run
@@ -38,9 +38,7 @@ class Table:
     notes: list[str]
 
 
-def comparison(
-    experiment: Experiment, runs: Sequence[Run], configs: Sequence[Mapping[str, Any]], calibration: str
-) -> Table:
+def comparison(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Config], calibration: str) -> Table:
     """The table of ``experiment``; ``configs`` are those of ``runs``, ``calibration`` a note on the test's errors."""
     protocols: list[str] = experiment.show["protocols"]
     datasets = list(dict.fromkeys(run.cell.dataset for run in runs))
@@ -61,7 +59,7 @@ def comparison(
             (label, figure): figure
             for label in (_plain_rows(here) if experiment.show.get("published") else ())
             for figure in figures()
-            if (figure.method, figure.dataset) == (config[label]["method"]["name"], dataset)
+            if (figure.method, figure.dataset) == (config[label].method.name, dataset)
             and not figure.differs(config[label])
         }
         beside: set[Figure] = set()
@@ -156,7 +154,7 @@ def _letter(number: int) -> str:
 
 def _notes(
     runs: Sequence[Run],
-    configs: Sequence[Mapping[str, Any]],
+    configs: Sequence[Config],
     protocols: Sequence[str],
     calibration: str,
     origins: Mapping[str, str],
@@ -169,7 +167,7 @@ def _notes(
         + (f"; (k/{n}): there are k of them." if any(run.record is None for run in runs) else "."),
         *_test(n, calibration),
         f"Protocols {', '.join(f'{name} v{versions[name]}' for name in protocols)}; "
-        f"scale {configs[0]['scale']['name']}; {epochs(runs, configs)}.",
+        f"scale {configs[0].scale.name}; {epochs(runs, configs)}.",
         *provenance(runs),
         *absent(runs),
     ]
@@ -192,12 +190,12 @@ def _test(n: int, calibration: str) -> list[str]:
     ]
 
 
-def epochs(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> str:
+def epochs(runs: Sequence[Run], configs: Sequence[Config]) -> str:
     """``epochs: 100 on digits, 10 on fashion_mnist``, and which rows count them otherwise."""
     lengths: dict[str, list[int]] = {}
     longer: dict[str, int] = {}
     for run, config in zip(runs, configs, strict=True):
-        lengths.setdefault(run.cell.dataset, []).append(config["epochs"])
+        lengths.setdefault(run.cell.dataset, []).append(config.epochs)
         if passes_per_epoch(config) > 1:
             longer[run.cell.row] = passes_per_epoch(config)
     said = ", ".join(f"{' and '.join(map(str, sorted(set(found))))} on {dataset}" for dataset, found in lengths.items())

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ssl_bench
 from ssl_bench.config.experiments import Cell
+from ssl_bench.config.schema import Config
 from ssl_bench.config.sources import ROOTS
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
 
-Config = dict[str, Any]
 KINDS = 500  # are remembered, those composed last
 SOURCES = (
     "config/compose.py",
     "config/options.py",
     "config/sources.py",
     "config/experiments.py",
+    "config/schema.py",
     "report/configurations.py",
 )  # what composing depends on
 
@@ -40,21 +41,19 @@ def configurations(
     """What ``compose`` gives for every cell; it is asked for kinds only that ``file`` has not.
 
     ``file`` serves one state of conf/ and of the code that composes, and starts anew with another. It may be missing,
-    damaged or unwritable. What a sweep has composed, its table need not. Configurations of one kind share their parts.
+    damaged or unwritable. What a sweep has composed, its table need not.
     """
     state = _state()
     known = _read(file, state)
     new = {_kind(cell): cell for cell in cells if _kind(cell) not in known}
     if new:
         known |= dict(zip(new, compose(list(new.values())), strict=True))
-        kept = dict(list(known.items())[-KINDS:])
+        kept = {kind: config.as_dict() for kind, config in list(known.items())[-KINDS:]}
         with suppress(OSError, UserError):  # it only saves time
             write_text(file, json.dumps({"state": state, "configurations": kept}))
     found = []
     for cell in cells:
-        config = copy.copy(known[_kind(cell)])
-        config["seed"] = cell.seed
-        found.append(config)
+        found.append(replace(known[_kind(cell)], seed=cell.seed))
     return found
 
 
@@ -66,8 +65,10 @@ def _kind(cell: Cell) -> str:
 def _read(file: Path, state: str) -> dict[str, Config]:
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
-        return dict(kept["configurations"]) if kept["state"] == state else {}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        if kept["state"] != state:
+            return {}
+        return {kind: Config.from_dict(tree) for kind, tree in kept["configurations"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
 
 

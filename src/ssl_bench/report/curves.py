@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.config.experiments import Experiment, passes_per_epoch
+from ssl_bench.config.schema import Config
 from ssl_bench.report.comparison import epochs, reference
 from ssl_bench.report.palette import row_colours
 from ssl_bench.report.provenance import absent, command, provenance
@@ -65,14 +66,14 @@ def network_of(record: Mapping[str, Any], wanted: str) -> str:
     return wanted if wanted in record["results"] else str(record["evaluated"])
 
 
-def points(run: Run, config: Mapping[str, Any], protocol: str, network: str) -> list[tuple[float, float]]:
+def points(run: Run, config: Config, protocol: str, network: str) -> list[tuple[float, float]]:
     """Epoch and percent on test images; an epoch is as many passes over the images as the method says."""
     assert run.record is not None
     curve = run.record["curves"].get(f"test/{protocol}/{network_of(run.record, network)}", [])
     return [(epoch / passes_per_epoch(config), percent) for epoch, percent in curve if percent is not None]
 
 
-def lines(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]], protocol: str, network: str) -> list[Line]:
+def lines(runs: Sequence[Run], configs: Sequence[Config], protocol: str, network: str) -> list[Line]:
     """Means over seeds; the band is ± one standard deviation, from lowest to highest where only two seeds are there."""
     found = []
     for dataset, row in dict.fromkeys((run.cell.dataset, run.cell.row) for run in runs):
@@ -96,7 +97,7 @@ def _point(epoch: float, values: Sequence[float]) -> Point:
 
 
 def results(
-    runs: Sequence[Run], configs: Sequence[Mapping[str, Any]], protocol: str, network: str
+    runs: Sequence[Run], configs: Sequence[Config], protocol: str, network: str
 ) -> Iterator[tuple[object, ...]]:
     """One line of CURVES for every point of every seed."""
     for run, config in zip(runs, configs, strict=True):
@@ -107,7 +108,7 @@ def results(
             yield run.cell.dataset, run.cell.row, run.cell.seed, shown, protocol, f"{epoch:g}", percent, name, again
 
 
-def notes(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> list[str]:
+def notes(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Config]) -> list[str]:
     """What stands under the picture."""
     protocol = experiment.show["protocol"]
     seeds = len({run.cell.seed for run in runs})
@@ -115,7 +116,7 @@ def notes(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Mapping
     band = "± one standard deviation" if seeds >= FEWEST else "from lowest to highest"
     fewer = " (fewer where a panel says so)" if any(run.record is None for run in runs) else ""
     spread = f"mean over {seeds} seeds{fewer}, band {band}" if seeds > 1 else "one seed"
-    scale = configs[0]["scale"]["name"]
+    scale = configs[0].scale.name
     return [
         f"{protocol} v{version}, scale {scale}, {spread}; {epochs(runs, configs)}.",
         *provenance(runs),
@@ -123,17 +124,17 @@ def notes(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Mapping
     ]
 
 
-def epoch_label(configs: Sequence[Mapping[str, Any]]) -> str:
+def epoch_label(configs: Sequence[Config]) -> str:
     """What the axis counts."""
     longer = [config for config in configs if passes_per_epoch(config) > 1]
     if not longer:
         return "epoch (a pass over the images)"
     others = [config for config in configs if passes_per_epoch(config) == 1]
-    everywhere = all(config["method"].get("lookahead", 1) == 1 for config in others)
+    everywhere = all(config.method.options.get("lookahead", 1) == 1 for config in others)
     return "epoch (of K passes over the images)" if everywhere else "epoch (a pass, or several, as stated below)"
 
 
-def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> None:
+def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Sequence[Config]) -> None:
     """Draw the figure as PNG: a row of panels for each dataset, a column for each group of methods."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

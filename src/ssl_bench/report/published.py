@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+
+from ssl_bench.config.schema import Config
 
 # Their protocol → ours with the same meaning: frozen features of the last epoch, scored on test images. What is scored
 # during training (online), at the best epoch on test images or with augmented views is another protocol.
@@ -35,15 +35,15 @@ class Figure:
         epochs = f"{self.epochs} epochs" if self.epochs.isdigit() else f"epochs {self.epochs}"
         return f"{self.source}; {epochs}, batch {self.batch_size}, {self.backbone}"
 
-    def differs(self, config: Mapping[str, Any]) -> bool:
+    def differs(self, config: Config) -> bool:
         """Whether a run with ``config`` has other settings than those stated of this figure."""
-        network = config["backbone"]["name"] == "resnet18" and config["backbone"]["width"] == 64
-        whole = config["subset"] is None and config["labels"] is None
-        stated = {"epochs": self.epochs, "batch_size": self.batch_size}
-        alike = all(value in (UNKNOWN, str(config[key])) for key, value in stated.items())
+        network = config.backbone.name == "resnet18" and config.backbone.width == 64
+        whole = config.subset is None and config.labels is None
+        ours = ((self.epochs, config.epochs), (self.batch_size, config.batch_size))
+        alike = all(stated in (UNKNOWN, str(own)) for stated, own in ours)
         return not (alike and network and whole and self.backbone in BACKBONES)
 
-    def means_the_same(self, protocol: str, config: Mapping[str, Any]) -> bool:
+    def means_the_same(self, protocol: str, config: Config) -> bool:
         """Whether it may stand beside our accuracy under ``protocol`` of a run with ``config``."""
         known = UNKNOWN not in (self.epochs, self.batch_size)
         return SAME.get(self.protocol) == protocol and known and not self.differs(config)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ssl_bench.config.experiments import Cell
+from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.report.tables import NAMES
 from ssl_bench.results.fingerprint import configuration_key
@@ -89,7 +89,7 @@ def _take(store: Store, path: Path, name: str, *, committed: bool) -> None:
 # -- which record belongs to which cell -----------------------------------------------------------
 
 
-def match(cells: Sequence[Cell], configs: Sequence[Mapping[str, Any]], store: Store) -> list[Run]:
+def match(cells: Sequence[Cell], configs: Sequence[Config], store: Store) -> list[Run]:
     """Every cell with its record.
 
     Raises:
@@ -97,13 +97,13 @@ def match(cells: Sequence[Cell], configs: Sequence[Mapping[str, Any]], store: St
     """
     found: list[list[Entry]] = []
     for config in configs:
-        precision = config["trainer"]["precision"]
-        entries = store.entries.get(configuration_key(config), [])
+        precision = config.trainer.precision
+        entries = store.entries.get(configuration_key(config.as_dict()), [])
         entries = [entry for entry in entries if precision in ("auto", entry.record["precision"])]
-        found.append(_of_one_device(entries, config["trainer"]["accelerator"]))
+        found.append(_of_one_device(entries, config.trainer.accelerator))
     _refuse_mixtures([(cell, entry) for cell, entries in zip(cells, found, strict=True) for entry in _counted(entries)])
     return [
-        _run(cell, entries, None if entries else store.failures.get(configuration_key(config)))
+        _run(cell, entries, None if entries else store.failures.get(configuration_key(config.as_dict())))
         for cell, config, entries in zip(cells, configs, found, strict=True)
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from ssl_bench.config.compose import Config
+from ssl_bench.config.schema import Config
 from ssl_bench.sweep import local
 from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import Entry
@@ -26,7 +26,7 @@ def visible() -> list[str]:
 
 
 def _wants_card(config: Config) -> bool:
-    return bool(config["trainer"]["accelerator"] != "cpu")
+    return config.trainer.accelerator != "cpu"
 
 
 class Cards:
@@ -74,7 +74,7 @@ class Job:
         self._begin()
 
     def _begin(self) -> None:
-        count = self.entry.config["trainer"]["devices"] if _wants_card(self.entry.config) else 0
+        count = self.entry.config.trainer.devices if _wants_card(self.entry.config) else 0
         taken = self.cards.take(count)
         if taken is not None:
             self.taken, self.job = taken, self.start(self.entry, taken)

@@ -13,7 +13,7 @@ from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssl_bench.config.compose import Config
+from ssl_bench.config.schema import Config
 from ssl_bench.entry import SIGNALLED
 from ssl_bench.errors import UserError
 from ssl_bench.results.store import Busy, RunFolder
@@ -80,7 +80,7 @@ def _outcome(config: Config, folder: RunFolder) -> Outcome:
         story = traceback.format_exc()
         sentence = " ".join(f"{type(error).__name__}: {error}".split())
     with suppress(UserError):  # where the disk is full, the sweep alone knows why
-        folder.fail(sentence, story, config)
+        folder.fail(sentence, story, config.as_dict())
     return Outcome("failed", sentence)
 
 

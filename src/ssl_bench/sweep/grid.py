@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.config.compose import Config
 from ssl_bench.config.experiments import Cell, passes_per_epoch
+from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.results.code import code_digest, is_other_code, versions_of
 from ssl_bench.results.store import RunFolder
@@ -46,9 +46,9 @@ class Entry:
             self.state, self.error, self.damaged = "failed", str(error), True
             return
         self.changed = record is not None and is_other_code(
-            versions_of(record), code_digest(self.config["method"]["target"]), unknown=self.config["rerun"]
+            versions_of(record), code_digest(self.config.method.target), unknown=self.config.rerun
         )
-        if self.changed and self.config["rerun"]:
+        if self.changed and self.config.rerun:
             self.state = "left"
         elif record is not None:
             self.state = "done"
@@ -73,13 +73,13 @@ class Entry:
                 rows = sum(1 for _ in file) - 1
         except OSError:
             return None
-        return min(1.0, rows / (self.config["epochs"] * passes_per_epoch(self.config))) if rows > 0 else None
+        return min(1.0, rows / (self.config.epochs * passes_per_epoch(self.config))) if rows > 0 else None
 
 
 def entries(cells: Sequence[Cell], configs: Sequence[Config], names: Sequence[str]) -> list[Entry]:
     """The runs, each as it stands on the disk."""
     found = [
-        Entry(cell, config, RunFolder(Path(config["runs_dir"]) / name))
+        Entry(cell, config, RunFolder(Path(config.runs_dir) / name))
         for cell, config, name in zip(cells, configs, names, strict=True)
     ]
     for entry in found:
@@ -100,7 +100,7 @@ def fingerprints(configs: Sequence[Config]) -> list[str]:
     missing: dict[str, str] = {}
     for config in configs:
         launch.needed(config)
-        loggers.check_installed(config["logger"]["name"])
+        loggers.check_installed(config.logger.name)
         key = _data_key(config)
         if key in digests or key in missing:
             continue
@@ -120,5 +120,6 @@ def fingerprints(configs: Sequence[Config]) -> list[str]:
 
 def _data_key(config: Config) -> str:
     """Equal where the images and their uses are."""
-    chosen = {key: config[key] for key in ("dataset", "data_dir", "subset", "labels")}
-    return json.dumps([chosen, config["scale"]["hold_out_validation"]], sort_keys=True)
+    plain = config.as_dict()
+    chosen = {key: plain[key] for key in ("dataset", "data_dir", "subset", "labels")}
+    return json.dumps([chosen, config.scale.hold_out_validation], sort_keys=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ssl_bench import methods
-from ssl_bench.config.compose import Config
+from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.sweep import cell
 from ssl_bench.sweep.cell import Outcome

@@ -6,10 +6,11 @@ import logging
 import multiprocessing
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.config.compose import Config
+from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.sweep import local
 from ssl_bench.sweep.cell import Outcome
@@ -98,8 +99,11 @@ def submitter(settings: Mapping[str, Any], runs_dir: Path) -> Callable[[Entry], 
     )
 
     def submit(entry: Entry) -> Submitted:
-        config = {**entry.config, "runs_dir": str(Path(entry.config["runs_dir"]).absolute())}
-        config["data_dir"] = str(Path(entry.config["data_dir"]).absolute())
+        config = replace(
+            entry.config,
+            runs_dir=str(Path(entry.config.runs_dir).absolute()),
+            data_dir=str(Path(entry.config.data_dir).absolute()),
+        )
         return Submitted(executor.submit(Run(config, entry.folder.path.absolute())))
 
     return submit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,9 +9,10 @@ from typing import Any
 
 from ssl_bench import conditions
 from ssl_bench.config import experiments
-from ssl_bench.config.compose import Config, compose_cells
+from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Cell
 from ssl_bench.config.options import GROUPS, comments, nearest, options_in
+from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
 from ssl_bench.report.configurations import configurations, remembered
@@ -40,7 +40,7 @@ class Asked:
             return int(self.settings["jobs"])
         if self.settings["launcher"] == "slurm":
             return len(self.cells)
-        return max(1, len(self.cards) // max(int(config["trainer"]["devices"]) for config in self.configs))
+        return max(1, len(self.cards) // max(config.trainer.devices for config in self.configs))
 
 
 def read(words: Sequence[str], *files: str) -> Asked:
@@ -65,43 +65,48 @@ def read(words: Sequence[str], *files: str) -> Asked:
         seeds=settings["seeds"],
         words=said_to_all,
     )
-    configs = copy.deepcopy(configurations(cells, compose_cells, remembered()))  # what is remembered is shared
+    configs = configurations(cells, compose_cells, remembered())
     for config in configs:
         preflight.check(config)
-        config["trainer"]["progress"] = False  # it does not change which run it is
-        if settings["launcher"] == "slurm":
-            _settle_for_jobs(config, settings)
+    configs = [config.changed({"trainer.progress": False}) for config in configs]  # it is no part of a run's identity
+    if settings["launcher"] == "slurm":
+        configs = [_settled_for_jobs(config, settings) for config in configs]
     return Asked(experiment.name, settings, cells, configs, said_to_all)
 
 
-def _settle_for_jobs(config: Config, settings: Mapping[str, Any]) -> None:
-    """Set what this machine cannot know of those that jobs come to; UserError where it must be set by the user."""
-    chosen = config["trainer"]
-    if chosen["precision"] == "auto":
+def _settled_for_jobs(config: Config, settings: Mapping[str, Any]) -> Config:
+    """With what this machine cannot know of those that jobs come to; UserError where it must be set by the user."""
+    chosen = config.trainer
+    if chosen.precision == "auto":
         raise UserError(
             "launcher=slurm: say trainer.precision=bf16-mixed or 32-true, for this machine does not know what is "
             "fastest (auto) on those that the jobs will come to."
         )
-    if chosen["accelerator"] == "auto":
-        if config["scale"]["name"] == "paper" and not settings["slurm.gpus"]:
+    if chosen.accelerator == "auto":
+        if config.scale.name == "paper" and not settings["slurm.gpus"]:
             raise UserError(
                 "launcher=slurm scale=paper: without a GPU a run takes weeks; set slurm.gpus=1, or "
                 "trainer.accelerator=cpu to train on CPUs all the same."
             )
-        chosen["accelerator"] = "gpu" if settings["slurm.gpus"] else "cpu"
+        return config.changed({"trainer.accelerator": "gpu" if settings["slurm.gpus"] else "cpu"})
+    return config
 
 
 def placed(asked: Asked, cards: Sequence[str]) -> Asked:
     """The same with the GPUs of this machine, and the cores divided among the runs at once."""
     asked = replace(asked, cards=list(cards))
-    if not any(word.lstrip("+").startswith("trainer.threads=") for word in asked.said_to_all):
-        for config in asked.configs:
-            chosen = config["trainer"]
-            if asked.settings["launcher"] == "slurm":
-                chosen["threads"] = max(1, asked.settings["slurm.cpus"] // chosen["devices"])
-            elif asked.jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-                chosen["threads"] = max(1, cores() // (asked.jobs * chosen["devices"]))
-    return asked
+    if any(word.lstrip("+").startswith("trainer.threads=") for word in asked.said_to_all):
+        return asked
+    if asked.settings["launcher"] == "slurm":
+        shared = asked.settings["slurm.cpus"]
+    elif asked.jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
+        shared = cores() // asked.jobs
+    else:
+        return asked
+    configs = [
+        config.changed({"trainer.threads": max(1, shared // config.trainer.devices)}) for config in asked.configs
+    ]
+    return replace(asked, configs=configs)
 
 
 def require_cards(asked: Asked) -> None:
@@ -109,13 +114,13 @@ def require_cards(asked: Asked) -> None:
     if asked.settings["launcher"] == "slurm":
         return
     for config in asked.configs:
-        chosen = config["trainer"]
-        if chosen["accelerator"] == "cpu":
+        chosen = config.trainer
+        if chosen.accelerator == "cpu":
             continue
-        if chosen["accelerator"] == "gpu" or asked.cards:
-            conditions.require_cards(chosen["devices"], len(asked.cards))
+        if chosen.accelerator == "gpu" or asked.cards:
+            conditions.require_cards(chosen.devices, len(asked.cards))
         if not asked.cards:
-            conditions.require_word(config["scale"]["name"], "python -m ssl_bench plan measures how long")
+            conditions.require_word(config.scale.name, "python -m ssl_bench plan measures how long")
 
 
 def _check_keys(words: Iterable[str], own: set[str]) -> None:

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_bench import devices
 from ssl_bench.augment.draws import ViewGroup
 from ssl_bench.augment.views import CleanView, Views
-from ssl_bench.conditions import require_protocols, require_sizes, view_groups
-from ssl_bench.config.compose import Config
+from ssl_bench.conditions import require_protocols, require_sizes
+from ssl_bench.config.schema import Config
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
@@ -47,18 +47,18 @@ def build(config: Config) -> tuple[Method, DataModule]:
 
 
 def build_data(config: Config) -> DataModule:
-    order = config["order"]
+    order = config.order
     return DataModule(
-        dataset=catalog.chosen(config["dataset"]),
-        data_dir=config["data_dir"],
-        batch_size=config["batch_size"],
-        evaluation_batch_size=config["evaluation"]["batch_size"],
-        seed=config["seed"],
-        subset=config["subset"],
-        labels=config["labels"],
-        hold_out_validation=config["scale"]["hold_out_validation"],
-        window=Window(order["window"], order["strides"]) if order["name"] == "window" else None,
-        resident=config["dataset"]["resident"],
+        dataset=catalog.chosen(config.dataset.as_dict()),
+        data_dir=config.data_dir,
+        batch_size=config.batch_size,
+        evaluation_batch_size=config.evaluation.batch_size,
+        seed=config.seed,
+        subset=config.subset,
+        labels=config.labels,
+        hold_out_validation=config.scale.hold_out_validation,
+        window=Window(order.window, order.strides) if order.name == "window" else None,
+        resident=config.dataset.resident,
     )
 
 
@@ -68,15 +68,14 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
     ``data`` is read for methods that keep something for every image: those with a key ``instances``.
     """
     require_room(config, dataset)
-    left_out = ("name", "target", "projector")
-    options = {key: value for key, value in config["method"].items() if key not in left_out}
+    options = dict(config.method.options)
     if "instances" in options:
         options["instances"] = data.parts.pretraining if data else sequential(dataset.train)
-    accumulate = config["trainer"]["accumulate"]
+    accumulate = config.trainer.accumulate
     if data:  # a step takes no more batches than an epoch has
-        accumulate = min(accumulate, max(1, len(data.parts.pretraining) // config["batch_size"]))
-    module, _, name = config["method"]["target"].rpartition(".")
-    with _seeded(config["seed"]):
+        accumulate = min(accumulate, max(1, len(data.parts.pretraining) // config.batch_size))
+    module, _, name = config.method.target.rpartition(".")
+    with _seeded(config.seed):
         student, width = _network(config, dataset)
         if "predictor" in options:
             options["predictor"] = mlp(width, outputs=width, output_norm=False, **options["predictor"])
@@ -90,10 +89,10 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
             projector=student.projector,
             width=width,
             views=build_views(config, dataset),
-            optimizer=Recipe(**config["optimizer"], batch_size=config["batch_size"], accumulate=accumulate),
+            optimizer=Recipe(**config.optimizer.as_dict(), batch_size=config.batch_size, accumulate=accumulate),
             **options,
         )
-    if config["trainer"]["compile"]:
+    if config.trainer.compile:
         method.compile_networks(devices.BACKEND)
     return method
 
@@ -112,11 +111,10 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _backbone(config: Config, dataset: Dataset) -> tuple[nn.Module, int]:
-    network, width = build_backbone(**config["backbone"], channels=dataset.channels)
-    name = config["backbone"]["name"]
+    network, width = build_backbone(**config.backbone.as_dict(), channels=dataset.channels)
+    name = config.backbone.name
     if name.startswith("timm/"):  # some take one size only, which they tell when they see another
-        groups = config["augment"]["groups"].values()
-        for size in {config["dataset"]["size"], *(group["size"] for group in groups if group["count"])}:
+        for size in {config.dataset.size, *config.augment.sizes.values()}:
             require_size(network, f"backbone.name={name}", dataset.channels, size)
     return network, width
 
@@ -124,22 +122,21 @@ def _backbone(config: Config, dataset: Dataset) -> tuple[nn.Module, int]:
 def _network(config: Config, dataset: Dataset) -> tuple[Network, int]:
     """Backbone and projector, and the embedding width."""
     backbone, width = _backbone(config, dataset)
-    head = config["method"]["projector"]
-    outputs = head["out"] or dataset.classes
-    projector = mlp(width, head["hidden"], outputs, head["layers"], output_norm=head.get("output_norm", False))
-    return Network(backbone, projector), outputs if head["layers"] else width
+    head = config.method.projector
+    outputs = head.out or dataset.classes
+    projector = mlp(width, head.hidden, outputs, head.layers, output_norm=bool(head.output_norm))
+    return Network(backbone, projector), outputs if head.layers else width
 
 
 def require_room(config: Config, dataset: Dataset) -> None:
     """UserError where not even the images of a batch, as the network sees them, fit into a CPU's memory."""
-    if resolve_accelerator(config) != "cpu":
+    if resolve_accelerator(config.trainer.accelerator) != "cpu":
         return
-    side = config["dataset"]["size"]
-    groups = view_groups(config["augment"]["groups"])
-    pixels = sum(group["count"] * group["size"] ** 2 for group in groups)  # of all views of an image
+    side = config.dataset.size
+    pixels = sum(views.count * views.size**2 for views in config.augment.groups.values())  # of all views of an image
     for key, images, each in (
-        ("batch_size", config["batch_size"] // config["trainer"]["nodes"], pixels),
-        ("evaluation.batch_size", config["evaluation"]["batch_size"], side**2),
+        ("batch_size", config.batch_size // config.trainer.nodes, pixels),
+        ("evaluation.batch_size", config.evaluation.batch_size, side**2),
     ):
         needed = 4 * dataset.channels * images * each  # float32
         if needed > memory():
@@ -151,10 +148,10 @@ def require_room(config: Config, dataset: Dataset) -> None:
 
 def build_views(config: Config, dataset: Dataset) -> Views:
     """The views that training draws."""
-    recipe = config["augment"]
-    require_sizes(recipe["groups"], config["dataset"]["size"])
-    groups = [ViewGroup(**_tuples(group)) for group in view_groups(recipe["groups"])]
-    return Views(groups, dataset.mean, dataset.std, recipe["chunk"])
+    recipe = config.augment
+    require_sizes(recipe.sizes, config.dataset.size)
+    groups = [ViewGroup(**_tuples(group)) for group in recipe.view_groups]
+    return Views(groups, dataset.mean, dataset.std, recipe.chunk)
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +160,7 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 def clean_arguments(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Arguments of the clean view, as an encoder's file keeps them."""
-    size, crop = config["dataset"]["size"], config["dataset"]["clean_crop"]
+    size, crop = config.dataset.size, config.dataset.clean_crop
     return {"size": size, "crop": crop, "mean": list(dataset.mean), "std": list(dataset.std)}
 
 
@@ -200,22 +197,22 @@ def encoder_clean(
 
 def build_protocols(config: Config, *, refit: bool) -> list[Protocol]:
     """All protocols that the table, the curves and the monitor name; ``refit`` is the linear probe's."""
-    chosen = config["evaluation"]
-    require_protocols(chosen)
-    names = dict.fromkeys([*chosen["protocols"], *chosen["curves"], chosen["monitor"]])
-    probe = LinearProbe(**_tuples(chosen["linear"]), seed=0)
+    chosen = config.evaluation
+    require_protocols(chosen.protocols, chosen.linear.learning_rates)
+    names = dict.fromkeys([*chosen.protocols, *chosen.curves, chosen.monitor])
+    probe = LinearProbe(**vars(chosen.linear), seed=0)
     return protocols(list(names), probe, refit=refit)
 
 
 def fingerprint_of(config: Config, data_digest: str) -> str:
     """The name of the run that ``config`` makes of images with this digest, on this machine's devices."""
-    chosen = config["trainer"]
+    chosen = config.trainer
     return fingerprint(
-        config,
+        config.as_dict(),
         data_digest=data_digest,
-        precision=resolve_precision(config),
-        device=device_type(config),
-        statistics_shares=1 if chosen["sync_batchnorm"] else chosen["devices"] * chosen["nodes"],
+        precision=resolve_precision(config.trainer.precision, config.trainer.accelerator),
+        device=device_type(config.trainer.accelerator),
+        statistics_shares=1 if chosen.sync_batchnorm else chosen.processes,
     )
 
 
@@ -231,19 +228,19 @@ def build_evaluator(config: Config, data: DataModule, clean: dict[str, Any]) -> 
         loaders={"bank": data.bank, "probe": data.probe, "validation": data.validation, "test": data.test},
         protocols=build_protocols(config, refit=not limited),
         classes=data.dataset.classes,
-        memory=config["evaluation"]["memory"],
+        memory=config.evaluation.memory,
     )
 
 
 def cpu_time(config: Config, data: DataModule) -> str:
     """How long training takes on this machine's processors, in words, by the operations of the backbone."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network, _ = build_backbone(**config["backbone"], channels=data.dataset.channels)
-        for group in config["augment"]["groups"].values():
-            for _ in range(group["count"]):
-                network.eval()(torch.empty(1, data.dataset.channels, group["size"], group["size"]))
+        network, _ = build_backbone(**config.backbone.as_dict(), channels=data.dataset.channels)
+        for views in config.augment.groups.values():
+            for _ in range(views.count):
+                network.eval()(torch.empty(1, data.dataset.channels, views.size, views.size))
     # The backward pass costs two forward passes.
-    operations = 3 * counter.get_total_flops() * len(data.parts.pretraining) * config["epochs"]
+    operations = 3 * counter.get_total_flops() * len(data.parts.pretraining) * config.epochs
     hours = operations / (CORE_SPEED * cores() * 3600)
     length = f"{hours:.2g} hours" if hours < 48 else f"{hours / 24:.2g} days"
     return f"training takes about {length} on {cores()} cores"
@@ -262,7 +259,7 @@ def baseline_scores(
 
     network: arguments of the backbone; clean: of the clean view.
     """
-    folder = Path(config["runs_dir"]) / "baselines"
+    folder = Path(config.runs_dir) / "baselines"
     found = baselines(config, data, evaluator, device, network=network, clean=clean)
     return {name: kept(folder, identity, compute) for name, (identity, compute) in found.items()}
 
@@ -280,14 +277,14 @@ def baselines(
     clean: dict[str, Any],
 ) -> dict[str, Baseline]:
     """For each baseline all that its scores depend on, and what computes them."""
-    names = config["evaluation"]["protocols"]
+    names = config.evaluation.protocols
     common = {
         "code": code_digest(f"{__name__}.{baseline_scores.__name__}"),
         "numerics": NUMERICS,
         "data": data.digest,
         "protocols": [repr(evaluator.protocols[name]) for name in names],
         # What digits may depend on, as those of a run do.
-        "batch_size": config["evaluation"]["batch_size"],
+        "batch_size": config.evaluation.batch_size,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
@@ -297,13 +294,13 @@ def baselines(
     }
 
     def score_random() -> Scores:
-        backbone = random_network(network, config["seed"])
+        backbone = random_network(network, config.seed)
         return random_scores(backbone, evaluator, data.bank(whole=True), device, names)
 
     def score_pixels() -> Scores:
         return evaluator.score(evaluator.pixels(), names, "test")
 
-    random = {"baseline": "random", "network": network, "clean": clean, "seed": config["seed"]}
+    random = {"baseline": "random", "network": network, "clean": clean, "seed": config.seed}
     return {
         "random": ({**common, **random, "version": VERSIONS["random"]}, score_random),
         "pixels": ({**common, "baseline": "pixels", "version": VERSIONS["pixels"]}, score_pixels),

@@ -16,17 +16,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
+from ssl_bench.config.schema import Config
 from ssl_bench.entry import SIGNALLED, take_over, watch_output
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
-
-Config = Mapping[str, Any]
 
 LOOK_SECONDS = 0.05  # between looks at the ranks
 GRACE_SECONDS = 15.0  # for the other ranks to end by themselves once one has failed
@@ -34,7 +32,7 @@ GRACE_SECONDS = 15.0  # for the other ranks to end by themselves once one has fa
 
 def needed(config: Config) -> bool:
     """Whether this process is to start ranks: it is asked for several and is none itself."""
-    devices, nodes = config["trainer"]["devices"], config["trainer"]["nodes"]
+    devices, nodes = config.trainer.devices, config.trainer.nodes
     if devices * nodes == 1 or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return False
     if nodes > 1:
@@ -47,10 +45,10 @@ def needed(config: Config) -> bool:
 
 def launch(config: Config) -> None:
     """Run ``config`` in ``trainer.devices`` processes; UserError with what ended them, if it was not the end."""
-    count = config["trainer"]["devices"]
+    count = config.trainer.devices
     with tempfile.TemporaryDirectory(prefix="ssl_bench-") as name, listening() as heard:
         folder = Path(name)
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(config.as_dict()), encoding="utf-8")
         ranks = [_start(folder, rank, count) for rank in range(count)]
         killed = _wait(ranks, heard)
         _report(folder, [process.returncode for process in ranks], killed, heard)
@@ -159,7 +157,7 @@ def main() -> int:
     threading.Thread(target=_stop_with_the_launcher, daemon=True).start()
     watch_output()
     folder = Path(sys.argv[1])
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = Config.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     try:
         from ssl_bench.training.run import run
 

@@ -17,9 +17,9 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from ssl_bench.callbacks.logger import Logger, Results
+from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 
 START_SECONDS = 30  # to reach a W&B server before training starts without it
@@ -29,13 +29,13 @@ FINISH_SECONDS = 60  # to upload what is left at the end; the rest stays on disk
 class WandB(Logger):
     """One W&B run under the fingerprint, offline unless WANDB_MODE says otherwise."""
 
-    def __init__(self, config: Mapping[str, Any], folder: Path, fingerprint: str) -> None:
+    def __init__(self, config: Config, folder: Path, fingerprint: str) -> None:
         import wandb
 
         # Silent for the session and not only for the run: else a missing key is asked for at the terminal.
         wandb.setup(settings=wandb.Settings(silent=True))
-        options, mode = config["logger"], os.environ.get("WANDB_MODE", "offline")
-        dataset, row = config["dataset"]["name"], options["row"] or config["method"]["name"]
+        options, mode = config.logger.options, os.environ.get("WANDB_MODE", "offline")
+        dataset, row = config.dataset.name, options["row"] or config.method.name
         self.run = wandb.init(
             project=options["project"],
             entity=options["entity"],
@@ -43,12 +43,14 @@ class WandB(Logger):
             job_type=row,
             tags=[dataset],
             id=fingerprint,
-            name=f"{row}-{dataset}-{config['scale']['name']}-s{config['seed']}",
+            name=f"{row}-{dataset}-{config.scale.name}-s{config.seed}",
             dir=folder.absolute(),  # W&B's service may have been started in another folder
             mode=mode,  # type: ignore[arg-type]
             resume="allow" if mode == "online" else None,
             reinit="finish_previous",  # the run before in a sweep may have ended with an error
-            config={key: value for key, value in config.items() if key not in ("runs_dir", "data_dir", "logger")}
+            config={
+                key: value for key, value in config.as_dict().items() if key not in ("runs_dir", "data_dir", "logger")
+            }
             | {"row": row},
             settings=wandb.Settings(
                 silent=True,
@@ -152,9 +154,9 @@ def check_installed(name: str) -> None:
         )
 
 
-def build_logger(config: Mapping[str, Any], *, folder: Path, fingerprint: str, warn: Callable[[str], None]) -> Logger:
-    """The logger that ``config["logger"]`` names, started; it never raises, it warns."""
-    name = config["logger"]["name"]
+def build_logger(config: Config, *, folder: Path, fingerprint: str, warn: Callable[[str], None]) -> Logger:
+    """The logger that ``config.logger`` names, started; it never raises, it warns."""
+    name = config.logger.name
     starts: dict[str, Callable[[], Logger]] = {
         "none": Logger,
         "wandb": lambda: WandB(config, folder, fingerprint),

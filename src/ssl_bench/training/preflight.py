@@ -2,92 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from ssl_bench import conditions
 from ssl_bench.config.options import needs_of
+from ssl_bench.config.schema import Config
 from ssl_bench.data.sizes import HELD_OUT, TRAIN
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
 from ssl_bench.training import loggers
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(config: Config) -> None:
     """UserError, in one sentence, if no run of ``config`` could begin, whatever the machine and the images are."""
-    trainer, dataset = config["trainer"], config["dataset"]
-    conditions.require_root(dataset["name"], dataset.get("root", ""))
-    conditions.require_equal_shares(config["batch_size"], trainer["devices"] * trainer["nodes"])
-    _check_limits(config, TRAIN.get(dataset["name"]))
+    trainer, dataset = config.trainer, config.dataset
+    conditions.require_root(dataset.name, dataset.options.get("root", ""))
+    conditions.require_equal_shares(config.batch_size, trainer.processes)
+    _check_limits(config, TRAIN.get(dataset.name))
     images = _pretraining(config)
     if images is not None:
-        conditions.require_a_batch(config["batch_size"], images)
+        conditions.require_a_batch(config.batch_size, images)
     _check_views(config)
     _check_needs(config)
-    conditions.require_protocols(config["evaluation"])
-    conditions.require_precision(trainer["precision"], trainer["accelerator"])
-    loggers.check_installed(config["logger"]["name"])
+    conditions.require_protocols(config.evaluation.protocols, config.evaluation.linear.learning_rates)
+    conditions.require_precision(trainer.precision, trainer.accelerator)
+    loggers.check_installed(config.logger.name)
 
 
-def advice(config: Mapping[str, Any], images: int) -> Iterator[str]:
+def advice(config: Config, images: int) -> Iterator[str]:
     """What lets a run begin and is seldom meant, in sentences; ``images`` are pretrained on."""
-    queue, threads = config["method"].get("queue"), config["trainer"]["threads"]
+    trainer, queue = config.trainer, config.method.options.get("queue")
     if queue is not None and queue > images:
         yield (
             f"method.queue={queue} is more than the {images:,} images, so that images meet earlier embeddings of their "
             "own in it: choose fewer by method.queue or dataset.queue."
         )
-    trainer = config["trainer"]
-    if trainer["compile"] and trainer["sync_batchnorm"] and trainer["devices"] * trainer["nodes"] > 1:
+    if trainer.compile and trainer.sync_batchnorm and trainer.processes > 1:
         yield (
             "trainer.compile=true compiles only what lies between norms that several devices share: "
             "trainer.sync_batchnorm=false compiles networks whole."
         )
-    if threads and threads > cores():
-        yield f"trainer.threads={threads} is more than the {cores()} cores there are, which slows it down."
+    if trainer.threads and trainer.threads > cores():
+        yield f"trainer.threads={trainer.threads} is more than the {cores()} cores there are, which slows it down."
 
 
-def _pretraining(config: Mapping[str, Any]) -> int | None:
+def _pretraining(config: Config) -> int | None:
     """How many images are pretrained on, at most where it is not known which are held out; None for unknown."""
-    name = config["dataset"]["name"]
-    limits: list[int] = [] if config["subset"] is None else [config["subset"]]
+    name = config.dataset.name
+    limits: list[int] = [] if config.subset is None else [config.subset]
     if name in TRAIN:
-        held_out = HELD_OUT.get(name, 0) if config["scale"]["hold_out_validation"] else 0
+        held_out = HELD_OUT.get(name, 0) if config.scale.hold_out_validation else 0
         limits.append(TRAIN[name] - held_out)
     return min(limits, default=None)
 
 
-def _check_views(config: Mapping[str, Any]) -> None:
-    conditions.require_sizes(config["augment"]["groups"], config["dataset"]["size"])
-    for group in conditions.view_groups(config["augment"]["groups"]):
+def _check_views(config: Config) -> None:
+    conditions.require_sizes(config.augment.sizes, config.dataset.size)
+    for group in config.augment.view_groups:
         conditions.require_drawable(group)
-    conditions.require_largest_first(_sizes(config))
+    conditions.require_largest_first(config.augment.view_sizes)
 
 
-def _sizes(config: Mapping[str, Any]) -> list[int]:
-    groups = conditions.view_groups(config["augment"]["groups"])
-    return [group["size"] for group in groups for _ in range(group["count"])]
-
-
-def _check_needs(config: Mapping[str, Any]) -> None:
+def _check_needs(config: Config) -> None:
     """UserError where the method's class would refuse, whose needs its file states."""
-    options, needs = config["method"], needs_of(config["method"]["name"])
-    name = options["target"].rpartition(".")[2]
+    options, needs = config.method.options, needs_of(config.method.name)
+    name = config.method.target.rpartition(".")[2]
     if "full_size_views" in needs:
         conditions.require_views(
-            name, _sizes(config), full_size=needs["full_size_views"], smaller=needs["smaller_views"]
+            name, config.augment.view_sizes, full_size=needs["full_size_views"], smaller=needs["smaller_views"]
         )
     if "batches_at_once" in needs and options["queue"] is not None:
-        conditions.require_whole_pushes(options["queue"], needs["batches_at_once"] * config["batch_size"])
+        conditions.require_whole_pushes(options["queue"], needs["batches_at_once"] * config.batch_size)
     if "own_sgd" in needs:
-        conditions.require_own_sgd(name, config["optimizer"]["name"], config["trainer"]["precision"])
+        conditions.require_own_sgd(name, config.optimizer.name, config.trainer.precision)
 
 
-def _check_limits(config: Mapping[str, Any], images: int | None) -> None:
+def _check_limits(config: Config, images: int | None) -> None:
     """UserError if more images are asked for than the training split has."""
-    for key in ("subset", "labels"):
-        if images is not None and config[key] is not None and config[key] > images:
+    for key, wanted in (("subset", config.subset), ("labels", config.labels)):
+        if images is not None and wanted is not None and wanted > images:
             raise UserError(
-                f"{key}={config[key]} is more than the {images:,} training images of {config['dataset']['name']}: "
+                f"{key}={wanted} is more than the {images:,} training images of {config.dataset.name}: "
                 "choose fewer, or null for all."
             )

@@ -29,7 +29,7 @@ from ssl_bench.callbacks.progress import TrainingProgress
 from ssl_bench.callbacks.recorder import Recorder
 from ssl_bench.callbacks.replicas import Replicas
 from ssl_bench.callbacks.timing import Timing
-from ssl_bench.config.compose import Config
+from ssl_bench.config.schema import Config
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.remarks import remarks
@@ -81,26 +81,26 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
     0 alone decides, writes and speaks.
     """
     quiet()
-    chosen = config["trainer"]
+    chosen = config.trainer
     group = distributed.joined(
-        devices=chosen["devices"],
-        nodes=chosen["nodes"],
-        cuda=resolve_accelerator(config) == "gpu",
-        timeout=chosen["timeout"],
+        devices=chosen.devices,
+        nodes=chosen.nodes,
+        cuda=resolve_accelerator(config.trainer.accelerator) == "gpu",
+        timeout=chosen.timeout,
     )
-    with group, failures_named(), repeatable(chosen["deterministic"]), ExitStack() as held:
+    with group, failures_named(), repeatable(chosen.deterministic), ExitStack() as held:
         console = Console(quiet=distributed.rank() > 0)
         config = _compiled_if_possible(config, console)
-        if chosen["threads"]:
-            torch.set_num_threads(chosen["threads"])
-        loggers.check_installed(config["logger"]["name"])
+        if chosen.threads:
+            torch.set_num_threads(chosen.threads)
+        loggers.check_installed(config.logger.name)
         data = build_data(config)
         if distributed.world_size() > 1:  # one process per machine downloads what is missing
             distributed.everywhere(data.setup if distributed.local_rank() == 0 else lambda: None)
         distributed.everywhere(data.setup)
-        precision = resolve_precision(config)
+        precision = resolve_precision(config.trainer.precision, config.trainer.accelerator)
         name = fingerprint_of(config, data.digest)
-        folder = RunFolder(Path(config["runs_dir"]) / distributed.agreed(name, "configuration, data or precision"))
+        folder = RunFolder(Path(config.runs_dir) / distributed.agreed(name, "configuration, data or precision"))
 
         if folder.finished() is None:  # before a folder is made
             _require_word(config, data)
@@ -128,8 +128,8 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
 
 def _require_word(config: Config, data: DataModule) -> None:
     """UserError at scale=paper where no GPU was found and the CPU was not asked for."""
-    none_found = config["trainer"]["accelerator"] == "auto" and device_type(config) == "cpu"
-    if config["scale"]["name"] == "paper" and none_found:
+    none_found = config.trainer.accelerator == "auto" and device_type(config.trainer.accelerator) == "cpu"
+    if config.scale.name == "paper" and none_found:
         conditions.require_word("paper", cpu_time(config, data))
 
 
@@ -143,22 +143,22 @@ def quiet() -> None:
 
 def _compiled_if_possible(config: Config, console: Console) -> Config:
     """``config``, without compiling where that does not work, which is then shown: the run is one that never asked."""
-    if not config["trainer"]["compile"]:
+    if not config.trainer.compile:
         return config
-    device = "cuda" if resolve_accelerator(config) == "gpu" else "cpu"
+    device = "cuda" if resolve_accelerator(config.trainer.accelerator) == "gpu" else "cpu"
     reason = why_not_compiled(torch.device(device))
     if reason is None:
         return config
     _warn(console, f"trainer.compile=true does not work on this machine ({reason}): training is not compiled.")
-    return {**config, "trainer": {**config["trainer"], "compile": False}}
+    return config.changed({"trainer.compile": False})
 
 
 def _for_less_memory(config: Config, precision: str) -> str:
     """What to set so that training takes less memory."""
-    remedies = [f"lower batch_size={config['batch_size']} (trainer.accumulate adds up gradients of several batches)"]
+    remedies = [f"lower batch_size={config.batch_size} (trainer.accumulate adds up gradients of several batches)"]
     if precision == "32-true":
         remedies.append("set trainer.precision=bf16-mixed")
-    if config["dataset"]["resident"] != "false":
+    if config.dataset.resident != "false":
         remedies.append("set dataset.resident=false")
     return " or ".join(remedies)
 
@@ -170,8 +170,8 @@ def _starts_over(
 
     since: what code has changed since, for the sentence.
     """
-    method, again = config["method"]["name"], config["rerun"]
-    if not is_other_code(versions, code_digest(config["method"]["target"]), unknown=again):
+    method, again = config.method.name, config.rerun
+    if not is_other_code(versions, code_digest(config.method.target), unknown=again):
         return False
     if again:
         kept = folder.set_aside()
@@ -224,42 +224,42 @@ def _run(
         checkpoint = read_checkpoint(folder.checkpoint, folder.fingerprint)
         if checkpoint and _starts_over(saved_by(checkpoint), "the checkpoint was saved", config, folder, console):
             checkpoint = None
-        write_text(folder.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_text(folder.config, yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
         return checkpoint["global_step"] if checkpoint else None
 
-    dataset, chosen = data.dataset, config["trainer"]
+    dataset, chosen = data.dataset, config.trainer
     first, several = distributed.rank() == 0, distributed.world_size() > 1
-    own_statistics = several and not chosen["sync_batchnorm"]
+    own_statistics = several and not chosen.sync_batchnorm
     resumed = distributed.on_first(begin)
     method = build_method(config, dataset, data)
     if several and not own_statistics:
         synchronize(method)
     if own_statistics:
-        method.require_batch(config["batch_size"] // distributed.world_size())
-    epochs = config["epochs"] * method.passes_per_epoch
+        method.require_batch(config.batch_size // distributed.world_size())
+    epochs = config.epochs * method.passes_per_epoch
     history, timing, code = (
         History(),
         Timing(),
-        CodeHistory({**CODE, "digest": code_digest(config["method"]["target"])}),
+        CodeHistory({**CODE, "digest": code_digest(config.method.target)}),
     )
     evaluator = build_evaluator(config, data, clean_arguments(config, dataset))
     logger = Logger()
     if first:
         logger = loggers.build_logger(config, folder=folder.path, fingerprint=folder.fingerprint, warn=tell)
     checkpointer = Checkpointer(
-        folder.checkpoint, fingerprint=folder.fingerprint, every_seconds=chosen["checkpoint_seconds"]
+        folder.checkpoint, fingerprint=folder.fingerprint, every_seconds=chosen.checkpoint_seconds
     )
     collapse = CollapseMonitor(history, tell)
     recorder = Recorder(history, folder.metrics, timing, logger)
     accuracy = AccuracyMonitor(
         evaluator,
         history,
-        monitor=config["evaluation"]["monitor"],
-        monitor_every=config["monitor_every"],
-        curves=config["evaluation"]["curves"],
-        curves_every=config["eval_every"],
+        monitor=config.evaluation.monitor,
+        monitor_every=config.monitor_every,
+        curves=config.evaluation.curves,
+        curves_every=config.eval_every,
     )
-    monitor = f"validation/{config['evaluation']['monitor']}/{method.evaluated}"
+    monitor = f"validation/{config.evaluation.monitor}/{method.evaluated}"
     callbacks: list[pl.Callback] = [
         *watchers,
         *([Replicas(share_statistics=own_statistics)] if several else []),
@@ -269,11 +269,11 @@ def _run(
         collapse,
         accuracy,
         recorder,
-        *([TrainingProgress(console, history, timing, monitor)] if chosen["progress"] and first else []),
+        *([TrainingProgress(console, history, timing, monitor)] if chosen.progress and first else []),
         checkpointer,
     ]
     console.print(
-        f"{config['method']['name']} on {len(data.parts.pretraining):,} images of {dataset.name}, {epochs} epochs, "
+        f"{config.method.name} on {len(data.parts.pretraining):,} images of {dataset.name}, {epochs} epochs, "
         f"{precision}"
         + (f", {distributed.world_size()} processes" if several else "")
         + ("" if resumed is None else f", going on after step {resumed}"),
@@ -283,17 +283,19 @@ def _run(
     for sentence in (*seen.sentences, *preflight.advice(config, len(data.parts.pretraining))):
         tell(sentence)
     trainer = pl.Trainer(
-        accelerator=resolve_accelerator(config),
-        devices=chosen["devices"],
-        num_nodes=chosen["nodes"],
-        strategy=Replicated(sync_buffers=own_statistics) if several else SingleDeviceStrategy(resolve_device(config)),
+        accelerator=resolve_accelerator(config.trainer.accelerator),
+        devices=chosen.devices,
+        num_nodes=chosen.nodes,
+        strategy=Replicated(sync_buffers=own_statistics)
+        if several
+        else SingleDeviceStrategy(resolve_device(config.trainer.accelerator)),
         precision=precision,  # type: ignore[arg-type]
         max_epochs=epochs,
-        accumulate_grad_batches=chosen["accumulate"],
-        gradient_clip_val=chosen["clip"],
+        accumulate_grad_batches=chosen.accumulate,
+        gradient_clip_val=chosen.clip,
         logger=False,
         callbacks=callbacks,
-        plugins=[WholeCheckpointIO(), Joined(chosen["nodes"])],
+        plugins=[WholeCheckpointIO(), Joined(chosen.nodes)],
         default_root_dir=folder.path,
         use_distributed_sampler=False,
         enable_checkpointing=False,
@@ -305,7 +307,7 @@ def _run(
     no_room = data.place_on(trainer.strategy.root_device)
     if no_room:
         tell(no_room)
-    torch.manual_seed(config["seed"])  # for the dropout of some backbones; a resumed run restores its own state
+    torch.manual_seed(config.seed)  # for the dropout of some backbones; a resumed run restores its own state
     exact = full_float32(trainer.strategy.root_device) if precision == "32-true" else nullcontext()
     with within_memory("this training", _for_less_memory(config, precision)), exact:
         trainer.fit(method, datamodule=data, ckpt_path=None if resumed is None else folder.checkpoint)
@@ -319,10 +321,10 @@ def _run(
     if first:
         write_whole(folder.predictions, lambda temporary: np.savez_compressed(temporary, **_predictions(scores, data)))
     record = {
-        "method": config["method"]["name"],
+        "method": config.method.name,
         "dataset": dataset.name,
-        "scale": config["scale"]["name"],
-        "seed": config["seed"],
+        "scale": config.scale.name,
+        "seed": config.seed,
         "fingerprint": folder.fingerprint,
         "evaluated": method.evaluated,
         "results": results,
@@ -335,7 +337,7 @@ def _run(
         "warnings": collapse.warned,
         "numerics": NUMERICS,
         "precision": precision,
-        "device": device_type(config),
+        "device": device_type(config.trainer.accelerator),
         "batch_statistics": "per_device" if own_statistics else "global",
         "processes": distributed.world_size(),
         "data_digest": data.digest,
@@ -352,7 +354,7 @@ def _run(
         "code": code.now,
         "earlier_code": code.earlier,
         "environment": environment(),
-        "config": without_places(config),
+        "config": without_places(config.as_dict()),
     }
     if first:
         write_record(folder.record, record)
@@ -371,8 +373,8 @@ def _evaluate(
     folder: RunFolder,
 ) -> dict[str, Scores]:
     """The final table: trained networks, random weights and raw pixels under the same protocols, on test images."""
-    names, evaluator, device = config["evaluation"]["protocols"], monitor.evaluator, method.device
-    arguments = {**config["backbone"], "channels": dataset.channels}
+    names, evaluator, device = config.evaluation.protocols, monitor.evaluator, method.device
+    arguments = {**config.backbone.as_dict(), "channels": dataset.channels}
     clean = clean_arguments(config, dataset)
     scores: dict[str, Scores] = {}
     for network, backbone in method.networks().items():
@@ -393,7 +395,7 @@ def _evaluate(
                 test.x,
                 test.labels,
                 names=dataset.class_names,
-                title=f"{config['method']['name']} on {dataset.name}: {network} features of test images, t-SNE",
+                title=f"{config.method.name} on {dataset.name}: {network} features of test images, t-SNE",
                 seed=0,
                 limit=PICTURE_IMAGES,
             )

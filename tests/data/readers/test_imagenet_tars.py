@@ -312,10 +312,10 @@ def test_tars_go_through_a_pack_to_the_record(
     )
 
     with pytest.raises(UserError, match=r"python -m ssl_bench\.data pack dataset=imagenet100"):
-        run({**config, "dataset": {**config["dataset"], "memory": 0.0}})
+        run(config.changed({"dataset.memory": 0.0}))
     assert commands.main(["pack", *words]) == 0
     (pack,) = (tmp_path / "data" / "packed").glob("imagenet100-16-*.safetensors")
-    record = run({**config, "dataset": {**config["dataset"], "memory": 0.0}})
+    record = run(config.changed({"dataset.memory": 0.0}))
     assert record["images"] == {"pretraining": 640, "bank": 640, "probe": 640, "validation": 100, "test": 200}
     pack.unlink()
     capsys.readouterr()

@@ -157,12 +157,12 @@ def test_what_is_pretrained_on_and_which_labels_are_known_at_the_official_size(
 
 def test_existing_runs_keep_their_names_and_folds_are_named_by_their_content(tmp_path: Path) -> None:
     config = compose(["dataset=stl10"])
-    assert (config["dataset"]["split"], config["dataset"]["fold"]) == ("train+unlabeled", None)
+    assert (config.dataset.options["split"], config.dataset.options["fold"]) == ("train+unlabeled", None)
     other = compose(["dataset=stl10", "dataset.split=unlabeled", "dataset.fold=3"])
-    names = {fingerprint(some, data_digest="d", precision="32-true") for some in (config, other)}
+    names = {fingerprint(some.as_dict(), data_digest="d", precision="32-true") for some in (config, other)}
     assert len(names) == 1
-    before = {**config, "dataset": {k: v for k, v in config["dataset"].items() if k not in ("split", "fold")}}
-    assert {fingerprint(before, data_digest="d", precision="32-true")} == names
+    before = replace(config, dataset=replace(config.dataset, options={}))
+    assert {fingerprint(before.as_dict(), data_digest="d", precision="32-true")} == names
     place(tmp_path, packed=False)
     digests = set()
     for split in ("train+unlabeled", "unlabeled", "train"):
@@ -171,7 +171,7 @@ def test_existing_runs_keep_their_names_and_folds_are_named_by_their_content(tmp
             entry = replace(
                 entry, train=20 if split == "train" else 43, test=7, pretraining_from=20 * (split[0] == "u")
             )
-            data = build_data({**config, "data_dir": str(tmp_path), "subset": None})
+            data = build_data(replace(config, data_dir=str(tmp_path), subset=None))
             data.dataset = entry
             digests.add(data.digest)
     assert len(digests) == 9

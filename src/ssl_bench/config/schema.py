@@ -1,0 +1,248 @@
+"""The configuration of a run as one frozen object: what ``compose`` gives and every room above reads.
+
+``as_dict`` gives the plain nested dict that ``config.yaml``, ``record.json`` and fingerprints hold, ``from_dict`` reads
+it back. Types are those of the values in ``conf/``, where ranges, meanings and defaults stand. ``options`` hold what
+only one choice of a group has, as a method's own hyperparameters: they go unread to what they are for.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, get_type_hints
+
+Plain = dict[str, Any]  # numbers, strings, lists and such dicts
+
+
+class Part:
+    def as_dict(self) -> Plain:
+        """The plain nested dict, with ``options`` among the keys."""
+        tree: Plain = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if field.name == "options":
+                tree |= copy.deepcopy(dict(value))
+            elif value is not None or field.default is not None:
+                tree[field.name] = _plain(value)
+        return tree
+
+
+@dataclass(frozen=True)
+class Optimizer(Part):
+    name: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    exclude_bias_and_norm: bool
+    bias_and_norm_lr: float
+    trust: float
+    scale_lr_with_batch: bool
+    warmup: float  # share of all steps
+    schedule: str
+
+
+@dataclass(frozen=True)
+class Order(Part):
+    name: str
+    window: float  # share of the images
+    strides: int
+
+
+@dataclass(frozen=True)
+class Projector(Part):
+    layers: int
+    hidden: int
+    out: int | None  # None: one output per class
+    output_norm: bool | None = None  # None: no option of the method
+
+
+@dataclass(frozen=True)
+class Method(Part):
+    name: str
+    target: str  # dotted name of the class
+    projector: Projector
+    options: Mapping[str, Any]  # of its constructor
+
+
+@dataclass(frozen=True)
+class Dataset(Part):
+    name: str
+    size: int  # pixels of a view's side
+    clean_crop: float
+    resident: str
+    stem: str
+    epochs: int
+    subset: int | None
+    queue: int
+    window: float
+    options: Mapping[str, Any]  # of its reader
+
+
+@dataclass(frozen=True)
+class Scale(Part):
+    name: str
+    batch_size: int
+    width: int
+    projector_hidden: int
+    projector_out: int
+    lr: float
+    warmup: float
+    schedule: str
+    eval_every: int
+    monitor_every: int
+    concat_views: bool
+    hold_out_validation: bool
+
+
+@dataclass(frozen=True)
+class Backbone(Part):
+    name: str
+    stem: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Views(Part):
+    """A group of views of one size."""
+
+    count: int
+    size: int  # pixels of a side
+    options: Mapping[str, Any]  # of its augmentations; those that are missing are as for the full-size views
+
+
+@dataclass(frozen=True)
+class Augment(Part):
+    chunk: int
+    groups: Mapping[str, Views]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Pixels of a side, by the groups that have views."""
+        return {name: views.size for name, views in self.groups.items() if views.count}
+
+    @property
+    def view_groups(self) -> list[Plain]:
+        """The groups that have views, whole: what one leaves out is as for the full-size views."""
+        alike = self.groups["global"].as_dict()
+        return [alike | views.as_dict() for views in self.groups.values() if views.count]
+
+    @property
+    def view_sizes(self) -> list[int]:
+        """Pixels of a side of every view."""
+        return [views.size for views in self.groups.values() for _ in range(views.count)]
+
+
+@dataclass(frozen=True)
+class Linear(Part):
+    learning_rates: tuple[float, ...]
+    epochs: int
+    batch_size: int
+    momentum: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Evaluation(Part):
+    protocols: tuple[str, ...]
+    curves: tuple[str, ...]
+    monitor: str
+    batch_size: int
+    memory: int  # bytes
+    linear: Linear
+
+
+@dataclass(frozen=True)
+class Trainer(Part):
+    accelerator: str
+    devices: int  # of each machine
+    nodes: int
+    sync_batchnorm: bool
+    timeout: float  # seconds
+    precision: str
+    deterministic: bool
+    compile: bool
+    accumulate: int
+    clip: float | None
+    threads: int | None
+    checkpoint_seconds: float
+    progress: bool
+
+    @property
+    def processes(self) -> int:
+        return self.devices * self.nodes
+
+
+@dataclass(frozen=True)
+class Logger(Part):
+    name: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Config(Part):
+    seed: int
+    recipe: str
+    rerun: bool
+    runs_dir: str
+    data_dir: str
+    epochs: int
+    batch_size: int
+    subset: int | None
+    labels: int | None
+    eval_every: int
+    monitor_every: int
+    optimizer: Optimizer
+    order: Order
+    method: Method
+    dataset: Dataset
+    scale: Scale
+    backbone: Backbone
+    augment: Augment
+    evaluation: Evaluation
+    trainer: Trainer
+    logger: Logger
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Config:
+        """The configuration that ``as_dict`` gave; KeyError for one that lacks a key."""
+        config: Config = _typed(cls, tree)
+        return config
+
+    def changed(self, values: Mapping[str, Any]) -> Config:
+        """Another configuration, with ``values`` by dotted key."""
+        tree = self.as_dict()
+        for key, value in values.items():
+            *path, last = key.split(".")
+            node = functools.reduce(lambda node, name: node[name], path, tree)
+            if last not in node:
+                raise KeyError(key)
+            node[last] = value
+        return Config.from_dict(tree)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Part):
+        return value.as_dict()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _typed(kind: Any, tree: Mapping[str, Any]) -> Any:
+    values: dict[str, Any] = {}
+    hints: dict[str, Any] = _hints(kind)
+    for name, hint in hints.items():
+        if name == "options":
+            values[name] = copy.deepcopy({key: value for key, value in tree.items() if key not in hints})
+        elif is_dataclass(hint):
+            values[name] = _typed(hint, tree[name])
+        elif name == "groups":
+            values[name] = {group: _typed(Views, views) for group, views in tree[name].items()}
+        elif name in tree or not hasattr(kind, name):
+            values[name] = tuple(tree[name]) if isinstance(tree[name], list) else tree[name]
+    return kind(**values)
+
+
+_hints = functools.cache(get_type_hints)

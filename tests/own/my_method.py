@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
-from ssl_bench.batch import Batch
-from ssl_bench.distributed import gather
 from ssl_bench.losses import nt_xent
-from ssl_bench.methods.base import Method
+from ssl_bench.methods.base import Loss, Method, Step
 
 
 class Mine(Method):
@@ -20,6 +16,6 @@ class Mine(Method):
         self.require_views(full_size=2, smaller=False)
         self.sharpness = sharpness
 
-    def loss(self, student: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
-        candidates = [gather(z) for z in target]  # [N, D]
-        return nt_xent(student, candidates, first=batch.place.first, temperature=self.sharpness)
+    def loss(self, step: Step) -> Loss:
+        anchors, candidates = step.predictions, step.gathered_targets
+        return nt_xent(anchors, candidates, first=step.batch.place.first, temperature=self.sharpness), {}

@@ -1,4 +1,4 @@
-"""Small real runs of any method, on one thread so that they repeat and do not crowd the machine."""
+"""Small real runs of any method: a network of few layers, on one thread so that they repeat and crowd no machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 import small_runs
 import torch
+from torchvision.models.resnet import BasicBlock
+
+from ssl_bench.nn import backbone
 
 
 @pytest.fixture
@@ -20,3 +23,8 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _few_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backbone.LAYERS, "resnet18", (BasicBlock, (1, 1, 1, 1)))

@@ -181,8 +181,8 @@ def test_the_folder_it_starts_in_does_not_matter(tmp_path: Path) -> None:
 
 def test_a_sweep_leaves_no_files_and_folders_of_hydra(tmp_path: Path) -> None:
     code = (
-        "import sys; from ssl_bench.config import compose\n"
-        "sys.exit(compose.main(lambda c: print(c.seed), ['-m', 'seed=0,1']))"
+        "import sys; from ssl_bench.config import command_line\n"
+        "sys.exit(command_line.main(lambda c: print(c.seed), ['-m', 'seed=0,1']))"
     )
     for folder in (tmp_path, Path("/proc")):
         if folder.is_dir():

@@ -17,7 +17,8 @@ import yaml
 
 from ssl_bench.config import compose as config
 from ssl_bench.config import experiments, options
-from ssl_bench.config.compose import cells, main
+from ssl_bench.config.command_line import help_text, main
+from ssl_bench.config.compose import cells
 from ssl_bench.config.options import BLOCKS, GROUPS, NEEDS, Option, typed
 from ssl_bench.config.schema import Config, Plain
 from ssl_bench.errors import UserError
@@ -404,8 +405,8 @@ def test_a_reference_in_a_block_follows_what_it_refers_to() -> None:
 
 
 def test_help_and_options_do_not_name_the_blocks() -> None:
-    assert "method.original" not in config.help_text(["method=byol"])
-    assert "optimizer.name=lars" in config.help_text(["method=byol", "recipe=original"])
+    assert "method.original" not in help_text(["method=byol"])
+    assert "optimizer.name=lars" in help_text(["method=byol", "recipe=original"])
 
 
 DOE = (CONF / "method" / "supervised.yaml").read_text(encoding="utf-8")

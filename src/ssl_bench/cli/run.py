@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ssl_bench.config import compose
+from ssl_bench.config import command_line
 from ssl_bench.config.schema import Config
+from ssl_bench.errors import UserError
 from ssl_bench.training import launch, preflight
+
+Record = Mapping[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the command line, and only then import what takes seconds."""
+    return command_line.main(
+        train, arguments, check=preflight.check, value=validation_accuracy, conclude=print_joint_table
+    )
 
-    def task(settings: Config) -> None:
-        if launch.needed(settings):
-            launch.launch(settings)
-            return
-        from ssl_bench.training.run import run
 
-        run(settings)
+def train(config: Config) -> Record:
+    """One run, in as many processes as it asks for; returns its record."""
+    if launch.needed(config):
+        return launch.launch(config)
+    from ssl_bench.training.run import run
 
-    return compose.main(task, arguments, check=preflight.check)
+    return run(config)
+
+
+def validation_accuracy(record: Record) -> float:
+    """Percent of the monitor's protocol on validation images after the last epoch, by which sweepers choose.
+
+    Raises:
+        UserError: the run has held none out.
+    """
+    name = f"validation/{record['config']['evaluation']['monitor']}/{record['evaluated']}"
+    curve = record["curves"].get(name)
+    if not curve:
+        raise UserError(f"hydra/sweeper chooses by validation images, which scale={record['scale']} holds none out of.")
+    return float(curve[-1][1])
+
+
+def print_joint_table(outcomes: list[tuple[list[str], Any]]) -> None:
+    """All runs of ``-m`` in one table, where there are several."""
+    if len(outcomes) < 2:
+        return
+    from rich.console import Console
+
+    from ssl_bench.report.tables import joint_table
+
+    Console().print(joint_table([record for _, record in outcomes], [words for words, _ in outcomes]))

@@ -7,45 +7,35 @@ reference resolved.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import copy
 import functools
 import itertools
 import operator
 import re
-import shutil
-import sys
-import textwrap
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 import yaml
-from hydra._internal.callbacks import Callbacks
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
+from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString, ValueType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_bench.commands import COMMANDS, commands_text
+from ssl_bench.commands import COMMANDS
 from ssl_bench.config import experiments, sources
 from ssl_bench.config.options import BLOCKS, CHOICES, GROUPS, NEEDS, Option, choices_with, nearest, options_of, typed
 from ssl_bench.config.schema import Config, Plain
-from ssl_bench.entry import SIGNALLED, guarded, tell
 from ssl_bench.errors import UserError
 
-Task = Callable[[Config], None]
 Blocks = dict[str, dict[str, Any]]  # a method's blocks: values by option
 
 # -- references within conf/ ----------------------------------------------------------------------
@@ -123,6 +113,23 @@ def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
             raise UserError(f"{line} names no single values: list them, as in seed=0,1,2.")
         axes.append([f"{override.get_key_element()}={value}" for value in values] or [line])
     return (run for cell in itertools.product(*axes) for run in _runs_of(list(cell)))
+
+
+def starting_points(overrides: Sequence[str]) -> Iterator[str]:
+    """One run of those that a sweeper chooses among: the first value of every list, the lower end of an interval."""
+    for override in parse(overrides):
+        line = override.input_line or ""
+        if not override.is_sweep_override():
+            yield line
+        elif isinstance(interval := override.value(), IntervalSweep):
+            yield f"{override.get_key_element()}={interval.start}"
+        else:
+            yield f"{override.get_key_element()}={_values(override)[0]}"
+
+
+def composed(words: Sequence[str]) -> tuple[Plain, dict[str, Option], dict[str, str]]:
+    """The resolved configuration, the options it has, and the file chosen for each group."""
+    return _compose(parse(words))
 
 
 def _runs_of(words: list[str]) -> list[list[str]]:
@@ -254,9 +261,9 @@ def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict
     blocks = _pop_blocks(base)
     if base is not config and _pop_blocks(config) != blocks:
         raise UserError(f"experiment={experiment}: {', '.join(BLOCKS)} are no options: set what they set.")
-    known = dict(_leaves(_plain(base)))
+    known = dict(leaves(_plain(base)))
     options = options_of(choices, known)
-    for key, _ in _leaves(OmegaConf.to_container(config)):
+    for key, _ in leaves(OmegaConf.to_container(config)):
         if key not in known:
             raise UserError(f"experiment={experiment}: {_unknown(key, options, choices)}")
     for block, values in blocks.items():
@@ -289,7 +296,7 @@ def _said_by_experiment(experiment: str) -> set[str]:
     """The options that an experiment's file sets, or one that it builds on."""
     tree = yaml.safe_load(sources.read(f"experiment/{experiment}.yaml")) or {}
     entries = [entry for entry in tree.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
-    keys = {key for key, _ in _leaves(tree)}
+    keys = {key for key, _ in leaves(tree)}
     return keys.union(*(_said_by_experiment(entry.rpartition("/")[2]) for entry in entries))
 
 
@@ -322,10 +329,10 @@ def _words(choices: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{group}={choice}" for group, choice in choices.items())
 
 
-def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -359,109 +366,3 @@ def _unknown(key: str, options: Mapping[str, Option], choices: Mapping[str, str]
         said = f"option {key} is unknown under {group}={choices[group]}; it belongs to {' and '.join(elsewhere)}."
         return said + (own if group == "method" else "")
     return f"option {key} is unknown{nearest(key, [*GROUPS, *options]) or '; --help lists all options.'}"
-
-
-# -- the command line -----------------------------------------------------------------------------
-
-
-class _Flags(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}.")
-
-
-def main(task: Task, arguments: Sequence[str] | None = None, *, check: Task = lambda config: None) -> int:
-    """Run ``task`` for the command line's one run or, with ``-m``, for each of its runs; returns the exit status.
-
-    check: raises UserError for a configuration that cannot be run; it sees all of them before one is run.
-    """
-
-    def work() -> int | None:
-        flags = _Flags(add_help=False, allow_abbrev=False)
-        flags.add_argument("words", nargs="*")
-        flags.add_argument("-h", "--help", action="store_true")
-        flags.add_argument("-m", "--multirun", action="store_true")
-        flags.add_argument("--cfg", choices=["job"])
-        given, unknown = flags.parse_known_intermixed_args(arguments)
-        if unknown:
-            raise UserError(
-                f"{unknown[0]} is unknown: flags are --help, -m and --cfg job; options are set as key=value."
-            )
-        if given.help:
-            print(help_text(given.words))
-        elif given.cfg:
-            print(yaml.safe_dump(compose(given.words).as_dict(), sort_keys=False, allow_unicode=True), end="")
-        elif given.multirun:
-            return _multirun(task, check, given.words)
-        else:
-            config = compose(given.words)
-            check(config)
-            task(config)
-        return None
-
-    return guarded(work, interrupted="interrupted; the same command goes on from the last checkpoint.")
-
-
-def _multirun(task: Task, check: Task, words: Sequence[str]) -> int:
-    """Check all runs, then have Hydra's launcher start them; the highest of their exit statuses."""
-    launcher = [word for word in words if re.match(r"\+*hydra[/.]launcher\b", word)]
-    runs = list(cells([word for word in words if word not in launcher]))
-    for run in runs:
-        check(compose(run))
-
-    def job(_: DictConfig) -> int:
-        try:
-            task(compose(HydraConfig.get().overrides.task))
-            return 0
-        except UserError as error:
-            status = tell(error)
-            if status > SIGNALLED:  # asked to stop: the runs that are left shall not start either
-                sys.exit(status)
-            return status
-        except Exception:  # a sweep left alone over night shall not end with its first crash
-            traceback.print_exc()
-            return 1
-
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module("ssl_bench.conf", version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        try:
-            config = loader.load_configuration("config", launcher, RunMode.MULTIRUN)
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{' '.join(launcher)} needs a plugin of Hydra that is not installed ({reason}).") from None
-        context = HydraContext(config_loader=loader, callbacks=Callbacks())
-        starter = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
-        return int(max(done.return_value for done in starter.launch(runs, initial_job_idx=0)))
-
-
-def help_text(words: Sequence[str] = ()) -> str:
-    """Usage, groups, and every option with its value under ``words``, allowed values and meaning."""
-    config, options, choices = _compose(parse(next(cells(words))))
-    values = dict(_leaves(config))
-    lines = [
-        "python -m ssl_bench [COMMAND] [-m] [key=value ...]",
-        "",
-        *commands_text(),
-        "",
-        "Trains one self-supervised method on one dataset and prints a table of accuracies.",
-        "With -m, comma-separated values run one after another: -m method=clbo,byol seed=0,1,2",
-        "With --cfg job, the whole configuration is printed and nothing runs.",
-        "",
-        "Choices (--help after a choice shows its options, as in method=byol --help):",
-    ]
-    width = shutil.get_terminal_size().columns
-    for group, known in GROUPS.items():
-        entry = f"  {group}={choices[group]:<{24 - len(group)}}"
-        wrapped = textwrap.wrap(" | ".join(known), max(width - len(entry), 40))
-        lines += [entry + wrapped[0], *(" " * len(entry) + line for line in wrapped[1:])]
-    lines += ["", "Options, with the allowed values; a round bracket leaves its end of the range out:"]
-    column = 40
-    for key, option in options.items():
-        entry = f"  {key}={typed(values[key])}"
-        meaning = textwrap.wrap(f"{option.allowed}  {option.meaning}".strip(), max(width - column, 40))
-        if len(entry) < column - 1:
-            meaning[0] = entry.ljust(column) + meaning[0]
-        else:
-            meaning[:0] = [entry]
-        lines += [meaning[0], *(" " * column + line for line in meaning[1:])]
-    return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -31,6 +31,28 @@ def accuracy_table(name: str, record: Mapping[str, Any], *, bold: str) -> Table:
     for network in (n for n in NETWORKS if n in results):
         cells = [_percent(results[network].get(name)) for name in protocols]
         table.add_row(NAMES.get(network, network), *cells, style="bold" if network == bold else None)
+    return table
+
+
+def joint_table(records: Sequence[Mapping[str, Any]], options: Sequence[Sequence[str]]) -> Table:
+    """Several runs, a row each: the options in which they differ, then percent of the deployed network on test images.
+
+    options: the ``key=value`` of each run, in the order of ``records``. The monitor's accuracy on validation images
+    after the last epoch stands before the protocols, where a run has held images out.
+    """
+    chosen = [dict(option.lstrip("+").partition("=")[::2] for option in given) for given in options]
+    keys = [key for key in dict.fromkeys(key for one in chosen for key in one) if len({o.get(key) for o in chosen}) > 1]
+    protocols = list(dict.fromkeys(name for one in records for name in one["results"][one["evaluated"]]))
+    table = Table(title=f"{len(records)} runs: % of test images")
+    for key in keys:
+        table.add_column(key)
+    for name in ("validation", *protocols):
+        table.add_column(name, justify="right")
+    for one, record in zip(chosen, records, strict=True):
+        network = record["evaluated"]
+        curve = record["curves"].get(f"validation/{record['config']['evaluation']['monitor']}/{network}")
+        figures = [curve[-1][1] if curve else None, *(record["results"][network].get(name) for name in protocols)]
+        table.add_row(*(one.get(key, "") for key in keys), *map(_percent, figures))
     return table
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import SIGNALLED, take_over, watch_output
@@ -27,6 +28,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
 
 LOOK_SECONDS = 0.05  # between looks at the ranks
+RECORD = "record.json"  # of the run, from rank 0 to the launcher
 GRACE_SECONDS = 15.0  # for the other ranks to end by themselves once one has failed
 
 
@@ -43,8 +45,12 @@ def needed(config: Config) -> bool:
     return True
 
 
-def launch(config: Config) -> None:
-    """Run ``config`` in ``trainer.devices`` processes; UserError with what ended them, if it was not the end."""
+def launch(config: Config) -> dict[str, Any]:
+    """Run ``config`` in ``trainer.devices`` processes; returns the record.
+
+    Raises:
+        UserError: what ended them, if it was not the end.
+    """
     count = config.trainer.devices
     with tempfile.TemporaryDirectory(prefix="ssl_bench-") as name, listening() as heard:
         folder = Path(name)
@@ -52,6 +58,8 @@ def launch(config: Config) -> None:
         ranks = [_start(folder, rank, count) for rank in range(count)]
         killed = _wait(ranks, heard)
         _report(folder, [process.returncode for process in ranks], killed, heard)
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return record
 
 
 def _start(folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
@@ -161,7 +169,9 @@ def main() -> int:
     try:
         from ssl_bench.training.run import run
 
-        run(config)
+        record = run(config)
+        if os.environ["RANK"] == "0" and folder.exists():  # it goes with the launcher
+            (folder / RECORD).write_text(json.dumps(record), encoding="utf-8")
         return 0
     except KeyboardInterrupt:
         return SIGNALLED + signal.SIGINT

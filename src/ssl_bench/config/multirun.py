@@ -1,0 +1,121 @@
+"""Many runs of one command line, ``-m``, by Hydra's launchers and sweepers."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import hydra
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+from ssl_bench.config.compose import cells, compose, starting_points
+from ssl_bench.config.schema import Config
+from ssl_bench.entry import SIGNALLED, tell
+from ssl_bench.errors import UserError
+
+Task = Callable[[Config], Any]  # what it returns may have to be pickled
+Conclude = Callable[[list[tuple[list[str], Any]]], object]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run; as a number, what a sweeper makes as large as it can."""
+
+    words: list[str]
+    status: int
+    result: Any = None
+    value: float | None = None
+
+    def __float__(self) -> float:
+        if self.value is None:
+            raise ValueError("this run has no accuracy on validation images")
+        return self.value
+
+
+def multirun(
+    task: Task,
+    words: Sequence[str],
+    *,
+    check: Callable[[Config], object],
+    value: Callable[[Any], float],
+    conclude: Conclude,
+) -> int:
+    """Check all runs, then have Hydra's launcher start them; the highest of their exit statuses.
+
+    Args:
+        check: raises UserError for a configuration that cannot be run; it sees all of them before one is run.
+        value: what a sweeper maximises, of what ``task`` returned; UserError where there is no such number.
+        conclude: sees at the end the words of every run that did not fail, and what ``task`` returned.
+    """
+    plugins = [word for word in words if re.match(r"\+*hydra[/.]", word)]
+    own = [word for word in words if word not in plugins]
+    searching = any(re.match(r"\+*hydra/sweeper=(?!basic\b)", word) for word in plugins)
+    runs = [list(starting_points(own))] if searching else list(cells(own))
+    for run in runs:
+        check(compose(run))
+    starter = _starter(partial(_job, task, value if searching else None), own, plugins, searching=searching)
+    done: list[JobReturn] = []
+    if searching:
+        launcher = getattr(starter, "sweeper", starter).launcher  # Hydra's plugins wrap what does their work
+        launch = launcher.launch
+
+        def launch_and_keep(*given: Any, **named: Any) -> Sequence[JobReturn]:
+            returned: Sequence[JobReturn] = launch(*given, **named)
+            done.extend(returned)
+            return returned
+
+        launcher.launch = launch_and_keep
+        starter.sweep(own)
+    else:
+        done.extend(starter.launch(runs, initial_job_idx=0))
+    outcomes: list[Outcome] = [one.return_value for one in done]
+    conclude([(outcome.words, outcome.result) for outcome in outcomes if not outcome.status])
+    return max(outcome.status for outcome in outcomes)
+
+
+def _job(task: Task, value: Callable[[Any], float] | None, _: DictConfig) -> Outcome:
+    words = list(HydraConfig.get().overrides.task)
+    try:
+        result = task(compose(words))
+        return Outcome(words, 0, result, value(result) if value else None)
+    except UserError as error:
+        status = tell(error)
+        if status > SIGNALLED:  # asked to stop: the runs that are left shall not start either
+            sys.exit(status)
+        return Outcome(words, status)
+    except Exception:  # a sweep left alone over night shall not end with its first crash
+        traceback.print_exc()
+        return Outcome(words, 1)
+
+
+def _starter(job: Callable[[DictConfig], Outcome], own: Sequence[str], plugins: list[str], *, searching: bool) -> Any:
+    """Hydra's launcher, or its sweeper with one; what they write lies beside the runs."""
+    GlobalHydra.instance().clear()
+    asked = plugins
+    if plugins:
+        runs_dir = next((word.partition("=")[2] for word in own if word.startswith("runs_dir=")), "runs")
+        plugins = [f"hydra.sweep.dir={runs_dir}/hydra", *plugins]
+    if any("hydra/sweeper=optuna" in word for word in plugins):
+        plugins = ["hydra.sweeper.direction=maximize", *plugins]
+    with hydra.initialize_config_module("ssl_bench.conf", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        try:
+            config = loader.load_configuration("config", plugins, RunMode.MULTIRUN)
+            context = HydraContext(config_loader=loader, callbacks=Callbacks())
+            kind = Plugins.instance().instantiate_sweeper if searching else Plugins.instance().instantiate_launcher
+            return kind(hydra_context=context, task_function=job, config=config)
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{' '.join(asked)} needs a plugin of Hydra that is not installed ({reason}).") from None

@@ -1,0 +1,80 @@
+"""``-m``: Hydra's launchers and sweepers, and the joint table at the end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ssl_bench.cli.run import validation_accuracy
+from ssl_bench.config import multirun
+from ssl_bench.config.compose import starting_points
+from ssl_bench.errors import UserError
+from ssl_bench.report.tables import joint_table
+
+TINY = ["method=simclr", "scale=smoke", "epochs=1", "subset=128", "batch_size=32", "trainer.progress=false"]
+
+
+def record(knn1: float, validation: float | None) -> dict[str, Any]:
+    curves = {} if validation is None else {"validation/knn1/student": [[1, 0.0], [2, validation]]}
+    return {
+        "evaluated": "student",
+        "scale": "smoke",
+        "results": {"student": {"knn1": knn1, "linear": None}, "random": {"knn1": 1.0}},
+        "curves": curves,
+        "config": {"evaluation": {"monitor": "knn1"}},
+    }
+
+
+def test_the_joint_table_shows_in_what_the_runs_differ_and_the_deployed_network() -> None:
+    options = [["method=byol", "seed=0", "epochs=3"], ["method=moco", "seed=0", "++epochs=4"]]
+    console = Console(width=120, record=True)
+    console.print(joint_table([record(50.0, 40.0), record(60.0, None)], options))
+    lines = [" ".join(line.replace("│", " ").split()) for line in console.export_text().splitlines()]
+    assert "byol 3 40.0 50.0 –" in lines
+    assert "moco 4 – 60.0 –" in lines
+    assert "seed" not in " ".join(lines)
+
+
+def test_sweepers_choose_by_the_last_accuracy_on_validation_images() -> None:
+    assert validation_accuracy(record(50.0, 40.0)) == 40.0
+    with pytest.raises(UserError, match="scale=smoke holds none out"):
+        validation_accuracy(record(50.0, None))
+    assert float(multirun.Outcome([], 0, value=2.5)) == 2.5
+    with pytest.raises(ValueError, match="no accuracy on validation"):
+        float(multirun.Outcome([], 1))
+
+
+def test_what_a_sweeper_chooses_among_is_checked_by_one_run() -> None:
+    words = ["seed=3", "optimizer.lr=interval(0.01,0.5)", "method=byol,moco", "epochs=range(2,5)"]
+    assert list(starting_points(words)) == ["seed=3", "optimizer.lr=0.01", "method=byol", "epochs=2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        (["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], 2),
+        (["seed=0,1", "hydra/launcher=submitit_local"], 2),
+        (["hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.5)", "hydra.sweeper.n_trials=3"], 3),
+    ],
+    ids=["joblib", "submitit", "optuna"],
+)
+def test_plugins_of_hydra_run_and_end_with_one_table(words: list[str], runs: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ssl_bench", "-m", *TINY, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index(f"{runs} runs: % of test images") :]
+    assert "validation" in table
+    assert len(list(tmp_path.glob("runs/*/record.json"))) == runs
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+    if "hydra/sweeper=optuna" in words:  # the best is that of validation
+        import yaml
+
+        rows = [line.replace("│", " ").split() for line in table.splitlines() if line.startswith("│")]
+        best = yaml.safe_load((tmp_path / "runs/hydra/optimization_results.yaml").read_text(encoding="utf-8"))
+        assert best["best_value"] == pytest.approx(max(float(row[1]) for row in rows), abs=0.06)

@@ -96,7 +96,7 @@ def slowly(rank: int) -> int:
     """What takes the last rank longer than a collective may."""
     collectives: Any = dist.group.WORLD._get_backend(torch.device("cpu"))  # type: ignore[union-attr]
     collectives._set_default_timeout(timedelta(seconds=1))
-    found = distributed.everywhere(lambda: time.sleep(3 * (rank == 2)) or rank)
+    found = distributed.on_every_rank(lambda: time.sleep(3 * (rank == 2)) or rank)
     collectives._set_default_timeout(timedelta(seconds=300))
     return found
 
@@ -108,11 +108,11 @@ def agreement_program(rank: int, world: int, folder: str) -> None:
     module.running_mean.fill_(rank + 1.0)  # type: ignore[union-attr]
     distributed.share_buffers(module)
     found = {
-        "everywhere": said(lambda: distributed.everywhere(lambda: rank)),
-        "one refuses": said(lambda: distributed.everywhere(refuse if rank == 1 else lambda: None)),
+        "everywhere": said(lambda: distributed.on_every_rank(lambda: rank)),
+        "one refuses": said(lambda: distributed.on_every_rank(refuse if rank == 1 else lambda: None)),
         "everywhere, slowly": slowly(rank),
-        "first": said(lambda: distributed.on_first(lambda: f"rank {rank}")),
-        "first refuses": said(lambda: distributed.on_first(refuse)),
+        "first": said(lambda: distributed.on_rank_zero(lambda: f"rank {rank}")),
+        "first refuses": said(lambda: distributed.on_rank_zero(refuse)),
         "agreed": said(lambda: distributed.agreed("word", "everything")),
         "not agreed": said(lambda: distributed.agreed(f"word {rank}", "words")),
         "largest": distributed.largest(rank * 7),
@@ -145,7 +145,7 @@ def test_ranks_agree(tmp_path: Path) -> None:
 
 
 def test_a_process_alone_agrees_with_itself() -> None:
-    assert distributed.everywhere(lambda: 3) == distributed.on_first(lambda: 3) == distributed.largest(3) == 3
+    assert distributed.on_every_rank(lambda: 3) == distributed.on_rank_zero(lambda: 3) == distributed.largest(3) == 3
     rows = torch.ones(2, 1)
     assert distributed.gather_uneven(rows) is rows
 

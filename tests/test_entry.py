@@ -63,8 +63,8 @@ def test_what_the_work_says_is_the_status(capsys: Captured) -> None:
 
 
 def test_ctrl_c_is_no_traceback(capsys: Captured) -> None:
-    assert answer([], lambda: "usage", stop, interrupted="interrupted; go on.") == 130
-    assert capsys.readouterr() == ("", "ssl_bench: interrupted; go on.\n")
+    assert answer([], lambda: "usage", stop, interrupted="interrupted; resume.") == 130
+    assert capsys.readouterr() == ("", "ssl_bench: interrupted; resume.\n")
 
 
 LONG = """

@@ -229,7 +229,7 @@ def test_killed_with_all_its_ranks_and_started_again_equals_uninterrupted(whole:
         os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=60)
     output, (again,) = finish(tmp_path, *TWO, "optimizer.lr=0.0001")
-    assert "going on after step" in output
+    assert "resuming after step" in output
     assert_same_bits(whole, again)
 
 
@@ -255,7 +255,7 @@ def test_a_signal_saves_once_and_says_how_to_go_on(whole: Path, tmp_path: Path) 
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, output
     assert output.count("ssl_bench:") == output.count("stopped by SIGTERM at epoch") == 1
-    assert "the same command goes on" in output
+    assert "the same command resumes" in output
     assert "Traceback" not in output
     _, (again,) = finish(tmp_path, *TWO, "optimizer.lr=0.0001")
     assert_same_bits(whole, again)

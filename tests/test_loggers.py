@@ -346,7 +346,7 @@ def test_wandb_online_without_key_is_one_warning_and_no_question_at_a_terminal(t
         os.close(terminal)
     (line,) = output.decode().strip().splitlines()
     assert line.startswith("logger=wandb failed (No API key configured")
-    assert line.endswith("the run goes on without it.")
+    assert line.endswith("the run continues without it.")
 
 
 # -- TensorBoard ----------------------------------------------------------------------------------
@@ -383,7 +383,7 @@ def test_tensorboard_on_a_full_disk_is_one_warning(tmp_path: Path, monkeypatch: 
     for row in ROWS:
         logger.log(int(10 * row["epoch"]), row)
     logger.close()
-    assert warnings == ["logger=tensorboard failed ([Errno 28] No space left on device); the run goes on without it."]
+    assert warnings == ["logger=tensorboard failed ([Errno 28] No space left on device); the run continues without it."]
     other = threading.Thread(target=lambda: 1 / 0)
     other.start()
     other.join()
@@ -405,7 +405,7 @@ def test_a_failing_logger_is_one_warning_and_silent_from_then_on(broken: str) ->
         logger.log(epoch, {"epoch": epoch})
     logger.log_results(RESULTS, Path("none.png"))
     logger.close()
-    assert warnings == ["logger=broken failed (no space left); the run goes on without it."]
+    assert warnings == ["logger=broken failed (no space left); the run continues without it."]
 
 
 def test_a_missing_package_ends_the_run_before_images_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

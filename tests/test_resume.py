@@ -112,7 +112,7 @@ def test_a_signal_saves_after_the_step_and_says_how_to_go_on(tmp_path: Path, num
     status, output = stop_after(tmp_path / "broken", 3, number)
     assert status == 128 + number, output
     assert f"stopped by {number.name}" in output
-    assert "the same command goes on" in output
+    assert "the same command resumes" in output
     assert "Traceback" not in output
     assert_same_run(whole, finish(tmp_path / "broken"))
 

@@ -516,7 +516,7 @@ def test_a_batch_that_does_not_fit_names_the_option_and_loses_nothing_that_was_s
     (checkpoint,) = tmp_path.glob("*/checkpoints/last.ckpt")
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 7
     assert run(config)["results"]["student"]
-    assert "going on after step 7" in capsys.readouterr().out
+    assert "resuming after step 7" in capsys.readouterr().out
 
 
 def test_a_compiled_run_has_a_name_of_its_own_and_without_a_compiler_it_is_a_plain_one(

@@ -1,4 +1,4 @@
-"""Sweeps that survive: what is done is skipped, what was killed goes on, and nothing runs twice."""
+"""Sweeps that survive: what is done is skipped, what was killed resumes, and nothing runs twice."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_done_is_skipped_interrupted_goes_on_and_left_is_started(folders: list[R
     assert [entry.state for entry in entries] == ["done", "left", "interrupted", "left"]
     started, witness = sweep(entries)
     assert started == ["b", "c", "d"]
-    assert ("c", "goes on") in witness.events
+    assert ("c", "resumes") in witness.events
     assert ("b", "started") in witness.events
     assert {entry.state for entry in entries} == {"done"}
 
@@ -859,7 +859,7 @@ def test_a_signal_saves_every_run_and_the_same_command_goes_on(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "SIGINT: 2 run(s) save their state and stop" in output
-    assert output.count("ssl_bench: stopped by SIGINT; the same command goes on") == 1
+    assert output.count("ssl_bench: stopped by SIGINT; the same command resumes") == 1
     assert not list((tmp_path / "broken").glob("runs/*/record.json"))
     assert not list((tmp_path / "broken").glob("runs/*/failed.json"))
     assert "2 interrupted" in finish(tmp_path / "broken", *said)
@@ -959,5 +959,5 @@ def test_a_job_whose_time_is_up_saves_is_queued_again_and_ends_as_undisturbed(
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     logs = [(run / "log.txt").read_text() for run in runs_in(tmp_path / "jobs").values()]
-    assert sorted(log.count("going on after step") for log in logs) == [0, 1]
+    assert sorted(log.count("resuming after step") for log in logs) == [0, 1]
     assert_same_runs(tmp_path / "whole", tmp_path / "jobs")

@@ -1,10 +1,10 @@
-"""What ranks tell each other: a gather with gradient, and what they agree on. The only importer of torch.distributed.
+"""What ranks exchange: a gather with gradient, and what they agree on. The only importer of torch.distributed.
 
 DistributedDataParallel averages parameter gradients over ranks. A loss that reads rows of other ranks
 gets the gradient one process would compute on the global batch when the backward of the gather SUMS
 what every rank owes a row; averaging there, or cutting the gradient, would make it too small.
 
-Without a process group every function here does what it says for one rank, at no cost.
+Without a process group every function here does its work for one rank, at no cost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Lost(UserError):  # noqa: N818 (nothing is wrong here)
-    """Another rank ended or is not heard from any more: a consequence, whose cause that rank knows."""
+    """Another rank ended or does not answer any more: a consequence, whose cause that rank knows."""
 
     status = 75  # the system's word for a failure that trying again may mend
 
@@ -53,7 +53,7 @@ def local_rank() -> int:
 
 @contextmanager
 def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[None]:
-    """Be one of ``devices`` · ``nodes`` ranks, as the environment says which (RANK, WORLD_SIZE, LOCAL_RANK).
+    """Be one of ``devices`` · ``nodes`` ranks, as the environment sets which (RANK, WORLD_SIZE, LOCAL_RANK).
 
     timeout: seconds after which a collective that some rank does not take part in is an error. Raises UserError where
     other processes were started than are asked for, and Lost when the group breaks while it is needed.
@@ -76,7 +76,7 @@ def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[
         if not dist.is_initialized():  # the runs of a sweep under torchrun share one group
             meeting = os.environ.get("SSL_BENCH_MEETING")
             dist.init_process_group(
-                # What ranks tell each other beside gradients lies in the memory of the CPU.
+                # What ranks exchange beside gradients lies in the memory of the CPU.
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
                 init_method=f"file://{meeting}" if meeting else "env://",
                 rank=int(os.environ["RANK"]),
@@ -98,7 +98,7 @@ def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[
         reason = re.sub(r"\[[^\]]*\]", " ", str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise Lost(
             f"another process of this run ended or did not answer within trainer.timeout={timeout:g} seconds "
-            f"({' '.join(reason.split())[:160]}); the last checkpoint is intact and the same command goes on from it."
+            f"({' '.join(reason.split())[:160]}); the last checkpoint is intact and the same command resumes from it."
         ) from error
 
 
@@ -108,21 +108,21 @@ def _leave() -> None:
 
 
 def _nccl_failure(error: Exception) -> str | None:
-    """What NCCL says went wrong on this rank; None where it says that another is gone, or for any other error."""
-    said = str(error)
-    if "doesn't have NCCL" in said:
+    """What went wrong on this rank by NCCL's error; None where another is gone, or for any other error."""
+    message = str(error)
+    if "doesn't have NCCL" in message:
         return "this PyTorch was built without it"
-    kind = re.search(r"\bnccl(?!Remote)\w*(?:Error|Usage|Argument)\b", said)
+    kind = re.search(r"\bnccl(?!Remote)\w*(?:Error|Usage|Argument)\b", message)
     if kind is None:
         return None
-    last = re.search(r"Last error:\s*([^\n]+)", said)
+    last = re.search(r"Last error:\s*([^\n]+)", message)
     return f"{kind[0]}: {last[1].strip()}"[:200] if last else kind[0]
 
 
 def _is_broken_line(error: Exception) -> bool:
-    """Whether it says that a rank is gone; gloo's errors have no class of their own."""
-    said = re.search(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Tt]imed? ?out|Broken pipe", str(error))
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and said is not None)
+    """Whether it is of a rank that is gone; gloo's errors have no class of their own."""
+    found = re.search(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Tt]imed? ?out|Broken pipe", str(error))
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and found is not None)
 
 
 # -- with gradient --------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def _objects(mine: Any, group: Any = None) -> list[Any]:
 # -- agreement ------------------------------------------------------------------------------------
 
 
-def everywhere(act: Callable[[], T]) -> T:
+def on_every_rank(act: Callable[[], T]) -> T:
     """What ``act`` returns on this rank, once all have done it; the UserError of the first that failed, on all.
 
     It may take longer than collectives may, as a download does: for a rank that has ended nobody waits, all the same.
@@ -242,28 +242,28 @@ def everywhere(act: Callable[[], T]) -> T:
         result = act()
     except UserError as mine:
         error = mine
-    said = _objects((str(error), error.status) if error else None, patient)
+    found = _objects((str(error), error.status) if error else None, patient)
     dist.destroy_process_group(patient)
-    failed = [sentence for sentence in said if sentence is not None]
+    failed = [sentence for sentence in found if sentence is not None]
     if failed:
         raise _again(*failed[0]) from error
     return result
 
 
-def on_first(act: Callable[[], T]) -> T:
+def on_rank_zero(act: Callable[[], T]) -> T:
     """What ``act``, done by rank 0 alone, returns; on every rank, as is its UserError."""
     if world_size() == 1:
         return act()
-    said: list[Any] = [None, None]
+    found: list[Any] = [None, None]
     if rank() == 0:
         try:
-            said[0] = act()
+            found[0] = act()
         except UserError as error:
-            said[1] = (str(error), error.status)
-    dist.broadcast_object_list(said, src=0)
-    if said[1] is not None:
-        raise _again(*said[1])
-    result: T = said[0]
+            found[1] = (str(error), error.status)
+    dist.broadcast_object_list(found, src=0)
+    if found[1] is not None:
+        raise _again(*found[1])
+    result: T = found[0]
     return result
 
 

@@ -102,14 +102,14 @@ def take_over(hear: Callable[[int, FrameType | None], None]) -> dict[signal.Sign
     """Let ``hear`` be called for Ctrl-C, SIGTERM and SIGHUP; returns what was called before, by signal.
 
     SIGHUP stays ignored where it is, as under nohup. A terminal that goes may send it more than once, which is no
-    second wish: it is heard as the first signal alone.
+    second request: it counts as the first signal alone.
     """
-    heard: list[int] = []
+    received: list[int] = []
 
     def heed(number: int, frame: FrameType | None) -> None:
-        if number == HANGUP and heard:
+        if number == HANGUP and received:
             return
-        heard.append(number)
+        received.append(number)
         hear(number, frame)
 
     names = [signal.SIGINT, signal.SIGTERM]

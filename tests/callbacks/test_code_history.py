@@ -1,4 +1,4 @@
-"""A run that goes on with other code says by which it was trained before."""
+"""A run that resumes with other code states by which it was trained before."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class AccuracyMonitor(pl.Callback):
         self.curves = curves
         self.curves_every = curves_every
         self.versions = {name: protocol.version for name, protocol in evaluator.protocols.items()}
-        self.loaded: dict[str, int] = {}  # versions by which a resumed run was scored so far; 1 where it does not tell
+        self.loaded: dict[str, int] = {}  # versions by which a resumed run was scored so far; 1 where it is not stated
         self.last: dict[str, Splits] = {}  # networks after the last epoch, and what they were scored
 
     def on_fit_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:

@@ -13,7 +13,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ssl_bench.batch import Batch
-from ssl_bench.distributed import largest, on_first, rank, world_size
+from ssl_bench.distributed import largest, on_rank_zero, rank, world_size
 from ssl_bench.entry import take_over
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_whole
@@ -34,14 +34,14 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         def write(temporary: Path) -> None:
-            with temporary.open("wb") as file:  # given a path, torch.save hides what the system says of a full disk
+            with temporary.open("wb") as file:  # given a path, torch.save hides the system's error for a full disk
                 torch.save(checkpoint, file)
 
         write_whole(Path(path), write)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         # Rank 0 reads for all: other machines may not see its disk.
-        state: dict[str, Any] = on_first(
+        state: dict[str, Any] = on_rank_zero(
             lambda: torch.load(path, map_location=map_location or "cpu", weights_only=True)
         )
         return state
@@ -50,7 +50,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
 class Checkpointer(pl.Callback):
     """Stands last, so that a checkpoint holds what all other callbacks know.
 
-    Ctrl-C, SIGTERM and SIGHUP are heard as a wish: the step is finished, saved, and the run ends. A second signal ends
+    Ctrl-C, SIGTERM and SIGHUP are requests: the step is finished, saved, and the run ends. A second signal ends
     it at once. Ranks agree on both, so that a signal may reach them at different steps or only one of them.
     """
 
@@ -80,14 +80,14 @@ class Checkpointer(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         # Here and not later: afterwards Lightning takes its own handlers away, which would come back.
-        self._unhear()
+        self._ignore_signals()
 
     def on_exception(self, trainer: pl.Trainer, method: pl.LightningModule, exception: BaseException) -> None:
         # Where Lightning does not. After an interruption the same signal may still be on its way.
         if not isinstance(exception, Interrupted):
-            self._unhear()
+            self._ignore_signals()
 
-    def _unhear(self) -> None:
+    def _ignore_signals(self) -> None:
         for name, handler in self._handlers.items():
             signal.signal(name, handler)
         self._handlers = {}
@@ -109,7 +109,7 @@ class Checkpointer(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         self.finished_epochs = trainer.current_epoch + 1
         due = self._due()  # asked by all ranks, whatever epoch it is
-        # The first epoch tells that all works; a short run has something to resume from.
+        # The first epoch shows that all works; a short run has something to resume from.
         if due or self.finished_epochs in (1, trainer.max_epochs):
             self._save(trainer, method)
 
@@ -136,7 +136,7 @@ class Checkpointer(pl.Callback):
         if self.agreed is not None:
             raise Interrupted(
                 f"stopped by {self.agreed.name} at epoch {trainer.current_epoch + 1}, step {trainer.global_step}, and "
-                f"saved to {self.path}; the same command goes on from there.",
+                f"saved to {self.path}; the same command resumes from there.",
                 self.agreed,
             )
 
@@ -166,7 +166,7 @@ def read_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         owner = state["ssl_bench"]["fingerprint"]
     except Exception as error:  # torch.load fails in many ways, none of them documented
-        # Its own words advise to trust the file; the system's say why it could not be read.
+        # Its own message advises to trust the file; the system's names why it could not be read.
         reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         raise UserError(
             f"{path} is damaged or no checkpoint of ssl_bench{reason}. Move it away to start over."

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-Version = dict[str, Any]  # as `results.record.code_version` tells, and the digest of the method's code
+Version = dict[str, Any]  # as `results.record.code_version` gives it, and the digest of the method's code
 
 
 class CodeHistory(pl.Callback):
@@ -25,6 +25,6 @@ class CodeHistory(pl.Callback):
 
 
 def saved_by(checkpoint: Mapping[str, Any]) -> list[Version]:
-    """The versions that a checkpoint was made by, in order; none where it does not tell."""
+    """The versions that a checkpoint was made by, in order; none where it holds none."""
     versions: list[Version] = checkpoint["callbacks"].get(CodeHistory.__name__, {}).get("versions", [])
     return versions

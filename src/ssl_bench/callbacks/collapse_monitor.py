@@ -18,9 +18,9 @@ from ssl_bench.results.history import History
 class CollapseMonitor(pl.Callback):
     """Measures the student's embeddings of each epoch's last batch, ``[N, D]`` per view: those of all ranks."""
 
-    def __init__(self, history: History, tell: Callable[[str], None]) -> None:
+    def __init__(self, history: History, warn: Callable[[str], None]) -> None:
         self.history = history
-        self.tell = tell
+        self.warn = warn
         self.warned: list[str] = []
 
     @torch.no_grad()
@@ -45,7 +45,7 @@ class CollapseMonitor(pl.Callback):
                 _without_figures(earlier.split(": ", 1)[1]) for earlier in self.warned
             ]:
                 self.warned.append(f"epoch {trainer.current_epoch + 1}: {sentence}")
-                self.tell(self.warned[-1])
+                self.warn(self.warned[-1])
 
     def state_dict(self) -> dict[str, Any]:
         return {"warned": list(self.warned)}

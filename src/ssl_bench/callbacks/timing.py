@@ -24,7 +24,7 @@ class Timing(pl.Callback):
         return self.images / self.seconds if self.seconds else 0.0
 
     def on_train_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
-        # A run that goes on within an epoch does not start that epoch again.
+        # A run that resumes within an epoch does not start that epoch again.
         self._since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:

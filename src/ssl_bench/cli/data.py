@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[command][0](config, settings)
 
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    return answer(words, help_text, work, interrupted="interrupted; the same command goes on.")
+    return answer(words, help_text, work, interrupted="interrupted; the same command resumes.")
 
 
 def read(words: Sequence[str]) -> tuple[str, Config, Settings]:

@@ -90,7 +90,7 @@ def plan(asked: words.Asked) -> None:
             with tempfile.TemporaryDirectory(prefix="ssl_bench-") as log:
                 measured = local.ask(forecast.measure, kind.runs[0].config, known, folder=Path(log))
         except (UserError, RuntimeError) as error:
-            # The others can be measured, as the sweep goes on after a crash.
+            # The others can be measured, as the sweep continues after a crash.
             unknown += len(kind.left)
             table.add_row(escape(kind.name), str(len(kind.left)), "–", escape(str(error).strip().splitlines()[-1]))
             continue

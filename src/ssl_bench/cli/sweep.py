@@ -20,7 +20,7 @@ from ssl_bench.sweep.view import View, totals
 HELP = """python -m ssl_bench sweep NAME [key=value ...]
 
 Runs all that a table or figure is made of, each in a process of its own. Runs that are done are skipped, interrupted
-ones go on, failed ones are listed and tried again with retry_failed=true. The same command goes on after whatever
+ones resume, failed ones are listed and tried again with retry_failed=true. The same command resumes after whatever
 ended it. Other options are said to every run: epochs=5 optimizer.lr=0.1 logger=wandb runs_dir=runs
 
 Ends with status 0 if all runs are done."""
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments,
         help_text,
         lambda given: sweep(words.read(given)),
-        interrupted="interrupted; the same command goes on.",
+        interrupted="interrupted; the same command resumes.",
     )
 
 
@@ -60,7 +60,7 @@ def sweep(asked: words.Asked) -> int:
         stopped = loop.run(entries, start, slots=asked.jobs, retry_failed=asked.settings["retry_failed"], watcher=view)
     _conclude(console, entries)
     if stopped:
-        said = f"stopped by {signal.Signals(stopped).name}; the same command goes on from the last checkpoints."
+        said = f"stopped by {signal.Signals(stopped).name}; the same command resumes from the last checkpoints."
         print("ssl_bench:", said, file=sys.stderr)
         return SIGNALLED + stopped
     return 0 if all(entry.state == "done" for entry in entries) else 1

@@ -114,7 +114,7 @@ class DataModule(pl.LightningDataModule):
         order = partial(permutation, len(index), self.seed)
         if self.window is not None:
             self.window.sizes(len(index))  # refused now and not in the first epoch
-            # The stream goes on in the next epoch where the last full batch of this one has ended.
+            # The stream continues in the next epoch where the last full batch of this one has ended.
             shown = len(index) // self.batch_size * self.batch_size
             order = partial(self.window.positions, len(index), self.seed, shown)
         loader = BatchLoader(
@@ -140,7 +140,7 @@ class DataModule(pl.LightningDataModule):
         return self._pretraining.state_dict() if self._pretraining else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the next pretraining loader go on there."""
+        """Let the next pretraining loader resume there."""
         self._position = state_dict
 
     def bank(self, *, whole: bool = False) -> BatchLoader:

@@ -23,8 +23,8 @@ class BatchLoader:
     u8 images from memory, or from a mapped file, takes far less time than a training step.
 
     The loader knows its position, and moves it when it hands out a batch, however far ahead the delivery is: a state
-    saved after batch b goes on with batch b + 1, and one saved after the last batch with the next epoch. A pass that
-    is broken off is over, the next one starts a new epoch; only a loaded state is gone on with in the middle.
+    saved after batch b resumes with batch b + 1, and one saved after the last batch with the next epoch. A pass that
+    is broken off is over, the next one starts a new epoch; only a loaded state resumes in the middle.
 
     Args:
         images: the split to take from.

@@ -1,4 +1,4 @@
-"""The journal of packing: a line for every picture whose row is safely on the disk, so that packing can go on."""
+"""The journal of packing: a line for every picture whose row is safely on the disk, so that packing can resume."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 What is read from the file (`pack_file`) equals what would have been decoded into memory, bit for bit. While it is
 written it is called ``….partial``, and ``….journal`` beside it tells how far it is (`pack_journal`): after ``kill -9``
-the same call goes on there. It gets its name when it is whole.
+the same call resumes there. It gets its name when it is whole.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read(dataset: str, pictures: Mapping[str, Listing], folder: Folder, data_dir
 
 
 def pack(dataset: Dataset, folder: Folder, data_dir: Path, *, progress: Callable[[int, int], None]) -> Path:
-    """Pack the pictures of a dataset on all cores, going on where an earlier call was interrupted; returns the file.
+    """Pack the pictures of a dataset on all cores, resuming where an earlier call was interrupted; returns the file.
 
     A few pictures per core are in memory at a time. ``progress`` is told how many are done, of how many. A file that
     fits is left as it is, and nothing told; one of the same folder that no longer fits is removed when the new one is
@@ -297,7 +297,7 @@ def _refusals_told(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"{path} could not be packed ({reason(error)}): make room or choose another data_dir, then run the same "
-            "command again to go on."
+            "command again to resume."
         ) from error
 
 

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from ssl_bench.batch import Batch
-from ssl_bench.distributed import on_first, rank
+from ssl_bench.distributed import on_rank_zero, rank
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, Loader, Scores
 from ssl_bench.evaluation.features import cleaned
@@ -109,7 +109,7 @@ def kept(folder: Path, identity: Mapping[str, Any], compute: Callable[[], Scores
     A file that is damaged counts as none. Every rank calls this; the first alone reads and writes.
     """
     path = folder / f"{name_of(identity)}.json"
-    scores = on_first(lambda: _read(path))
+    scores = on_rank_zero(lambda: _read(path))
     if scores is None:
         scores = compute()
         if rank() == 0:

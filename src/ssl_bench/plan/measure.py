@@ -43,7 +43,7 @@ NEVER = 1_000_000  # epochs
 
 
 class _Enough(Exception):  # noqa: N818 (nothing is wrong)
-    """The run need not go on."""
+    """The run need not continue."""
 
 
 def measure(config: Config, known: dict[str, Evaluation]) -> Measured:

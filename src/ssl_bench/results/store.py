@@ -76,7 +76,7 @@ class RunFolder:
             return read_record(self.record, self.fingerprint)
         except ValueError as error:
             remedy = (
-                "Remove it, and the same command goes on from the checkpoint"
+                "Remove it, and the same command resumes from the checkpoint"
                 if self.checkpoint.exists()
                 else f"Move {self.path} away to start over"
             )

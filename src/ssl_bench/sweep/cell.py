@@ -21,7 +21,7 @@ from ssl_bench.training import launch
 
 
 class Outcome(NamedTuple):
-    """How a run ended: ``done``, ``failed``, ``interrupted`` (it can go on) or ``elsewhere`` (another has it)."""
+    """How a run ended: ``done``, ``failed``, ``interrupted`` (it can resume) or ``elsewhere`` (another has it)."""
 
     state: str
     sentence: str = ""

@@ -45,9 +45,9 @@ def run(
         todo.extend(entry for entry in entries if entry.state == "failed" and not entry.damaged)
     running: dict[int, tuple[Entry, Job]] = {}
     looked_at, passed_on = time.monotonic(), 0
-    with launch.listening() as heard:
+    with launch.listening() as received:
         while True:
-            for number in heard[passed_on:]:
+            for number in received[passed_on:]:
                 passed_on += 1
                 if running:
                     watcher.tell(_stopping(number, len(running), passed_on))
@@ -57,18 +57,18 @@ def run(
                 outcome = job.poll()
                 if outcome is not None:
                     del running[key]
-                    if _end(entry, outcome, stopping=bool(heard), watcher=watcher):
+                    if _end(entry, outcome, stopping=bool(received), watcher=watcher):
                         todo.appendleft(entry)
-            if heard and not running:
-                return heard[0]
-            while todo and len(running) < slots and not heard:
+            if received and not running:
+                return received[0]
+            while todo and len(running) < slots and not received:
                 entry = todo.popleft()
                 if entry.state == "failed":  # it is tried again, and what comes of it counts
                     entry.folder.failure.unlink(missing_ok=True)
-                going_on = entry.folder.checkpoint.exists()
+                resumes = entry.folder.checkpoint.exists()
                 entry.state, entry.error, entry.began = "running", "", time.monotonic()
                 running[id(entry)] = entry, start(entry)
-                watcher.event(entry, "goes on" if going_on else "started")
+                watcher.event(entry, "resumes" if resumes else "started")
             if time.monotonic() - looked_at > ELSEWHERE_SECONDS:
                 looked_at = time.monotonic()
                 todo.extend(entry for entry in entries if entry.state == "elsewhere" and _is_free(entry, watcher))
@@ -104,7 +104,7 @@ def _end(entry: Entry, outcome: Outcome, *, stopping: bool, watcher: Watcher) ->
 
 
 def _is_free(entry: Entry, watcher: Watcher) -> bool:
-    """Look at a run that another process had; whether it is this sweep's to go on with."""
+    """Look at a run that another process had; whether it is left to this sweep."""
     entry.look()
     if entry.state == "elsewhere":
         return False

@@ -1,9 +1,9 @@
-"""One run in several processes of this machine: start one per device, pass signals on, say once what went wrong.
+"""One run in several processes of this machine: start one per device, pass signals on, report once what went wrong.
 
 ``torchrun`` would do as well, and does for several machines; but it answers every error with a traceback of its own and
 another exit status, and gives ranks half a minute to save. A rank is
 ``python -m ssl_bench.training.launch FOLDER``, where the folder holds the resolved configuration,
-the file by which ranks find each other, and what they say at the end.
+the file by which ranks find each other, and what they report at the end.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def launch(config: Config) -> dict[str, Any]:
         UserError: what ended them, if it was not the end.
     """
     count = config.trainer.devices
-    with tempfile.TemporaryDirectory(prefix="ssl_bench-") as name, listening() as heard:
+    with tempfile.TemporaryDirectory(prefix="ssl_bench-") as name, listening() as received:
         folder = Path(name)
         (folder / "config.json").write_text(json.dumps(config.as_dict()), encoding="utf-8")
         ranks = [_start(folder, rank, count) for rank in range(count)]
-        killed = _wait(ranks, heard)
-        _report(folder, [process.returncode for process in ranks], killed, heard)
+        killed = _wait(ranks, received)
+        _report(folder, [process.returncode for process in ranks], killed, received)
         record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         return record
 
@@ -86,28 +86,28 @@ def _start(folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
 @contextmanager
 def listening() -> Iterator[list[int]]:
     """The signals that ask this process to stop, as they come."""
-    heard: list[int] = []
+    received: list[int] = []
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
 
     if threading.current_thread() is not threading.main_thread():  # a sweep's own worker; nobody signals threads
-        yield heard
+        yield received
         return
-    before = take_over(hear)
+    before = take_over(receive)
     try:
-        yield heard
+        yield received
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
 
 
-def _wait(ranks: list[subprocess.Popen[bytes]], heard: list[int]) -> set[int]:
+def _wait(ranks: list[subprocess.Popen[bytes]], received: list[int]) -> set[int]:
     """Until all have ended; the ranks that had to be killed, since another failed or a second signal came."""
     passed_on, deadline, killed = 0, float("inf"), set[int]()
     while any(process.poll() is None for process in ranks):
         time.sleep(LOOK_SECONDS)
-        for number in heard[passed_on:]:
+        for number in received[passed_on:]:
             for process in ranks:
                 if process.poll() is None:
                     process.send_signal(number)
@@ -122,29 +122,29 @@ def _wait(ranks: list[subprocess.Popen[bytes]], heard: list[int]) -> set[int]:
     return killed
 
 
-def _report(folder: Path, statuses: list[int], killed: set[int], heard: list[int]) -> None:
+def _report(folder: Path, statuses: list[int], killed: set[int], received: list[int]) -> None:
     """UserError with the words of the rank that failed; not of those that failed since it had."""
-    said = {}
+    reports = {}
     for rank in range(len(statuses)):
         words = folder / f"{rank}.json"
         if words.exists():
-            said[rank] = json.loads(words.read_text(encoding="utf-8"))
+            reports[rank] = json.loads(words.read_text(encoding="utf-8"))
     failed = [rank for rank, status in enumerate(statuses) if status]
     if not failed:
         return
-    causes = [rank for rank in failed if rank not in killed and not said.get(rank, {}).get("lost")]
-    # What a rank says of itself; else what was done to one, of which errors of others without words may be the outcome.
-    telling = [rank for rank in causes if rank in said] or [rank for rank in causes if statuses[rank] < 0]
-    cause = (telling or causes or failed)[0]
-    if cause in said:
-        raise _error(said[cause]["sentence"], said[cause]["status"])
-    if heard:
-        name = signal.Signals(heard[0]).name
-        raise _error(f"stopped by {name}; the same command goes on from the last checkpoint.", SIGNALLED + heard[0])
+    causes = [rank for rank in failed if rank not in killed and not reports.get(rank, {}).get("lost")]
+    # A rank's own report; else a rank that was killed, of which errors of others without a report may be the outcome.
+    known = [rank for rank in causes if rank in reports] or [rank for rank in causes if statuses[rank] < 0]
+    cause = (known or causes or failed)[0]
+    if cause in reports:
+        raise _error(reports[cause]["sentence"], reports[cause]["status"])
+    if received:
+        name = signal.Signals(received[0]).name
+        raise _error(f"stopped by {name}; the same command resumes from the last checkpoint.", SIGNALLED + received[0])
     if statuses[cause] < 0:
         name = signal.Signals(-statuses[cause]).name
         raise _error(
-            f"rank {cause} was ended by {name}; the last checkpoint is intact and the same command goes on from there.",
+            f"rank {cause} was ended by {name}; the last checkpoint is intact and the same command resumes from there.",
             SIGNALLED - statuses[cause],
         )
     sys.stderr.write((folder / f"{cause}.err").read_text(encoding="utf-8", errors="replace"))
@@ -161,7 +161,7 @@ def _error(sentence: str, status: int) -> UserError:
 
 
 def main() -> int:
-    """Be the rank that the environment says, of the run in the given folder; returns the exit status."""
+    """Be the rank that the environment names, of the run in the given folder; returns the exit status."""
     threading.Thread(target=_stop_with_the_launcher, daemon=True).start()
     watch_output()
     folder = Path(sys.argv[1])

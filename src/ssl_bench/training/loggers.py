@@ -1,6 +1,6 @@
 r"""Loggers that people look at while a run trains; what a run leaves behind does not depend on them.
 
-A run that goes on after an interruption first repeats its earlier epochs, so what a logger writes then is the whole
+A run that resumes after an interruption first repeats its earlier epochs, so what a logger writes then is the whole
 curve by itself. TensorBoard shows the newest edition of every step. W&B cannot resume offline and starts a new file
 under the same run id, and `latest-run` points to the newest, so this uploads every run as one curve:
 
@@ -121,7 +121,7 @@ class TensorBoard(Logger):
 
 
 class Forgiving(Logger):
-    """A logger that may fail: the first failure is a warning, and training goes on without it."""
+    """A logger that may fail: the first failure is a warning, and training continues without it."""
 
     def __init__(self, name: str, start: Callable[[], Logger], warn: Callable[[str], None]) -> None:
         self.name = name
@@ -143,7 +143,7 @@ class Forgiving(Logger):
             act()
         except Exception as error:  # no network, no key, no server, no space: none of it is a reason not to train
             self.logger = Logger()
-            self.warn(f"logger={self.name} failed ({' '.join(str(error).split())}); the run goes on without it.")
+            self.warn(f"logger={self.name} failed ({' '.join(str(error).split())}); the run continues without it.")
 
 
 def check_installed(name: str) -> None:

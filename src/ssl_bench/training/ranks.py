@@ -74,11 +74,11 @@ class Replicated(DDPStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Written by rank 0; a full disk is an error of all, else the others would wait."""
-        distributed.on_first(lambda: self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options))
+        distributed.on_rank_zero(lambda: self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options))
 
 
 def without_signal_handlers(trainer: pl.Trainer) -> None:
     """Keep Lightning from hearing SIGTERM: it talks to the other ranks at once, whatever they are saying just then."""
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    # And from asking all ranks at every step whether one has heard it, for which an accelerator would stand still.
+    # And from asking all ranks at every step whether one has received it, for which an accelerator would stand still.
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

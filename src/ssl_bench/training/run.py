@@ -75,7 +75,7 @@ CODE = code_version()  # as loaded: the checkout may move on while a run is at w
 
 
 def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
-    """Do what ``config`` says, unless its folder holds the result already; returns the record.
+    """Do the run of ``config``, unless its folder holds the result already; returns the record.
 
     ``watchers`` see the training before the run's own callbacks do. Under several devices every rank calls this; rank
     0 alone decides, writes and speaks.
@@ -96,8 +96,8 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
         loggers.check_installed(config.logger.name)
         data = build_data(config)
         if distributed.world_size() > 1:  # one process per machine downloads what is missing
-            distributed.everywhere(data.setup if distributed.local_rank() == 0 else lambda: None)
-        distributed.everywhere(data.setup)
+            distributed.on_every_rank(data.setup if distributed.local_rank() == 0 else lambda: None)
+        distributed.on_every_rank(data.setup)
         precision = resolve_precision(config.trainer.precision, config.trainer.accelerator)
         name = fingerprint_of(config, data.digest)
         folder = RunFolder(Path(config.runs_dir) / distributed.agreed(name, "configuration, data or precision"))
@@ -117,7 +117,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> dict[str, Any]:
                 _warn(console, f"scored by {changed}, {tables}; {_scored_again(folder)}.")
             return found
 
-        record = distributed.on_first(claim)
+        record = distributed.on_rank_zero(claim)
         if record is None:
             _require_word(config, data)
             record = _run(config, data, precision, folder, console, watchers)
@@ -166,7 +166,7 @@ def _for_less_memory(config: Config, precision: str) -> str:
 def _starts_over(
     versions: Sequence[Mapping[str, Any]], since: str, config: Config, folder: RunFolder, console: Console
 ) -> bool:
-    """Whether to train anew what was made by code of these ``versions``, then put aside; else say that it has changed.
+    """Whether to train anew what was made by code of these ``versions``, then put aside; else show that it has changed.
 
     since: what code has changed since, for the sentence.
     """
@@ -218,7 +218,7 @@ def _run(
 ) -> dict[str, Any]:
     started = time.perf_counter()
 
-    tell = partial(_warn, console)
+    warn = partial(_warn, console)
 
     def begin() -> int | None:
         checkpoint = read_checkpoint(folder.checkpoint, folder.fingerprint)
@@ -230,7 +230,7 @@ def _run(
     dataset, chosen = data.dataset, config.trainer
     first, several = distributed.rank() == 0, distributed.world_size() > 1
     own_statistics = several and not chosen.sync_batchnorm
-    resumed = distributed.on_first(begin)
+    resumed = distributed.on_rank_zero(begin)
     method = build_method(config, dataset, data)
     if several and not own_statistics:
         synchronize(method)
@@ -245,11 +245,11 @@ def _run(
     evaluator = build_evaluator(config, data, clean_arguments(config, dataset))
     logger = Logger()
     if first:
-        logger = loggers.build_logger(config, folder=folder.path, fingerprint=folder.fingerprint, warn=tell)
+        logger = loggers.build_logger(config, folder=folder.path, fingerprint=folder.fingerprint, warn=warn)
     checkpointer = Checkpointer(
         folder.checkpoint, fingerprint=folder.fingerprint, every_seconds=chosen.checkpoint_seconds
     )
-    collapse = CollapseMonitor(history, tell)
+    collapse = CollapseMonitor(history, warn)
     recorder = Recorder(history, folder.metrics, timing, logger)
     accuracy = AccuracyMonitor(
         evaluator,
@@ -276,12 +276,12 @@ def _run(
         f"{config.method.name} on {len(data.parts.pretraining):,} images of {dataset.name}, {epochs} epochs, "
         f"{precision}"
         + (f", {distributed.world_size()} processes" if several else "")
-        + ("" if resumed is None else f", going on after step {resumed}"),
+        + ("" if resumed is None else f", resuming after step {resumed}"),
         highlight=False,
     )
     seen = remarks(dataset, data.splits)
     for sentence in (*seen.sentences, *preflight.advice(config, len(data.parts.pretraining))):
-        tell(sentence)
+        warn(sentence)
     trainer = pl.Trainer(
         accelerator=resolve_accelerator(config.trainer.accelerator),
         devices=chosen.devices,
@@ -306,7 +306,7 @@ def _run(
         without_signal_handlers(trainer)
     no_room = data.place_on(trainer.strategy.root_device)
     if no_room:
-        tell(no_room)
+        warn(no_room)
     torch.manual_seed(config.seed)  # for the dropout of some backbones; a resumed run restores its own state
     exact = full_float32(trainer.strategy.root_device) if precision == "32-true" else nullcontext()
     with within_memory("this training", _for_less_memory(config, precision)), exact:
@@ -317,7 +317,7 @@ def _run(
     scores = _evaluate(config, dataset, method, accuracy, data, folder)
     results = {network: {name: score.percent for name, score in found.items()} for network, found in scores.items()}
     for reason in reasons(scores[method.evaluated]):
-        tell(f"not scored: {reason}")
+        warn(f"not scored: {reason}")
     if first:
         write_whole(folder.predictions, lambda temporary: np.savez_compressed(temporary, **_predictions(scores, data)))
     record = {
@@ -403,7 +403,7 @@ def _evaluate(
 
 
 def _predictions(scores: dict[str, Scores], data: DataModule) -> dict[str, Any]:
-    """Per test image: its label, and what every network under every protocol says."""
+    """Per test image: its label, and what every network predicts under every protocol."""
     arrays: dict[str, Any] = {"labels": data.splits["test"].labels.numpy()}
     for network, found in scores.items():
         for name, score in found.items():

@@ -1,4 +1,4 @@
-"""Fetch what is missing, going on where an earlier try was interrupted.
+"""Fetch what is missing, resuming where an earlier try was interrupted.
 
 A file grows under the name ``<file>.part`` and is moved to its place once it is whole and its checksum is right. Beside
 it, ``<file>.part.tag`` keeps by what the server tells one version of the file from another (RFC 9110, section 13.1.5):
@@ -43,7 +43,7 @@ class Stopped(UserError):  # noqa: N818 (nothing is wrong)
 def download(files: Iterable[tuple[str, str]], place: Path, *, missing: str) -> None:
     """Put files, given by address and MD5 checksum, into the folder ``place``; those that are there are left alone.
 
-    What arrived before an interruption is kept, and the next call goes on from there. Of two processes that fetch the
+    What arrived before an interruption is kept, and the next call resumes there. Of two processes that fetch the
     same file, one waits for the other. ``missing`` is a sentence without its full stop on how else to get the data.
 
     Raises:

@@ -2,7 +2,7 @@
 
 A picture's class is the path of its folder below the root (``cat``, ``birds/owl``), or the first ``depth`` folders of
 it. One that lies in the root itself, or whose class has too few pictures to be divided, has none: it is pretrained on
-but never evaluated with. What is passed over on the way is told in `scan`.
+but never evaluated with. What is passed over on the way is stated in `scan`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Listing:
     names: list[str]
     labels: Tensor  # int64 [M], -1 where there is no class
     content: Callable[[str], bytes] | None = None  # the bytes of a name; None: of the file below root
-    notes: tuple[str, ...] = ()  # what a user should hear of the folder, in sentences
+    notes: tuple[str, ...] = ()  # what is shown to a user about the folder, in sentences
 
     def rows(self, index: Tensor) -> Listing:
         return replace(self, names=[self.names[row] for row in index.tolist()], labels=self.labels[index])
@@ -150,11 +150,11 @@ def refuse_splits(root: Path, classes: Collection[str]) -> None:
             continue
         place, wanted = root / above, below[learnt[0]]
         alike = [name for name in judged if below[name] & wanted - {""}]  # they can be the test images
-        said = [f"dataset.root={place / learnt[0]}", *(f"dataset.test_root={place / name}" for name in alike[:1])]
+        settings = [f"dataset.root={place / learnt[0]}", *(f"dataset.test_root={place / name}" for name in alike[:1])]
         upper = f", or dataset.depth={above.count('/') + 1} where the folder above is the class"
         raise UserError(
             f"{place} holds {learnt[0]} and {[*alike, *judged][0]}, which are splits and no classes by their names: "
-            f"set {shlex.join(said)}{upper if above and wanted == {''} else ''}, or rename one of them."
+            f"set {shlex.join(settings)}{upper if above and wanted == {''} else ''}, or rename one of them."
         )
 
 
@@ -186,7 +186,7 @@ def _listing(root: Path, found: Found, named: list[str], classes: list[str]) -> 
 
 
 def _folder(name: str, depth: int | None) -> str:
-    """The part of a picture's name that tells its class."""
+    """The part of a picture's name that gives its class."""
     return "/".join(name.split("/")[:-1][:depth])
 
 

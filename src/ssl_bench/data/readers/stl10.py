@@ -38,7 +38,7 @@ STEP = 1_000  # images on their way into memory at a time
 def read(data_dir: Path, *, unlabelled: bool, fold: int | None) -> dict[str, Images]:
     """``train`` (labelled, then unlabelled with -1) and ``test``, from ``data_dir``, or from the internet.
 
-    unlabelled: whether train goes on with the unlabelled images. fold: 0–9 leaves only the labels of this fold, and
+    unlabelled: whether train holds the unlabelled images, too. fold: 0–9 leaves only the labels of this fold, and
     -1 in place of the others; None leaves all.
 
     Raises:

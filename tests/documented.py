@@ -1,4 +1,4 @@
-"""What README and docs/ show, run at smoke scale: ``python tests/documented.py`` in an empty folder.
+"""What README and docs/ show, run at smoke scale: ``python tests/documented.py [PAGE ...]`` in an empty folder.
 
 One process runs all of it, since loading PyTorch takes longer than most of the commands. A run is a run of the digits
 at ``scale=smoke``, and a sweep has two methods and one seed: those are the sizes that fit a test. A block of commands
@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,14 +139,16 @@ def check(given: list[str]) -> None:
         compose(next(cells([word for word in given if word != "-m"])))
 
 
-def main() -> int:
-    """Run everything; returns how many blocks or commands failed."""
+def main(pages: Sequence[str]) -> int:
+    """Run what is on ``pages``, or on all without any; returns how many blocks or commands failed."""
     from ssl_bench.__main__ import main as program
 
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     run = prepare()
     failed, done = [], set()
     for block in blocks():
+        if pages and block.page not in pages:
+            continue
         if block.file:
             Path(block.file).parent.mkdir(parents=True, exist_ok=True)
             Path(block.file).write_text(block.text, encoding="utf-8")
@@ -176,4 +178,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

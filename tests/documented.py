@@ -24,6 +24,11 @@ BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?^```(?P<kind>\S*)\n(?P<text>
 PROCESS = [sys.executable, "-m", "ssl_bench"]
 PROGRAM = ("python -m ssl_bench", "ssl-bench")
 OWN = "SSL_BENCH_PATH"  # is read once, so that commands with it have a process of their own
+SMALLER = {  # networks and images, in seconds instead of minutes
+    "dataset.size=96": "dataset.size=32",
+    "dataset.size=224": "dataset.size=160",
+    "backbone.name=timm/vit_tiny_patch16_224": "backbone.name=timm/test_vit",
+}
 DIGITS = r"dataset=(?!folder)\w+"  # other datasets have files that a test has not
 
 
@@ -74,23 +79,21 @@ def arguments(command: str) -> list[str] | None:
 def small(given: list[str], run: str) -> list[str]:
     """The arguments at the size of a test; ``run``: the folder of a finished run."""
     words = [re.sub(r"^scale=\w+", "scale=smoke", re.sub(DIGITS, "dataset=digits", word)) for word in given]
-    words = [run if word == "RUN_OR_FILE" else word for word in words]
-    command = words[0] if words and "=" not in words[0] and not words[0].startswith("-") else "run"
-    key = [word.partition("=")[0] for word in words]
-    if "-m" in words:  # two runs
-        words = [re.sub(r"=(\w+),(\w+),.*", r"=\1,\2", re.sub(r"^seed=(\d).*", r"seed=\1", word)) for word in words]
-    if command in ("sweep", "plan") or (command == "report" and words[1] != "wandb"):
-        words = [word for word in words if not word.startswith(("seeds=", "methods=", "datasets="))] + ["seeds=0"]
-        words += ["methods=clbo,byol"] if words[1] == "table3" else []
+    words = [run if word == "RUN_OR_FILE" else SMALLER.get(word, word) for word in words]
+    command = words[0] if words and re.fullmatch(r"[a-z]+", words[0]) else "run"
     if command == "check":
         return ["check", "method=clbo", "world=2"]
     if command == "bench":
         return ["bench", "knn", "size=small", "repeats=1"]
-    if command in ("run", "evaluate", "sweep", "plan", "report") and "scale" not in key and "--help" not in words:
-        words += ["scale=smoke"]
-    if command in ("run", "evaluate") and "dataset=folder" not in words:
-        words += ["subset=64"] if command == "evaluate" else []
-    return words
+    if "-m" in words:  # two runs
+        words = [re.sub(r"=(\w+),(\w+),.*", r"=\1,\2", re.sub(r"^seed=(\d).*", r"seed=\1", word)) for word in words]
+    if command in ("sweep", "plan", "report") and words[1] != "wandb":
+        words = [word for word in words if not word.startswith(("seeds=", "methods=", "datasets="))] + ["seeds=0"]
+        words += ["methods=clbo,byol"] if words[1] == "table3" else []
+    if command == "evaluate":
+        words += ["subset=64"]
+    needs_scale = command in ("run", "evaluate", "sweep", "plan", "report") and "--help" not in words
+    return words + ["scale=smoke"] * (needs_scale and "scale=smoke" not in words)
 
 
 def prepare() -> str:
@@ -112,7 +115,7 @@ def prepare() -> str:
             noise = random.integers(0, 80, (20, 20 + number % 7, 3)) + 60 * (number % 2)
             Image.fromarray(noise.astype(np.uint8)).save(folder / f"{number}.png")
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), "resnet50.pth")
-    torch.save(timm.create_model("vit_tiny_patch16_224", pretrained=False).state_dict(), "vit.pth")
+    torch.save(timm.create_model("test_vit", pretrained=False).state_dict(), "vit.pth")
     return f"runs/{run(compose(['scale=smoke']))['fingerprint']}"
 
 

@@ -112,7 +112,7 @@ def prepare() -> str:
         for number in range(60):
             folder = Path(root, f"class {number % 2}")
             folder.mkdir(parents=True, exist_ok=True)
-            noise = random.integers(0, 80, (20, 20 + number % 7, 3)) + 60 * (number % 2)
+            noise = random.integers(0, 80, (20, 20 + number % 7)) + 60 * (number % 2)  # gray, as the digits' network
             Image.fromarray(noise.astype(np.uint8)).save(folder / f"{number}.png")
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), "resnet50.pth")
     torch.save(timm.create_model("test_vit", pretrained=False).state_dict(), "vit.pth")
@@ -133,13 +133,13 @@ def run_python(block: Block, run: str) -> None:
 
 def check(given: list[str]) -> None:
     """Raise UserError for options that are not allowed."""
-    from ssl_bench.config.compose import cells, compose
+    from ssl_bench.config.compose import compose, starting_points
     from ssl_bench.sweep import words
 
     if given[:1] == ["sweep"]:
         words.read(given[1:])
     elif given[:1] != ["report"]:  # of the dashboard, which is asked for without a network on the same page
-        compose(next(cells([word for word in given if word != "-m"])))
+        compose(list(starting_points(word for word in given if word != "-m" and not word.startswith("hydra"))))
 
 
 def main(pages: Sequence[str]) -> int:

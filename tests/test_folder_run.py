@@ -53,6 +53,7 @@ def test_a_folder_goes_to_the_record_without_its_place_and_with_what_was_left_ou
     (root / os.fsdecode(b"none [b] \xff")).mkdir()
     record = trained(root, "dataset.on_error=skip")
     said = " ".join(capsys.readouterr().out.split())
+    assert "images of folder, 1 epoch, 32-true" in said
     assert "1 folder(s) of" in said
     assert "[b] \\" in said
     assert "such as class 2/same" in said

@@ -97,7 +97,7 @@ def embed(run_or_file: Path, folder: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"No picture of {folder} has a name that can be listed.")
     tell(
         f"{len(names):,} pictures of {folder} through {encoder.network['name']} at {arguments['size']} pixels, "
-        f"normalised by mean and standard deviation {whose}"
+        f"normalised by mean and standard deviation ({whose})"
     )
     device = resolve_device(settings["accelerator"])
     backbone = encoder.backbone.to(device)

@@ -154,7 +154,7 @@ def evaluate(run_or_file: Path, config: Config, said: set[str], settings: dict[s
         dataset=dataset,
     )
     repeated = ", the gray channel three times" if encoder.channels > dataset.channels else ""
-    tell(f"images: {clean['size']} pixels, normalised by mean and standard deviation {whose}{repeated}")
+    tell(f"images: {clean['size']} pixels, normalised by mean and standard deviation ({whose}){repeated}")
     encoder.require_size(clean["size"])
 
     data.setup()

@@ -273,8 +273,8 @@ def _run(
         checkpointer,
     ]
     console.print(
-        f"{config.method.name} on {len(data.parts.pretraining):,} images of {dataset.name}, {epochs} epochs, "
-        f"{precision}"
+        f"{config.method.name} on {len(data.parts.pretraining):,} images of {dataset.name}, "
+        f"{epochs} epoch{'s' if epochs > 1 else ''}, {precision}"
         + (f", {distributed.world_size()} processes" if several else "")
         + ("" if resumed is None else f", resuming after step {resumed}"),
         highlight=False,

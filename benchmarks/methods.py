@@ -23,7 +23,7 @@ from benchmarks.measurement import Measurement, Target, rates, rotate
 from benchmarks.synthetic import batches, configuration, pictures, synthetic_dataset
 from ssl_bench import devices
 from ssl_bench.batch import Batch
-from ssl_bench.config.options import GROUPS
+from ssl_bench.config.options import GROUPS, comments
 from ssl_bench.methods.base import Step
 from ssl_bench.methods.pic import PIC
 from ssl_bench.nn.queue import Queue
@@ -55,7 +55,7 @@ class Sizes:
     width: int
     batch_size: int
     images: int  # that the run is trained on
-    keys: int  # M of MoCo, and of MoBY for each view
+    keys: int  # M of a queue, but for SwAV's
     prototypes: int  # P of SwAV
     queue: int  # of SwAV, for each view
     negatives: int  # K of PIC
@@ -65,12 +65,12 @@ class Sizes:
 
     def of(self, name: str) -> dict[str, int]:
         """What of this is an option of the method ``name``."""
-        return {
-            "moco": {"queue": self.keys},
-            "moby": {"queue": self.keys},
+        known = {
             "swav": {"prototypes": self.prototypes, "queue": self.queue},
             "pic": {"negatives": self.negatives},
-        }.get(name, {})
+        }
+        others = {"queue": self.keys} if "method.queue" in comments(f"method/{name}.yaml", "method") else {}
+        return known.get(name, others)
 
 
 FULL = Sizes(width=64, batch_size=128, images=50_000, keys=4096, prototypes=512, queue=3840, negatives=4096)

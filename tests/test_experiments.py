@@ -31,11 +31,6 @@ def test_every_scale_names_known_datasets_and_what_is_shown_names_known_rows(nam
     assert {row for panel in panels for row in panel} | set(experiment.show.get("ranked", ())) <= set(experiment.rows)
 
 
-def test_table3_has_every_method_and_clbo_twice() -> None:
-    methods = [words[0].partition("=")[2] for words in experiments.find("table3").rows.values()]
-    assert sorted(methods) == sorted([*GROUPS["method"], "clbo"])
-
-
 def test_a_multirun_of_an_experiment_is_its_cells() -> None:
     expected = [list(cell.words) for cell in experiments.find("fig2").cells("smoke", seeds=[4], words=["epochs=1"])]
     assert list(config.cells(["experiment=fig2", "scale=smoke", "seed=4", "epochs=1"])) == expected

@@ -12,7 +12,7 @@ import torch
 
 from ssl_bench.conditions import require_a_batch
 from ssl_bench.config.compose import compose
-from ssl_bench.config.options import GROUPS, needs_of
+from ssl_bench.config.options import GROUPS, stated
 from ssl_bench.data.catalog import DATASETS, load
 from ssl_bench.data.sizes import HELD_OUT, TRAIN
 from ssl_bench.data.splits import SPLIT_SEED, VALIDATION_FRACTION, hold_out
@@ -121,13 +121,14 @@ LATE = [
     (["batch_size=1296", "subset=null"], "batch_size=1296 is larger than the 1295 images to train on"),
     *(
         ([f"method={method}", f"augment.groups.global.count={count}"], "full-size view(s), but the augmentation makes")
-        for method, count in [(method, 1 if method == "pic" else 2) for method in GROUPS["method"]]
-        if method != "supervised"
-        for count in (3 - count,)
+        for method in GROUPS["method"]
+        for count in ({1: 2, 2: 1}.get(stated(method, "needs").get("full_size_views", 0)),)
+        if count is not None
     ),
     *(
         ([f"method={method}", "augment.groups.local.count=2"], "compares full-size views only")
-        for method in ("moco", "moby", "barlow_twins", "vicreg")
+        for method in GROUPS["method"]
+        if stated(method, "needs").get("smaller_views") is False
     ),
 ]
 
@@ -154,7 +155,7 @@ def test_what_the_parts_refuse_is_refused_before_them_in_the_same_sentence(
 
 @pytest.mark.parametrize("method", GROUPS["method"])
 def test_several_sizes_of_views_pass_where_the_method_takes_them(method: str) -> None:
-    views = needs_of(method).get("smaller_views", True)
+    views = stated(method, "needs").get("smaller_views", True)
     preflight.check(compose([f"method={method}", f"augment.groups.local.count={2 if views else 0}"]))
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 from emulated import COPY, KINDS, LAUNCH, READ, SHAPE, WAITING_COPY
-from ssl_bench.config.options import GROUPS
+from ssl_bench.config.options import GROUPS, stated
 from step_counts import CROPS, STEPS, measure
 
 METHODS = tuple(GROUPS["method"])
 # Whether eigh went well is read wherever it is called; PIC's classes are the distinct images of a batch.
 ALLOWED = {("directpred", READ): 1, ("pic", SHAPE): 1}
-FULL_SIZE_ONLY = {"moco", "moby", "barlow_twins", "vicreg", "supervised"}
 
 
 def require_no_waiting(method: str, *words: str, copies: int, first: int, steps: int) -> None:
@@ -34,7 +33,7 @@ def test_a_step_copies_once_and_waits_for_nothing(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("resident", ["true", "false"])
 def test_after_ten_steps_a_step_copies_parameters_and_images_and_waits_for_nothing(method: str, resident: str) -> None:
-    crops = () if method in FULL_SIZE_ONLY else CROPS
+    crops = CROPS if stated(method, "needs").get("smaller_views") else ()
     copies = 1 if resident == "true" else 2
     require_no_waiting(method, f"dataset.resident={resident}", *crops, copies=copies, first=10, steps=STEPS)
 

@@ -32,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssl_bench.commands import COMMANDS
 from ssl_bench.config import experiments, sources
-from ssl_bench.config.options import BLOCKS, CHOICES, GROUPS, NEEDS, Option, choices_with, nearest, options_of, typed
+from ssl_bench.config.options import BLOCKS, CHOICES, GROUPS, STATED, Option, choices_with, nearest, options_of, typed
 from ssl_bench.config.schema import Config, Plain
 from ssl_bench.errors import UserError
 
@@ -287,7 +287,7 @@ def _check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: 
 def _pop_blocks(config: DictConfig) -> Blocks:
     """The method's blocks with their references; they leave ``config``."""
     method: Any = OmegaConf.to_container(config.method)
-    for block in (*BLOCKS, NEEDS):
+    for block in (*BLOCKS, *STATED):
         config.method.pop(block, None)
     return {block: method.get(block) or {} for block in BLOCKS}
 

@@ -32,7 +32,8 @@ CHOICES: dict[str, str] = {  # of each group, unless another is asked for; in th
 GROUPS = {group: sources.names(group) for group in CHOICES}
 # Of a method's file: values for options of any group, not options themselves.
 BLOCKS = ("sets", "original", "check")
-NEEDS = "needs"  # of a method's file: what its class refuses to do without, for those who ask before it is imported
+# Of a method's file: what its class refuses to do without, for those who ask before it is imported, and its look.
+STATED = ("needs", "shown")
 COMMENT = re.compile(r"\s#\s(?P<allowed>[\[(][^\s\])]*[\])])?\s*(?P<meaning>.*)$")
 
 
@@ -129,10 +130,10 @@ class Option:
 
 
 @functools.cache
-def needs_of(method: str) -> Mapping[str, Any]:
-    """What the block ``needs`` of a method's file states."""
-    content = yaml.safe_load(sources.read(f"method/{method}.yaml"))
-    found: Mapping[str, Any] = content.get(NEEDS) or {}
+def stated(method: str, block: str) -> Mapping[str, Any]:
+    """What the block ``needs`` or ``shown`` of a method's file states; nothing where there is no such method."""
+    content = yaml.safe_load(sources.read(f"method/{method}.yaml")) if method in GROUPS["method"] else {}
+    found: Mapping[str, Any] = content.get(block) or {}
     return found
 
 
@@ -152,7 +153,7 @@ def comments(file: str, prefix: str = "") -> dict[str, tuple[str, str]]:
     def visit(node: yaml.Node | None, path: str) -> None:
         if isinstance(node, yaml.MappingNode):
             for name, value in node.value:
-                if path == "method." and name.value in (*BLOCKS, NEEDS):
+                if path == "method." and name.value in (*BLOCKS, *STATED):
                     continue
                 comment = COMMENT.search(lines[name.start_mark.line])
                 if comment and not isinstance(value, yaml.MappingNode):

@@ -11,29 +11,12 @@ from typing import Any
 from ssl_bench.config.experiments import Experiment, passes_per_epoch
 from ssl_bench.config.schema import Config
 from ssl_bench.report.comparison import epochs, reference
-from ssl_bench.report.palette import row_colours
+from ssl_bench.report.palette import LINES, row_colours, row_styles
 from ssl_bench.report.provenance import absent, command, provenance
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import FEWEST, mean_and_spread
 from ssl_bench.report.tables import NAMES
 
-# Dashes and marks of every method, the same in every picture; colours are the palette's.
-DOTTED, DASHED, MIXED, LONG = (0, (1, 1.4)), (0, (5, 2)), (0, (6, 2, 1, 2)), (0, (9, 2))
-LOOKS: dict[str, tuple[Any, str]] = {
-    "simclr": (DASHED, "o"),
-    "moco": (DASHED, "s"),
-    "byol": (MIXED, "D"),
-    "simsiam": (DOTTED, "^"),
-    "moby": (DOTTED, "v"),
-    "barlow_twins": (MIXED, "P"),
-    "vicreg": (LONG, "X"),
-    "clbo": ("-", "*"),
-    "pic": (LONG, "<"),
-    "directpred": (DASHED, ">"),
-    "swav": (MIXED, "h"),
-    "supervised": (DOTTED, "d"),
-}
-VARIANTS = [("-", "*"), (DASHED, "o"), (MIXED, "s"), (DOTTED, "^"), (LONG, "D")]  # of rows of one method
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
 CLOSE = 0.1  # of a panel's height; names of lines that are closer would overlap
 CURVES = ("dataset", "row", "seed", "network", "protocol", "epoch", "percent", "fingerprint", "command")
@@ -197,19 +180,11 @@ def lacking(shown: Sequence[Line]) -> str:
 
 
 def styles(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """How each row is drawn: in its method's colour, and told apart without colours by dashes and marks."""
-    colours = row_colours(experiment.rows)
-    rows = {label: _method(words) for label, words in experiment.rows.items()}
-    found: dict[str, dict[str, Any]] = {}
-    for label, method in rows.items():
-        alike = [other for other, its in rows.items() if its == method]
-        dashes, mark = LOOKS[method] if len(alike) == 1 else VARIANTS[alike.index(label) % len(VARIANTS)]
-        found[label] = {"color": colours[label], "linestyle": dashes, "marker": mark}
-    return found
-
-
-def _method(words: Sequence[str]) -> str:
-    return next(word.partition("=")[2] for word in words if word.startswith("method="))
+    """How each row is drawn, as Matplotlib takes it."""
+    colours, shapes = row_colours(experiment.rows), row_styles(experiment.rows)
+    return {
+        row: {"color": colours[row], "linestyle": LINES[line], "marker": mark} for row, (line, mark) in shapes.items()
+    }
 
 
 def _draw(axes: Any, line: Line, style: Mapping[str, Any], number: int) -> Any:
@@ -233,7 +208,7 @@ def _references(row: Sequence[Any], runs: Sequence[Run], protocol: str) -> None:
             levels[name] = mean_and_spread(list(by_seed.values()))[0]
     for axes in row:
         for level in levels.values():
-            axes.axhline(level, color="#777777", linewidth=0.8, linestyle=DOTTED, zorder=1)
+            axes.axhline(level, color="#777777", linewidth=0.8, linestyle=LINES["dotted"], zorder=1)
     last = row[-1]
     low, high = last.get_ylim()
     close = len(levels) == 2 and max(levels.values()) - min(levels.values()) < CLOSE * (high - low)

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from ssl_bench.report.palette import label
+
 # The order in which networks stand in a table: what was trained, then what it is measured against.
 NETWORKS = ("encoder", "teacher", "student", "random", "pixels")
 NAMES = {"random": "random weights", "pixels": "raw pixels"}
@@ -14,7 +16,7 @@ NAMES = {"random": "random weights", "pixels": "raw pixels"}
 
 def run_table(record: Mapping[str, Any]) -> Table:
     """One run: networks as rows, protocols as columns, percent on test images."""
-    return accuracy_table(record["method"], record, bold=record["evaluated"])
+    return accuracy_table(label(record["method"]), record, bold=record["evaluated"])
 
 
 def accuracy_table(name: str, record: Mapping[str, Any], *, bold: str) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ssl_bench import conditions
-from ssl_bench.config.options import needs_of
+from ssl_bench.config.options import stated
 from ssl_bench.config.schema import Config
 from ssl_bench.data.sizes import HELD_OUT, TRAIN
 from ssl_bench.errors import UserError
@@ -65,7 +65,7 @@ def _check_views(config: Config) -> None:
 
 def _check_needs(config: Config) -> None:
     """UserError where the method's class would refuse, whose needs its file states."""
-    options, needs = config.method.options, needs_of(config.method.name)
+    options, needs = config.method.options, stated(config.method.name, "needs")
     name = config.method.target.rpartition(".")[2]
     if "full_size_views" in needs:
         conditions.require_views(

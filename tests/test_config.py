@@ -19,7 +19,7 @@ from ssl_bench.config import compose as config
 from ssl_bench.config import experiments, options
 from ssl_bench.config.command_line import help_text, main
 from ssl_bench.config.compose import cells
-from ssl_bench.config.options import BLOCKS, GROUPS, STATED, Option, typed
+from ssl_bench.config.options import AUTO, BLOCKS, GROUPS, SCALES, STATED, Option, typed
 from ssl_bench.config.schema import Config, Plain
 from ssl_bench.errors import UserError
 
@@ -67,8 +67,10 @@ def is_option(key: str) -> bool:
 
 
 def blocks_of(method: str) -> dict[str, dict[str, Any]]:
+    """Of a method's file, at the scale that is chosen by default."""
     file = yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text(encoding="utf-8"))
-    return {block: file.get(block, {}) for block in BLOCKS}
+    own = file.get(SCALES, {}).get("demo", {})
+    return {block: file.get(block, {}) | own.get(block, {}) for block in BLOCKS}
 
 
 def refusal(*words: str) -> str:
@@ -98,11 +100,12 @@ def test_every_method_dataset_scale_and_recipe_composes_to_plain_values(
 @pytest.mark.parametrize(("group", "file"), CONF_FILES, ids=lambda value: str(value))
 def test_every_key_has_a_meaning(group: str, file: str) -> None:
     tree = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
-    no_options = (*BLOCKS, *STATED) if group == "method" else ("defaults", "hydra")
+    no_options = (*BLOCKS, *STATED, AUTO, SCALES) if group == "method" else ("defaults", "hydra", SCALES)
     prefix = f"{group}." if group else ""
     keys = {prefix + key for key, _ in leaves({k: v for k, v in tree.items() if k not in no_options})}
     said = options.comments(file, group)
-    assert set(said) == {key for key in keys if is_option(key)}
+    inherited = {key for other in (options.bases(file) if group else ()) for key in options.comments(other, group)}
+    assert set(said) == {key for key in keys if is_option(key)} | inherited
     assert all(len(meaning.split()) >= 2 for _, meaning in said.values())
 
 
@@ -145,10 +148,57 @@ def test_a_reference_follows_what_it_refers_to() -> None:
     assert settings["method"]["projector"]["hidden"] == settings["method"]["predictor"]["hidden"] == 99
 
 
-def test_clbos_proximal_weight_is_half_the_drift_of_its_schedule() -> None:
-    settings = compose(["method.lookahead=4", "epochs=10", "optimizer.lr=0.2", "optimizer.momentum=0.8"])
-    expected = 0.5 * 0.05 * (1 - 0.8) / (0.262 * 4 * 10 * 0.2)
-    assert settings["method"]["proximal"] == pytest.approx(expected, rel=1e-12)
+@pytest.mark.parametrize(
+    ("words", "schedule", "step"),
+    [
+        ("scale=demo", "constant", 0.05),
+        ("scale=cpu", "decay", 1.0),
+        ("scale=cpu method.teacher_rule=ema", "constant", 0.02),
+        ("scale=paper method.teacher_schedule=decay", "decay", 1.0),
+        ("scale=smoke method.teacher_step=0.3", "constant", 0.3),
+    ],
+)
+def test_what_is_auto_follows_what_it_depends_on(words: str, schedule: str, step: float) -> None:
+    settings = compose(
+        [*words.split(), "method.lookahead=4", "epochs=10", "optimizer.lr=0.2", "optimizer.momentum=0.8"]
+    )
+    method, peak = settings["method"], {"constant": 0.262, "decay": 0.128 * 10}[schedule]
+    assert (method["teacher_schedule"], method["teacher_step"]) == (schedule, step)
+    assert method["proximal"] == pytest.approx(0.5 * step * (1 - 0.8) / (peak * 4 * 10 * 0.2), rel=1e-12)
+
+
+BASE = "# Made up.\ndefaults: [cifar10, _self_]\nname: mine\nsize: 24\n"
+
+
+def test_a_block_of_the_scale_stands_above_its_file_and_below_experiments_and_the_command_line(tmp_path: Path) -> None:
+    files = {
+        "dataset/mine.yaml": f"{BASE}scales:\n  demo: {{epochs: 7, size: 20}}\n",
+        "augment/mine.yaml": "defaults: [cifar10]\n",
+        "experiment/own.yaml": "# @package _global_\ndefaults:\n  - override /dataset: mine\ndataset:\n  size: 28\n",
+    }
+    for words, expected in (
+        (["dataset=mine"], (7, 20, 512)),  # 512: of the block that it builds on
+        (["dataset=mine", "scale=cpu"], (10, 24, 2048)),
+        (["dataset=mine", "scale=paper"], (800, 24, 4096)),
+        (["dataset=mine", "dataset.epochs=3"], (3, 20, 512)),
+        (["experiment=own"], (7, 28, 512)),
+    ):
+        found = yaml.safe_load(in_house_with(tmp_path, files, *words).stdout)["dataset"]
+        assert (found["epochs"], found["size"], found["queue"]) == expected
+        shutil.rmtree(tmp_path / "ssl_bench")
+
+
+@pytest.mark.parametrize(
+    ("block", "sentence"),
+    [
+        ("cpu: {epochs: 0}", "cpu: dataset.epochs=0 is not allowed: dataset.epochs is a whole number at least 1."),
+        ("cpu: {epohcs: 3}", "cpu: option dataset.epohcs is unknown; did you mean dataset.epochs?"),
+        ("papre: {epochs: 3}", "papre: there is no scale papre; did you mean paper?"),
+    ],
+)
+def test_a_mistake_in_the_block_of_any_scale_is_answered(tmp_path: Path, block: str, sentence: str) -> None:
+    files = {"dataset/mine.yaml": f"{BASE}scales:\n  {block}\n", "augment/mine.yaml": "defaults: [cifar10]\n"}
+    assert_refused(in_house_with(tmp_path, files, "dataset=mine"), f"conf/dataset/mine.yaml, scales, {sentence}")
 
 
 # -- values ---------------------------------------------------------------------------------------
@@ -164,7 +214,9 @@ def test_clbos_proximal_weight_is_half_the_drift_of_its_schedule() -> None:
         ("optimizer.lr=1", 1.0),
         ("optimizer.lr=.5", 0.5),
         ("optimizer.lr=1e-3", 1e-3),
-        ("optimizer.lr=${calc:'3/2'}", 1.5),
+        ("optimizer.lr=${times:0.5,3}", 1.5),
+        ("method.proximal=auto", 0.0009939567430025443),
+        ("method.proximal=1", 1.0),
         ("trainer.clip=null", None),
         ("trainer.clip=2", 2.0),
         ("trainer.progress=False", False),
@@ -266,8 +318,10 @@ def test_what_is_no_seed_is_refused(value: str) -> None:
         ("epochs=${epochs}", "epochs cannot be resolved: Recursive interpolation detected."),
         ("epochs=${nothing}", "epochs cannot be resolved: Interpolation key 'nothing' not found."),
         ("epochs=${", "epochs=${ cannot be read"),
-        ("epochs=${calc:'1/0'}", "epochs cannot be resolved: ZeroDivisionError"),
-        ("epochs=${calc:'2**9'}", "not arithmetic: 2**9"),
+        ("epochs=${times:2,runs}", "epochs=runsruns is not allowed"),
+        ("method.proximal=-1", "method.proximal is auto or a number at least 0."),
+        ("method.proximal=atuo", "did you mean auto?"),
+        ("method=byol method.momentum=auto", "method.momentum is a number at least 0 and at most 1."),
         ("method.lookahead=0", "method.lookahead=0 is not allowed"),  # and not the division by it
         ("scale.lr=-1", "scale.lr=-1 is not allowed"),  # and not optimizer.lr, which refers to it
     ],
@@ -416,12 +470,15 @@ sets:  # what it needs
   epochs: 11
   monitor_every: 5
   eval_every: 5
-  labels: "${by_scale:{smoke: 21, demo: 22, cpu: 23, paper: 24}}"
+  labels: 21
 original:  # Doe 2021
   epochs: 12  # [1..] a comment here is free text
-  subset: "${calc:'10 * ${epochs}'}"
+  subset: ${times:10,${epochs}}
   monitor_every: 6
   eval_every: 6
+scales:
+  demo: {sets: {labels: 22}}
+  cpu: {sets: {labels: 23}}
 """
 KEYS = ("seed", "epochs", "labels", "subset", "monitor_every", "eval_every")
 # monitor_every is set to its default: it is said all the same. eval_every is said by what the experiment builds on.

@@ -40,3 +40,35 @@ class WarmupConstant:
 
     def __call__(self, step: int) -> float:
         return min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+
+# -- CLBO's step sizes ----------------------------------------------------------------------------
+
+# What the proximal term slows the student by grows with its strength λe and with the learning rate, a cosine; where the
+# teacher's step decays as κ/e, to e once more. The largest values over t = e/E in [0, 1] of those products.
+PEAKS = {"constant": 0.262, "decay": 0.128}  # of t (1 + cos πt)/2 at 0.42, and of t² (1 + cos πt)/2 at 0.56
+
+
+def teacher_schedule(*, rule: str, sgd: str) -> str:
+    """``constant`` for a teacher that is a moving average, for which no other is known; else ``sgd``."""
+    return "constant" if rule == "ema" else sgd
+
+
+def teacher_step(*, schedule: str, constant: float) -> float:
+    """κ: ``constant``, or 1, all the way to the student in epoch 1, where it decays as κ/e."""
+    return 1.0 if schedule == "decay" else constant
+
+
+def proximal_weight(
+    *, lr: float, momentum: float, epochs: int, lookahead: int, teacher_step: float, teacher_schedule: str
+) -> float:
+    """λ of CLBO's proximal term under which the student drifts at two thirds of its speed where the term is strongest.
+
+    Under a steady gradient g the student moves by a·g a step, a = lr/(1 − β), and the teacher by κ of the gap between
+    them every K steps, so that the gap settles at K·a·g / (κ + K·a·λe) in epoch e: the student is slower by the factor
+    1 + K·a·λe/κ than without the term. With lr on a cosine, and κ/e in place of κ where it decays, the second summand
+    is at most P·K·E·λ·lr / ((1 − β)·κ) over E epochs, where P is one of ``PEAKS`` (times E where κ decays). λ makes it
+    one half.
+    """
+    peak = PEAKS[teacher_schedule] * (epochs if teacher_schedule == "decay" else 1)
+    return 0.5 * teacher_step * (1 - momentum) / (peak * lookahead * epochs * lr)

@@ -7,13 +7,12 @@ reference resolved.
 
 from __future__ import annotations
 
-import ast
 import copy
 import functools
+import importlib
 import itertools
-import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -32,7 +31,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssl_bench.commands import COMMANDS
 from ssl_bench.config import experiments, sources
-from ssl_bench.config.options import BLOCKS, CHOICES, GROUPS, STATED, Option, choices_with, nearest, options_of, typed
+from ssl_bench.config.options import (
+    AUTO,
+    BLOCKS,
+    CHOICES,
+    GROUPS,
+    SCALES,
+    STATED,
+    Option,
+    choices_with,
+    nearest,
+    options_of,
+    typed,
+)
 from ssl_bench.config.schema import Config, Plain
 from ssl_bench.errors import UserError
 
@@ -40,39 +51,10 @@ Blocks = dict[str, dict[str, Any]]  # a method's blocks: values by option
 
 # -- references within conf/ ----------------------------------------------------------------------
 
-ARITHMETIC: dict[type, Callable[..., Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.USub: operator.neg,
-}
 
-
-def _calculate(text: str) -> int | float:
-    """The value of an arithmetic expression of numbers, + − * / and brackets."""
-
-    def value(node: ast.AST) -> Any:
-        if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-            return node.value
-        if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
-            return ARITHMETIC[type(node.op)](value(node.left), value(node.right))
-        if isinstance(node, ast.UnaryOp) and type(node.op) in ARITHMETIC:
-            return ARITHMETIC[type(node.op)](value(node.operand))
-        raise ValueError(f"not arithmetic: {text}")
-
-    result: int | float = value(ast.parse(str(text), mode="eval").body)
-    return result
-
-
-def _by_scale(values: Any, *, _root_: DictConfig) -> Any:
-    """The entry of ``values`` for the chosen scale."""
-    return values[_root_.scale.name]
-
-
-def _by(word: Any, values: Any) -> Any:
-    """The entry of ``values`` for ``word``."""
-    return values[word]
+def _times(factor: int | float, value: int | float) -> int | float:
+    """A multiple of another value."""
+    return factor * value
 
 
 class _OwnFolders(SearchPathPlugin):
@@ -84,9 +66,7 @@ class _OwnFolders(SearchPathPlugin):
 
 
 Plugins.instance().register(_OwnFolders)
-OmegaConf.register_new_resolver("by_scale", _by_scale, replace=True)
-OmegaConf.register_new_resolver("by", _by, replace=True)
-OmegaConf.register_new_resolver("calc", _calculate, replace=True)
+OmegaConf.register_new_resolver("times", _times, replace=True)
 
 
 # -- reading and checking the words ---------------------------------------------------------------
@@ -230,8 +210,12 @@ def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Pl
                 _set(config, key, value)
                 said_by[key] = block
     for key, option in options.items():
-        with _blaming(choices["method"], said_by.get(key)):
+        with _blaming(_file("method", choices), said_by.get(key)):
             _set(config, key, option.read(_get(config, key)))
+    for key, function in blocks[AUTO].items():
+        if _get(config, key) == "auto":
+            with _blaming(_file("method", choices), AUTO):
+                _set(config, key, options[key].read(_computed(function, config)))
     return _plain(config), options, choices
 
 
@@ -255,9 +239,13 @@ def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict
     """What conf/ says under the given choices: values with their references, options, the file of each group, and
     what the method's blocks set beside what an experiment sets."""
     config, choices = _hydra(groups)
+    said = _said_by_experiment(choices["experiment"])
     # An experiment sets options of all groups, so it is checked against the files it builds on.
     experiment = choices["experiment"]
     base = config if experiment == "none" else _hydra(_words({**choices, "experiment": "none"}))[0]
+    scales = _pop_scales(base, set())
+    if base is not config:
+        _pop_scales(config, said)
     blocks = _pop_blocks(base)
     if base is not config and _pop_blocks(config) != blocks:
         raise UserError(f"experiment={experiment}: {', '.join(BLOCKS)} are no options: set what they set.")
@@ -266,12 +254,16 @@ def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict
     for key, _ in leaves(OmegaConf.to_container(config)):
         if key not in known:
             raise UserError(f"experiment={experiment}: {_unknown(key, options, choices)}")
-    for block, values in blocks.items():
-        with _blaming(choices["method"], block):
-            _check(values, options, choices)
-    said = _said_by_experiment(experiment)
-    left = {block: {key: value for key, value in values.items() if key not in said} for block, values in blocks.items()}
-    return config, options, choices, left
+    for group, scale, values in scales:
+        with _blaming(_file(group, choices), f"{SCALES}, {scale}"):
+            if scale not in GROUPS["scale"]:
+                raise UserError(f"there is no scale {scale}{nearest(scale, GROUPS['scale']) or '.'}")
+            _check(dict(leaves({group: values})), options, choices)
+    for block in BLOCKS:
+        with _blaming(_file("method", choices), block):
+            _check(blocks[block], options, choices)
+    left = {block: {key: value for key, value in blocks[block].items() if key not in said} for block in BLOCKS}
+    return config, options, choices, {**left, AUTO: blocks[AUTO]}
 
 
 def _check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: Mapping[str, str]) -> None:
@@ -287,9 +279,50 @@ def _check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: 
 def _pop_blocks(config: DictConfig) -> Blocks:
     """The method's blocks with their references; they leave ``config``."""
     method: Any = OmegaConf.to_container(config.method)
-    for block in (*BLOCKS, *STATED):
+    for block in (*BLOCKS, *STATED, AUTO):
         config.method.pop(block, None)
-    return {block: method.get(block) or {} for block in BLOCKS}
+    return {block: method.get(block) or {} for block in (*BLOCKS, AUTO)}
+
+
+def _pop_scales(config: DictConfig, kept: set[str]) -> list[tuple[str, str, Plain]]:
+    """Set what the files' blocks say of the chosen scale, but for keys that are ``kept``; the blocks leave ``config``.
+
+    Returns group, scale and options of each.
+    """
+    found = []
+    for group in GROUPS:
+        node = config.get(group)
+        plain: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}
+        for scale, values in (plain.get(SCALES) or {}).items():
+            if scale == config.scale.name:
+                config[group] = OmegaConf.merge(node, _without(values, kept, f"{group}."))
+            found.append((group, scale, {key: value for key, value in values.items() if key not in (*BLOCKS, AUTO)}))
+        if SCALES in plain:
+            config[group].pop(SCALES)
+    return found
+
+
+def _without(tree: Plain, keys: set[str], prefix: str) -> Plain:
+    """``tree`` without the leaves that ``keys`` name, in front of which ``prefix`` stands."""
+    return {
+        name: _without(value, keys, f"{prefix}{name}.") if isinstance(value, dict) else value
+        for name, value in tree.items()
+        if f"{prefix}{name}" not in keys
+    }
+
+
+def _computed(function: Plain, config: DictConfig) -> Any:
+    """What the function called ``target`` gives for its other entries, whose references are to ``config``."""
+    try:
+        arguments: Any = _plain(OmegaConf.create(function, parent=config))
+        module, _, name = arguments.pop("target").rpartition(".")
+        return getattr(importlib.import_module(module), name)(**arguments)
+    except (OmegaConfBaseException, ArithmeticError) as error:
+        raise UserError(f"{function['target']}: {str(error).splitlines()[0]}.") from None
+
+
+def _file(group: str, choices: Mapping[str, str]) -> str:
+    return f"conf/{group}/{choices[group]}.yaml"
 
 
 def _said_by_experiment(experiment: str) -> set[str]:
@@ -301,12 +334,12 @@ def _said_by_experiment(experiment: str) -> set[str]:
 
 
 @contextmanager
-def _blaming(method: str, block: str | None) -> Iterator[None]:
-    """Name the method's file in front of what a block of it says wrongly."""
+def _blaming(file: str, block: str | None) -> Iterator[None]:
+    """Name the ``file`` in front of what a block of it sets wrongly."""
     try:
         yield
     except UserError as error:
-        raise (UserError(f"conf/method/{method}.yaml, {block}: {error}") if block else error) from None
+        raise (UserError(f"{file}, {block}: {error}") if block else error) from None
 
 
 def _hydra(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:

@@ -34,6 +34,8 @@ GROUPS = {group: sources.names(group) for group in CHOICES}
 BLOCKS = ("sets", "original", "check")
 # Of a method's file: what its class refuses to do without, for those who ask before it is imported, and its look.
 STATED = ("needs", "shown")
+AUTO = "auto"  # of a method's file: the functions that give the values of options that are set to auto
+SCALES = "scales"  # of any file: values of its options by scale, in place of those above
 COMMENT = re.compile(r"\s#\s(?P<allowed>[\[(][^\s\])]*[\])])?\s*(?P<meaning>.*)$")
 
 
@@ -69,11 +71,12 @@ class Option:
     def kind(self) -> type:
         """The type of the value, or of its items: bool, int, float or str."""
         example = self.default[0] if isinstance(self.default, list) else self.default
-        if example is not None:
+        has_range = any(".." in word for word in self.alternatives)
+        if example is not None and not (has_range and example in self.words):
             return type(example)
-        if not any(".." in word for word in self.alternatives):
+        if not has_range:
             return str
-        # A null default shows no type: ranges that start at 1 or end beyond it count something.
+        # A default of null or auto shows no type: ranges that start at 1 or end beyond it count something.
         low, high = self.limits
         return int if re.fullmatch(r"[1-9]\d*", low) or re.fullmatch(r"[2-9]|[1-9]\d+", high) else float
 
@@ -94,15 +97,15 @@ class Option:
         if wrong or several != isinstance(value, list):
             hint = nearest(str(wrong[0]), self.words) if wrong else ""
             raise UserError(f"{self.key}={typed(value)} is not allowed: {self.key} is {self.description}{hint or '.'}")
-        read = [self.kind(item) for item in items]
+        read = [item if item in self.words else self.kind(item) for item in items]
         return read if several else read[0]
 
     def _permits(self, value: Any) -> bool:
         if isinstance(value, bool) or self.kind is bool:
             return isinstance(value, bool) and self.kind is bool
         if isinstance(value, str) or self.kind is str:
-            known = value in self.words if self.words else value != ""
-            return isinstance(value, str) and self.kind is str and known
+            known = value in self.words if self.words else self.kind is str and value != ""
+            return isinstance(value, str) and known
         # Out go nan, infinities and what no float holds; for counts, 1e3 is as whole as 1000.
         if not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
             return False
@@ -123,7 +126,8 @@ class Option:
             float: "a number",
             str: "text",
         }
-        one = " or ".join(self.words) or " ".join([names[self.kind], " and ".join(limits)]).strip()
+        number = " ".join([names[self.kind], " and ".join(limits)]).strip()
+        one = " or ".join([*self.words, *([number] if not self.words or self.kind is not str else [])])
         if isinstance(self.default, list):
             return f"a list such as {typed(self.default)}" + (f", each {one}" if self.allowed else "")
         return f"null or {one}" if self.optional else one
@@ -153,7 +157,7 @@ def comments(file: str, prefix: str = "") -> dict[str, tuple[str, str]]:
     def visit(node: yaml.Node | None, path: str) -> None:
         if isinstance(node, yaml.MappingNode):
             for name, value in node.value:
-                if path == "method." and name.value in (*BLOCKS, *STATED):
+                if path == f"{prefix}." and name.value in (*BLOCKS, *STATED, AUTO, SCALES):
                     continue
                 comment = COMMENT.search(lines[name.start_mark.line])
                 if comment and not isinstance(value, yaml.MappingNode):

@@ -254,16 +254,25 @@ class Method(pl.LightningModule):
 
 
 class EMATeacher(Method):
-    """A method whose teacher is a moving average of the student: ξ ← ηξ + (1 − η)θ after every real step."""
+    """A method whose teacher is a moving average of the student: ξ ← ηξ + (1 − η)θ after every real step.
 
-    def __init__(self, *, momentum: float, momentum_schedule: str, teacher_init: Network | None, **parts: Any) -> None:
+    ``teacher_init`` is the network that the teacher starts as a copy of; None: the student.
+    """
+
+    def __init__(
+        self, *, momentum: float, momentum_schedule: str, teacher_init: Network | None = None, **parts: Any
+    ) -> None:
         super().__init__(**parts)
         self.momentum = momentum
         self.momentum_schedule = momentum_schedule
         self.teacher: Network = teachers.twin(teacher_init or self.student)
 
-    def after_optimizer_step(self) -> None:
-        momentum = self.momentum
+    @property
+    def eta(self) -> float:
+        """η of the step just taken, for all that moves with the teacher."""
         if self.momentum_schedule == "cosine":  # Grill et al. 2020, section 3.1
-            momentum = cosine(self.momentum, 1.0, self.progress)
-        teachers.step_towards(self.teacher, self.student, 1 - momentum)
+            return cosine(self.momentum, 1.0, self.progress)
+        return self.momentum
+
+    def after_optimizer_step(self) -> None:
+        teachers.step_towards(self.teacher, self.student, 1 - self.eta)

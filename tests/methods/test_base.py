@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from small_runs import Fit, loss_of, make
 
 from ssl_bench.batch import Batch
-from ssl_bench.config.compose import GROUPS, stated
+from ssl_bench.config.options import GROUPS, stated
 from ssl_bench.errors import UserError
 
 METHODS = GROUPS["method"]

@@ -42,7 +42,7 @@ def demo(tell: Tell, until: float) -> None:
             record = run.run(
                 compose([*words, f"trainer.accelerator={place}", "trainer.progress=false", f"runs_dir={folder}"])
             )
-        tell(place, {"seconds": round(time.perf_counter() - began, 1), **record["results"]})
+        tell(place, {"seconds": round(time.perf_counter() - began, 1), **record.results})
 
 
 def resume(tell: Tell, until: float) -> None:

@@ -176,8 +176,8 @@ def training(tell: Tell, until: float) -> None:
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         record = run.run(compose([*RECIPE, *words, f"data_dir={data}", f"runs_dir={folder}"]))
     tell("command", " ".join([*RECIPE, *words]))
-    tell("epochs", record["config"]["epochs"])
+    tell("epochs", record.config["epochs"])
     tell("expected after 100 epochs", "k-NN about 83, linear about 85 (dkobak/simclr-cifar10)")
-    tell("results", record["results"])
-    tell("images/s", record["images_per_second"])
-    tell("seconds", {"training": record["train_seconds"], "all": record["session_seconds"]})
+    tell("results", record.results)
+    tell("images/s", record.images_per_second)
+    tell("seconds", {"training": record.train_seconds, "all": record.session_seconds})

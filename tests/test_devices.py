@@ -137,7 +137,7 @@ def test_every_method_trains_and_is_scored_where_what_cannot_repeat_is_an_error(
     record = run(compose(words), [Watch()])
     assert set(seen) == {(True, True, False)}
     assert not torch.are_deterministic_algorithms_enabled()
-    assert record["config"]["trainer"]["deterministic"] is True
+    assert record.config["trainer"]["deterministic"] is True
 
 
 # -- failures -------------------------------------------------------------------------------------
@@ -236,6 +236,6 @@ def test_a_card_taken_away_in_mid_run_leaves_a_run_that_resumes_bit_for_bit(tmp_
     with pytest.raises(devices.Failed, match="the same command resumes from it"):
         run(compose([*words, f"runs_dir={tmp_path}/a"]), [Unplug()])
     records = [run(compose([*words, f"runs_dir={tmp_path}/{name}"])) for name in "ab"]
-    assert records[0]["results"] == records[1]["results"]
-    a, b = (np.load(tmp_path / name / records[0]["fingerprint"] / "predictions.npz") for name in "ab")
+    assert records[0].results == records[1].results
+    a, b = (np.load(tmp_path / name / records[0].fingerprint / "predictions.npz") for name in "ab")
     assert all(np.array_equal(a[name], b[name]) for name in a.files)

@@ -14,8 +14,9 @@ from PIL import Image
 
 from at_once import at_once
 from ssl_bench import load_encoder
-from ssl_bench.cli import embed
+from ssl_bench.cli import embed as command
 from ssl_bench.data.readers import pictures as readers
+from ssl_bench.encoders import embed
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.results.encoder import save_encoder
 
@@ -48,7 +49,7 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def embedded(*words: Any) -> int:
-    return embed.main([str(word) for word in words])
+    return command.main([str(word) for word in words])
 
 
 def alone(file: str, picture: np.ndarray) -> np.ndarray:
@@ -199,7 +200,7 @@ def test_a_wrong_word_is_answered_in_one_line(
 
 
 def test_help_shows_the_options(capsys: pytest.CaptureFixture[str]) -> None:
-    assert embed.main(["--help"]) == 0
+    assert command.main(["--help"]) == 0
     said = capsys.readouterr().out
     assert all(word in said for word in ("RUN_OR_FILE FOLDER", "on_error=stop", "out=features.npy"))
 

@@ -26,6 +26,7 @@ from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS, read_settings
 from ssl_bench.config.schema import Config
 from ssl_bench.plan.measure import measure
+from ssl_bench.results.record import Record
 from ssl_bench.training.run import run
 from test_folder_run import WORDS as FOLDER
 from test_folder_run import pictures
@@ -42,15 +43,15 @@ def device() -> Iterator[None]:
         yield
 
 
-def require_equal_runs(folder: Path, config: Config) -> dict[str, Any]:
+def require_equal_runs(folder: Path, config: Config) -> Record:
     """Run ``config`` here and there; all that the runs leave behind agrees. Returns the record from there."""
     here = run(replace(config, runs_dir=str(folder / "cpu")))
     with counting() as counts:
         there = run(emulated(replace(config, runs_dir=str(folder / NAME))))
     assert sum(counts.values()) > 1000  # it was there
     for field in ("results", "curves", "notes", "warnings", "student_steps"):
-        assert there[field] == here[field]
-    require_equal_files(*(folder / name / record["fingerprint"] for name, record in (("cpu", here), (NAME, there))))
+        assert getattr(there, field) == getattr(here, field)
+    require_equal_files(*(folder / name / record.fingerprint for name, record in (("cpu", here), (NAME, there))))
     return there
 
 
@@ -76,7 +77,7 @@ def figures(run_folder: Path) -> list[dict[str, float]]:
 
 def test_a_run_on_an_accelerator_gives_the_results_of_the_cpu(tmp_path: Path) -> None:
     record = require_equal_runs(tmp_path, compose([*DIGITS, "method=clbo"]))
-    assert set(record["results"]["teacher"]) == {"knn1", "knn200", "knn1_100labels", "linear"}
+    assert set(record.results["teacher"]) == {"knn1", "knn200", "knn1_100labels", "linear"}
 
 
 @pytest.mark.slow
@@ -123,8 +124,8 @@ def test_a_run_on_an_accelerator_resumes_bit_for_bit(tmp_path: Path, method: str
     with pytest.raises(Interrupted):
         run(parts, [Stop()])
     resumed = run(parts)
-    assert resumed["results"] == whole["results"]
-    require_equal_files(*(tmp_path / name / whole["fingerprint"] for name in ("whole", "parts")))
+    assert resumed.results == whole.results
+    require_equal_files(*(tmp_path / name / whole.fingerprint for name in ("whole", "parts")))
 
 
 @pytest.mark.slow
@@ -132,14 +133,14 @@ def test_an_accelerator_resumes_what_a_cpu_began(tmp_path: Path) -> None:
     config = compose([*DIGITS, "method=moco", f"runs_dir={tmp_path}"])
     with pytest.raises(Interrupted):
         run(config, [Stop()])
-    assert run(emulated(config))["student_steps"] == 20
+    assert run(emulated(config)).student_steps == 20
 
 
 @pytest.mark.slow
 def test_commands_on_an_accelerator_give_the_results_of_the_cpu(tmp_path: Path) -> None:
     with colour("method=simclr") as config:
         trained = run(replace(config, runs_dir=str(tmp_path / "runs")))
-    encoder = tmp_path / "runs" / trained["fingerprint"]
+    encoder = tmp_path / "runs" / trained.fingerprint
 
     network, images = load_encoder(encoder), torch.rand(4, 3, 16, 16)
     with torch.no_grad():
@@ -150,7 +151,7 @@ def test_commands_on_an_accelerator_give_the_results_of_the_cpu(tmp_path: Path) 
         [str(encoder), "dataset=digits", "scale=smoke", "subset=160", f"runs_dir={tmp_path}"]
     )
     here, there = (evaluate.evaluate(file, on, said, settings) for on in (evaluated, emulated(evaluated)))
-    assert there["results"] == here["results"]
+    assert there.results == here.results
 
     root, features = pictures(tmp_path / "pictures", classes=0), []
     for accelerator in ("cpu", NAME):

@@ -18,9 +18,11 @@ from PIL import Image
 from ssl_bench.cli import evaluate
 from ssl_bench.config.compose import compose
 from ssl_bench.data.datamodule import DataModule
+from ssl_bench.encoders.score import score
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.results.encoder import save_encoder
+from ssl_bench.results.record import Record
 from ssl_bench.results.weights import open_encoder
 from ssl_bench.training.build import build_data, build_evaluator, encoder_clean
 from ssl_bench.training.run import run
@@ -45,31 +47,31 @@ def foreign(path: Path, *, channels: int = 3) -> Path:
     return path
 
 
-def evaluated(*words: Any) -> dict[str, Any]:
-    return evaluate.evaluate(*evaluate.read([str(word) for word in words]))
+def evaluated(*words: Any) -> Record:
+    return score(*evaluate.read([str(word) for word in words]))
 
 
 def test_a_runs_encoder_gets_the_figures_of_its_record(tmp_path: Path) -> None:
     words = ["dataset=digits", "scale=smoke", "subset=160", "epochs=1", "seed=3", "batch_size=16"]
     rest = ["trainer.progress=false", "trainer.precision=32-true", f"runs_dir={tmp_path}"]
     record = run(compose([*words, *rest]))
-    again = evaluated(tmp_path / record["fingerprint"], *SMALL[:3], "seed=3", f"runs_dir={tmp_path}")
-    assert again["results"] == {
-        "encoder": record["results"]["teacher"],
-        "random": record["results"]["random"],
-        "pixels": record["results"]["pixels"],
+    again = evaluated(tmp_path / record.fingerprint, *SMALL[:3], "seed=3", f"runs_dir={tmp_path}")
+    assert again.results == {
+        "encoder": record.results["teacher"],
+        "random": record.results["random"],
+        "pixels": record.results["pixels"],
     }
-    assert again["data_digest"] == record["data_digest"]
-    assert again["notes"]["encoder"] == record["notes"]["teacher"]
-    assert again["encoder"]["run"] == record["fingerprint"]
+    assert again.data_digest == record.data_digest
+    assert again.notes["encoder"] == record.notes["teacher"]
+    assert (again.encoder or {})["run"] == record.fingerprint
     # its checkpoint is scored as its encoder: network, size and normalisation are those of the run
-    checkpoint = tmp_path / record["fingerprint"] / "checkpoints" / "last.ckpt"
+    checkpoint = tmp_path / record.fingerprint / "checkpoints" / "last.ckpt"
     options = [*SMALL, "seed=3", f"runs_dir={tmp_path}", "statistics=auto", "prefix=state_dict.student.backbone"]
     third = evaluated(checkpoint, *options)
-    assert third["results"]["encoder"] == {"knn1": record["results"]["student"]["knn1"]}
-    assert third["results"]["random"] == {"knn1": record["results"]["random"]["knn1"]}
-    assert third["encoder"]["clean"] == again["encoder"]["clean"]
-    assert third["encoder"]["statistics"] == "its run's"
+    assert third.results["encoder"] == {"knn1": record.results["student"]["knn1"]}
+    assert third.results["random"] == {"knn1": record.results["random"]["knn1"]}
+    assert (third.encoder or {})["clean"] == (again.encoder or {})["clean"]
+    assert (third.encoder or {})["statistics"] == "its run's"
     options.pop()  # of two networks the one that the record names
     opened = open_encoder(checkpoint, name=None, stem=None, width=None, prefix=None)
     assert opened.keys.prefix == "state_dict.teacher.backbone."
@@ -83,15 +85,18 @@ def test_the_record_tells_file_network_keys_and_assumptions_but_no_place(
     path = foreign(tmp_path / "w.pth")
     record = evaluated(path, *SMALL, f"runs_dir={tmp_path / 'runs'}", "backbone.stem=cifar")
     (file,) = (tmp_path / "runs").glob("*.json")
-    assert file.name == f"evaluation-{record['fingerprint']}.json"
-    assert json.loads(file.read_text()) == json.loads(json.dumps(record))
+    assert file.name == f"evaluation-{record.fingerprint}.json"
+    written = json.loads(file.read_text())
+    assert {"encoder", "seconds", "results"} <= written.keys()
+    assert not {"method", "evaluated", "curves", "precision", "earlier_code"} & written.keys()
+    assert written["encoder"] == json.loads(json.dumps(record.encoder))
     assert str(tmp_path) not in file.read_text()
-    about = record["encoder"]
+    about = record.encoder or {}
     assert about["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert about["network"] == {"name": "resnet18", "stem": "cifar", "width": 4, "channels": 3}
     assert (about["keys"]["prefix"], len(about["keys"]["used"])) == ("state_dict.module.", 120)
     assert about["clean"]["mean"] == [0.485, 0.456, 0.406]
-    assert record["protocols"] == {"knn1": 1}
+    assert record.protocols == {"knn1": 1}
     said = capsys.readouterr().out
     for word in ("120 tensors used", "resnet18, by its layers", "ImageNet's", "gray channel three times"):
         assert word in said
@@ -145,10 +150,10 @@ def test_statistics_are_the_files_own_unless_one_chooses(tmp_path: Path) -> None
 def test_our_files_size_holds_unless_one_is_said_and_a_foreign_ones_is_the_datasets(tmp_path: Path) -> None:
     own, other = mine(tmp_path / "e.safetensors"), foreign(tmp_path / "w.pth")
     runs = f"runs_dir={tmp_path}"
-    assert evaluated(own, *SMALL, runs, "dataset.clean_crop=0.5")["encoder"]["clean"] == {**GRAY, "crop": 0.5}
-    assert evaluated(own, *SMALL, runs, "dataset.size=12")["encoder"]["clean"]["size"] == 12
+    assert (evaluated(own, *SMALL, runs, "dataset.clean_crop=0.5").encoder or {})["clean"] == {**GRAY, "crop": 0.5}
+    assert (evaluated(own, *SMALL, runs, "dataset.size=12").encoder or {})["clean"]["size"] == 12
     words = (*SMALL, runs, "backbone.stem=cifar", f"out={tmp_path / 'x.json'}", "dataset.size=12")
-    assert evaluated(other, *words)["encoder"]["clean"]["size"] == 12
+    assert (evaluated(other, *words).encoder or {})["clean"]["size"] == 12
     assert json.loads((tmp_path / "x.json").read_text())["dataset"] == "digits"
 
 
@@ -163,7 +168,7 @@ def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scor
     with pytest.raises(UserError, match=r"takes images of 1 channel.*, but folder has 3"):
         evaluated(mine(tmp_path / "e.safetensors"), *words)
     record = evaluated(mine(tmp_path / "c.safetensors", channels=3), *words)
-    assert set(record["results"]["encoder"].values()) == {None}
+    assert set(record.results["encoder"].values()) == {None}
     assert "not scored: there are no labelled images" in capsys.readouterr().out
 
 

@@ -34,7 +34,7 @@ def pictures(root: Path, classes: int) -> Path:
 def trained(root: Path, *words: str) -> dict[str, Any]:
     """The record, as it is written."""
     done = run(compose([*WORDS, f"dataset.root={root}", f"runs_dir={root.parent / 'runs'}", *words]))
-    path = root.parent / "runs" / done["fingerprint"]
+    path = root.parent / "runs" / done.fingerprint
     assert load_encoder(path) is not None
     assert (path / "tsne.png").exists()
     found: dict[str, Any] = json.loads((path / "record.json").read_text())

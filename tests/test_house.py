@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ FLOORS = (
     ("callbacks",),  # they read methods and write results
     ("report",),
     ("training",),
+    ("encoders",),
     ("sweep",),  # it starts runs of several devices, too
     ("plan",),
     ("cli",),
@@ -76,6 +78,44 @@ def test_imports_point_down_only(file: Path) -> None:
     assert room in FLOOR, f"give {room} a floor"
     upwards = {other for other in imported_rooms(file) - {room} if FLOOR[other] >= FLOOR[room]}
     assert not upwards, f"{file} imports {upwards}"
+
+
+def imported_at_once(file: Path) -> set[str]:
+    """Modules of the package that a file imports when it is imported itself: not within functions, not for types."""
+
+    def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+        for statement in body:
+            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                continue
+            if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
+                continue
+            yield statement
+            for field in ("body", "orelse", "finalbody"):
+                yield from statements(getattr(statement, field, []))
+
+    found = set()
+    for statement in statements(ast.parse(file.read_text(encoding="utf-8")).body):
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom):
+            found |= {str(statement.module), *(f"{statement.module}.{alias.name}" for alias in statement.names)}
+    return found
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_modules_import_each_other_in_a_circle_within_rooms_too() -> None:
+    modules = {module_of(file): file for file in FILES}
+    packages = {module_of(file) for file in FILES if file.name == "__init__.py"}  # they import nothing of their own
+    graph = {name: imported_at_once(file) & (modules.keys() - packages) for name, file in modules.items()}
+    list(TopologicalSorter(graph).static_order())  # CycleError names the circle
+
+
+def test_commands_are_on_a_floor_of_their_own() -> None:
+    assert files_importing("ssl_bench.cli") <= {"__main__.py"}
+    assert [ids(file) for file in FILES if file.name == "__main__.py"] == ["__main__.py"]
 
 
 def test_only_config_knows_hydra_and_omegaconf() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -15,19 +15,23 @@ from ssl_bench.config import multirun
 from ssl_bench.config.compose import starting_points
 from ssl_bench.errors import UserError
 from ssl_bench.report.tables import joint_table
+from ssl_bench.results.record import Record
 
 TINY = ["method=simclr", "scale=smoke", "epochs=1", "subset=128", "batch_size=32", "trainer.progress=false"]
 
 
-def record(knn1: float, validation: float | None) -> dict[str, Any]:
-    curves = {} if validation is None else {"validation/knn1/student": [[1, 0.0], [2, validation]]}
-    return {
-        "evaluated": "student",
-        "scale": "smoke",
-        "results": {"student": {"knn1": knn1, "linear": None}, "random": {"knn1": 1.0}},
-        "curves": curves,
-        "config": {"evaluation": {"monitor": "knn1"}},
-    }
+COMMITTED = next((Path(__file__).parents[1] / "experiments").glob("*/records/*.json"))
+
+
+def record(knn1: float, validation: float | None) -> Record:
+    return replace(
+        Record.read(COMMITTED, COMMITTED.stem),
+        evaluated="student",
+        scale="smoke",
+        results={"student": {"knn1": knn1, "linear": None}, "random": {"knn1": 1.0}},
+        curves={} if validation is None else {"validation/knn1/student": [[1, 0.0], [2, validation]]},
+        config={"evaluation": {"monitor": "knn1"}},
+    )
 
 
 def test_the_joint_table_shows_in_what_the_runs_differ_and_the_deployed_network() -> None:

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import struct
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,14 +19,15 @@ from filelock import FileLock
 
 from ssl_bench import load_encoder
 from ssl_bench.config.compose import compose
+from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.baselines import random_scores
 from ssl_bench.evaluation.features import extract
 from ssl_bench.evaluation.protocols import NearestNeighbours
 from ssl_bench.methods.base import Method
 from ssl_bench.report.tables import run_table
-from ssl_bench.results import code
 from ssl_bench.results.code import code_digest
+from ssl_bench.results.record import Record
 from ssl_bench.results.store import RunFolder
 from ssl_bench.training.build import build, build_data, build_evaluator, clean_arguments
 from ssl_bench.training.run import run
@@ -35,11 +36,11 @@ WORDS = ("scale=smoke", "subset=160", "batch_size=16", "trainer.progress=false",
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, dict[str, Any]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Record]:
     """A small CLBO run: its configuration, folder and record."""
     config = compose([*WORDS, f"runs_dir={tmp_path_factory.mktemp('runs')}"])
     record = run(config, [Saved(Path(config.runs_dir))])
-    return config, Path(config.runs_dir) / record["fingerprint"], record
+    return config, Path(config.runs_dir) / record.fingerprint, record
 
 
 class Saved(pl.Callback):
@@ -55,7 +56,7 @@ class Saved(pl.Callback):
         self.seen.append(sum(state["ssl_bench"]["finished_epochs"] for state in found))
 
 
-Finished = tuple[dict[str, Any], Path, dict[str, Any]]
+Finished = tuple[Config, Path, Record]
 
 
 def test_a_run_leaves_the_promised_files(finished: Finished) -> None:
@@ -64,19 +65,21 @@ def test_a_run_leaves_the_promised_files(finished: Finished) -> None:
     assert expected <= {path.name for path in folder.iterdir()}
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert not [path.name for path in folder.rglob("*tmp*")]
-    assert json.loads((folder / "record.json").read_text()) == json.loads(json.dumps(record))
+    assert Record.read(folder / "record.json", folder.name) == record
 
 
 def test_the_first_epoch_is_saved_so_that_a_short_run_resumes(finished: Finished) -> None:
-    assert finished[0]["trainer"]["checkpoint_seconds"] == 60
+    assert finished[0].trainer.checkpoint_seconds == 60
     assert Saved.seen[:2] == [0, 1]
 
 
 def test_the_record_names_the_run_and_scores_every_network_under_every_protocol(finished: Finished) -> None:
-    _, _, record = finished
-    assert list(record)[:5] == ["method", "dataset", "scale", "seed", "fingerprint"]
-    assert list(record["results"]) == ["teacher", "student", "random", "pixels"]
-    for scores in record["results"].values():
+    _, folder, record = finished
+    written = json.loads((folder / "record.json").read_text())
+    assert list(written)[:5] == ["method", "dataset", "scale", "seed", "fingerprint"]
+    assert list(written) == [key for key in vars(record) if key not in ("encoder", "seconds")]
+    assert list(record.results) == ["teacher", "student", "random", "pixels"]
+    for scores in record.results.values():
         assert set(scores) == {"knn1", "knn200", "knn1_100labels", "linear"}
         assert all(0 <= value <= 100 for value in scores.values())
 
@@ -96,7 +99,7 @@ def test_the_record_keeps_no_path_host_or_user(finished: Finished) -> None:
 def test_predictions_give_the_recorded_accuracy_again(finished: Finished) -> None:
     _, folder, record = finished
     arrays = np.load(folder / "predictions.npz")
-    for network, scores in record["results"].items():
+    for network, scores in record.results.items():
         for protocol in ("knn1", "knn200", "linear"):
             right = (arrays[f"{network}/{protocol}"] == arrays["labels"]).mean()
             assert 100 * right == pytest.approx(scores[protocol])
@@ -106,10 +109,10 @@ def test_the_curves_of_student_and_teacher_end_at_the_final_table(finished: Fini
     _, _, record = finished
     for network in ("teacher", "student"):
         for protocol in ("knn1", "linear"):
-            curve = record["curves"][f"test/{protocol}/{network}"]
+            curve = record.curves[f"test/{protocol}/{network}"]
             assert [epoch for epoch, _ in curve] == [1, 2]
-            assert curve[-1][1] == record["results"][network][protocol]
-            assert len(record["curves"][f"validation/{protocol}/{network}"]) == 2
+            assert curve[-1][1] == record.results[network][protocol]
+            assert len(record.curves[f"validation/{protocol}/{network}"]) == 2
 
 
 def test_metrics_hold_the_collapse_panel_of_every_epoch(finished: Finished) -> None:
@@ -153,7 +156,7 @@ def test_the_random_baseline_is_the_network_before_training(finished: Finished) 
         method.student.backbone, evaluator, data.bank(whole=True), torch.device("cpu"), ["knn1", "linear"]
     )
     for name, score in untrained.items():
-        assert score.percent == record["results"]["random"][name]
+        assert score.percent == record.results["random"][name]
 
 
 @pytest.mark.parametrize(("precision", "switch"), [("32-true", "ieee"), ("bf16-mixed", "tf32")])
@@ -178,10 +181,10 @@ def test_float32_training_is_float32_whatever_the_user_has_set(tmp_path: Path, p
 
 def test_the_record_says_what_the_probe_was_trained_on(finished: Finished) -> None:
     _, _, record = finished
-    assert record["notes"]["teacher"]["linear"]["trained_on"] == record["images"]["probe"] == 160
-    assert record["notes"]["pixels"]["linear"]["trained_on"] == 160
-    assert record["notes"]["random"]["linear"]["statistics"] in ("untouched", "measured")
-    assert record["baselines"] == {"random": 2, "pixels": 1}
+    assert record.notes["teacher"]["linear"]["trained_on"] == record.images["probe"] == 160
+    assert record.notes["pixels"]["linear"]["trained_on"] == 160
+    assert record.notes["random"]["linear"]["statistics"] in ("untouched", "measured")
+    assert record.baselines == {"random": 2, "pixels": 1}
 
 
 @pytest.mark.parametrize(
@@ -215,9 +218,9 @@ def test_nothing_is_embedded_or_scored_twice_and_baselines_are_kept_for_other_ru
     monkeypatch.setattr(NearestNeighbours, "evaluate", scoring)
     words = [*WORDS, "epochs=2", "eval_every=2", f"runs_dir={tmp_path}"]
     records = [run(compose([*words, f"method={method}"])) for method in ("simclr", "byol")]
-    bank, validation, test = (records[0]["images"][part] for part in ("bank", "validation", "test"))
+    bank, validation, test = (records[0].images[part] for part in ("bank", "validation", "test"))
     monitored, network = [bank, validation], [bank, validation, test]
-    chosen = {notes["statistics"] for notes in records[0]["notes"]["random"].values()}  # the others see no test image
+    chosen = {notes["statistics"] for notes in records[0].notes["random"].values()}  # the others see no test image
     untrained = [*monitored, *monitored, *[test] * len(chosen)]
     simclr, byol = [*monitored, *network], [*monitored, *network, *network]
     assert sorted(embedded) == sorted([*simclr, *untrained, *byol])
@@ -227,9 +230,9 @@ def test_nothing_is_embedded_or_scored_twice_and_baselines_are_kept_for_other_ru
     at_epoch_1 = ("knn1", "validation")
     assert sorted(evaluated) == sorted([at_epoch_1, *once, *baselines, *raw, at_epoch_1, *once, *once])
     for name in ("random", "pixels"):
-        assert records[1]["results"][name] == records[0]["results"][name]
-        assert records[1]["notes"][name] == records[0]["notes"][name]
-    kept = [np.load(tmp_path / record["fingerprint"] / "predictions.npz") for record in records]
+        assert records[1].results[name] == records[0].results[name]
+        assert records[1].notes[name] == records[0].notes[name]
+    kept = [np.load(tmp_path / record.fingerprint / "predictions.npz") for record in records]
     for name in ("random/knn1", "random/linear", "pixels/knn200"):
         assert np.array_equal(kept[0][name], kept[1][name])
 
@@ -245,8 +248,8 @@ def test_nothing_is_embedded_or_scored_twice_and_baselines_are_kept_for_other_ru
 def test_a_last_batch_of_one_image_is_scored_as_any_other(tmp_path: Path, words: tuple[str, ...]) -> None:
     small = [word for word in WORDS if not word.startswith("subset")]
     record = run(compose([*small, *words, "epochs=1", "method=simclr", f"runs_dir={tmp_path}"]))
-    assert record["images"]["bank"] in (257, 20)
-    assert all(value is not None for value in (record["results"][n]["linear"] for n in ("student", "random", "pixels")))
+    assert record.images["bank"] in (257, 20)
+    assert all(value is not None for value in (record.results[n]["linear"] for n in ("student", "random", "pixels")))
 
 
 def test_a_finished_run_is_shown_again_and_not_trained_again(
@@ -255,7 +258,7 @@ def test_a_finished_run_is_shown_again_and_not_trained_again(
     config, folder, record = finished
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
     monkeypatch.setattr(Method, "training_step", None)
-    assert run(config)["results"] == record["results"]
+    assert run(config).results == record.results
     assert "Finished before" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -265,9 +268,9 @@ def test_a_run_scored_by_older_protocols_says_so_and_how_to_score_it_again(
 ) -> None:
     config, folder, record = finished
     (own := tmp_path / folder.name / "checkpoints").mkdir(parents=True)
-    older = {**record, "protocols": {**record["protocols"], "linear": 1}}
-    del older["baselines"]
-    (own.parent / "record.json").write_text(json.dumps(older))
+    older = replace(record, protocols={**record.protocols, "linear": 1}, baselines={"random": 1, "pixels": 1})
+    written = {key: value for key, value in asdict(older).items() if key not in ("baselines", "encoder", "seconds")}
+    (own.parent / "record.json").write_text(json.dumps(written))
 
     def shown() -> str:
         assert run(replace(config, runs_dir=str(tmp_path))) == older
@@ -277,8 +280,8 @@ def test_a_run_scored_by_older_protocols_says_so_and_how_to_score_it_again(
     assert f"{before}; rerun=true trains it again, for it has no checkpoint to score." in shown()
     (own / "last.ckpt").touch()
     assert f"{before}; without record.json in {own.parent} the same command scores it again" in shown()
-    older.update(record)
-    (own.parent / "record.json").write_text(json.dumps(record))
+    older = record
+    record.write(own.parent / "record.json")
     assert "scored by" not in shown()
 
 
@@ -290,10 +293,11 @@ def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
     shutil.copytree(folder, own)
     config = replace(config, runs_dir=str(tmp_path))
     before = code_digest(config.method.target)
-    assert record["code"]["digest"] == before
+    assert record.code["digest"] == before
 
-    def shown(digest: str | None, **said: Any) -> tuple[dict[str, Any], str]:
-        monkeypatch.setattr("ssl_bench.training.run.code_digest", lambda target: digest)
+    def shown(digest: str | None, **said: Any) -> tuple[Record, str]:
+        for module in ("run", "earlier"):
+            monkeypatch.setattr(f"ssl_bench.training.{module}.code_digest", lambda target: digest)
         found = run(replace(config, **said))
         return found, " ".join(capsys.readouterr().out.split())
 
@@ -302,23 +306,23 @@ def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
     assert (
         "the code of clbo has changed since it was trained; rerun=true trains it again and keeps what there is." in said
     )
-    assert found["code"]["digest"] == before
+    assert found.code["digest"] == before
     # A record of a version that kept no digest: nothing is known of its code.
-    (own / "record.json").write_text(json.dumps({**record, "code": {"version": "0.1.0"}}))
+    replace(record, code={"version": "0.1.0"}).write(own / "record.json")
     assert "changed" not in shown("another")[1]
     # Resumed, here after its last step, by other code.
     (own / "record.json").unlink()
     found, said = shown("another")
     assert "the code of clbo has changed since the checkpoint was saved; rerun=true" in said
-    assert [version["digest"] for version in code.versions_of(found)] == ["another", before]
-    assert found["results"] == record["results"]  # scored from the checkpoint
+    assert [version["digest"] for version in found.code_versions] == ["another", before]
+    assert found.results == record.results  # scored from the checkpoint
     # Trained again, once.
     left = {path.name for path in own.iterdir()} - {".lock"}
     found, said = shown("another", rerun=True)
     assert f"clbo is trained again: what the run left is in {own}/earlier/1" in said
     assert {path.name for path in (own / "earlier" / "1").iterdir()} == left
-    assert code.versions_of(found) == [{**found["code"], "digest": "another"}]
-    assert found["results"] == record["results"]
+    assert found.code_versions == [{**found.code, "digest": "another"}]
+    assert found.results == record.results
     assert "Finished before" in shown("another", rerun=True)[1]
 
 
@@ -401,9 +405,9 @@ def test_a_loss_that_is_not_finite_stops_with_method_step_and_rate(
 
     loss = CLBO.loss
 
-    def broken(self: CLBO, student: Any, target: Any, batch: Any) -> Any:
-        value = loss(self, student, target, batch)
-        return value * float("nan") if batch.place.step == 3 else value
+    def broken(self: CLBO, step: Any) -> Any:
+        value, figures = loss(self, step)
+        return value * float("nan") if step.batch.place.step == 3 else value, figures
 
     monkeypatch.setattr(CLBO, "loss", broken)
     config = compose([*WORDS, f"runs_dir={tmp_path}", "trainer.checkpoint_seconds=0.000001"])
@@ -480,7 +484,7 @@ def test_mse_without_a_predictor_collapses_and_the_panel_says_so(
         record = run(
             compose([*chosen, *more, f"runs_dir={tmp_path}", "evaluation.protocols=[knn1]", "trainer.progress=false"])
         )
-        said[name] = record["warnings"]
+        said[name] = record.warnings
     assert any("Collapsed" in sentence for sentence in said["mse"])
     assert "Collapsed" in capsys.readouterr().out
     assert not said["info_nce"]
@@ -493,7 +497,7 @@ def test_the_recorded_loss_is_that_of_the_images_however_many_batches_a_step_tak
         config = compose(
             [*WORDS, *once, "optimizer.lr=1e-12", f"trainer.accumulate={accumulate}", f"runs_dir={tmp_path}"]
         )
-        losses.append(run(config)["fingerprint"])
+        losses.append(run(config).fingerprint)
     first, second = (
         next(csv.DictReader((tmp_path / name / "metrics.csv").read_text().splitlines()))["loss"] for name in losses
     )
@@ -515,7 +519,7 @@ def test_a_batch_that_does_not_fit_names_the_option_and_loses_nothing_that_was_s
         run(config, [Full()])
     (checkpoint,) = tmp_path.glob("*/checkpoints/last.ckpt")
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 7
-    assert run(config)["results"]["student"]
+    assert run(config).results["student"]
     assert "resuming after step 7" in capsys.readouterr().out
 
 
@@ -529,7 +533,7 @@ def test_a_compiled_run_has_a_name_of_its_own_and_without_a_compiler_it_is_a_pla
         raise RuntimeError("no C++ compiler")
 
     monkeypatch.setattr("ssl_bench.devices.BACKEND", missing)
-    assert run(config)["fingerprint"] == plain["fingerprint"]
+    assert run(config).fingerprint == plain.fingerprint
     said = " ".join(capsys.readouterr().out.split())
     assert "trainer.compile=true does not work on this machine (no C++ compiler): training is not compiled." in said
     assert "Finished before" in said
@@ -543,5 +547,5 @@ def test_a_compiled_run_has_a_name_of_its_own_and_without_a_compiler_it_is_a_pla
     monkeypatch.setattr("ssl_bench.devices.BACKEND", counting)
     compiled = run(replace(config, runs_dir=str(tmp_path)))
     assert len(graphs) >= 3  # of the trial, the student and the teacher
-    assert compiled["fingerprint"] != plain["fingerprint"]
-    assert compiled["results"] == plain["results"]  # the same arithmetic under this backend
+    assert compiled.fingerprint != plain.fingerprint
+    assert compiled.results == plain.results  # the same arithmetic under this backend

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ CONFIG = compose(["epochs=4", "evaluation.protocols=[knn1]"])
 def record_of(folder: RunFolder, seconds: float = 10.0, **said: Any) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     found = {
-        **{key: kind() for key, kind in record.FIELDS.items()},
+        **{known.name: record._KINDS[known.name]() for known in fields(record.Record)},
         "fingerprint": folder.fingerprint,
         "evaluated": "student",
         "results": {"student": {"knn1": 90.0}},
@@ -199,7 +199,7 @@ def succeed(entry: Entry) -> Outcome:
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
     monkeypatch.setattr(loop, "LOOK_SECONDS", 0.002)
     monkeypatch.setattr(loop, "ELSEWHERE_SECONDS", 0.01)
-    monkeypatch.setattr(record, "fingerprint_of_record", lambda found: found["fingerprint"])  # a, b, c and d
+    monkeypatch.setattr(record.Record, "run_fingerprint", property(lambda found: found.fingerprint))  # a, b, c and d
     return [RunFolder(tmp_path / name) for name in "abcd"]
 
 

@@ -221,7 +221,7 @@ def test_a_run_on_a_device_is_that_on_the_cpu_and_resumes_in_mid_epoch_wherever_
             if place == "resumed":
                 with pytest.raises(UserError, match="stop"):
                     run(wrapped, [Stop()])
-            name = run(wrapped)["fingerprint"]
+            name = run(wrapped).fingerprint
             rows.append((tmp_path / place / name / "metrics.csv").read_text().splitlines()[1])
     cpu, device = ([float(value) for value in row.split(",")] for row in rows[:2])
     assert device == pytest.approx(cpu, rel=1e-4)  # the optimiser sums in another order

@@ -221,8 +221,8 @@ def test_a_run_on_packed_pictures_is_the_run_on_those_in_memory(root: Path, tmp_
     pack(root, tmp_path, stored=16, max_pixels=89478485)
     second = run(compose([*words, f"runs_dir={tmp_path / 'b'}", "dataset.memory=0"]))
     for key in ("fingerprint", "results", "curves", "data_digest", "skipped_images", "images"):
-        assert first[key] == second[key]
-    name = first["fingerprint"]
+        assert getattr(first, key) == getattr(second, key)
+    name = first.fingerprint
     for file in ("metrics.csv", "encoder.safetensors"):
         assert (tmp_path / "a" / name / file).read_bytes() == (tmp_path / "b" / name / file).read_bytes()
 

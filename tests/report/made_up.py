@@ -12,7 +12,7 @@ import numpy as np
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Cell, find
 from ssl_bench.config.schema import Config
-from ssl_bench.results.fingerprint import fingerprint_of_record
+from ssl_bench.results.record import Record
 
 TEST_IMAGES = 400
 PROTOCOLS = ("knn1", "knn200", "knn1_100labels", "linear")
@@ -20,7 +20,7 @@ TEACHERS = ("clbo",)  # methods that deploy theirs
 
 
 def record(cell: Cell, config: Config, *, percent: float | None = None, **other: Any) -> dict[str, Any]:
-    """A finished run of ``cell``: ``percent`` under every protocol, or what its name and seed draw."""
+    """The file of a finished run of ``cell``: ``percent`` under every protocol, or what its name and seed draw."""
     draw = np.random.default_rng([cell.seed, *cell.name.encode()])
     deployed = "teacher" if config.method.name in TEACHERS else "student"
     networks = ["teacher", "student"] if deployed == "teacher" else ["student"]
@@ -62,8 +62,13 @@ def record(cell: Cell, config: Config, *, percent: float | None = None, **other:
         "config": config.as_dict(),
         **other,
     }
-    found["fingerprint"] = fingerprint_of_record(found)
+    found["fingerprint"] = Record.from_json(found).run_fingerprint
     return found
+
+
+def records_of(found: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """What is read of such files."""
+    return [Record.from_json(one) for one in found]
 
 
 def cells_of(name: str, scale: str = "smoke", **limits: Any) -> tuple[list[Cell], list[Config]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import TEST_IMAGES, cells_of, record
+from made_up import TEST_IMAGES, cells_of, record, records_of
 
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import find
@@ -18,8 +18,8 @@ from ssl_bench.report.render import escaped, latex, markdown, picture
 
 def runs_of(scale: str = "smoke", **limits: Any) -> tuple[list[Run], list[dict[str, Any]]]:
     cells, configs = cells_of("table3", scale, **limits)
-    records = [record(cell, config) for cell, config in zip(cells, configs, strict=True)]
-    return [Run(c, Entry(Path(r["fingerprint"]), r), None) for c, r in zip(cells, records, strict=True)], configs
+    records = records_of([record(cell, config) for cell, config in zip(cells, configs, strict=True)])
+    return [Run(c, Entry(Path(r.fingerprint), r), None) for c, r in zip(cells, records, strict=True)], configs
 
 
 def table_of(runs: list[Run], configs: list[dict[str, Any]]) -> Table:
@@ -30,7 +30,7 @@ def set_percents(runs: list[Run], row: str, percents: list[float]) -> None:
     cells = [run for run in runs if run.cell.row == row]
     for run, percent in zip(cells, percents, strict=True):
         assert run.record
-        run.record["results"][run.record["evaluated"]]["knn1"] = percent
+        run.record.results[run.record.evaluated]["knn1"] = percent
 
 
 METHODS = ["simclr", "moco", "clbo", "supervised"]
@@ -84,7 +84,7 @@ def test_random_weights_are_the_mean_over_all_records_of_a_seed_and_spread_over_
     runs, configs = made
     for number, run in enumerate(runs):
         assert run.record
-        run.record["results"]["random"]["knn1"] = 60.0 + 10 * run.cell.seed + (1 if number % 5 == 0 else -0.25)
+        run.record.results["random"]["knn1"] = 60.0 + 10 * run.cell.seed + (1 if number % 5 == 0 else -0.25)
     assert table_of(runs, configs).reference["random weights"][0].text == "70.0 ± 10.0"
 
 
@@ -92,14 +92,14 @@ def test_what_does_not_apply_is_no_missing_run(made: Any) -> None:
     runs, configs = made
     for run in runs:
         assert run.record
-        run.record["results"]["student"]["linear"] = None
+        run.record.results["student"]["linear"] = None
     assert table_of(runs, configs).ranked["MoCo"][1].text == "n. a."
 
 
 def test_the_notes_say_how_the_figures_came_about(made: Any) -> None:
     runs, configs = made
     assert runs[0].record
-    runs[0].record["code"] = {"version": "0.1.0", "commit": "fedcba9876", "modified": True}
+    runs[0].record.code = {"version": "0.1.0", "commit": "fedcba9876", "modified": True}
     notes = "\n".join(table_of(runs, configs).notes)
     for words in (
         "over n = 3 seeds.",
@@ -132,8 +132,8 @@ def published(*words: str, rows: dict[str, tuple[str, ...]] = ROWS, **show: Any)
     experiment = replace(experiment, rows=rows, show={**experiment.show, "ranked": list(rows), **show})
     cells = experiment.cells("paper", datasets=["cifar10"], seeds=[0], words=words)
     configs = compose_cells(cells)
-    records = [record(cell, config) for cell, config in zip(cells, configs, strict=True)]
-    runs = [Run(c, Entry(Path(r["fingerprint"]), r), None) for c, r in zip(cells, records, strict=True)]
+    records = records_of([record(cell, config) for cell, config in zip(cells, configs, strict=True)])
+    runs = [Run(c, Entry(Path(r.fingerprint), r), None) for c, r in zip(cells, records, strict=True)]
     table = comparison(experiment, runs, configs, "calibrated")
     found = {heading: {row: e[i].text for row, e in table.ranked.items()} for i, heading in enumerate(table.columns)}
     return {

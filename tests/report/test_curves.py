@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import cells_of, record
+from made_up import cells_of, record, records_of
 
 from ssl_bench.config.experiments import find, names
 from ssl_bench.report import curves
@@ -17,13 +17,13 @@ FIGURES = [name for name in names() if find(name).show["kind"] == "curves"]
 
 def runs_of(name: str, **limits: Any) -> tuple[list[Run], list[dict[str, Any]]]:
     cells, configs = cells_of(name, **limits)
-    records = [record(cell, config) for cell, config in zip(cells, configs, strict=True)]
-    return [Run(c, Entry(Path(r["fingerprint"]), r), None) for c, r in zip(cells, records, strict=True)], configs
+    records = records_of([record(cell, config) for cell, config in zip(cells, configs, strict=True)])
+    return [Run(c, Entry(Path(r.fingerprint), r), None) for c, r in zip(cells, records, strict=True)], configs
 
 
 def set_curve(run: Run, name: str, percents: list[float]) -> None:
     assert run.record
-    run.record["curves"][name] = [[epoch, percent] for epoch, percent in enumerate(percents, start=1)]
+    run.record.curves[name] = [[epoch, percent] for epoch, percent in enumerate(percents, start=1)]
 
 
 def test_lines_are_means_over_seeds_with_a_band_of_one_standard_deviation() -> None:
@@ -101,7 +101,7 @@ def test_the_table_of_points_has_every_seed() -> None:
     one = [row for row in rows if row[place("row")] == "K = 2" and row[place("seed")] == 1]
     run = next(run for run in runs if run.cell.row == "K = 2" and run.cell.seed == 1)
     assert run.record
-    expected = run.record["curves"]["test/linear/teacher"]
+    expected = run.record.curves["test/linear/teacher"]
     assert [(float(str(row[place("epoch")])), row[place("percent")]) for row in one] == [
         (e / 2, p) for e, p in expected
     ]

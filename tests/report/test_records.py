@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import PROTOCOLS, cells_of, keep, record
+from made_up import PROTOCOLS, cells_of, keep, record, records_of
 
 from ssl_bench.config.compose import compose
 from ssl_bench.config.experiments import Cell
@@ -17,6 +17,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.report.provenance import command, provenance
 from ssl_bench.report.records import Run, match, read
 from ssl_bench.results.code import code_digest
+from ssl_bench.results.record import Record
 from ssl_bench.results.store import RunFolder
 
 Made = tuple[list[Cell], list[dict[str, Any]], list[dict[str, Any]]]
@@ -37,7 +38,7 @@ def test_records_are_matched_by_what_was_asked_for(made: Made, tmp_path: Path) -
     others, other_configs = cells_of("table3", methods=["byol"], seeds=[0, 1])
     keep(tmp_path, [*made[2], *(record(*pair) for pair in zip(others, other_configs, strict=True))])
     runs = matched(made, tmp_path)
-    assert [run.record for run in runs] == made[2]
+    assert [run.record for run in runs] == records_of(made[2])
     assert all(run.failure is None for run in runs)
 
 
@@ -47,9 +48,9 @@ def test_committed_records_count_as_runs_do_and_copies_of_a_run_are_one(made: Ma
     for one in made[2]:
         (folder / f"{one['fingerprint']}.json").write_text(json.dumps(one), encoding="utf-8")
     pattern = f"{tmp_path}/experiments/*/records"
-    assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == made[2]
+    assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == records_of(made[2])
     keep(tmp_path / "runs", made[2])
-    assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == made[2]
+    assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == records_of(made[2])
 
 
 def commit(folder: Path, one: dict[str, Any]) -> None:
@@ -62,7 +63,7 @@ def test_a_run_of_ones_own_counts_before_a_committed_record_of_it_which_is_said(
     commit(tmp_path / "a" / "records", record(made[0][0], made[1][0], percent=12.5))
     commit(tmp_path / "b" / "records", made[2][1])
     runs = matched(made, tmp_path / "runs", f"{tmp_path}/*/records")
-    assert [run.record for run in runs[:2]] == made[2][:2]
+    assert [run.record for run in runs[:2]] == records_of(made[2][:2])
     assert [run.differs for run in runs[:2]] == [True, False]
     assert "1 of these runs are one's own, with other results than the committed" in "\n".join(provenance(runs))
     assert "one's own" not in "\n".join(provenance(runs[1:]))
@@ -81,7 +82,7 @@ def test_runs_of_ones_own_under_a_newer_protocol_count_once_all_committed_ones_a
     with pytest.raises(UserError, match="the version of protocol linear differs"):
         matched(made, tmp_path / "runs", pattern)
     keep(tmp_path / "runs", newer)
-    assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == newer
+    assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == records_of(newer)
 
 
 def test_a_table_is_of_one_kind_of_device(made: Made, tmp_path: Path) -> None:
@@ -89,18 +90,18 @@ def test_a_table_is_of_one_kind_of_device(made: Made, tmp_path: Path) -> None:
     committed = f"{tmp_path}/*/records"
     commit(tmp_path / "a" / "records", made[2][0])
     commit(tmp_path / "b" / "records", made[2][1])
-    assert [run.record for run in matched(made, tmp_path / "runs", committed)] == made[2]
+    assert [run.record for run in matched(made, tmp_path / "runs", committed)] == records_of(made[2])
     keep(tmp_path / "runs", of_gpu[:1])
     with pytest.raises(UserError, match=r"^the device differs, cuda in .*; cpu in .* choose one with"):
         matched(made, tmp_path / "runs", committed)
     keep(tmp_path / "runs", of_gpu)  # one's own count before the committed ones of another device
     runs = matched(made, tmp_path / "runs", committed)
-    assert [run.record for run in runs] == of_gpu
+    assert [run.record for run in runs] == records_of(of_gpu)
     assert all("trainer.accelerator=gpu" in command(run) for run in runs)
     for accelerator, expected in (("cpu", made[2]), ("gpu", of_gpu)):
         asked = [config.changed({"trainer.accelerator": accelerator}) for config in made[1]]
         found = match(made[0], asked, read(tmp_path / "runs", committed))
-        assert [run.record for run in found] == expected
+        assert [run.record for run in found] == records_of(expected)
         assert all("accelerator" not in command(run) for run in found) == (accelerator == "cpu")
 
 
@@ -173,7 +174,7 @@ def test_two_precisions_of_one_cell_are_refused_until_one_is_chosen(made: Made, 
     keep(tmp_path, [*made[2], *floats])
     with pytest.raises(UserError, match=r"choose one with trainer\.precision="):
         matched(made, tmp_path)
-    assert [run.record for run in matched((cells, configs, []), tmp_path)] == floats
+    assert [run.record for run in matched((cells, configs, []), tmp_path)] == records_of(floats)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_damaged_and_half_written_records_are_named_and_skipped(
     assert said.startswith(f"{damaged} is no finished record (")
     assert reason in said
     assert damaged.read_text(encoding="utf-8") == text
-    assert match(made[0], made[1], store)[0].record == made[2][0]
+    assert match(made[0], made[1], store)[0].record == Record.from_json(made[2][0])
 
 
 def test_a_record_in_a_folder_of_another_run_and_one_with_impossible_figures_are_skipped(

@@ -23,6 +23,7 @@ from ssl_bench.config.schema import Config
 from ssl_bench.config.sources import PACKAGE
 from ssl_bench.report import configurations, records
 from ssl_bench.report.records import Run
+from ssl_bench.results.record import Record
 
 WORDS = ["scale=smoke", "methods=moco,clbo", "seeds=0,1,2"]
 
@@ -184,8 +185,10 @@ def test_remembered_configurations_are_those_composed(store: Path) -> None:
 
 
 def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None:
-    def kept(results: float, seconds: float) -> dict[str, Any]:
-        return {"fingerprint": "abc", "results": {"student": {"knn1": results}}, "curves": {}, "train_seconds": seconds}
+    cells, configs = cells_of("table3", methods=["moco"], seeds=[0])
+
+    def kept(percent: float, seconds: float) -> dict[str, Any]:
+        return {**record(cells[0], configs[0], percent=percent), "fingerprint": "abc", "train_seconds": seconds}
 
     old, own = tmp_path / "table3" / "records" / "abc.json", tmp_path / "runs" / "abc" / "record.json"
     for path in (old, own):
@@ -193,7 +196,7 @@ def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None
     for found, expected in ((kept(90.0, 2.0), kept(90.0, 1.0)), (kept(91.0, 3.0), kept(91.0, 3.0))):
         old.write_text(json.dumps(kept(90.0, 1.0)), encoding="utf-8")
         own.write_text(json.dumps(found), encoding="utf-8")
-        run = Run(Cell("a", "digits", 0, ()), records.Entry(own, found), None)
+        run = Run(Cell("a", "digits", 0, ()), records.Entry(own, Record.from_json(found)), None)
         command._save_records(tmp_path / "fig4", [run])
         assert json.loads(old.read_text(encoding="utf-8")) == expected
         assert not (tmp_path / "fig4").exists()

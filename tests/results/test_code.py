@@ -193,11 +193,3 @@ def test_a_run_is_of_other_code_if_a_part_of_it_is(
     assert code.is_other_code(versions, "a") == other
     assert code.is_other_code(versions, "a", unknown=True) == other_if_unknown
     assert not code.is_other_code(versions, None, unknown=True)
-
-
-def test_the_versions_of_a_record_are_all_that_trained_it() -> None:
-    assert code.versions_of({"code": {"digest": "b"}, "earlier_code": [{"digest": "a"}]}) == [
-        {"digest": "b"},
-        {"digest": "a"},
-    ]
-    assert code.versions_of({"code": {}}) == [{}]

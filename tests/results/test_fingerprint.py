@@ -8,7 +8,7 @@ import pytest
 
 from ssl_bench.config.compose import compose
 from ssl_bench.results import fingerprint as module
-from ssl_bench.results.fingerprint import fingerprint, fingerprint_of_record
+from ssl_bench.results.fingerprint import fingerprint
 
 
 def name(*words: str, digest: str = "d", precision: str = "32-true") -> str:
@@ -99,13 +99,10 @@ def test_shares_of_the_batch_with_statistics_of_their_own_are_part_of_the_name()
     assert names[0] == name()
 
 
-def test_a_gpu_s_run_has_another_name_and_its_record_tells_which() -> None:
+def test_a_gpu_s_run_has_another_name() -> None:
     config = compose([]).as_dict()
     alike = {"data_digest": "d", "precision": "32-true"}
     assert fingerprint(config, **alike, device="cpu") == name() != fingerprint(config, **alike, device="cuda")
-    record = {"config": config, **alike, "batch_statistics": "global", "processes": 1, "numerics": module.NUMERICS}
-    assert fingerprint_of_record(record) == fingerprint_of_record({**record, "device": "cpu"}) == name()
-    assert fingerprint_of_record({**record, "device": "cuda"}) == fingerprint(config, **alike, device="cuda")
 
 
 def test_two_ways_to_say_the_same_number_give_the_same_name() -> None:

@@ -9,7 +9,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
 from ssl_bench.report import calibration, comparison, configurations, provenance, records, render
 from ssl_bench.report.records import Run
+from ssl_bench.results.record import Record
 
 OTHERS = {"table1": "ssl_bench.report.datasets", "wandb": "ssl_bench.report.dashboard"}  # with words of their own
 PLACES = ("data_dir", "logger")  # change no figure, and may name a place on this machine
@@ -166,7 +167,7 @@ def _calibration(
     table = calibration.table(experiment.show["title"], runs, configs, protocols)
     print(render.markdown(table), end="")
     if out is not None:
-        deployed = {run.record["fingerprint"]: run.record["evaluated"] for run in runs if run.record}
+        deployed = {run.record.fingerprint: run.record.evaluated for run in runs if run.record}
         place = provenance.RESULTS.index
         rows = [
             row
@@ -213,19 +214,19 @@ def _save_records(out: Path, runs: Sequence[Run]) -> None:
     for run in runs:
         if run.entry is not None:
             source = run.entry.path
-            name = f"{run.entry.record['fingerprint']}.json"
+            name = f"{run.entry.record.fingerprint}.json"
             for copy in kept.get(name, [own / name]):  # of one run there is one record, wherever it lies
                 if not copy.exists() or not _same(source, copy, run.entry.record):
                     _save(copy, partial(_copy, source))
 
 
-def _same(source: Path, copy: Path, record: Mapping[str, Any]) -> bool:
+def _same(source: Path, copy: Path, record: Record) -> bool:
     """Whether a copy says of the run what its record says; how long it took may differ."""
     if filecmp.cmp(source, copy, shallow=False):
         return True
     try:
         other = json.loads(copy.read_text(encoding="utf-8"))
-        return all(other[key] == record[key] for key in ("results", "curves"))
+        return (other["results"], other["curves"]) == (record.results, record.curves)
     except (ValueError, LookupError, TypeError, RecursionError):
         return False
 

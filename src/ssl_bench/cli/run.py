@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ssl_bench.config import command_line
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
+from ssl_bench.results.record import Record
 from ssl_bench.training import launch, preflight
-
-Record = Mapping[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,11 +34,10 @@ def validation_accuracy(record: Record) -> float:
     Raises:
         UserError: the run has held none out.
     """
-    name = f"validation/{record['config']['evaluation']['monitor']}/{record['evaluated']}"
-    curve = record["curves"].get(name)
-    if not curve:
-        raise UserError(f"hydra/sweeper chooses by validation images, which scale={record['scale']} holds none out of.")
-    return float(curve[-1][1])
+    percent = record.last_on_validation
+    if percent is None:
+        raise UserError(f"hydra/sweeper chooses by validation images, which scale={record.scale} holds none out of.")
+    return percent
 
 
 def print_joint_table(outcomes: list[tuple[list[str], Any]]) -> None:

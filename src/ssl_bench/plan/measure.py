@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -30,7 +29,7 @@ from ssl_bench.evaluation.baselines import kept
 from ssl_bench.methods.base import Method
 from ssl_bench.plan.forecast import Baseline, Evaluation, Measured
 from ssl_bench.plan.sampled import Sampled, wait
-from ssl_bench.results.record import peak_memory
+from ssl_bench.results.record import Record, peak_memory
 from ssl_bench.results.store import RunFolder
 from ssl_bench.training.build import baselines, clean_arguments
 from ssl_bench.training.run import run
@@ -79,15 +78,15 @@ def _shortened(config: Config, folder: str) -> Config:
 def _measure(config: Config, known: dict[str, Evaluation], folder: Path) -> Measured:
     watch = _Stopwatch(config, known)
     began = watch.now()
-    record: dict[str, Any] | None = None
+    record: Record | None = None
     with suppress(_Enough):
         record = run(config, [watch])
     ended = watch.now()
     evaluation, memory = known.get(watch.key), peak_memory() or 0
     gpu_memory = torch.cuda.max_memory_reserved(watch.device) if watch.device.type == "cuda" else 0
     if record is not None:
-        files = RunFolder(folder / record["fingerprint"])
-        load = ended - watch.sampled.owed - began - record["session_seconds"]
+        files = RunFolder(folder / record.fingerprint)
+        load = ended - watch.sampled.owed - began - (record.session_seconds or 0.0)
         everything = sum(file.stat().st_size for file in files.path.rglob("*") if file.is_file())
         evaluation = Evaluation(
             key=watch.key,

@@ -115,7 +115,7 @@ def _column(runs: Sequence[Run], protocol: str, ranked: Sequence[str]) -> dict[s
 
 def _step(runs: Sequence[Run]) -> float:
     """What one test image is worth in percent."""
-    return max((100 / run.record["images"]["test"] for run in runs if run.record), default=0.0)
+    return max((100 / run.record.images["test"] for run in runs if run.record), default=0.0)
 
 
 def reference(runs: Sequence[Run], protocol: str, network: str) -> dict[int, float]:
@@ -161,7 +161,7 @@ def _notes(
 ) -> list[str]:
     seeds = sorted({run.cell.seed for run in runs})
     n = len(seeds)
-    versions = next(run.record["protocols"] for run in runs if run.record)
+    versions = next(run.record.protocols for run in runs if run.record)
     lines = [
         f"% of test images, {f'mean ± standard deviation over n = {n} seeds' if n > 1 else 'one seed'}"
         + (f"; (k/{n}): there are k of them." if any(run.record is None for run in runs) else "."),

@@ -16,6 +16,7 @@ from ssl_bench.report.provenance import absent, command, provenance
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import FEWEST, mean_and_spread
 from ssl_bench.report.tables import NAMES
+from ssl_bench.results.record import Record
 
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
 CLOSE = 0.1  # of a panel's height; names of lines that are closer would overlap
@@ -44,16 +45,20 @@ class Line:
     wanted: int
 
 
-def network_of(record: Mapping[str, Any], wanted: str) -> str:
+def network_of(record: Record, wanted: str) -> str:
     """The network of a record that a figure of ``wanted`` shows: what is deployed, where there is no such network."""
-    return wanted if wanted in record["results"] else str(record["evaluated"])
+    return wanted if wanted in record.results else record.evaluated
 
 
 def points(run: Run, config: Config, protocol: str, network: str) -> list[tuple[float, float]]:
     """Epoch and percent on test images; an epoch is as many passes over the images as the method says."""
     assert run.record is not None
-    curve = run.record["curves"].get(f"test/{protocol}/{network_of(run.record, network)}", [])
-    return [(epoch / passes_per_epoch(config), percent) for epoch, percent in curve if percent is not None]
+    curve = run.record.curves.get(f"test/{protocol}/{network_of(run.record, network)}", [])
+    return [
+        (epoch / passes_per_epoch(config), percent)
+        for epoch, percent in curve
+        if epoch is not None and percent is not None
+    ]
 
 
 def lines(runs: Sequence[Run], configs: Sequence[Config], protocol: str, network: str) -> list[Line]:
@@ -66,7 +71,7 @@ def lines(runs: Sequence[Run], configs: Sequence[Config], protocol: str, network
         for run, config in there:
             for epoch, percent in points(run, config, protocol, network):
                 by_epoch.setdefault(epoch, []).append(percent)
-        shown = network_of(there[0][0].record or {}, network) if there else network
+        shown = network_of(there[0][0].record, network) if there and there[0][0].record else network
         known = [_point(epoch, by_epoch[epoch]) for epoch in sorted(by_epoch)]
         found.append(Line(row, dataset, shown, known, len(there), len(here)))
     return found
@@ -86,7 +91,7 @@ def results(
     for run, config in zip(runs, configs, strict=True):
         if run.record is None:
             continue
-        name, again, shown = run.record["fingerprint"], command(run), network_of(run.record, network)
+        name, again, shown = run.record.fingerprint, command(run), network_of(run.record, network)
         for epoch, percent in points(run, config, protocol, network):
             yield run.cell.dataset, run.cell.row, run.cell.seed, shown, protocol, f"{epoch:g}", percent, name, again
 
@@ -95,7 +100,7 @@ def notes(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Config]
     """What stands under the picture."""
     protocol = experiment.show["protocol"]
     seeds = len({run.cell.seed for run in runs})
-    version = next(run.record["protocols"][protocol] for run in runs if run.record)
+    version = next(run.record.protocols[protocol] for run in runs if run.record)
     band = "± one standard deviation" if seeds >= FEWEST else "from lowest to highest"
     fewer = " (fewer where a panel says so)" if any(run.record is None for run in runs) else ""
     spread = f"mean over {seeds} seeds{fewer}, band {band}" if seeds > 1 else "one seed"

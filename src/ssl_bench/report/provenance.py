@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from ssl_bench.report.records import Run
-from ssl_bench.results.code import code_digest, versions_of
+from ssl_bench.results.code import code_digest
 from ssl_bench.results.fingerprint import FREE
 from ssl_bench.results.record import Record
 
@@ -19,7 +19,7 @@ def provenance(runs: Sequence[Run]) -> list[str]:
     if not records:
         return []
     versions = sorted({name for record in records for name in _codes(record)})
-    alike = {(record["precision"], record["numerics"], record["batch_statistics"]) for record in records}
+    alike = {(record.precision, record.numerics, record.batch_statistics) for record in records}
     lines = [f"{precision}, numerics {numerics}, batch statistics {kind}" for precision, numerics, kind in alike]
     mixed = f"mixed code versions: {', '.join(versions)}" if len(versions) > 1 else f"code {versions[0]}"
     said = [f"{lines[0]}; {mixed}."]
@@ -27,7 +27,7 @@ def provenance(runs: Sequence[Run]) -> list[str]:
     if told:
         said.append(f"Said to all runs: {' '.join(told)}.")
     said += _changed_code(runs)
-    digests = {run.record["data_digest"][:12] for run in runs if run.record and run.cell.dataset == "folder"}
+    digests = {run.record.data_digest[:12] for run in runs if run.record and run.cell.dataset == "folder"}
     said += [f"folder: pictures of content {digest}." for digest in digests]
     differing = sum(run.differs for run in runs)
     if differing:
@@ -44,8 +44,8 @@ def _changed_code(runs: Sequence[Run]) -> Iterator[str]:
     own: dict[str, str] = {}  # method → its class, of runs that are no committed records
     for run in runs:
         if run.entry is not None:
-            method = run.entry.record["config"]["method"]
-            known = {str(version["digest"]) for version in versions_of(run.entry.record) if version.get("digest")}
+            method = run.entry.record.config["method"]
+            known = {str(version["digest"]) for version in run.entry.record.code_versions if version.get("digest")}
             digests.setdefault(method["name"], set()).update(known)
             if known and not run.entry.committed:
                 own[method["name"]] = method["target"]
@@ -65,7 +65,7 @@ def counts(word: str) -> bool:
 
 def _codes(record: Record) -> Iterator[str]:
     """What a run was trained by; several where it was interrupted."""
-    for code in (record["code"], *record.get("earlier_code", ())):
+    for code in record.code_versions:
         name = str(code["commit"])[:7] if code.get("commit") else f"version {code.get('version')}"
         yield f"{name} (modified)" if code.get("modified") else name
 
@@ -83,17 +83,17 @@ def absent(runs: Sequence[Run]) -> list[str]:
 def command(run: Run) -> str:
     """What gives the record's figures again, on the same machine digit by digit."""
     assert run.record is not None
-    record, trainer = run.record, run.record["config"]["trainer"]
-    said = {"trainer.precision": record["precision"], "trainer.threads": record["environment"]["threads"]}
-    if record.get("device", "cpu") != "cpu":
+    record, trainer = run.record, run.record.config["trainer"]
+    said = {"trainer.precision": record.precision, "trainer.threads": record.environment["threads"]}
+    if record.device != "cpu":
         said["trainer.accelerator"] = "gpu"
     devices = ("trainer", "trainer.devices", "trainer.nodes", "trainer.sync_batchnorm")
-    if record["processes"] > 1:
+    if record.processes > 1:
         said |= {
             "trainer": "ddp",
             "trainer.devices": trainer["devices"],
             "trainer.nodes": trainer["nodes"],
-            "trainer.sync_batchnorm": str(record["batch_statistics"] == "global").lower(),
+            "trainer.sync_batchnorm": str(record.batch_statistics == "global").lower(),
         }
     # What the cell says of these is what was asked for; the record knows what came of it.
     words = [word for word in run.cell.words if word.lstrip("+").partition("=")[0] not in (*said, *devices)]
@@ -108,8 +108,8 @@ def results(runs: Sequence[Run]) -> Iterator[tuple[object, ...]]:
     """One line of RESULTS for every accuracy on test images in the records."""
     for run in runs:
         if run.record is not None:
-            where, name, again = run.cell, run.record["fingerprint"], command(run)
-            for network, scores in run.record["results"].items():
+            where, name, again = run.cell, run.record.fingerprint, command(run)
+            for network, scores in run.record.results.items():
                 for protocol, percent in scores.items():
                     if percent is not None:
                         yield where.dataset, where.row, where.seed, network, protocol, percent, name, again

@@ -13,7 +13,7 @@ from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.report.tables import NAMES
 from ssl_bench.results.fingerprint import configuration_key
-from ssl_bench.results.record import MISFITS, Record, misfit, read_record
+from ssl_bench.results.record import MISFITS, Record, misfit
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,7 @@ class Run:
         """Accuracy on test images, of the network that the method deploys or another; None if there is none."""
         if self.record is None:
             return None
-        scores = self.record["results"].get(network or self.record["evaluated"], {})
-        value = scores.get(protocol)
-        return None if value is None else float(value)
+        return self.record.results.get(network or self.record.evaluated, {}).get(protocol)
 
 
 def read(runs_dir: Path, committed: str | None) -> Store:
@@ -80,8 +78,8 @@ def read(runs_dir: Path, committed: str | None) -> Store:
 
 def _take(store: Store, path: Path, name: str, *, committed: bool) -> None:
     try:
-        record = read_record(path, name)
-        store.entries.setdefault(configuration_key(record["config"]), []).append(Entry(path, record, committed))
+        record = Record.read(path, name)
+        store.entries.setdefault(configuration_key(record.config), []).append(Entry(path, record, committed))
     except ValueError as error:
         store.skipped.append(f"{path} is no finished record ({error})")
 
@@ -99,7 +97,7 @@ def match(cells: Sequence[Cell], configs: Sequence[Config], store: Store) -> lis
     for config in configs:
         precision = config.trainer.precision
         entries = store.entries.get(configuration_key(config.as_dict()), [])
-        entries = [entry for entry in entries if precision in ("auto", entry.record["precision"])]
+        entries = [entry for entry in entries if precision in ("auto", entry.record.precision)]
         found.append(_of_one_device(entries, config.trainer.accelerator))
     _refuse_mixtures([(cell, entry) for cell, entries in zip(cells, found, strict=True) for entry in _counted(entries)])
     return [
@@ -110,17 +108,17 @@ def match(cells: Sequence[Cell], configs: Sequence[Config], store: Store) -> lis
 
 def _counted(entries: Sequence[Entry]) -> list[Entry]:
     """Without committed records of runs that are there themselves."""
-    own = {entry.record["fingerprint"] for entry in entries if not entry.committed}
-    return [entry for entry in entries if not (entry.committed and entry.record["fingerprint"] in own)]
+    own = {entry.record.fingerprint for entry in entries if not entry.committed}
+    return [entry for entry in entries if not (entry.committed and entry.record.fingerprint in own)]
 
 
 def _of_one_device(entries: Sequence[Entry], accelerator: str) -> list[Entry]:
     """Those that were computed on the ``accelerator``; under ``auto`` on the devices of one's own runs, if any."""
     if accelerator == "auto":
-        wanted = {_device(entry) for entry in entries if not entry.committed}
+        wanted = {entry.record.device for entry in entries if not entry.committed}
     else:
         wanted = {"cuda" if accelerator == "gpu" else accelerator}
-    return [entry for entry in entries if not wanted or _device(entry) in wanted]
+    return [entry for entry in entries if not wanted or entry.record.device in wanted]
 
 
 def _run(cell: Cell, entries: Sequence[Entry], failure: str | None) -> Run:
@@ -128,12 +126,12 @@ def _run(cell: Cell, entries: Sequence[Entry], failure: str | None) -> Run:
     differs = False
     for other in entries[1:]:
         first = entries[0]  # of runs_dir, where there is one
-        if other.record["fingerprint"] != first.record["fingerprint"]:
+        if other.record.fingerprint != first.record.fingerprint:
             raise UserError(f"{first.path} and {other.path} both claim to be {cell.name}: move one of them away.")
-        if any(other.record[key] != first.record[key] for key in ("results", "curves")):
+        if (other.record.results, other.record.curves) != (first.record.results, first.record.curves):
             if other.committed == first.committed:
                 raise UserError(
-                    f"{first.path} and {other.path} are of one run, {first.record['fingerprint']}, with different "
+                    f"{first.path} and {other.path} are of one run, {first.record.fingerprint}, with different "
                     "results: move one of them away, or read others with records=."
                 )
             differs = True
@@ -143,35 +141,30 @@ def _run(cell: Cell, entries: Sequence[Entry], failure: str | None) -> Run:
 def _refuse_mixtures(found: Sequence[tuple[Cell, Entry]]) -> None:
     """UserError where the records were not made and measured in one way."""
     entries = [entry for _, entry in found]
-    for key, what in (("scale", "the scale"), ("numerics", "the version of numerics")):
-        _refuse_differing(what, [(entry.record[key], entry) for entry in entries])
-    precisions = [(entry.record["precision"], entry) for entry in entries]
+    _refuse_differing("the scale", [(entry.record.scale, entry) for entry in entries])
+    _refuse_differing("the version of numerics", [(entry.record.numerics, entry) for entry in entries])
+    precisions = [(entry.record.precision, entry) for entry in entries]
     _refuse_differing("the precision", precisions, hint="choose one with trainer.precision=")
-    devices = [(_device(entry), entry) for entry in entries]
+    devices = [(entry.record.device, entry) for entry in entries]
     _refuse_differing("the device", devices, hint="choose one with trainer.accelerator=cpu or gpu")
     _refuse_differing(
         "what BatchNorm takes its statistics of", [(_batch_statistics(entry), entry) for entry in entries]
     )
-    for name in dict.fromkeys(name for entry in entries for name in entry.record["protocols"]):
-        having = [entry for entry in entries if name in entry.record["protocols"]]
-        versions = [(entry.record["protocols"][name], entry) for entry in having]
+    for name in dict.fromkeys(name for entry in entries for name in entry.record.protocols):
+        having = [entry for entry in entries if name in entry.record.protocols]
+        versions = [(entry.record.protocols[name], entry) for entry in having]
         _refuse_differing(f"the version of protocol {name}", versions, SCORED_AGAIN)
-    for name in NAMES:  # records tell since the second version
-        versions = [(entry.record.get("baselines", {}).get(name, 1), entry) for entry in entries]
+    for name in NAMES:
+        versions = [(entry.record.baselines[name], entry) for entry in entries]
         _refuse_differing(f"the version of the baseline {NAMES[name]}", versions, SCORED_AGAIN)
     for dataset in dict.fromkeys(cell.dataset for cell, _ in found):
-        digests = [(entry.record["data_digest"][:12], entry) for cell, entry in found if cell.dataset == dataset]
+        digests = [(entry.record.data_digest[:12], entry) for cell, entry in found if cell.dataset == dataset]
         _refuse_differing(f"the content of {dataset}", digests)
 
 
-def _device(entry: Entry) -> str:
-    kind: str = entry.record.get("device", "cpu")  # the first records are of CPUs, and do not state it
-    return kind
-
-
 def _batch_statistics(entry: Entry) -> str:
-    kind: str = entry.record["batch_statistics"]
-    return kind if kind == "global" else f"{kind} of {entry.record['processes']}"
+    kind = entry.record.batch_statistics
+    return kind if kind == "global" else f"{kind} of {entry.record.processes}"
 
 
 SCORED_AGAIN = (

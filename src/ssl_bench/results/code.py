@@ -82,11 +82,6 @@ def _digest(target: str) -> str | None:
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:12]
 
 
-def versions_of(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """All code versions that a finished run was trained by, several where it was interrupted."""
-    return [record["code"], *record.get("earlier_code", ())]
-
-
 def is_other_code(versions: Iterable[Mapping[str, Any]], digest: str | None, *, unknown: bool = False) -> bool:
     """Whether one of a run's code versions is of another digest; ``unknown`` is the answer for one that has none."""
     known = [version.get("digest") for version in versions]

@@ -105,18 +105,6 @@ def fingerprint(
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def fingerprint_of_record(record: Mapping[str, Any]) -> str:
-    """The name of the run that a record says it is of, by all else that it says."""
-    return fingerprint(
-        record["config"],
-        data_digest=record["data_digest"],
-        precision=record["precision"],
-        device=record.get("device", "cpu"),
-        statistics_shares=1 if record["batch_statistics"] == "global" else record["processes"],
-        numerics=record["numerics"],
-    )
-
-
 def configuration_key(config: Mapping[str, Any]) -> str:
     """Names what a run was asked for: equal for equal runs on whatever data and precision, other for any other."""
     # Without the data, whose digest covers them, these alone tell which images they were.

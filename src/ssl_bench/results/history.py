@@ -51,6 +51,11 @@ class History:
         """(epoch, figure) wherever an epoch has it."""
         return [(int(row["epoch"]), row[name]) for row in self.rows if name in row]
 
+    def accuracy_curves(self) -> dict[str, list[list[float | None]]]:
+        """Points of epoch and percent by ``<split>/<protocol>/<network>``."""
+        names = dict.fromkeys(name for row in self.rows for name in row if name.startswith(("validation/", "test/")))
+        return {name: [[epoch, value] for epoch, value in self.curve(name)] for name in names}
+
     def write(self, path: Path) -> None:
         """Write all rows as CSV; an epoch without a figure leaves its cell empty."""
         columns = list(dict.fromkeys(name for row in self.rows for name in row))

@@ -9,37 +9,17 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from copy import copy
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import ssl_bench
 from ssl_bench.files import write_text
-from ssl_bench.results.code import versions_of
-from ssl_bench.results.fingerprint import fingerprint_of_record
+from ssl_bench.results.fingerprint import fingerprint
 
-Record = dict[str, Any]
-# What every record has, of all that is read of one.
-FIELDS: dict[str, type] = {
-    "method": str,
-    "dataset": str,
-    "scale": str,
-    "seed": int,
-    "fingerprint": str,
-    "evaluated": str,
-    "results": dict,
-    "protocols": dict,
-    "curves": dict,
-    "numerics": int,
-    "precision": str,
-    "batch_statistics": str,
-    "processes": int,
-    "data_digest": str,
-    "images": dict,
-    "code": dict,
-    "environment": dict,
-    "config": dict,
-}
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn")
 
 
@@ -99,20 +79,7 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# -- written and read -----------------------------------------------------------------------------
-
-
-def read_record(path: Path, name: str) -> Record:
-    """The record of the finished run ``name``.
-
-    Raises:
-        ValueError: the file holds none, or that of another run; the message says what is wrong with it.
-    """
-    try:
-        return _checked(json.loads(path.read_text(encoding="utf-8")), name)
-    except MISFITS as error:
-        raise ValueError(misfit(error)) from None
-
+# -- the record -----------------------------------------------------------------------------------
 
 # What reading and looking into a file raises where it is not of the shape that it should be.
 MISFITS = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -127,58 +94,168 @@ def misfit(error: Exception) -> str:
     return f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error).splitlines()[0]
 
 
-def _checked(record: Any, name: str) -> Record:
-    """``record`` if it is one, of the run ``name``; ValueError, or what its shape leads to, if not."""
-    if not isinstance(record, dict):
-        raise ValueError("it is not a JSON object")
-    for key, kind in FIELDS.items():
-        if not isinstance(record.get(key), kind):
-            raise ValueError(f"it has no {key}" if record.get(key) is None else f"its {key} is no {kind.__name__}")
-    if record["fingerprint"] != name:
-        raise ValueError(f"it belongs to run {record['fingerprint']}")
-    if fingerprint_of_record(record) != name:
-        raise ValueError("its configuration, data or precision is that of another run")
-    _check_results(record)
-    images, threads = record["images"]["test"], record["environment"]["threads"]
-    if type(images) is not int or type(threads) is not int:
-        raise ValueError("its number of test images or of threads is no whole number")
-    for name, curve in record["curves"].items():
-        if not isinstance(curve, list) or not all(isinstance(point, list) and len(point) == 2 for point in curve):
-            raise ValueError(f"its curve {name} is no list of epochs and percents")
-        if not all(_is_number(epoch) and (percent is None or _is_number(percent)) for epoch, percent in curve):
-            raise ValueError(f"its curve {name} holds something that is no number")
-    config = record["config"]
-    config["trainer"]["threads"], config["epochs"], config["dataset"]["name"], config["method"]["target"]
-    if not all(isinstance(version, dict) for version in versions_of(record)):
-        raise ValueError("its code versions are none")
-    for key in ("session_seconds", "train_seconds"):
-        if record.get(key) is not None and not _is_number(record[key]):
-            raise ValueError(f"its {key} is no number")
-    return record
+ABSENT: Any = None
+OF_RUNS = {"required": True}  # every run has such a field, evaluations do not
 
 
-def _check_results(record: Record) -> None:
-    protocols, results = record["protocols"], record["results"]
-    if record["evaluated"] not in results:
-        raise ValueError(f"it has no results of {record['evaluated']}, the network evaluated")
-    for network, scores in results.items():
-        if not isinstance(scores, dict):
-            raise ValueError(f"its results of {network} are no percents by protocol")
-        for protocol, value in scores.items():
-            if value is not None and not (_is_number(value) and 0 <= value <= 100):
-                raise ValueError(f"its {protocol} is {value!r}")
-    wanted = {*record["config"]["evaluation"]["protocols"], *(name for scores in results.values() for name in scores)}
-    if not wanted <= protocols.keys() or not all(type(version) is int for version in protocols.values()):
-        raise ValueError("its protocols are not those of its configuration, with their versions")
+def _before(value: Any) -> dict[str, Any]:
+    """Metadata of a field that evaluations do not have, nor earlier records of runs, where it was ``value``."""
+    return {"value": value}
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What a run leaves behind for tables and for those who doubt them; or the evaluation of an encoder by itself.
+
+    The fields are the keys of its file, in this order; one that is None is left out. Records of earlier versions lack
+    some of those that have a default, which is then what they mean.
+    """
+
+    encoder: dict[str, Any] | None = None  # of an evaluation: the file of weights, its network and clean view
+    method: str = field(default=ABSENT, metadata=OF_RUNS)
+    dataset: str
+    scale: str
+    seed: int
+    fingerprint: str  # 12 hexadecimal digits, the name of the run or of the evaluation
+    evaluated: str = field(default=ABSENT, metadata=OF_RUNS)  # the network that the method deploys: student or teacher
+    # Top-1 accuracy on test images in percent by network and protocol; None where the protocol does not apply.
+    results: dict[str, dict[str, float | None]]
+    protocols: dict[str, int]  # the version of each
+    baselines: dict[str, int] = field(default_factory=lambda: {"random": 1, "pixels": 1})  # and of each baseline
+    notes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # what a protocol chose, by network
+    # Points of epoch and percent by <split>/<protocol>/<network>.
+    curves: dict[str, list[list[float | None]]] = field(default=ABSENT, metadata=OF_RUNS)
+    warnings: list[str] = field(default=ABSENT, metadata=_before([]))  # of collapse
+    numerics: int  # the version of all that changes numbers
+    precision: str = field(default=ABSENT, metadata=OF_RUNS)  # 32-true or bf16-mixed
+    device: str = field(default=ABSENT, metadata=_before("cpu"))  # cpu or cuda
+    batch_statistics: str = field(default=ABSENT, metadata=OF_RUNS)  # global or per_device
+    processes: int = field(default=ABSENT, metadata=OF_RUNS)
+    data_digest: str
+    images: dict[str, int]  # how many each part has
+    skipped_images: dict[str, int] = field(default_factory=dict)  # that could not be read, by split
+    test_images_in_train: int | None = None
+    contradictory_train_images: int | None = None  # equal ones with different labels
+    student_steps: int | None = None
+    train_seconds: float | None = None  # of all sessions, evaluation left out
+    images_per_second: float | None = None  # of training
+    session_seconds: float | None = None  # of the last session, evaluation included
+    peak_memory_bytes: int | None = None  # resident, of one process
+    code: dict[str, Any]  # version, commit, modified, and of a run the digest of the method's code
+    earlier_code: list[dict[str, Any]] = field(
+        default=ABSENT, metadata=_before([])
+    )  # of sessions before the last, where it differs
+    environment: dict[str, Any]  # versions of libraries, hardware, threads
+    config: dict[str, Any]  # resolved, without places on this machine
+    seconds: float | None = None  # that an evaluation took
+
+    @property
+    def code_versions(self) -> list[dict[str, Any]]:
+        """All code that a run was trained by, several where it was interrupted."""
+        return [self.code, *self.earlier_code]
+
+    @property
+    def last_on_validation(self) -> float | None:
+        """The monitor's percent on validation images after the last epoch; None where none were held out."""
+        curve = self.curves.get(f"validation/{self.config['evaluation']['monitor']}/{self.evaluated}")
+        return curve[-1][1] if curve else None
+
+    @property
+    def run_fingerprint(self) -> str:
+        """The name of the run that it is of, by all else that stands in it."""
+        return fingerprint(
+            self.config,
+            data_digest=self.data_digest,
+            precision=self.precision,
+            device=self.device,
+            statistics_shares=1 if self.batch_statistics == "global" else self.processes,
+            numerics=self.numerics,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON; numbers that are not finite become null, for JSON has none."""
+        there = {key: value for key, value in asdict(self).items() if value is not None}
+        write_text(path, json.dumps(_finite(there), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @classmethod
+    def read(cls, path: Path, name: str) -> Record:
+        """The record of the finished run ``name``.
+
+        Raises:
+            ValueError: the file holds none, or that of another run; the message says what is wrong with it.
+        """
+        try:
+            record = cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+            record.require_run(name)
+        except MISFITS as error:
+            raise ValueError(misfit(error)) from None
+        return record
+
+    @classmethod
+    def from_json(cls, found: Any) -> Record:
+        """The record of a run that a file of this or an earlier version holds; ValueError if a field does not fit."""
+        if not isinstance(found, dict):
+            raise ValueError("it is not a JSON object")
+        values = {}
+        for known in fields(cls):
+            value = found.get(known.name)
+            if value is None:
+                missing = known.default is MISSING and known.default_factory is MISSING
+                if missing or "required" in known.metadata:
+                    raise ValueError(f"it has no {known.name}")
+                if "value" in known.metadata:
+                    values[known.name] = copy(known.metadata["value"])
+                continue
+            kind = _KINDS[known.name]
+            if not (_is_number(value) if kind is float else isinstance(value, kind)):
+                raise ValueError(f"its {known.name} is no {'number' if kind is float else kind.__name__}")
+            values[known.name] = value
+        return cls(**values)
+
+    def require_run(self, name: str) -> None:
+        """ValueError, or what a wrong shape leads to, if it is not the whole record of the run ``name``."""
+        if self.fingerprint != name:
+            raise ValueError(f"it belongs to run {self.fingerprint}")
+        if self.run_fingerprint != name:
+            raise ValueError("its configuration, data or precision is that of another run")
+        self._require_results()
+        if type(self.images["test"]) is not int or type(self.environment["threads"]) is not int:
+            raise ValueError("its number of test images or of threads is no whole number")
+        for name, curve in self.curves.items():
+            if not isinstance(curve, list) or not all(isinstance(point, list) and len(point) == 2 for point in curve):
+                raise ValueError(f"its curve {name} is no list of epochs and percents")
+            if not all(_is_number(epoch) and (percent is None or _is_number(percent)) for epoch, percent in curve):
+                raise ValueError(f"its curve {name} holds something that is no number")
+        config = self.config
+        config["trainer"]["threads"], config["epochs"], config["dataset"]["name"], config["method"]["target"]
+        if not all(isinstance(version, dict) for version in self.code_versions):
+            raise ValueError("its code versions are none")
+
+    def _require_results(self) -> None:
+        if self.evaluated not in self.results:
+            raise ValueError(f"it has no results of {self.evaluated}, the network evaluated")
+        for network, scores in self.results.items():
+            if not isinstance(scores, dict):
+                raise ValueError(f"its results of {network} are no percents by protocol")
+            for protocol, value in scores.items():
+                if value is not None and not (_is_number(value) and 0 <= value <= 100):
+                    raise ValueError(f"its {protocol} is {value!r}")
+        wanted = {*self.config["evaluation"]["protocols"], *(name for found in self.results.values() for name in found)}
+        if not wanted <= self.protocols.keys() or not all(type(version) is int for version in self.protocols.values()):
+            raise ValueError("its protocols are not those of its configuration, with their versions")
+
+
+def _kind(hint: Any) -> Any:
+    """The class that a value of this type has, None aside."""
+    hint = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+    return get_origin(hint) or hint
+
+
+_KINDS = {name: _kind(hint) for name, hint in get_type_hints(Record).items()}
 
 
 def _is_number(value: Any) -> bool:
     return type(value) is int or (type(value) is float and math.isfinite(value))
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write the record as JSON; numbers that are not finite become null, for JSON has none."""
-    write_text(path, json.dumps(_finite(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
-from ssl_bench.results.record import MISFITS, Record, misfit, read_record
+from ssl_bench.results.record import MISFITS, Record, misfit
 
 
 class Busy(UserError):  # noqa: N818 (nothing is wrong)
@@ -73,7 +73,7 @@ class RunFolder:
         if not self.record.exists():
             return None
         try:
-            return read_record(self.record, self.fingerprint)
+            return Record.read(self.record, self.fingerprint)
         except ValueError as error:
             remedy = (
                 "Remove it, and the same command resumes from the checkpoint"

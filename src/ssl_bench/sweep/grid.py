@@ -6,12 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ssl_bench.config.experiments import Cell, passes_per_epoch
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
-from ssl_bench.results.code import code_digest, is_other_code, versions_of
+from ssl_bench.results.code import code_digest, is_other_code
 from ssl_bench.results.store import RunFolder
 
 # What may have become of a run; running is one of this sweep, elsewhere one of another process.
@@ -31,7 +30,7 @@ class Entry:
     changed: bool = field(init=False, default=False)  # its code has, since it was done
     deaths: int = field(init=False, default=0)  # how often it ended in this sweep without being asked to
     began: float = field(init=False, default=0.0)  # when it was started in this sweep
-    record: dict[str, Any] = field(init=False, default_factory=dict)  # only what the forecast reads
+    seconds: float | None = field(init=False, default=None)  # what it took, once it is done
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -39,32 +38,28 @@ class Entry:
 
     def look(self) -> None:
         """Find the state on the disk; for runs that this sweep is not at work on."""
-        self.error, self.damaged, self.changed = "", False, False
+        self.error, self.damaged, self.changed, self.seconds = "", False, False, None
         try:
             record = self.folder.finished()
         except UserError as error:
             self.state, self.error, self.damaged = "failed", str(error), True
             return
         self.changed = record is not None and is_other_code(
-            versions_of(record), code_digest(self.config.method.target), unknown=self.config.rerun
+            record.code_versions, code_digest(self.config.method.target), unknown=self.config.rerun
         )
         if self.changed and self.config.rerun:
             self.state = "left"
         elif record is not None:
             self.state = "done"
-            self.record = {key: record.get(key) for key in ("session_seconds", "train_seconds")}
+            # Of a run that was interrupted, its last session or all of its training.
+            known = [took for took in (record.session_seconds, record.train_seconds) if took is not None]
+            self.seconds = max(known, default=None)
         elif self.folder.busy():
             self.state = "elsewhere"
         elif (failure := self.folder.failed()) is not None:
             self.state, self.error = "failed", failure
         else:
             self.state = "interrupted" if self.folder.checkpoint.exists() else "left"
-
-    @property
-    def seconds(self) -> float | None:
-        """What a finished run took; of one that was interrupted, its last session or all of its training."""
-        known = [value for value in self.record.values() if value is not None]
-        return max(known) if self.state == "done" and known else None
 
     def progress(self) -> float | None:
         """The share of epochs that are over, by ``metrics.csv``; None before the first is."""

@@ -14,22 +14,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessException, spawn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_bench import distributed
 from ssl_bench.batch import Batch
-from ssl_bench.callbacks.checkpointer import Checkpointer, WholeCheckpointIO
+from ssl_bench.callbacks.checkpointer import Checkpointer
 from ssl_bench.conditions import CHECKED_BATCH
 from ssl_bench.config.compose import compose
-from ssl_bench.devices import repeatable
+from ssl_bench.devices import repeatable, resolve_device
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.norm import synchronize
 from ssl_bench.training.build import build
-from ssl_bench.training.ranks import Joined, Replicated
+from ssl_bench.training.trainer import build_trainer
 
 # Relative to a tensor's largest entry. In double precision roots of vanishing eigenvalues make 1e-8 of 1e-16; in
 # float32 two devices sum in different orders, which is up to 7e-5 of the first gradient and of the losses before and
@@ -152,7 +151,10 @@ def train(
     checkpoint after RESUMED_AFTER steps goes. resume: a checkpoint to resume from. device: ``cpu`` or ``cuda``.
     views_of_cpu: the views are drawn on the CPU, wherever the rest is done.
     """
-    method, data = build(compose([f"method={name}", *SMALL], certified=True))
+    for talker in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(talker).setLevel(logging.ERROR)
+    config = compose([f"method={name}", *SMALL], certified=True)
+    method, data = build(config)
     if norms is not None:
         method.double()
     if norms == "alone":
@@ -168,35 +170,26 @@ def train(
         callbacks += [Checkpointer(path, fingerprint=name, every_seconds=0.0), _Keep(path, keep)]
     with warnings.catch_warnings(), full_float32(torch.device(device)), repeatable(device == "cuda"):
         warnings.simplefilter("ignore")
-        trainer = _trainer(callbacks, precision, device)
+        world, chosen = distributed.world_size(), config.trainer
+        trainer = build_trainer(
+            callbacks,
+            device=resolve_device("gpu" if device == "cuda" else device),
+            # Ranks that share a card have one each, the same.
+            devices=world if device == "cpu" or torch.cuda.device_count() >= world else 1,
+            nodes=1,
+            precision=precision,
+            epochs=config.epochs * method.passes_per_epoch,
+            accumulate=chosen.accumulate,
+            clip=chosen.clip,
+            share_statistics=False,
+            folder=Path(config.runs_dir),
+        )
         trainer.fit(method, datamodule=data, ckpt_path=resume)
     state = {key: value for key, value in method.state_dict().items() if isinstance(value, Tensor)}
     for group, kept in enumerate(trainer.optimizers[0].state.values()):
         state |= {f"optimizer.{group}.{key}": value for key, value in kept.items() if isinstance(value, Tensor)}
     trace["state"] = {key: value.detach().cpu().clone() for key, value in state.items()}
     return trace
-
-
-def _trainer(callbacks: list[pl.Callback], precision: str, device: str) -> pl.Trainer:
-    for talker in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(talker).setLevel(logging.ERROR)
-    world = distributed.world_size()
-    alone = torch.device("cuda", 0) if device == "cuda" else torch.device(device)  # CUDA's needs its number
-    return pl.Trainer(
-        accelerator="gpu" if device == "cuda" else device,
-        # Ranks that share a card have one each, the same.
-        devices=world if device == "cpu" or torch.cuda.device_count() >= world else 1,
-        strategy=Replicated(sync_buffers=False) if world > 1 else SingleDeviceStrategy(alone),
-        precision=precision,  # type: ignore[arg-type]
-        max_epochs=1,
-        logger=False,
-        callbacks=callbacks,
-        plugins=[WholeCheckpointIO(), Joined(1)],
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
 
 
 class _Diary(pl.Callback):

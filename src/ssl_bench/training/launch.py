@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import SIGNALLED, take_over, watch_output
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
+from ssl_bench.results.record import Record
 
 LOOK_SECONDS = 0.05  # between looks at the ranks
 RECORD = "record.json"  # of the run, from rank 0 to the launcher
@@ -45,7 +45,7 @@ def needed(config: Config) -> bool:
     return True
 
 
-def launch(config: Config) -> dict[str, Any]:
+def launch(config: Config) -> Record:
     """Run ``config`` in ``trainer.devices`` processes; returns the record.
 
     Raises:
@@ -58,8 +58,7 @@ def launch(config: Config) -> dict[str, Any]:
         ranks = [_start(folder, rank, count) for rank in range(count)]
         killed = _wait(ranks, received)
         _report(folder, [process.returncode for process in ranks], killed, received)
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return record
+        return Record.from_json(json.loads((folder / RECORD).read_text(encoding="utf-8")))
 
 
 def _start(folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
@@ -171,7 +170,7 @@ def main() -> int:
 
         record = run(config)
         if os.environ["RANK"] == "0" and folder.exists():  # it goes with the launcher
-            (folder / RECORD).write_text(json.dumps(record), encoding="utf-8")
+            record.write(folder / RECORD)
         return 0
     except KeyboardInterrupt:
         return SIGNALLED + signal.SIGINT

@@ -316,8 +316,8 @@ def test_tars_go_through_a_pack_to_the_record(
     assert commands.main(["pack", *words]) == 0
     (pack,) = (tmp_path / "data" / "packed").glob("imagenet100-16-*.safetensors")
     record = run(config.changed({"dataset.memory": 0.0}))
-    assert record["images"] == {"pretraining": 640, "bank": 640, "probe": 640, "validation": 100, "test": 200}
+    assert record.images == {"pretraining": 640, "bank": 640, "probe": 640, "validation": 100, "test": 200}
     pack.unlink()
     capsys.readouterr()
-    assert run(config)["results"] == record["results"]
-    assert f"Finished before: runs/{record['fingerprint']}" in capsys.readouterr().out  # in memory it is the same run
+    assert run(config).results == record.results
+    assert f"Finished before: runs/{record.fingerprint}" in capsys.readouterr().out  # in memory it is the same run

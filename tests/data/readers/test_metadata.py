@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssl_bench.cli.embed import native
 from ssl_bench.data.readers.metadata import without_metadata
 from ssl_bench.data.readers.pictures import decode_all, limited, opened
+from ssl_bench.encoders.embed import native
 
 LEVELS = np.zeros((16, 24, 3), np.uint8)
 LEVELS[:8, :12] = (250, 10, 60)  # the upper left corner

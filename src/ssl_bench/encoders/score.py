@@ -1,0 +1,158 @@
+"""Any encoder on any dataset, under the protocols of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ssl_bench.config.schema import Config
+from ssl_bench.data.datamodule import DataModule
+from ssl_bench.data.remarks import remarks
+from ssl_bench.devices import resolve_device
+from ssl_bench.errors import UserError
+from ssl_bench.evaluation.evaluator import Evaluator, reasons
+from ssl_bench.files import require_writable
+from ssl_bench.report.tables import accuracy_table
+from ssl_bench.results.fingerprint import NUMERICS
+from ssl_bench.results.keys import listed
+from ssl_bench.results.record import Record, code_version
+from ssl_bench.results.weights import Opened, open_encoder, sha256
+from ssl_bench.training.build import baseline_scores, build_data, build_evaluator, encoder_clean
+from ssl_bench.training.scoring import record_of_scores
+
+
+def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: Mapping[str, Any]) -> Record:
+    """Score the encoder, random weights and raw pixels; print the table, write the record and return it.
+
+    chosen: the keys of ``config`` that the user set. settings: the options of evaluate.yaml.
+    """
+    started = time.perf_counter()
+    path = Path(settings["out"] or config.runs_dir)
+    folder = path if settings["out"] is None or path.is_dir() else path.parent
+    require_writable(folder, f"{'runs_dir' if settings['out'] is None else 'out'}={path}")
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    console = Console()
+
+    def show(*sentences: str) -> None:
+        for sentence in sentences:
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    encoder = opened(run_or_file, config, chosen, settings)
+    show(_account(run_or_file, encoder), *(f"assumed: {clause}" for clause in encoder.assumed))
+    data = build_data(config)
+    if encoder.channels not in (data.dataset.channels, 3):
+        raise UserError(
+            f"{run_or_file} takes images of {encoder.channels} channel(s), but {data.dataset.name} has "
+            f"{data.dataset.channels}."
+        )
+    clean, whose = clean_view(encoder, data, config, chosen, settings)
+    repeated = ", the gray channel three times" if encoder.channels > data.dataset.channels else ""
+    show(f"images: {clean['size']} pixels, normalised by mean and standard deviation ({whose}){repeated}")
+    encoder.require_size(clean["size"])
+
+    data.setup()
+    seen = remarks(data.dataset, data.splits)
+    show(*(f"warning: {sentence}" for sentence in seen.sentences))
+    device, names = resolve_device(config.trainer.accelerator), config.evaluation.protocols
+    evaluator = build_evaluator(config, data, clean)
+    no_room = data.place_on(device)
+    show(*([f"warning: {no_room}"] if no_room else []), "evaluating")
+    splits = evaluator.features(encoder.backbone.to(device), device)
+    scores = {"encoder": evaluator.score(splits, names, "test")}
+    scores |= baseline_scores(config, data, evaluator, device, network=encoder.network, clean=clean)
+    content = sha256(encoder.file)
+    name = fingerprint(config, data, encoder, evaluator, clean=clean, content=content)
+    parts = ("bank", "probe", "validation")
+    record = record_of_scores(
+        scores, config, data, evaluator, seen, fingerprint=name, code=code_version(), protocols=names, parts=parts
+    )
+    record = replace(
+        record,
+        encoder=description(encoder, clean=clean, statistics=whose, content=content),
+        config={key: record.config[key] for key in ("dataset", "evaluation", "subset", "labels")},
+        seconds=round(time.perf_counter() - started, 2),
+    )
+    console.print(accuracy_table(run_or_file.name, record, bold="encoder"))
+    show(*(f"not scored: {reason}" for reason in reasons(scores["encoder"])))
+    if folder == path:
+        path = folder / f"evaluation-{name}.json"
+    record.write(path)
+    show(str(path))
+    return record
+
+
+def opened(run_or_file: Path, config: Config, chosen: Collection[str], settings: Mapping[str, Any]) -> Opened:
+    """The encoder, its network as its file has it but for what the user chose."""
+    backbone = config.backbone
+    return open_encoder(
+        run_or_file,
+        name=backbone.name if "backbone" in chosen or "backbone.name" in chosen else None,
+        stem=backbone.stem if "backbone.stem" in chosen else None,
+        width=backbone.width if "backbone.width" in chosen else None,
+        prefix=settings["prefix"],
+    )
+
+
+def clean_view(
+    encoder: Opened, data: DataModule, config: Config, chosen: Collection[str], settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Arguments of the clean view, as the file has them but for what the user chose; and whose statistics they hold."""
+    dataset = config.dataset
+    return encoder_clean(
+        encoder,
+        size=dataset.size if encoder.clean is None or "dataset.size" in chosen else None,
+        crop=dataset.clean_crop if encoder.clean is None or "dataset.clean_crop" in chosen else None,
+        statistics=settings["statistics"],
+        dataset=data.dataset,
+    )
+
+
+def _account(run_or_file: Path, encoder: Opened) -> str:
+    keys = encoder.keys
+    return (
+        f"{run_or_file}: {encoder.network['name']}, {len(keys.used)} tensors used"
+        + (f", all below {keys.prefix}" if keys.prefix else "")
+        + (f"; left over: {listed(keys.left_over)}" if keys.left_over else "; none left over")
+    )
+
+
+def fingerprint(
+    config: Config, data: DataModule, encoder: Opened, evaluator: Evaluator, *, clean: dict[str, Any], content: str
+) -> str:
+    """The name of an evaluation, the same for the same one. content: the SHA-256 of the encoder's file."""
+    identity = {
+        "sha256": content,
+        "network": encoder.network,
+        "prefix": encoder.keys.prefix,
+        "clean": clean,
+        "data": data.digest,
+        "protocols": {name: evaluator.protocols[name].version for name in config.evaluation.protocols},
+        "linear": config.evaluation.linear.as_dict(),
+        "labels": config.labels,
+        "seed": config.seed,
+        "numerics": NUMERICS,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def description(encoder: Opened, *, clean: dict[str, Any], statistics: str, content: str) -> dict[str, Any]:
+    """What the record of an evaluation holds of its encoder."""
+    return {
+        "file": encoder.file.name,
+        "sha256": content,
+        "run": encoder.fingerprint,
+        "network": encoder.network,
+        "clean": clean,
+        "statistics": statistics,
+        "assumed": list(encoder.assumed),
+        "keys": asdict(encoder.keys),
+    }

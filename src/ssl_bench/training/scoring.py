@@ -1,0 +1,63 @@
+"""The final scores of a run or of any encoder, and the part of the record that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssl_bench.config.schema import Config
+from ssl_bench.data.datamodule import DataModule
+from ssl_bench.data.remarks import Remarks
+from ssl_bench.evaluation import baselines
+from ssl_bench.evaluation.evaluator import Evaluator, Scores
+from ssl_bench.results.fingerprint import NUMERICS
+from ssl_bench.results.record import Record, environment, without_places
+
+
+def record_of_scores(
+    scores: Mapping[str, Scores],
+    config: Config,
+    data: DataModule,
+    evaluator: Evaluator,
+    seen: Remarks,
+    *,
+    fingerprint: str,
+    code: dict[str, Any],
+    protocols: Sequence[str],
+    parts: Sequence[str],
+) -> Record:
+    """The record of ``scores`` by network, without what only runs or only evaluations have.
+
+    seen: of the images. protocols: whose versions it holds. parts: of the images, beside the test split.
+    """
+    return Record(
+        dataset=data.dataset.name,
+        scale=config.scale.name,
+        seed=config.seed,
+        fingerprint=fingerprint,
+        results={net: {name: score.percent for name, score in found.items()} for net, found in scores.items()},
+        protocols={name: evaluator.protocols[name].version for name in protocols},
+        baselines=baselines.VERSIONS,
+        notes={
+            net: {name: score.notes for name, score in found.items() if score.notes} for net, found in scores.items()
+        },
+        numerics=NUMERICS,
+        data_digest=data.digest,
+        images={part: len(getattr(data.parts, part)) for part in parts} | {"test": len(data.splits["test"])},
+        skipped_images={split: len(images.skipped) for split, images in data.splits.items()},
+        test_images_in_train=seen.test_images_in_train,
+        contradictory_train_images=seen.contradictory_train_images,
+        code=code,
+        environment=environment(),
+        config=without_places(config.as_dict()),
+    )
+
+
+def predictions(scores: Mapping[str, Scores], data: DataModule) -> dict[str, Any]:
+    """Per test image: its label, and what every network predicts under every protocol."""
+    arrays: dict[str, Any] = {"labels": data.splits["test"].labels.numpy()}
+    for network, found in scores.items():
+        for name, score in found.items():
+            if score.predictions is not None:
+                arrays[f"{network}/{name}"] = score.predictions.cpu().numpy()
+    return arrays

@@ -1,0 +1,60 @@
+"""The record: what earlier versions wrote is read, written again to the same, and refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssl_bench.results.record import Record
+
+COMMITTED = sorted((Path(__file__).parents[2] / "experiments").glob("*/records/*.json"))
+
+
+def test_every_committed_record_is_read_under_its_name_and_written_as_it_was(tmp_path: Path) -> None:
+    assert len(COMMITTED) > 100
+    for path in COMMITTED:
+        record = Record.read(path, path.stem)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        record.write(tmp_path / "record.json")
+        written = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
+        assert {key: written[key] for key in found} == found
+        assert [key for key in written if key in found] == list(found)
+
+
+def test_what_earlier_versions_did_not_write_has_the_meaning_that_it_had_then() -> None:
+    record = Record.read(COMMITTED[0], COMMITTED[0].stem)
+    found = json.loads(COMMITTED[0].read_text(encoding="utf-8"))
+    assert not {"device", "baselines", "earlier_code"} & found.keys()
+    assert (record.device, record.baselines, record.earlier_code) == ("cpu", {"random": 1, "pixels": 1}, [])
+    assert record.code_versions == [found["code"]]
+    more = Record.from_json({**found, "earlier_code": [{"digest": "a"}], "of a later version": 1})
+    assert more.code_versions == [found["code"], {"digest": "a"}]
+
+
+def test_the_name_that_a_record_claims_follows_from_the_rest() -> None:
+    record = Record.read(COMMITTED[0], COMMITTED[0].stem)
+    assert record.run_fingerprint == record.fingerprint
+    for other in ({"device": "cuda"}, {"numerics": 10**6}, {"batch_statistics": "per_device", "processes": 2}):
+        assert replace(record, **other).run_fingerprint != record.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"method": None}, "it has no method"),
+        ({"results": []}, "its results is no dict"),
+        ({"seed": "0"}, "its seed is no int"),
+        ({"warnings": "none"}, "its warnings is no list"),
+        ({"train_seconds": float("inf")}, "its train_seconds is no number"),
+        ({"evaluated": "encoder"}, "it has no results of encoder, the network evaluated"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_named(tmp_path: Path, wrong: dict[str, Any], sentence: str) -> None:
+    found = json.loads(COMMITTED[0].read_text(encoding="utf-8"))
+    (tmp_path / "record.json").write_text(json.dumps({**found, **wrong}), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        Record.read(tmp_path / "record.json", COMMITTED[0].stem)

@@ -112,3 +112,16 @@ def anchors(page: Path) -> set[str]:
     """The headings of a page, as a browser finds them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_drawing_of_the_rooms_has_the_floors_that_imports_keep_to() -> None:
+    from test_house import FLOORS
+
+    drawing = (ROOT / "docs" / "rooms.svg").read_text(encoding="utf-8")
+    heights = {room: int(y) for y, room in re.findall(r'y="(\d+)"[^>]*monospace">(\w+)<', drawing)}
+    drawn: dict[int, set[str]] = {}
+    for room, y in heights.items():
+        drawn.setdefault(-y, set()).add(room)
+    held = [set(floor) - {"__main__"} for floor in FLOORS]
+    ground = held[0] | held[1]  # drawn as one
+    assert [drawn[y] for y in sorted(drawn)] == [ground, *filter(None, held[2:])], "draw it in docs/rooms.svg"

@@ -17,7 +17,6 @@ root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**.md", "docs/api/**.rst", "experiments/*/README.md", "benchmarks/README.md"]
 exclude_patterns = [".*", "build", "data", "runs", "src", "tests", "**/records"]
 templates_path = ["docs/templates"]  # for autosummary, which starts from the source folder
-suppress_warnings = ["toc.not_included"]  # README, CHANGELOG and the like are reached by links
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]

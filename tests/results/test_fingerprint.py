@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ssl_bench.config.compose import compose
+from ssl_bench.config.options import GROUPS, comments
 from ssl_bench.results import fingerprint as module
 from ssl_bench.results.fingerprint import fingerprint
+from ssl_bench.results.record import Record
 
 
 def name(*words: str, digest: str = "d", precision: str = "32-true") -> str:
@@ -118,6 +122,24 @@ def test_a_key_added_later_is_left_out_while_neutral(monkeypatch: pytest.MonkeyP
     assert fingerprint(config, data_digest="d", precision="32-true") == old
     config["method"]["symmetric"] = False
     assert fingerprint(config, data_digest="d", precision="32-true") != old
+
+
+RECORDS = sorted((Path(__file__).parents[2] / "experiments").glob("*/records/*.json"))
+
+
+def test_committed_records_keep_the_names_of_their_runs() -> None:
+    records = [Record.from_json(json.loads(file.read_text(encoding="utf-8"))) for file in RECORDS]
+    assert len(records) > 100
+    assert [found.run_fingerprint for found in records] == [found.fingerprint for found in records]
+
+
+def test_every_key_that_is_left_out_is_an_option_or_a_group_and_no_marker_is_misspelt() -> None:
+    files = [(f"{group}/{choice}.yaml", group) for group in GROUPS for choice in GROUPS[group]]
+    known = {key: said for file, group in [("config.yaml", ""), *files] for key, said in comments(file, group).items()}
+    assert module.LEFT_OUT | set(module.NEUTRAL) <= {*known, *GROUPS}
+    assert not [key for key, (_, meaning) in known.items() if "{" in meaning]
+    assert {"logger", "experiment", "trainer.threads", "recipe", "dataset.fold"} <= module.LEFT_OUT
+    assert module.NEUTRAL == {"trainer.deterministic": False, "trainer.compile": False}
 
 
 def test_a_recipe_counts_by_its_values_not_by_its_name() -> None:

@@ -1,9 +1,15 @@
-"""What conf/ says about its keys: which values each may have and what it means.
+"""What conf/ says about its keys: which values each may have, what it means, whether it is part of a run's identity.
 
-The comment that ends a key's line is its contract, ``# [allowed] meaning``. Allowed are words, null, and at most one
-range: ``[mean|sum]``, ``[0..1)``, ``(0..]``, ``[null|1..]``; a round bracket leaves its end of the range out. The type
-is that of the key's value in conf/. A key without a comment names its file or its class and is no option. Nor are a
-method's blocks ``sets`` and ``original``, which hold values for options by dotted key.
+The comment that ends a key's line is its contract, ``# [allowed] meaning {identity: …}``. Allowed are words, null, and
+at most one range: ``[mean|sum]``, ``[0..1)``, ``(0..]``, ``[null|1..]``; a round bracket leaves its end of the range
+out. The type is that of the key's value in conf/. An option counts in a run's name unless its comment ends in
+
+- ``{identity: no}``: it tells where things lie, who watches or what runs them;
+- ``{identity: elsewhere}``: it counts by the values that it leads to, or by the images;
+- ``{identity: unless false}``: it was added later, and with this value a run is what it was before.
+
+A key without a comment has that of the file it builds on, or names its file or its class and is no option. Nor are the
+blocks ``sets``, ``original``, ``check``, ``needs``, ``shown``, ``auto`` and ``scales``.
 """
 
 from __future__ import annotations
@@ -36,7 +42,10 @@ BLOCKS = ("sets", "original", "check")
 STATED = ("needs", "shown")
 AUTO = "auto"  # of a method's file: the functions that give the values of options that are set to auto
 SCALES = "scales"  # of any file: values of its options by scale, in place of those above
-COMMENT = re.compile(r"\s#\s(?P<allowed>[\[(][^\s\])]*[\])])?\s*(?P<meaning>.*)$")
+COMMENT = re.compile(
+    r"\s#\s(?P<allowed>[\[(][^\s\])]*[\])])?\s*(?P<meaning>.*?)"
+    r"\s*(\{identity: (?P<identity>no|elsewhere|unless \w+)\})?$"
+)
 
 
 @dataclass(frozen=True)
@@ -147,12 +156,29 @@ def comments(file: str, prefix: str = "") -> dict[str, tuple[str, str]]:
 
     A file that builds on others of its group has theirs, too.
     """
+    return {key: (found["allowed"] or "", found["meaning"]) for key, found in _comments(file, prefix).items()}
+
+
+@functools.cache
+def identities() -> dict[str, str]:
+    """``no``, ``elsewhere`` or ``unless …`` by dotted key, or by group, for what is no part of a run's identity."""
+    groups = re.findall(r"^  - (\w+): \w+(\s.*)$", sources.read("config.yaml"), re.M)
+    comments_of = [(group, COMMENT.search(rest)) for group, rest in groups]
+    files = [("config.yaml", ""), *((f"{group}/{choice}.yaml", group) for group in GROUPS for choice in GROUPS[group])]
+    for file, prefix in files:
+        if "{identity: " in sources.read(file):
+            comments_of += _comments(file, prefix).items()
+    return {key: comment["identity"] for key, comment in comments_of if comment and comment["identity"]}
+
+
+@functools.cache
+def _comments(file: str, prefix: str) -> dict[str, re.Match[str]]:
     text = sources.read(file)
     lines = text.splitlines()
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, re.Match[str]] = {}
     if prefix:
         for other in bases(file):
-            found |= comments(other, prefix)
+            found |= _comments(other, prefix)
 
     def visit(node: yaml.Node | None, path: str) -> None:
         if isinstance(node, yaml.MappingNode):
@@ -161,7 +187,7 @@ def comments(file: str, prefix: str = "") -> dict[str, tuple[str, str]]:
                     continue
                 comment = COMMENT.search(lines[name.start_mark.line])
                 if comment and not isinstance(value, yaml.MappingNode):
-                    found[path + name.value] = (comment["allowed"] or "", comment["meaning"])
+                    found[path + name.value] = comment
                 visit(value, f"{path}{name.value}.")
 
     visit(yaml.compose(text), f"{prefix}." if prefix else "")

@@ -60,7 +60,7 @@ def _changed_code(runs: Sequence[Run]) -> Iterator[str]:
 def counts(word: str) -> bool:
     """Whether a word may change figures in a way that nothing beside tells; devices and precision are told."""
     key = word.lstrip("+").partition("=")[0]
-    return key not in (*FREE, *TOLD) and f"{key.partition('.')[0]}." not in FREE
+    return key not in (*FREE, *TOLD) and key.partition(".")[0] not in FREE
 
 
 def _codes(record: Record) -> Iterator[str]:

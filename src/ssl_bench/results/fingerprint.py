@@ -7,62 +7,21 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
+from ssl_bench.config.options import identities
+
 # Raised whenever the same configuration gives other numbers than before.
 NUMERICS = 1
 
-# Keys that do not change the numbers: where things lie, who watches, what runs them. A trailing dot means all below.
-FREE = (
-    "runs_dir",
-    "data_dir",
-    "logger.",
-    "experiment",
-    "rerun",
-    "evaluation.memory",
-    "dataset.memory",
-    "dataset.resident",
-    "dataset.root",  # what lies there is part of the data's digest
-    "dataset.test_root",
-    "augment.chunk",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.nodes",
-    "trainer.sync_batchnorm",  # counts where it divides the batch: statistics_shares
-    "trainer.timeout",
-    "trainer.checkpoint_seconds",
-    "trainer.progress",
-    "trainer.threads",
-)
-# Keys that count by what they lead to.
-COUNTED_ELSEWHERE = (
-    "recipe",  # the values it chooses
-    # Values that stand at the top level.
-    "dataset.epochs",
-    "dataset.subset",
-    "dataset.stem",
-    "dataset.queue",
-    "dataset.window",
-    # The data's digest.
-    "dataset.on_error",
-    "dataset.max_pixels",
-    "dataset.depth",
-    "dataset.min_images",
-    "dataset.split",
-    "dataset.fold",
-    "scale.batch_size",
-    "scale.width",
-    "scale.projector_hidden",
-    "scale.projector_out",
-    "scale.lr",
-    "scale.warmup",
-    "scale.schedule",
-    "scale.eval_every",
-    "scale.monitor_every",
-    "scale.concat_views",
-)
-LEFT_OUT = {*FREE, *COUNTED_ELSEWHERE}
-
-# Keys added after the first release, with the value under which a run is what it was before they existed.
-NEUTRAL: dict[str, Any] = {"trainer.deterministic": False, "trainer.compile": False}
+# What conf/ says of its options beside their values.
+FREE = {key for key, identity in identities().items() if identity == "no"}
+LEFT_OUT = FREE | {key for key, identity in identities().items() if identity == "elsewhere"}
+NEUTRAL: dict[str, Any] = {
+    key: yaml.safe_load(identity.removeprefix("unless "))
+    for key, identity in identities().items()
+    if identity.startswith("unless ")
+}
 
 # Epochs between looks of the live monitor, which changes no score, by scale: today's default, and the one under which
 # runs got their names.
@@ -118,7 +77,7 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     found: list[tuple[str, Any]] = []
     for name, value in config.items():
         key = f"{prefix}{name}"
-        if key in LEFT_OUT or f"{key}." in LEFT_OUT:
+        if key in LEFT_OUT:
             continue
         if isinstance(value, Mapping):
             found += _leaves(value, f"{key}.")

@@ -16,9 +16,9 @@ WORDS = ["dataset=digits", "scale=smoke", "method=simclr", "trainer.accelerator=
     [
         (
             ["dataset.size=100000"],
-            "batch_size=32 images at dataset.size=100000 pixels need 2560 GB of memory, more than",
+            "batch_size=32 images at dataset.size=100000 pixels need 2.6 TB of memory, more than",
         ),
-        (["batch_size=1000000000"], "batch_size=1000000000 images at dataset.size=16 pixels need 2048 GB of memory"),
+        (["batch_size=1000000000"], "batch_size=1000000000 images at dataset.size=16 pixels need 2.0 TB of memory"),
         (
             ["evaluation.batch_size=9000000000"],
             "evaluation.batch_size=9000000000 images at dataset.size=16 pixels need",

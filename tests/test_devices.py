@@ -15,8 +15,7 @@ import torch
 from ssl_bench import devices
 from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS
-from ssl_bench.errors import UserError
-from ssl_bench.sweep.cell import TRY_AGAIN
+from ssl_bench.errors import TRY_AGAIN, UserError
 from ssl_bench.training import build
 from ssl_bench.training.run import run
 

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from program import Program
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
@@ -412,10 +413,22 @@ def test_a_missing_package_ends_the_run_before_images_are_read(monkeypatch: pyte
     monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(run, "build_data", lambda config: pytest.fail("images were asked for"))
     with pytest.raises(
-        UserError, match="logger=tensorboard needs a package that is not installed: pip install tensorboard"
+        UserError,
+        match=r"logger=tensorboard needs a package .*: pip install .ssl-bench\[tensorboard\].",
     ):
         run.run(compose(["logger=tensorboard"]))
     check_installed("none")
+
+
+@pytest.mark.slow
+def test_a_run_without_a_logger_needs_no_package_of_loggers(program: Program, tmp_path: Path) -> None:
+    for package in ("wandb", "tensorboard"):
+        (tmp_path / "missing" / package).mkdir(parents=True)
+        (tmp_path / "missing" / package / "__init__.py").write_text("raise ImportError('it is not installed')")
+    paths = [str(tmp_path / "missing"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    small = ("scale=smoke", "epochs=1", "subset=64", "evaluation.protocols=[knn1]", "evaluation.curves=[]")
+    done = program(*small, "logger=none", PYTHONPATH=os.pathsep.join(paths))
+    assert done.returncode == 0, done.stderr
 
 
 # -- whole runs -----------------------------------------------------------------------------------

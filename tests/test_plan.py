@@ -78,10 +78,6 @@ def test_a_forecast_is_the_sum_of_its_parts() -> None:
     assert forecast.disk(free) == 12
 
 
-def test_sizes_have_three_figures() -> None:
-    assert [command._size(size) for size in (12, 1_234, 5_678_900, 12e9)] == ["12 bytes", "1.23 kB", "5.68 MB", "12 GB"]
-
-
 def test_a_kind_that_crashes_is_counted_and_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

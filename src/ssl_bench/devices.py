@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from ssl_bench.conditions import require_precision
-from ssl_bench.errors import UserError
+from ssl_bench.errors import TRY_AGAIN, UserError
 
 # Errors of CUDA that are not the card's: they return however often the run is started again.
 OURS = (
@@ -25,7 +25,7 @@ FULL = r"DefaultCPUAllocator|(CUDA|cuda runtime) error[^\n]*: out of memory|(CUB
 class Failed(UserError):  # noqa: N818 (it names the card)
     """The card failed while the run was at work on it; the run resumes from its last checkpoint."""
 
-    status = 75  # the system's word for a failure that trying again may mend
+    status = TRY_AGAIN
 
 
 # -- which device, in which precision -------------------------------------------------------------

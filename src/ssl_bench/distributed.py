@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssl_bench.conditions import require_cards
-from ssl_bench.errors import UserError
+from ssl_bench.errors import TRY_AGAIN, UserError
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 class Lost(UserError):  # noqa: N818 (nothing is wrong here)
     """Another rank ended or does not answer any more: a consequence, whose cause that rank knows."""
 
-    status = 75  # the system's word for a failure that trying again may mend
+    status = TRY_AGAIN
 
 
 # -- the group ------------------------------------------------------------------------------------

@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, TextIO
 
-from ssl_bench.errors import UserError
+from ssl_bench.errors import SIGNALLED, UserError
 
 HANGUP = getattr(signal, "SIGHUP", None)  # which not every system has
-SIGNALLED = 128  # a shell's exit status for a signal is this and its number
 
 
 def answer(

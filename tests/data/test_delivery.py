@@ -191,7 +191,7 @@ def test_images_that_turn_out_not_to_fit_stay_on_the_host(monkeypatch: pytest.Mo
     found, note = deliveries(SPLITS, META, "true")
     assert {type(way) for way in found.values()} == {Brought}
     assert note is not None
-    assert note.startswith("the images, 5 kB, do not fit on meta:")
+    assert note.startswith("the images, 4.8 kB, do not fit on meta:")
 
 
 def test_the_cpu_takes_images_from_its_memory_without_a_copy() -> None:

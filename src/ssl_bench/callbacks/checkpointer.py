@@ -15,7 +15,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from ssl_bench.batch import Batch
 from ssl_bench.distributed import largest, on_rank_zero, rank, world_size
 from ssl_bench.entry import take_over
-from ssl_bench.errors import UserError
+from ssl_bench.errors import SIGNALLED, UserError
 from ssl_bench.files import write_whole
 
 ASK_EVERY = 10  # steps between agreements on stopping and saving, on several GPUs
@@ -26,7 +26,7 @@ class Interrupted(UserError):  # noqa: N818 (nothing is wrong)
 
     def __init__(self, sentence: str, asked: signal.Signals) -> None:
         super().__init__(sentence)
-        self.status = 128 + asked
+        self.status = SIGNALLED + asked
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
@@ -106,9 +107,9 @@ def plan(asked: words.Asked) -> None:
             f"{measured.step:.4f}",
             duration(one),
             "" if kind.took is None else duration(kind.took),
-            _size(measured.memory),
-            _size(forecast.disk(measured)),
-            *([_size(measured.gpu_memory)] if asked.cards else []),
+            decimal(round(measured.memory)),
+            decimal(round(forecast.disk(measured))),
+            *([decimal(round(measured.gpu_memory))] if asked.cards else []),
         )
     console.print(table)
     if shared:
@@ -117,13 +118,13 @@ def plan(asked: words.Asked) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    of_gpu = f", {_size(gpu_memory)} of a GPU's for a run" if gpu_memory else ""
+    of_gpu = f", {decimal(round(gpu_memory))} of a GPU's for a run" if gpu_memory else ""
     at_once = min(asked.jobs, sum(len(kind.left) for kind in wanted))
     share = f" with jobs={asked.jobs}" if asked.jobs > 1 else ""
     share += f" and {len(asked.cards)} GPU(s)" if asked.cards else ""
     console.print(
         f"All runs that are left: {(seconds + shared) / 3600 / max(1, at_once):.2f} hours on this machine{share}, "
-        f"{_size(disk)} of disk, {_size(memory * max(1, at_once))} of memory{of_gpu}."
+        f"{decimal(round(disk))} of disk, {decimal(round(memory * max(1, at_once)))} of memory{of_gpu}."
         + (f" {unknown} run(s) could not be measured." if unknown else ""),
         highlight=False,
         soft_wrap=True,
@@ -145,12 +146,3 @@ def _table(title: str, *, gpus: bool) -> Table:
     ):
         table.add_column(column, justify="right" if number else "left")
     return table
-
-
-def _size(count: float) -> str:
-    """Bytes as a person says them."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from ssl_bench.config import experiments
 from ssl_bench.config.options import settings_text
-from ssl_bench.entry import SIGNALLED, answer
+from ssl_bench.entry import answer
+from ssl_bench.errors import SIGNALLED
 from ssl_bench.files import require_writable
 from ssl_bench.sweep import cards, grid, local, loop, words
 from ssl_bench.sweep.grid import Entry

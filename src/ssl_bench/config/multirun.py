@@ -22,8 +22,8 @@ from omegaconf import DictConfig
 
 from ssl_bench.config.compose import cells, compose, starting_points
 from ssl_bench.config.schema import Config
-from ssl_bench.entry import SIGNALLED, tell
-from ssl_bench.errors import UserError
+from ssl_bench.entry import tell
+from ssl_bench.errors import SIGNALLED, UserError
 
 Task = Callable[[Config], Any]  # what it returns may have to be pickled
 Conclude = Callable[[list[tuple[list[str], Any]]], object]

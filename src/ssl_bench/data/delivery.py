@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import torch
+from rich.filesize import decimal
 from torch import Tensor
 
 from ssl_bench.batch import to_device
 from ssl_bench.data.images import Images
-from ssl_bench.machine import in_words
 
 SHARE = 0.4  # of an accelerator's free memory that images may take unasked
 BUFFERS = 2  # one is filled while the other is copied
@@ -209,8 +209,8 @@ def deliveries(
     brought: dict[str, Delivery] = {name: Brought(images, device) for name, images in splits.items()}
     if resident == "false":
         return brought, None
-    room = "" if free is None else f", where {in_words(free)} are free"
+    room = "" if free is None else f", where {decimal(free)} are free"
     return brought, (
-        f"the images, {in_words(size)}, do not fit on {device}{room}: they stay in host memory, and each batch is "
+        f"the images, {decimal(size)}, do not fit on {device}{room}: they stay in host memory, and each batch is "
         "copied while the one before it is trained on. dataset.resident=false chooses so beforehand."
     )

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from rich.filesize import decimal
 
 from ssl_bench.data.images import HASH_BYTES, Images
 from ssl_bench.data.pack_file import HEADER, SPLITS, PackFile, Part, damaged, finish
@@ -30,7 +31,7 @@ from ssl_bench.data.readers.folder import Folder, Listing, read_listing
 from ssl_bench.data.readers.pictures import Picture, broken, decoded
 from ssl_bench.errors import UserError
 from ssl_bench.files import reason, sync_folder
-from ssl_bench.machine import cores, in_words
+from ssl_bench.machine import cores
 
 if TYPE_CHECKING:
     from ssl_bench.data.catalog import Dataset
@@ -58,7 +59,7 @@ def read(dataset: str, pictures: Mapping[str, Listing], folder: Folder, data_dir
             f"{source.command}"
         )
     raise UserError(
-        f"The pictures of {source.root} need {in_words(source.bytes)} of memory, more than dataset.memory="
+        f"The pictures of {source.root} need {decimal(source.bytes)} of memory, more than dataset.memory="
         f"{folder.memory / 2**30:g} GiB: raise it, or pack them into a file by: {source.command}"
     )
 
@@ -261,7 +262,7 @@ def _require_room(source: _Source, partial: Path) -> None:
     free = shutil.disk_usage(partial.parent).free
     if needed > free:
         raise UserError(
-            f"{partial.parent} has room for {in_words(free)}, but the pack needs {in_words(needed)}: "
+            f"{partial.parent} has room for {decimal(free)}, but the pack needs {decimal(needed)}: "
             "make room, or choose a smaller dataset.stored or another data_dir."
         )
 

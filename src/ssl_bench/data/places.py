@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from ssl_bench.data.readers import archive, cifar, fashion_mnist, imagenet100, stl10, tiny_imagenet
 from ssl_bench.errors import UserError
-from ssl_bench.machine import in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def described(paths: list[Path]) -> str:
     packed = all(not path.is_dir() and path.suffix in (".gz", ".zip", ".tar", ".safetensors") for path in paths)
     name = paths[0].name if len(paths) == 1 else f"{len(paths)} {'folders' if paths[0].is_dir() else 'files'}"
     form = "packed" if packed else "unpacked"
-    return f"{name} in {paths[0].parent} ({form}, {in_words(sum(map(size, paths)))})"
+    return f"{name} in {paths[0].parent} ({form}, {decimal(sum(map(size, paths)))})"
 
 
 def missing(name: str, data_dir: Path) -> str:
@@ -145,5 +146,5 @@ def missing(name: str, data_dir: Path) -> str:
     if name not in DOWNLOADS:
         return "comes with scikit-learn: pip install scikit-learn"
     files = DOWNLOADS[name]
-    fetch = in_words(sum(PUBLISHED[file].size for file in files))
+    fetch = decimal(sum(PUBLISHED[file].size for file in files))
     return f"prepare dataset={name} downloads {files[0] if len(files) == 1 else f'{len(files)} files'}, {fetch}"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 ALPHA = 0.05
 FEWEST = 3  # seeds: with fewer nothing is said about differences
@@ -44,17 +45,8 @@ def _p(differences: NDArray[np.float64], step: float) -> NDArray[np.float64]:
 
 
 def beyond(t: NDArray[np.float64], freedom: int) -> NDArray[np.float64]:
-    """``P(|T| > |t|)`` of Student's t with so many degrees of freedom: a sum (Abramowitz & Stegun 1964, 26.7.3–4)."""
-    angle = np.arctan(np.abs(t) / math.sqrt(freedom))
-    sine, cosine = np.sin(angle), np.cos(angle)
-    odd = freedom % 2
-    term = cosine if odd else np.ones_like(angle)
-    total = np.zeros_like(angle)
-    for number in range(2 + odd, freedom + 1, 2):  # the term of cosine^(number − 2)
-        total = total + term
-        term = term * cosine**2 * (number - 1) / number
-    within = (angle + sine * total) * 2 / math.pi if odd else sine * total
-    return np.asarray(np.clip(1 - within, 0.0, 1.0))
+    """``P(|T| > |t|)`` of Student's t with so many degrees of freedom."""
+    return np.asarray(2 * special.stdtr(freedom, -np.abs(t)))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssl_bench.config.schema import Config
-from ssl_bench.entry import SIGNALLED
-from ssl_bench.errors import UserError
+from ssl_bench.errors import SIGNALLED, TRY_AGAIN, UserError
 from ssl_bench.results.store import Busy, RunFolder
 from ssl_bench.training import launch
 
@@ -28,7 +27,6 @@ class Outcome(NamedTuple):
     card_lost: bool = False  # or ranks lost each other, for which a card may be the reason
 
 
-TRY_AGAIN = 75  # the status of runs whose ranks lost each other
 Line = connection.Connection  # what the parent hears of the process; it breaks when the process ends
 
 

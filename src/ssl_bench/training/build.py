@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.filesize import decimal
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,7 +29,7 @@ from ssl_bench.evaluation.baselines import VERSIONS, kept, random_scores
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import Protocol, protocols
-from ssl_bench.machine import cores, in_words, memory
+from ssl_bench.machine import cores, memory
 from ssl_bench.methods.base import Method, Network
 from ssl_bench.nn.backbone import build_backbone, require_size
 from ssl_bench.nn.heads import mlp
@@ -141,7 +142,7 @@ def require_room(config: Config, dataset: Dataset) -> None:
         needed = 4 * dataset.channels * images * each  # float32
         if needed > memory():
             raise UserError(
-                f"{key}={images} images at dataset.size={side} pixels need {in_words(needed)} of memory, more than "
+                f"{key}={images} images at dataset.size={side} pixels need {decimal(needed)} of memory, more than "
                 f"there is: choose a smaller dataset.size or {key}."
             )
 

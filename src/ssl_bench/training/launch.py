@@ -22,8 +22,8 @@ from pathlib import Path
 from types import FrameType
 
 from ssl_bench.config.schema import Config
-from ssl_bench.entry import SIGNALLED, take_over, watch_output
-from ssl_bench.errors import UserError
+from ssl_bench.entry import take_over, watch_output
+from ssl_bench.errors import SIGNALLED, UserError
 from ssl_bench.machine import cores
 from ssl_bench.results.record import Record
 

@@ -150,7 +150,8 @@ def check_installed(name: str) -> None:
     """UserError unless the package behind ``logger=name`` is there; asks without importing it."""
     if name != "none" and importlib.util.find_spec(name) is None:
         raise UserError(
-            f"logger={name} needs a package that is not installed: pip install {name}, or choose logger=none."
+            f"logger={name} needs a package that is not installed: pip install 'ssl-bench[{name}]', "
+            "or choose logger=none."
         )
 
 

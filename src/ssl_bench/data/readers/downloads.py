@@ -23,7 +23,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssl_bench.errors import UserError
+from ssl_bench.errors import SIGNALLED, UserError
 
 ANSWER_SECONDS = 5.0  # how long the server may take to answer at all
 STALL_SECONDS = 30.0  # how long a running download may stand still
@@ -37,7 +37,7 @@ SHOWN = 200  # letters of what a server says
 class Stopped(UserError):  # noqa: N818 (nothing is wrong)
     """SIGTERM came; what had arrived is kept."""
 
-    status = 128 + signal.SIGTERM  # as a shell has it
+    status = SIGNALLED + signal.SIGTERM
 
 
 def download(files: Iterable[tuple[str, str]], place: Path, *, missing: str) -> None:

@@ -23,12 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from rich.filesize import decimal
 from torch import Tensor
 
 from ssl_bench.data.images import HASH_BYTES, hash_of
 from ssl_bench.data.readers.metadata import without_metadata
 from ssl_bench.errors import UserError
-from ssl_bench.machine import in_words, memory
+from ssl_bench.machine import memory
 
 T = TypeVar("T")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -175,7 +176,7 @@ def decode_all(
     needed = len(names) * 3 * side * side
     if needed > memory():
         raise UserError(
-            f"{len(names):,} images of {side} × {side} pixels need {in_words(needed)} of memory, more than there "
+            f"{len(names):,} images of {side} × {side} pixels need {decimal(needed)} of memory, more than there "
             "is: choose a smaller dataset.stored, or fewer images."
         )
     images = torch.empty(len(names), 3, side, side, dtype=torch.uint8)

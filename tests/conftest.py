@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -34,3 +35,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small disk needs more rights than this machine gives")
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+def pytest_collection_finish() -> None:
+    """Python collects garbage again and again, which need not look at the libraries."""
+    gc.freeze()

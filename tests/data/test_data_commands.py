@@ -140,7 +140,7 @@ def test_list_decodes_and_downloads_nothing(run: Run, monkeypatch: pytest.Monkey
     status, output, _ = run("list", "dataset=folder", "dataset.root=mine")
     assert status == 0
     assert row(output, "folder")[:4] == ["✓", "8", "2", "2"]
-    assert "folder: mine in . (unpacked, 1.0 kB). Licence: the user's." in output.splitlines()
+    assert "folder: mine in . (unpacked, 100 bytes). Licence: the user's." in output.splitlines()
     assert row(output, "cifar10")[0] == "–"
 
 

@@ -274,19 +274,20 @@ PROGRAM = (
 )
 
 
-def start(server: Server, place: Path) -> subprocess.Popen[bytes]:
+def start(server: Server, place: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """A download of ``big`` that is under way, and the part of it that has come."""
+    server.pace = 0.1
     command = [sys.executable, "-c", PROGRAM, f"{server.url}big", str(place), md5(CONTENT)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE)
+    process, part = subprocess.Popen(command, stderr=subprocess.PIPE), place / "big.part"
+    while not (part.exists() and part.stat().st_size >= 3_000):
+        assert process.poll() is None
+        time.sleep(0.02)
+    return process, part
 
 
 @pytest.mark.slow
 def test_the_same_command_goes_on_after_kill_9(server: Server, tmp_path: Path) -> None:
-    server.pace = 0.1
-    process = start(server, tmp_path)
-    part = tmp_path / "big.part"
-    while not (part.exists() and part.stat().st_size >= 3_000):
-        assert process.poll() is None
-        time.sleep(0.02)
+    process, part = start(server, tmp_path)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     kept = part.stat().st_size
@@ -298,12 +299,7 @@ def test_the_same_command_goes_on_after_kill_9(server: Server, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_sigterm_is_answered_in_one_sentence_and_what_came_is_kept(server: Server, tmp_path: Path) -> None:
-    server.pace = 0.1
-    process = start(server, tmp_path)
-    part = tmp_path / "big.part"
-    while not (part.exists() and part.stat().st_size >= 3_000):
-        assert process.poll() is None
-        time.sleep(0.02)
+    process, part = start(server, tmp_path)
     process.terminate()
     said = process.communicate()[1].decode()
     kept = part.stat().st_size
@@ -319,8 +315,7 @@ def test_sigterm_is_answered_in_one_sentence_and_what_came_is_kept(server: Serve
 
 @pytest.mark.slow
 def test_of_two_processes_one_waits_and_finds_the_others_file(server: Server, tmp_path: Path) -> None:
-    server.pace = 0.1
-    both = [start(server, tmp_path) for _ in range(2)]
+    both = [start(server, tmp_path)[0] for _ in range(2)]
     assert [process.communicate()[1] for process in both] == [b"", b""]  # nothing is drawn where there is no terminal
     assert [process.returncode for process in both] == [0, 0]
     assert (tmp_path / "big").read_bytes() == CONTENT

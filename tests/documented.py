@@ -133,7 +133,8 @@ def run_python(block: Block, run: str) -> None:
 
 def check(given: list[str]) -> None:
     """Raise UserError for options that are not allowed."""
-    from ssl_bench.config.compose import compose, starting_points
+    from ssl_bench.config.compose import compose
+    from ssl_bench.config.parse import starting_points
     from ssl_bench.sweep import words
 
     if given[:1] == ["sweep"]:

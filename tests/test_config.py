@@ -18,8 +18,8 @@ import yaml
 from ssl_bench.config import compose as config
 from ssl_bench.config import experiments, options
 from ssl_bench.config.command_line import help_text, main
-from ssl_bench.config.compose import cells
 from ssl_bench.config.options import AUTO, BLOCKS, GROUPS, SCALES, STATED, Option, typed
+from ssl_bench.config.parse import cells
 from ssl_bench.config.schema import Config, Plain
 from ssl_bench.errors import UserError
 

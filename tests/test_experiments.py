@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from ssl_bench.config import compose as config
-from ssl_bench.config import experiments
+from ssl_bench.config import experiments, parse
 from ssl_bench.config.options import GROUPS
 from ssl_bench.errors import UserError
 from ssl_bench.results.fingerprint import configuration_key
@@ -18,7 +18,7 @@ SWEEPS = experiments.names()
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_row_composes_and_is_a_run_of_its_own(name: str) -> None:
     cells = experiments.find(name).cells("cpu", datasets=["digits"], seeds=[3])
-    keys = {configuration_key(config.compose(cell.words)) for cell in cells}
+    keys = {configuration_key(config.compose(cell.words).as_dict()) for cell in cells}
     assert len(keys) == len(cells) == len(experiments.find(name).rows)
 
 
@@ -33,7 +33,7 @@ def test_every_scale_names_known_datasets_and_what_is_shown_names_known_rows(nam
 
 def test_a_multirun_of_an_experiment_is_its_cells() -> None:
     expected = [list(cell.words) for cell in experiments.find("fig2").cells("smoke", seeds=[4], words=["epochs=1"])]
-    assert list(config.cells(["experiment=fig2", "scale=smoke", "seed=4", "epochs=1"])) == expected
+    assert list(parse.cells(["experiment=fig2", "scale=smoke", "seed=4", "epochs=1"])) == expected
 
 
 def test_cells_that_differ_by_their_seed_are_composed_as_they_would_be_alone() -> None:
@@ -48,17 +48,17 @@ def test_runs_told_to_wandb_say_group_and_row_and_stay_the_same_runs(name: str) 
     plain = config.compose_cells(experiment.cells("smoke", seeds=[0], methods=methods))
     cells = experiment.cells("smoke", seeds=[0], methods=methods, words=["logger=wandb"])
     told = config.compose_cells(cells)
-    assert [said["logger"]["row"] for said in told] == [cell.row for cell in cells]
-    assert {said["logger"]["group"] for said in told} == {f"{name}-smoke"}
-    assert [configuration_key(said) for said in told] == [configuration_key(said) for said in plain]
+    assert [said.logger.options["row"] for said in told] == [cell.row for cell in cells]
+    assert {said.logger.options["group"] for said in told} == {f"{name}-smoke"}
+    assert [configuration_key(said.as_dict()) for said in told] == [configuration_key(said.as_dict()) for said in plain]
 
 
 def test_a_group_that_is_said_is_kept_by_a_multirun_too() -> None:
     words = ["experiment=fig2", "scale=smoke", "seed=4", "logger=wandb"]
     for extra, group in (([], "fig2-smoke"), (["logger.group=mine"], "mine"), (["++logger.group=mine"], "mine")):
-        runs = [config.compose(run) for run in config.cells([*words, *extra])]
-        assert [run["logger"]["group"] for run in runs] == [group, group]
-        assert [run["logger"]["row"] for run in runs] == list(experiments.find("fig2").rows)
+        runs = [config.compose(run) for run in parse.cells([*words, *extra])]
+        assert [run.logger.options["group"] for run in runs] == [group, group]
+        assert [run.logger.options["row"] for run in runs] == list(experiments.find("fig2").rows)
 
 
 def test_a_cells_command_is_one_that_a_shell_reads() -> None:

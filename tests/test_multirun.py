@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ssl_bench.cli.run import validation_accuracy
 from ssl_bench.config import multirun
-from ssl_bench.config.compose import starting_points
+from ssl_bench.config.parse import starting_points
 from ssl_bench.errors import UserError
 from ssl_bench.report.tables import joint_table
 from ssl_bench.results.record import Record

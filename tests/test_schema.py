@@ -8,8 +8,9 @@ from typing import Any, get_type_hints
 import pytest
 
 from ssl_bench.config import compose as config
-from ssl_bench.config.compose import compose, parse
+from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS, Option
+from ssl_bench.config.parse import parse
 from ssl_bench.config.schema import Config
 
 CHOICES = [f"{group}={choice}" for group in GROUPS if group not in ("experiment", "scale") for choice in GROUPS[group]]

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.conditions import require_protocols, require_root
-from ssl_bench.config.compose import compose, parse
+from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS, leading, options_in, read_settings, require_known, settings_text
+from ssl_bench.config.parse import parse
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import answer
 from ssl_bench.errors import UserError

@@ -20,7 +20,8 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from ssl_bench.config.compose import cells, compose, starting_points
+from ssl_bench.config.compose import compose
+from ssl_bench.config.parse import cells, starting_points
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import tell
 from ssl_bench.errors import SIGNALLED, UserError

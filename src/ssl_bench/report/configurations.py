@@ -22,10 +22,12 @@ KINDS = 500  # are remembered, those composed last
 SOURCES = (
     "config/compose.py",
     "config/options.py",
+    "config/parse.py",
     "config/sources.py",
     "config/experiments.py",
     "config/schema.py",
     "report/configurations.py",
+    "schedules.py",
 )  # what composing depends on
 
 

@@ -1,0 +1,107 @@
+"""From the words of a command line to keys and values, by Hydra's grammar, and to the single runs of several values."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString, ValueType
+from hydra.errors import HydraException
+
+from ssl_bench.commands import COMMANDS
+from ssl_bench.config import experiments
+from ssl_bench.config.options import CHOICES, GROUPS, Option, nearest
+from ssl_bench.errors import UserError
+
+# Of a list: anything up to a comma that stands in no quotes and no brackets.
+PIECE = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|\\.|[^,])+""")
+FINITE = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's reading of the words; UserError for what is no ``key=value`` or names a key a second time."""
+    parser = OverridesParser.create()
+    parsed: dict[str, Override] = {}
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if re.match(r"~|\+(?!\+)", key):
+            raise UserError(f"{word}: options are neither added nor removed; set one of those that --help lists.")
+        if not equals or not re.fullmatch(r"(\+\+)?[\w./]+", key, re.ASCII):
+            groups = [f"{group}={word}" for group, choices in GROUPS.items() if word in choices]
+            hint = nearest(word, COMMANDS) or (f"; did you mean {groups[0]}?" if groups else ", as in method=byol.")
+            raise UserError(f"{word!r} is not of the form key=value{hint}")
+        try:
+            override = parser.parse_override(word)
+        except (HydraException, ValueError):
+            # What has no meaning in Hydra's grammar is text, like a path with an umlaut.
+            override = parser.parse_override(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
+        if override.key_or_group in parsed:
+            first = parsed[override.key_or_group].input_line
+            raise UserError(f"{override.key_or_group} is set twice, by {first} and by {word}: leave one of them out.")
+        parsed[override.key_or_group] = override
+    return list(parsed.values())
+
+
+def value_of(override: Override, option: Option | None = None) -> Any:
+    """What is set; as it was typed where the ``option`` takes any text and Hydra reads something else."""
+    value = None if override.is_sweep_override() else override.value()
+    if option is not None and option.is_text and not (isinstance(value, str) or _typed(override) == "null"):
+        return _typed(override)
+    if override.is_sweep_override():
+        raise UserError(f"{override.input_line} names several values: add -m to run each, or brackets for a list.")
+    return value
+
+
+def _typed(override: Override) -> str:
+    """The value as it stands on the command line."""
+    return str(override.input_line).partition("=")[2].strip()
+
+
+def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The combinations of a multirun's values, each as overrides of one run; a table's or figure's are all its runs."""
+    axes = []
+    for override in parse(overrides):
+        line = override.input_line or ""
+        values = _values(override) if override.value_type in FINITE else []
+        if override.is_sweep_override() and not values:
+            raise UserError(f"{line} names no single values: list them, as in seed=0,1,2.")
+        axes.append([f"{override.get_key_element()}={value}" for value in values] or [line])
+    return (run for cell in itertools.product(*axes) for run in _runs_of(list(cell)))
+
+
+def starting_points(overrides: Sequence[str]) -> Iterator[str]:
+    """One run of those that a sweeper chooses among: the first value of every list, the lower end of an interval."""
+    for override in parse(overrides):
+        line = override.input_line or ""
+        if not override.is_sweep_override():
+            yield line
+        elif isinstance(interval := override.value(), IntervalSweep):
+            yield f"{override.get_key_element()}={interval.start}"
+        else:
+            yield f"{override.get_key_element()}={_values(override)[0]}"
+
+
+def _runs_of(words: list[str]) -> list[list[str]]:
+    """The runs of the table or figure that ``words`` name; themselves if they name none."""
+    said = dict(word.lstrip("+").partition("=")[::2] for word in words)
+    if not experiments.is_sweep(said.get("experiment", "none")):
+        return [words]
+    chosen = ("experiment", "scale", "dataset", "seed")
+    found = experiments.find(said["experiment"]).cells(
+        said.get("scale", CHOICES["scale"]),
+        datasets=[said["dataset"]] if "dataset" in said else None,
+        seeds=[int(said["seed"])] if said.get("seed", "").isdigit() else None,
+        words=[word for word in words if word.lstrip("+").partition("=")[0] not in chosen],
+    )
+    return [list(cell.words) for cell in found]
+
+
+def _values(override: Override) -> list[str]:
+    """The values of a finite sweep, as they were typed where they are a plain list: 2024_01 may name a folder."""
+    values = list(override.sweep_string_iterator())
+    typed = [piece.strip() for piece in PIECE.findall(_typed(override))]
+    plain = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP and len(typed) == len(values)
+    return typed if plain else values

@@ -26,6 +26,16 @@ def program(tmp_path: Path) -> Program:
 
 
 @pytest.fixture
+def few_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of half the layers under the name of ResNet-18, where a test asks for any network."""
+    from torchvision.models.resnet import BasicBlock
+
+    from ssl_bench.nn import backbone
+
+    monkeypatch.setitem(backbone.LAYERS, "resnet18", (BasicBlock, (1, 1, 1, 1)))
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of one mebibyte."""
     folder = tmp_path / "small disk"

@@ -8,6 +8,7 @@ from emulated import COPY, KINDS, LAUNCH, READ, SHAPE, WAITING_COPY
 from ssl_bench.config.options import GROUPS, stated
 from step_counts import CROPS, STEPS, measure
 
+pytestmark = pytest.mark.usefixtures("few_layers")
 METHODS = tuple(GROUPS["method"])
 # Whether eigh went well is read wherever it is called; PIC's classes are the distinct images of a batch.
 ALLOWED = {("directpred", READ): 1, ("pic", SHAPE): 1}

@@ -296,7 +296,7 @@ def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
     assert record.code["digest"] == before
 
     def shown(digest: str | None, **said: Any) -> tuple[Record, str]:
-        for module in ("run", "earlier"):
+        for module in ("observers", "earlier"):
             monkeypatch.setattr(f"ssl_bench.training.{module}.code_digest", lambda target: digest)
         found = run(replace(config, **said))
         return found, " ".join(capsys.readouterr().out.split())

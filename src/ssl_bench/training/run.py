@@ -17,16 +17,9 @@ import yaml
 from rich.console import Console
 
 from ssl_bench import conditions, distributed
-from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
-from ssl_bench.callbacks.checkpointer import Checkpointer
-from ssl_bench.callbacks.code_history import CodeHistory
-from ssl_bench.callbacks.collapse_monitor import CollapseMonitor
 from ssl_bench.callbacks.finite_loss import FiniteLoss
-from ssl_bench.callbacks.logger import Logger
 from ssl_bench.callbacks.progress import TrainingProgress
-from ssl_bench.callbacks.recorder import Recorder
 from ssl_bench.callbacks.replicas import Replicas
-from ssl_bench.callbacks.timing import Timing
 from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.remarks import Remarks, remarks
@@ -45,28 +38,19 @@ from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.files import write_text, write_whole
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.norm import synchronize
-from ssl_bench.report.figures import tsne_picture
 from ssl_bench.report.tables import run_table
-from ssl_bench.results.code import code_digest
-from ssl_bench.results.encoder import save_encoder
-from ssl_bench.results.history import History
-from ssl_bench.results.record import Record, code_version, peak_memory
+from ssl_bench.results.record import Record, peak_memory
 from ssl_bench.results.store import RunFolder
 from ssl_bench.training import earlier, loggers, preflight
 from ssl_bench.training.build import (
-    baseline_scores,
     build_data,
-    build_evaluator,
     build_method,
-    clean_arguments,
     cpu_time,
     fingerprint_of,
 )
-from ssl_bench.training.scoring import predictions, record_of_scores
+from ssl_bench.training.observers import Observers, build_observers
+from ssl_bench.training.scoring import final_scores, predictions, record_of_scores
 from ssl_bench.training.trainer import build_trainer
-
-PICTURE_IMAGES = 1000
-CODE = code_version()  # as loaded: the checkout may move on while a run is at work
 
 
 def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
@@ -141,19 +125,6 @@ def _compiled_if_possible(config: Config, console: Console) -> Config:
 
 
 @dataclass(frozen=True)
-class _Observers:
-    """The callbacks that a run has whatever its options; the record holds what they have gathered."""
-
-    history: History
-    timing: Timing
-    code: CodeHistory
-    collapse: CollapseMonitor
-    accuracy: AccuracyMonitor
-    recorder: Recorder
-    checkpointer: Checkpointer
-
-
-@dataclass(frozen=True)
 class _Run:
     """A run that is to be trained, or resumed."""
 
@@ -167,14 +138,16 @@ class _Run:
         started = time.perf_counter()
         resumed = distributed.on_rank_zero(self._begin)
         method = self._method()
-        observers = self._observers()
+        observers = build_observers(self.config, self.data, self.folder, self._warn)
         self._announce(method, resumed)
         seen = remarks(self.data.dataset, self.data.splits)
         for sentence in (*seen.sentences, *preflight.advice(self.config, len(self.data.parts.pretraining))):
             self._warn(sentence)
         self._pretrain(method, observers, watchers, resume=resumed is not None)
         self._print("evaluating")
-        scores = self._evaluate(method, observers.accuracy)
+        scores = final_scores(self.config, self.data, method, observers.accuracy, self.folder)
+        for reason in reasons(scores[method.evaluated]):
+            self._warn(f"not scored: {reason}")
         record = self._record(method, observers, scores, seen)
         record.session_seconds = round(time.perf_counter() - started, 2)
         if distributed.rank() == 0:
@@ -208,37 +181,9 @@ class _Run:
             synchronize(method)
         return method
 
-    def _observers(self) -> _Observers:
-        config, folder, evaluation = self.config, self.folder, self.config.evaluation
-        history, timing, logger = History(), Timing(), Logger()
-        if distributed.rank() == 0:
-            logger = loggers.build_logger(config, folder=folder.path, fingerprint=folder.fingerprint, warn=self._warn)
-        return _Observers(
-            history,
-            timing,
-            CodeHistory({**CODE, "digest": code_digest(config.method.target)}),
-            CollapseMonitor(history, self._warn),
-            AccuracyMonitor(
-                build_evaluator(config, self.data, clean_arguments(config, self.data.dataset)),
-                history,
-                monitor=evaluation.monitor,
-                monitor_every=config.monitor_every,
-                curves=evaluation.curves,
-                curves_every=config.eval_every,
-            ),
-            Recorder(history, folder.metrics, timing, logger),
-            Checkpointer(
-                folder.checkpoint,
-                fingerprint=folder.fingerprint,
-                every_seconds=config.trainer.checkpoint_seconds,
-            ),
-        )
-
     # -- pretrain ---------------------------------------------------------------------------------
 
-    def _pretrain(
-        self, method: Method, observers: _Observers, watchers: Sequence[pl.Callback], *, resume: bool
-    ) -> None:
+    def _pretrain(self, method: Method, observers: Observers, watchers: Sequence[pl.Callback], *, resume: bool) -> None:
         config, chosen, several = self.config, self.config.trainer, distributed.world_size() > 1
         monitor = f"validation/{config.evaluation.monitor}/{method.evaluated}"
         shown = chosen.progress and distributed.rank() == 0
@@ -285,43 +230,9 @@ class _Run:
             remedies.append("set dataset.resident=false")
         return " or ".join(remedies)
 
-    # -- evaluate ---------------------------------------------------------------------------------
-
-    def _evaluate(self, method: Method, monitor: AccuracyMonitor) -> dict[str, Scores]:
-        """The final table: trained networks, random weights and raw pixels under the same protocols, on test images."""
-        config, dataset, evaluator = self.config, self.data.dataset, monitor.evaluator
-        names, device = config.evaluation.protocols, method.device
-        network, clean = {**config.backbone.as_dict(), "channels": dataset.channels}, clean_arguments(config, dataset)
-        scores: dict[str, Scores] = {}
-        for name, backbone in method.networks().items():
-            # Unless the run was interrupted after its last epoch, the monitor has just embedded all.
-            splits = monitor.last.pop(name, None) or evaluator.features(backbone, device)
-            scores[name] = evaluator.score(splits, names, "test")
-            test = splits.test  # on every rank, should it not have been embedded yet
-            if name == method.evaluated and distributed.rank() == 0:
-                description = {
-                    "backbone": network,
-                    "clean": clean,
-                    "network": name,
-                    "fingerprint": self.folder.fingerprint,
-                }
-                save_encoder(self.folder.encoder, backbone, description)
-                tsne_picture(
-                    self.folder.picture,
-                    test.x,
-                    test.labels,
-                    names=dataset.class_names,
-                    title=f"{config.method.name} on {dataset.name}: {name} features of test images, t-SNE",
-                    seed=0,
-                    limit=PICTURE_IMAGES,
-                )
-        for reason in reasons(scores[method.evaluated]):
-            self._warn(f"not scored: {reason}")
-        return scores | baseline_scores(config, self.data, evaluator, device, network=network, clean=clean)
-
     # -- record -----------------------------------------------------------------------------------
 
-    def _record(self, method: Method, observers: _Observers, scores: dict[str, Scores], seen: Remarks) -> Record:
+    def _record(self, method: Method, observers: Observers, scores: dict[str, Scores], seen: Remarks) -> Record:
         evaluator, timing = observers.accuracy.evaluator, observers.timing
         record = record_of_scores(
             scores,

@@ -5,13 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ssl_bench import distributed
+from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
 from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.remarks import Remarks
 from ssl_bench.evaluation import baselines
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
+from ssl_bench.methods.base import Method
+from ssl_bench.report.figures import tsne_picture
+from ssl_bench.results.encoder import save_encoder
 from ssl_bench.results.fingerprint import NUMERICS
 from ssl_bench.results.record import Record, environment, without_places
+from ssl_bench.results.store import RunFolder
+from ssl_bench.training.build import baseline_scores, clean_arguments
+
+PICTURE_IMAGES = 1000
+
+
+def final_scores(
+    config: Config, data: DataModule, method: Method, monitor: AccuracyMonitor, folder: RunFolder
+) -> dict[str, Scores]:
+    """The final table: trained networks, random weights and raw pixels under the same protocols, on test images.
+
+    The deployed encoder is saved, and a picture of its features.
+    """
+    dataset, evaluator = data.dataset, monitor.evaluator
+    names, device = config.evaluation.protocols, method.device
+    network, clean = {**config.backbone.as_dict(), "channels": dataset.channels}, clean_arguments(config, dataset)
+    scores: dict[str, Scores] = {}
+    for name, backbone in method.networks().items():
+        # Unless the run was interrupted after its last epoch, the monitor has just embedded all.
+        splits = monitor.last.pop(name, None) or evaluator.features(backbone, device)
+        scores[name] = evaluator.score(splits, names, "test")
+        test = splits.test  # on every rank, should it not have been embedded yet
+        if name == method.evaluated and distributed.rank() == 0:
+            description = {"backbone": network, "clean": clean, "network": name, "fingerprint": folder.fingerprint}
+            save_encoder(folder.encoder, backbone, description)
+            tsne_picture(
+                folder.picture,
+                test.x,
+                test.labels,
+                names=dataset.class_names,
+                title=f"{config.method.name} on {dataset.name}: {name} features of test images, t-SNE",
+                seed=0,
+                limit=PICTURE_IMAGES,
+            )
+    return scores | baseline_scores(config, data, evaluator, device, network=network, clean=clean)
 
 
 def record_of_scores(

@@ -18,7 +18,7 @@ from PIL import Image
 from ssl_bench.augment.views import CleanView
 from ssl_bench.cli import data as command
 from ssl_bench.config.compose import compose
-from ssl_bench.data import catalog, places, verify
+from ssl_bench.data import catalog, inventory, places, verify
 from ssl_bench.data.class_names import NAMES
 from ssl_bench.data.images import Images
 from ssl_bench.data.looks import batches_of, chosen_images, clean_view, pixels
@@ -206,7 +206,7 @@ def test_many_classes_are_summed_up_and_images_without_a_label_are_counted() -> 
         "test": Images(torch.zeros(120, 1, 1, 1), labels),
     }
     names = [f"c{number}" for number in range(30)]
-    assert list(command.class_counts(splits, names)) == [
+    assert list(inventory.class_counts(splits, names)) == [
         "train: 1 images without a label",
         "train: 4 (c0) to 5 (c29) images in each of 30 classes",
         "test: 4 images in each of 30 classes",
@@ -247,9 +247,7 @@ def test_pack_hands_over_the_dataset_and_says_whether_it_had_to_work(
         made.append(data_dir / "packed" / "folder-16-ab.safetensors")
         return made[-1]
 
-    monkeypatch.setitem(
-        sys.modules, "ssl_bench.data.packed", SimpleNamespace(pack=stand_in, skipped=lambda path: ["a.png (why)"])
-    )
+    monkeypatch.setattr(inventory, "packed", SimpleNamespace(pack=stand_in, skipped=lambda path: ["a.png (why)"]))
     words = ("pack", *PICTURES, "dataset.root=mine", "data_dir=there")
     status, output, _ = run(*words)
     assert status == 0

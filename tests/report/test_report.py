@@ -14,14 +14,13 @@ import pytest
 import yaml
 from made_up import cells_of, keep, record
 
-from ssl_bench.cli import report as command
 from ssl_bench.cli.report import main
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Cell
 from ssl_bench.config.schema import Config
 from ssl_bench.config.sources import PACKAGE
-from ssl_bench.report import configurations, records
+from ssl_bench.report import configurations, publish, records
 from ssl_bench.report.records import Run
 from ssl_bench.results.record import Record
 
@@ -197,7 +196,7 @@ def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None
         old.write_text(json.dumps(kept(90.0, 1.0)), encoding="utf-8")
         own.write_text(json.dumps(found), encoding="utf-8")
         run = Run(Cell("a", "digits", 0, ()), records.Entry(own, Record.from_json(found)), None)
-        command._save_records(tmp_path / "fig4", [run])
+        publish._save_records(tmp_path / "fig4", [run])
         assert json.loads(old.read_text(encoding="utf-8")) == expected
         assert not (tmp_path / "fig4").exists()
 

@@ -31,8 +31,7 @@ FLOORS = (
     ("callbacks",),  # they read methods and write results
     ("report",),
     ("training",),
-    ("encoders",),
-    ("sweep",),  # it starts runs of several devices, too
+    ("sweep", "encoders"),  # it starts runs of several devices, too
     ("plan",),
     ("cli",),
     ("__main__",),

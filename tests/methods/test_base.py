@@ -254,9 +254,9 @@ def test_the_original_recipe_chooses_the_optimiser_and_trains_with_it(fit: Fit, 
     start, _ = make(f"method={name}", "recipe=original")
     rules = {"sgd": torch.optim.SGD, "lars": LARS, "adamw": torch.optim.AdamW}
     optimizer = method.trainer.optimizers[0]
-    assert type(optimizer) is rules[wanted["name"]]
-    assert optimizer.param_groups[0]["weight_decay"] == wanted["weight_decay"]
-    assert method.recipe.lr == wanted["lr"]
+    assert type(optimizer) is rules[wanted.name]
+    assert optimizer.param_groups[0]["weight_decay"] == wanted.weight_decay
+    assert method.recipe.lr == wanted.lr
     now, before = next(method.student.backbone.parameters()), next(start.student.backbone.parameters())
     assert not torch.equal(now, before)
 

@@ -102,6 +102,7 @@ def copied(root: Path) -> Path:
             ROOT / folder, root / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
         )
     shutil.copy(ROOT / "pyproject.toml", root)
+    (root / "experiments").symlink_to(ROOT / "experiments")  # whose records tests read
     link = root / "src" / "ssl_bench" / "conf"
     if not link.exists():  # where the package is installed, it is mapped there
         link.symlink_to(Path("..", "..", "conf"))

@@ -161,7 +161,7 @@ def leaving_program(rank: int, world: int, folder: str) -> None:
                 time.sleep(15)  # alive, but silent
                 os._exit(0)
             distributed.largest(2)
-    except distributed.Lost as error:
+    except distributed.RankLost as error:
         Path(folder, "lost").write_text(str(error))
 
 
@@ -205,7 +205,7 @@ def test_what_nccl_says_is_told_and_only_what_happened_to_another_rank_is_a_loss
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as raised, distributed.joined(devices=2, nodes=1, cuda=False, timeout=5):
         raise RuntimeError(said)
-    assert isinstance(raised.value, distributed.Lost) == (told is None)
+    assert isinstance(raised.value, distributed.RankLost) == (told is None)
     if told is not None:
         assert f"NCCL, by which GPUs exchange gradients, failed ({told});" in str(raised.value)
 

@@ -36,7 +36,7 @@ from ssl_bench.results.code import code_digest
 from ssl_bench.results.store import RunFolder
 from ssl_bench.sweep import cards, cell, grid, local, loop, view, words
 from ssl_bench.sweep.cell import Outcome
-from ssl_bench.sweep.grid import Entry
+from ssl_bench.sweep.grid import SweepRun
 
 # -- words ----------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ def checkpoint_of(folder: RunFolder) -> None:
 class MadeUp:
     """A run whose end is decided by the test; it hears signals."""
 
-    def __init__(self, entry: Entry, end: Callable[[Entry], Outcome | None]) -> None:
+    def __init__(self, entry: SweepRun, end: Callable[[SweepRun], Outcome | None]) -> None:
         self.entry, self.end = entry, end
         self.heard: list[int | str] = []
 
@@ -180,7 +180,7 @@ class Witness:
         self.events: list[tuple[str, str]] = []
         self.said: list[str] = []
 
-    def event(self, entry: Entry, what: str) -> None:
+    def event(self, entry: SweepRun, what: str) -> None:
         self.events.append((entry.folder.fingerprint, what))
 
     def tell(self, sentence: str) -> None:
@@ -190,7 +190,7 @@ class Witness:
         pass
 
 
-def succeed(entry: Entry) -> Outcome:
+def succeed(entry: SweepRun) -> Outcome:
     record_of(entry.folder)
     return Outcome("done")
 
@@ -203,20 +203,20 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
     return [RunFolder(tmp_path / name) for name in "abcd"]
 
 
-def entries_in(folders: Sequence[RunFolder], **said: Any) -> list[Entry]:
+def entries_in(folders: Sequence[RunFolder], **said: Any) -> list[SweepRun]:
     cells = experiments.find("fig2").cells("smoke", seeds=[0, 1])
     config = replace(CONFIG, runs_dir=str(folders[0].path.parent), **said)
     return grid.entries(cells, [config] * 4, [folder.fingerprint for folder in folders])
 
 
 def sweep(
-    entries: list[Entry], end: Callable[[Entry], Outcome | None] = succeed, *, slots: int = 1, retry: bool = False
+    entries: list[SweepRun], end: Callable[[SweepRun], Outcome | None] = succeed, *, slots: int = 1, retry: bool = False
 ) -> tuple[list[str], Witness]:
     """Names of the runs started, in turn, and what was seen."""
     started: list[str] = []
     witness = Witness()
 
-    def start(entry: Entry) -> MadeUp:
+    def start(entry: SweepRun) -> MadeUp:
         started.append(entry.folder.fingerprint)
         return MadeUp(entry, end)
 
@@ -251,7 +251,7 @@ def test_failed_is_listed_and_tried_again_only_when_asked(folders: list[RunFolde
 def test_others_go_on_when_one_fails_and_its_words_are_kept_where_the_disk_is_full(folders: list[RunFolder]) -> None:
     entries = entries_in(folders)
 
-    def end(entry: Entry) -> Outcome:
+    def end(entry: SweepRun) -> Outcome:
         return Outcome("failed", "no space left") if entry.folder.fingerprint == "b" else succeed(entry)
 
     assert sweep(entries, end)[0] == ["a", "b", "c", "d"]
@@ -263,7 +263,7 @@ def test_a_run_that_is_killed_goes_on_once_and_is_then_listed(folders: list[RunF
     entries = entries_in(folders)
     deaths = {"a": 1, "b": 9}
 
-    def end(entry: Entry) -> Outcome:
+    def end(entry: SweepRun) -> Outcome:
         name = entry.folder.fingerprint
         deaths[name] = deaths.get(name, 0) - 1
         return Outcome("interrupted", "killed") if deaths[name] >= 0 else succeed(entry)
@@ -329,7 +329,7 @@ def test_a_done_run_whose_code_has_changed_is_named_and_trained_again_when_asked
     again = entries_in(folders, rerun=True)
     assert [entry.state for entry in again] == ["left", "done", "left", "left"]
 
-    def train(entry: Entry) -> Outcome:
+    def train(entry: SweepRun) -> Outcome:
         record_of(entry.folder, code=now)
         return Outcome("done")
 
@@ -350,7 +350,7 @@ def test_what_another_process_is_at_work_on_is_left_to_it_and_taken_over_when_it
     entries = entries_in(folders)
     assert [entry.state for entry in entries[:2]] == ["elsewhere", "elsewhere"]
 
-    def end(entry: Entry) -> Outcome:
+    def end(entry: SweepRun) -> Outcome:
         if entry.folder.fingerprint == "d":  # the other process finishes one run and dies within the other
             record_of(folders[0])
             first.release()
@@ -366,7 +366,7 @@ def test_what_another_process_is_at_work_on_is_left_to_it_and_taken_over_when_it
 def test_a_run_that_another_process_takes_first_is_waited_for(folders: list[RunFolder]) -> None:
     entries = entries_in(folders)
 
-    def end(entry: Entry) -> Outcome:
+    def end(entry: SweepRun) -> Outcome:
         if entry.folder.fingerprint == "a" and not folders[0].record.exists():
             threading.Timer(0.05, record_of, [folders[0]]).start()
             return Outcome("elsewhere")
@@ -381,7 +381,7 @@ def test_never_more_at_once_than_asked_for(folders: list[RunFolder]) -> None:
     most = 0
     entries = entries_in(folders)
 
-    def end(entry: Entry) -> Outcome | None:
+    def end(entry: SweepRun) -> Outcome | None:
         nonlocal most
         most = max(most, sum(entry.state == "running" for entry in entries))
         return succeed(entry) if random.random() < 0.3 else None
@@ -394,11 +394,11 @@ def test_never_more_at_once_than_asked_for(folders: list[RunFolder]) -> None:
 def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFolder], signals: int) -> None:
     jobs: list[MadeUp] = []
 
-    def end(entry: Entry) -> Outcome | None:
+    def end(entry: SweepRun) -> Outcome | None:
         mine = next(job for job in jobs if job.entry is entry)
         return Outcome("interrupted", "saved") if len(mine.heard) >= signals else None
 
-    def start(entry: Entry) -> MadeUp:
+    def start(entry: SweepRun) -> MadeUp:
         jobs.append(MadeUp(entry, end))
         if len(jobs) == 2:
             os.kill(os.getpid(), signal.SIGINT)
@@ -421,18 +421,18 @@ def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFold
 class OnCards(MadeUp):
     """Notes the cards it was given, and ends after a few looks."""
 
-    def __init__(self, entry: Entry, taken: Sequence[str]) -> None:
+    def __init__(self, entry: SweepRun, taken: Sequence[str]) -> None:
         looks = iter([None, None, succeed])
         super().__init__(entry, lambda entry: end(entry) if (end := next(looks)) else None)
         self.given = list(taken)
 
 
-def lent(entries: list[Entry], names: Sequence[str], slots: int) -> tuple[list[list[str]], list[int]]:
+def lent(entries: list[SweepRun], names: Sequence[str], slots: int) -> tuple[list[list[str]], list[int]]:
     """What every run was given, in turn, and the most runs at once on each card."""
     pool, given = cards.Cards(names, slots), []
     most = dict.fromkeys(names, 0)
 
-    def start(entry: Entry, taken: Sequence[str]) -> Any:
+    def start(entry: SweepRun, taken: Sequence[str]) -> Any:
         given.append(list(taken))
         most.update({name: max(most[name], pool.runs[name]) for name in names})
         return OnCards(entry, taken)
@@ -449,7 +449,7 @@ def lent(entries: list[Entry], names: Sequence[str], slots: int) -> tuple[list[l
     return given, list(most.values())
 
 
-def entries_on(folders: Sequence[RunFolder], devices: int, accelerator: str = "auto") -> list[Entry]:
+def entries_on(folders: Sequence[RunFolder], devices: int, accelerator: str = "auto") -> list[SweepRun]:
     entries = entries_in(folders)
     for entry in entries:
         entry.config = entry.config.changed({"trainer.devices": devices, "trainer.accelerator": accelerator})
@@ -473,15 +473,15 @@ def test_every_run_has_cards_of_its_own_unless_more_runs_are_asked_for(
     assert lent(entries_on(folders, devices), names, slots) == (given, most)
 
 
-def after_a_loss(entries: list[Entry], names: str, slots: int, broken: str) -> list[str]:
+def after_a_loss(entries: list[SweepRun], names: str, slots: int, broken: str) -> list[str]:
     """The card of every run in turn, where those on the ``broken`` cards fail as a card does."""
     pool, given = cards.Cards(names, slots), []
 
-    def end(entry: Entry, taken: Sequence[str]) -> Outcome | None:
+    def end(entry: SweepRun, taken: Sequence[str]) -> Outcome | None:
         assert max(pool.runs.values()) == 1
         return Outcome("interrupted", "gone", card_lost=True) if set(taken) & set(broken) else succeed(entry)
 
-    def start(entry: Entry, taken: Sequence[str]) -> Any:
+    def start(entry: SweepRun, taken: Sequence[str]) -> Any:
         given.extend(taken)
         looks = iter([None, end])
         return MadeUp(entry, lambda entry: look(entry, taken) if (look := next(looks)) else None)
@@ -509,9 +509,9 @@ def test_after_a_card_failed_runs_take_another_where_there_is_one(
 def test_a_run_that_waits_for_a_card_can_be_stopped(folders: list[RunFolder]) -> None:
     entries, pool = entries_on(folders, 1), cards.Cards("01", 2)
     pool.give_back(pool.take(1) or [], lost=True)
-    begun: list[Entry] = []
+    begun: list[SweepRun] = []
 
-    def start(entry: Entry, taken: Sequence[str]) -> Any:
+    def start(entry: SweepRun, taken: Sequence[str]) -> Any:
         begun.append(entry)
         return MadeUp(entry, lambda entry: None)
 
@@ -609,7 +609,7 @@ def test_runs_see_the_cards_they_were_given(tmp_path: Path, monkeypatch: pytest.
 # -- what is shown --------------------------------------------------------------------------------
 
 
-def shown(entries: list[Entry], slots: int = 1) -> str:
+def shown(entries: list[SweepRun], slots: int = 1) -> str:
     console = Console(width=160, force_terminal=False)
     with console.capture() as caught:
         console.print(view.View(console, "fig2", entries, slots).grid())

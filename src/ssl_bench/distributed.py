@@ -27,7 +27,7 @@ from ssl_bench.errors import TRY_AGAIN, UserError
 T = TypeVar("T")
 
 
-class Lost(UserError):  # noqa: N818 (nothing is wrong here)
+class RankLost(UserError):  # noqa: N818 (nothing is wrong here)
     """Another rank ended or does not answer any more: a consequence, whose cause that rank knows."""
 
     status = TRY_AGAIN
@@ -56,7 +56,7 @@ def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[
     """Be one of ``devices`` · ``nodes`` ranks, as the environment sets which (RANK, WORLD_SIZE, LOCAL_RANK).
 
     timeout: seconds after which a collective that some rank does not take part in is an error. Raises UserError where
-    other processes were started than are asked for, and Lost when the group breaks while it is needed.
+    other processes were started than are asked for, and RankLost when the group breaks while it is needed.
     """
     started = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     here = int(os.environ.get("LOCAL_WORLD_SIZE", devices)) if started > 1 else 1
@@ -96,7 +96,7 @@ def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[
         if not _is_broken_line(error):
             raise
         reason = re.sub(r"\[[^\]]*\]", " ", str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise Lost(
+        raise RankLost(
             f"another process of this run ended or did not answer within trainer.timeout={timeout:g} seconds "
             f"({' '.join(reason.split())[:160]}); the last checkpoint is intact and the same command resumes from it."
         ) from error

@@ -21,9 +21,9 @@ from ssl_bench.config.compose import compose
 from ssl_bench.data import catalog, inventory, places, verify
 from ssl_bench.data.class_names import NAMES
 from ssl_bench.data.images import Images
-from ssl_bench.data.looks import batches_of, chosen_images, clean_view, pixels
 from ssl_bench.data.readers import cifar, downloads
 from ssl_bench.data.readers.fashion_mnist import DEBIAN
+from ssl_bench.data.single_images import batches_of, chosen_images, clean_view, pixels
 from ssl_bench.errors import UserError
 from ssl_bench.training.build import build, clean_arguments
 

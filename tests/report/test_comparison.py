@@ -12,14 +12,14 @@ from made_up import TEST_IMAGES, cells_of, record, records_of
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import find
 from ssl_bench.report.comparison import Table, comparison
-from ssl_bench.report.records import Entry, Run
+from ssl_bench.report.records import Run, StoredRecord
 from ssl_bench.report.render import escaped, latex, markdown, picture
 
 
 def runs_of(scale: str = "smoke", **limits: Any) -> tuple[list[Run], list[dict[str, Any]]]:
     cells, configs = cells_of("table3", scale, **limits)
     records = records_of([record(cell, config) for cell, config in zip(cells, configs, strict=True)])
-    return [Run(c, Entry(Path(r.fingerprint), r), None) for c, r in zip(cells, records, strict=True)], configs
+    return [Run(c, StoredRecord(Path(r.fingerprint), r), None) for c, r in zip(cells, records, strict=True)], configs
 
 
 def table_of(runs: list[Run], configs: list[dict[str, Any]]) -> Table:
@@ -133,7 +133,7 @@ def published(*words: str, rows: dict[str, tuple[str, ...]] = ROWS, **show: Any)
     cells = experiment.cells("paper", datasets=["cifar10"], seeds=[0], words=words)
     configs = compose_cells(cells)
     records = records_of([record(cell, config) for cell, config in zip(cells, configs, strict=True)])
-    runs = [Run(c, Entry(Path(r.fingerprint), r), None) for c, r in zip(cells, records, strict=True)]
+    runs = [Run(c, StoredRecord(Path(r.fingerprint), r), None) for c, r in zip(cells, records, strict=True)]
     table = comparison(experiment, runs, configs, "calibrated")
     found = {heading: {row: e[i].text for row, e in table.ranked.items()} for i, heading in enumerate(table.columns)}
     return {

@@ -10,7 +10,7 @@ from made_up import cells_of, record, records_of
 
 from ssl_bench.config.experiments import find, names
 from ssl_bench.report import curves
-from ssl_bench.report.records import Entry, Run
+from ssl_bench.report.records import Run, StoredRecord
 
 FIGURES = [name for name in names() if find(name).show["kind"] == "curves"]
 
@@ -18,7 +18,7 @@ FIGURES = [name for name in names() if find(name).show["kind"] == "curves"]
 def runs_of(name: str, **limits: Any) -> tuple[list[Run], list[dict[str, Any]]]:
     cells, configs = cells_of(name, **limits)
     records = records_of([record(cell, config) for cell, config in zip(cells, configs, strict=True)])
-    return [Run(c, Entry(Path(r.fingerprint), r), None) for c, r in zip(cells, records, strict=True)], configs
+    return [Run(c, StoredRecord(Path(r.fingerprint), r), None) for c, r in zip(cells, records, strict=True)], configs
 
 
 def set_curve(run: Run, name: str, percents: list[float]) -> None:

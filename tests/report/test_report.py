@@ -195,7 +195,7 @@ def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None
     for found, expected in ((kept(90.0, 2.0), kept(90.0, 1.0)), (kept(91.0, 3.0), kept(91.0, 3.0))):
         old.write_text(json.dumps(kept(90.0, 1.0)), encoding="utf-8")
         own.write_text(json.dumps(found), encoding="utf-8")
-        run = Run(Cell("a", "digits", 0, ()), records.Entry(own, Record.from_json(found)), None)
+        run = Run(Cell("a", "digits", 0, ()), records.StoredRecord(own, Record.from_json(found)), None)
         publish._save_records(tmp_path / "fig4", [run])
         assert json.loads(old.read_text(encoding="utf-8")) == expected
         assert not (tmp_path / "fig4").exists()

@@ -21,7 +21,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.plan import forecast
 from ssl_bench.plan.forecast import Evaluation
 from ssl_bench.sweep import cards, grid, local, words
-from ssl_bench.sweep.grid import Entry
+from ssl_bench.sweep.grid import SweepRun
 from ssl_bench.sweep.view import duration, totals
 
 FILE = "plan.yaml"
@@ -36,8 +36,8 @@ for some steps, evaluates once for each dataset, and forecasts hours, disk and m
 class Kind:
     """Runs that differ by their seed alone."""
 
-    runs: list[Entry]
-    left: list[Entry]
+    runs: list[SweepRun]
+    left: list[SweepRun]
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from ssl_bench.entry import answer
 from ssl_bench.errors import SIGNALLED
 from ssl_bench.files import require_writable
 from ssl_bench.sweep import cards, grid, local, loop, words
-from ssl_bench.sweep.grid import Entry
+from ssl_bench.sweep.grid import SweepRun
 from ssl_bench.sweep.view import View, totals
 
 HELP = """python -m ssl_bench sweep NAME [key=value ...]
@@ -67,7 +67,7 @@ def sweep(asked: words.Asked) -> int:
     return 0 if all(entry.state == "done" for entry in entries) else 1
 
 
-def _starter(asked: words.Asked) -> Callable[[Entry], loop.Job]:
+def _starter(asked: words.Asked) -> Callable[[SweepRun], loop.Job]:
     if asked.settings["launcher"] == "slurm":
         from ssl_bench.sweep.slurm import submitter
 
@@ -75,7 +75,7 @@ def _starter(asked: words.Asked) -> Callable[[Entry], loop.Job]:
     return cards.starter(asked.cards, asked.jobs)
 
 
-def _conclude(console: Console, entries: Sequence[Entry]) -> None:
+def _conclude(console: Console, entries: Sequence[SweepRun]) -> None:
     """The totals, and of every run that failed or did not get through: why, and the command that runs it alone."""
     for entry in entries:
         if entry.state not in ("failed", "interrupted") or (entry.state == "interrupted" and not entry.deaths):

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from ssl_bench.config.schema import Config
 from ssl_bench.data import catalog, packed, places
+from ssl_bench.data.image_warnings import image_warnings
 from ssl_bench.data.images import Images
-from ssl_bench.data.remarks import remarks
 from ssl_bench.data.verify import findings
 from ssl_bench.errors import UserError
 
@@ -73,7 +73,7 @@ def prepare(config: Config) -> int:
     for split, images in splits.items():
         channels, height, width = images.images.shape[1:]
         console.print(f"{split}: {len(images):,} images of {channels} × {height} × {width}")
-    for sentence in remarks(dataset, splits).sentences:
+    for sentence in image_warnings(dataset, splits).sentences:
         console.print(f"warning: {sentence}")
     for line in lines_of_left_out([name for images in splits.values() for name in images.skipped]):
         console.print(line)

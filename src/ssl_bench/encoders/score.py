@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
-from ssl_bench.data.remarks import remarks
+from ssl_bench.data.image_warnings import image_warnings
 from ssl_bench.devices import resolve_device
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, reasons
@@ -60,7 +60,7 @@ def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: 
     encoder.require_size(clean["size"])
 
     data.setup()
-    seen = remarks(data.dataset, data.splits)
+    seen = image_warnings(data.dataset, data.splits)
     show(*(f"warning: {sentence}" for sentence in seen.sentences))
     device, names = resolve_device(config.trainer.accelerator), config.evaluation.protocols
     evaluator = build_evaluator(config, data, clean)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_bench.config.schema import Config
-from ssl_bench.report.comparison import Entry, Table, epochs
+from ssl_bench.report.comparison import Table, TableCell, epochs
 from ssl_bench.report.provenance import absent, provenance
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import ALPHA, false_positives, smallest_step
@@ -45,17 +45,17 @@ def note(file: Path) -> str:
 
 def table(title: str, runs: Sequence[Run], configs: Sequence[Config], protocols: Sequence[str]) -> Table:
     """Rates by number of rows and seeds, for every protocol."""
-    rows: dict[str, list[Entry]] = {}
+    rows: dict[str, list[TableCell]] = {}
     values = {name: [p for run in runs if (p := run.percents(name)) is not None] for name in protocols}
     for count in ROWS:
         for n in GROUPS:
             entries = []
             for name in protocols:
                 if count * n > len(values[name]):
-                    entries += [Entry("–"), Entry("–")]
+                    entries += [TableCell("–"), TableCell("–")]
                     continue
                 apart, columns = false_positives(values[name], n, rows=count, step=smallest_step(values[name]))
-                entries += [Entry(f"{apart:.1%}"), Entry(f"{columns:.1%}")]
+                entries += [TableCell(f"{apart:.1%}"), TableCell(f"{columns:.1%}")]
             rows[f"{count} rows of n = {n}"] = entries
     there = sum(run.record is not None for run in runs)
     return Table(

@@ -20,7 +20,7 @@ ENOUGH = 5  # seeds; with fewer, what is bold says more about the test than abou
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableCell:
     """What one place of a table says."""
 
     text: str
@@ -33,8 +33,8 @@ class Table:
 
     title: str
     columns: list[str]
-    ranked: dict[str, list[Entry]]
-    reference: dict[str, list[Entry]]
+    ranked: dict[str, list[TableCell]]
+    reference: dict[str, list[TableCell]]
     notes: list[str]
 
 
@@ -44,13 +44,13 @@ def comparison(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Co
     datasets = list(dict.fromkeys(run.cell.dataset for run in runs))
     labels = list(dict.fromkeys(run.cell.row for run in runs))
     columns: list[str] = []
-    entries: dict[str, list[Entry]] = {label: [] for label in [*labels, *NAMES.values()]}
+    entries: dict[str, list[TableCell]] = {label: [] for label in [*labels, *NAMES.values()]}
     origins: dict[str, str] = {}  # of published figures: origin → letter
 
-    def add(heading: str, column: Mapping[str, Entry]) -> None:
+    def add(heading: str, column: Mapping[str, TableCell]) -> None:
         columns.append(heading)
         for label, row in entries.items():
-            row.append(column.get(label, Entry("")))
+            row.append(column.get(label, TableCell("")))
 
     for dataset in datasets:
         here = [run for run in runs if run.cell.dataset == dataset]
@@ -92,7 +92,7 @@ def _plain_rows(runs: Sequence[Run]) -> list[str]:
     return [label for label, is_plain in plain.items() if is_plain]
 
 
-def _column(runs: Sequence[Run], protocol: str, ranked: Sequence[str]) -> dict[str, Entry]:
+def _column(runs: Sequence[Run], protocol: str, ranked: Sequence[str]) -> dict[str, TableCell]:
     """Entries of one dataset under one protocol by row."""
     scores: dict[str, dict[int, float]] = {}
     for run in runs:
@@ -107,9 +107,11 @@ def _column(runs: Sequence[Run], protocol: str, ranked: Sequence[str]) -> dict[s
         failed = sum(run.failure is not None for run in cells)
         inapplicable = not by_seed and any(run.record for run in cells)
         text = "n. a." if inapplicable else figure(by_seed, wanted=len(cells), failed=failed)
-        column[row] = Entry(text, row in marked)
+        column[row] = TableCell(text, row in marked)
     for network, label in NAMES.items():
-        column[label] = Entry(figure(reference(runs, protocol, network), wanted=len({run.cell.seed for run in runs})))
+        column[label] = TableCell(
+            figure(reference(runs, protocol, network), wanted=len({run.cell.seed for run in runs}))
+        )
     return column
 
 
@@ -139,13 +141,13 @@ def figure(by_seed: BySeed, *, wanted: int, failed: int = 0) -> str:
     return f"{text} ({len(by_seed)}/{wanted}{f', {failed} failed' if failed else ''})"
 
 
-def _published(found: Mapping[tuple[str, Figure], Figure], origins: dict[str, str]) -> dict[str, Entry]:
+def _published(found: Mapping[tuple[str, Figure], Figure], origins: dict[str, str]) -> dict[str, TableCell]:
     """Entries by row; each figure has the letter of its origin."""
     texts: dict[str, list[str]] = {}
     for (label, _), one in found.items():
         letter = origins.setdefault(one.origin, _letter(len(origins)))
         texts.setdefault(label, []).append(f"{one.top1_percent} [{letter}]")
-    return {label: Entry(", ".join(said)) for label, said in texts.items()}
+    return {label: TableCell(", ".join(said)) for label, said in texts.items()}
 
 
 def _letter(number: int) -> str:

@@ -17,7 +17,7 @@ from ssl_bench.results.record import MISFITS, Record, misfit
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredRecord:
     """A record and its file."""
 
     path: Path
@@ -29,7 +29,7 @@ class Entry:
 class Store:
     """All records that could be read, and what was wrong with the others."""
 
-    entries: dict[str, list[Entry]] = field(default_factory=dict)  # by configuration_key
+    entries: dict[str, list[StoredRecord]] = field(default_factory=dict)  # by configuration_key
     failures: dict[str, str] = field(default_factory=dict)  # configuration_key → error, of runs without a record
     skipped: list[str] = field(default_factory=list)  # files that are no record, and why
 
@@ -39,7 +39,7 @@ class Run:
     """A cell with what there is of it."""
 
     cell: Cell
-    entry: Entry | None
+    entry: StoredRecord | None
     failure: str | None
     differs: bool = False  # from the committed record of the same name
 
@@ -79,7 +79,7 @@ def read(runs_dir: Path, committed: str | None) -> Store:
 def _take(store: Store, path: Path, name: str, *, committed: bool) -> None:
     try:
         record = Record.read(path, name)
-        store.entries.setdefault(configuration_key(record.config), []).append(Entry(path, record, committed))
+        store.entries.setdefault(configuration_key(record.config), []).append(StoredRecord(path, record, committed))
     except ValueError as error:
         store.skipped.append(f"{path} is no finished record ({error})")
 
@@ -93,7 +93,7 @@ def match(cells: Sequence[Cell], configs: Sequence[Config], store: Store) -> lis
     Raises:
         UserError: records differ that one table or figure cannot hold together; they are named.
     """
-    found: list[list[Entry]] = []
+    found: list[list[StoredRecord]] = []
     for config in configs:
         precision = config.trainer.precision
         entries = store.entries.get(configuration_key(config.as_dict()), [])
@@ -106,13 +106,13 @@ def match(cells: Sequence[Cell], configs: Sequence[Config], store: Store) -> lis
     ]
 
 
-def _counted(entries: Sequence[Entry]) -> list[Entry]:
+def _counted(entries: Sequence[StoredRecord]) -> list[StoredRecord]:
     """Without committed records of runs that are there themselves."""
     own = {entry.record.fingerprint for entry in entries if not entry.committed}
     return [entry for entry in entries if not (entry.committed and entry.record.fingerprint in own)]
 
 
-def _of_one_device(entries: Sequence[Entry], accelerator: str) -> list[Entry]:
+def _of_one_device(entries: Sequence[StoredRecord], accelerator: str) -> list[StoredRecord]:
     """Those that were computed on the ``accelerator``; under ``auto`` on the devices of one's own runs, if any."""
     if accelerator == "auto":
         wanted = {entry.record.device for entry in entries if not entry.committed}
@@ -121,7 +121,7 @@ def _of_one_device(entries: Sequence[Entry], accelerator: str) -> list[Entry]:
     return [entry for entry in entries if not wanted or entry.record.device in wanted]
 
 
-def _run(cell: Cell, entries: Sequence[Entry], failure: str | None) -> Run:
+def _run(cell: Cell, entries: Sequence[StoredRecord], failure: str | None) -> Run:
     """The cell with its one record. Copies are the same; a run of one's own counts before a committed record of it."""
     differs = False
     for other in entries[1:]:
@@ -138,7 +138,7 @@ def _run(cell: Cell, entries: Sequence[Entry], failure: str | None) -> Run:
     return Run(cell, entries[0] if entries else None, failure, differs)
 
 
-def _refuse_mixtures(found: Sequence[tuple[Cell, Entry]]) -> None:
+def _refuse_mixtures(found: Sequence[tuple[Cell, StoredRecord]]) -> None:
     """UserError where the records were not made and measured in one way."""
     entries = [entry for _, entry in found]
     _refuse_differing("the scale", [(entry.record.scale, entry) for entry in entries])
@@ -162,7 +162,7 @@ def _refuse_mixtures(found: Sequence[tuple[Cell, Entry]]) -> None:
         _refuse_differing(f"the content of {dataset}", digests)
 
 
-def _batch_statistics(entry: Entry) -> str:
+def _batch_statistics(entry: StoredRecord) -> str:
     kind = entry.record.batch_statistics
     return kind if kind == "global" else f"{kind} of {entry.record.processes}"
 
@@ -175,10 +175,10 @@ SCORED_AGAIN = (
 
 def _refuse_differing(
     what: str,
-    found: Sequence[tuple[object, Entry]],
+    found: Sequence[tuple[object, StoredRecord]],
     hint: str = "move the others away, or read others with runs_dir= and records=",
 ) -> None:
-    values: dict[object, list[Entry]] = {}
+    values: dict[object, list[StoredRecord]] = {}
     for value, entry in found:
         values.setdefault(value, []).append(entry)
     if len(values) > 1:
@@ -186,6 +186,6 @@ def _refuse_differing(
         raise UserError(f"{what} differs, {said}: such records are never mixed; {hint}.")
 
 
-def _named(entries: Sequence[Entry]) -> str:
+def _named(entries: Sequence[StoredRecord]) -> str:
     paths = [str(entry.path) for entry in entries]
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_bench.report.comparison import Entry, Table
+from ssl_bench.report.comparison import Table, TableCell
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -56,7 +56,7 @@ def markdown(table: Table) -> str:
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]) + "\n"
 
 
-def _bold(entry: Entry) -> str:
+def _bold(entry: TableCell) -> str:
     return f"**{entry.text}**" if entry.marked else entry.text
 
 
@@ -72,7 +72,7 @@ def _pad(text: str, width: int, *, right: bool) -> str:
 def latex(table: Table) -> str:
     """A tabular with the rules of booktabs, and the notes below it."""
 
-    def line(label: str, row: Sequence[Entry]) -> str:
+    def line(label: str, row: Sequence[TableCell]) -> str:
         cells = [rf"\textbf{{{escaped(entry.text)}}}" if entry.marked else escaped(entry.text) for entry in row]
         return " & ".join([escaped(label), *cells]) + r" \\"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from ssl_bench.config.schema import Config
 from ssl_bench.sweep import local
 from ssl_bench.sweep.cell import Outcome
-from ssl_bench.sweep.grid import Entry
+from ssl_bench.sweep.grid import SweepRun
 
 
 def found(configs: Sequence[Config]) -> list[str]:
@@ -64,7 +64,7 @@ class Cards:
 class Job:
     """A run in a process that sees its own cards alone, which are free again when it has ended."""
 
-    def __init__(self, start: Callable[[Entry, Sequence[str]], local.Job], entry: Entry, cards: Cards) -> None:
+    def __init__(self, start: Callable[[SweepRun, Sequence[str]], local.Job], entry: SweepRun, cards: Cards) -> None:
         self.start = start
         self.entry = entry
         self.cards = cards
@@ -103,11 +103,11 @@ class Job:
             self.stopped = True
 
 
-def starter(names: Sequence[str], at_once: int) -> Callable[[Entry], Job]:
+def starter(names: Sequence[str], at_once: int) -> Callable[[SweepRun], Job]:
     """What starts a run, of so many ``at_once``, on this machine, whose GPUs are ``names``."""
     context, cards = local.server(), Cards(names, at_once)
 
-    def start(entry: Entry, taken: Sequence[str]) -> local.Job:
+    def start(entry: SweepRun, taken: Sequence[str]) -> local.Job:
         return local.Job(context, entry.config, entry.folder.path, taken)
 
     return lambda entry: Job(start, entry, cards)

@@ -18,7 +18,7 @@ STATES = ("done", "running", "elsewhere", "interrupted", "failed", "left")
 
 
 @dataclass
-class Entry:
+class SweepRun:
     """A run of the sweep and what is known of it."""
 
     cell: Cell
@@ -71,10 +71,10 @@ class Entry:
         return min(1.0, rows / (self.config.epochs * passes_per_epoch(self.config))) if rows > 0 else None
 
 
-def entries(cells: Sequence[Cell], configs: Sequence[Config], names: Sequence[str]) -> list[Entry]:
+def entries(cells: Sequence[Cell], configs: Sequence[Config], names: Sequence[str]) -> list[SweepRun]:
     """The runs, each as it stands on the disk."""
     found = [
-        Entry(cell, config, RunFolder(Path(config.runs_dir) / name))
+        SweepRun(cell, config, RunFolder(Path(config.runs_dir) / name))
         for cell, config, name in zip(cells, configs, names, strict=True)
     ]
     for entry in found:

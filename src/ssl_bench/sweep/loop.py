@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ssl_bench.sweep.cell import Outcome
-from ssl_bench.sweep.grid import Entry
+from ssl_bench.sweep.grid import SweepRun
 from ssl_bench.training import launch
 
 LOOK_SECONDS = 0.05  # between looks at the processes
@@ -28,13 +28,13 @@ class Job(Protocol):
 class Watcher(Protocol):
     """Whoever shows the sweep to a person."""
 
-    def event(self, entry: Entry, what: str) -> None: ...
+    def event(self, entry: SweepRun, what: str) -> None: ...
     def tell(self, sentence: str) -> None: ...
     def refresh(self) -> None: ...
 
 
 def run(
-    entries: Sequence[Entry], start: Callable[[Entry], Job], *, slots: int, retry_failed: bool, watcher: Watcher
+    entries: Sequence[SweepRun], start: Callable[[SweepRun], Job], *, slots: int, retry_failed: bool, watcher: Watcher
 ) -> int:
     """Bring every entry to its end; returns the signal that asked to stop, 0 if none did.
 
@@ -43,7 +43,7 @@ def run(
     todo = deque(entry for entry in entries if entry.state in ("interrupted", "left"))
     if retry_failed:
         todo.extend(entry for entry in entries if entry.state == "failed" and not entry.damaged)
-    running: dict[int, tuple[Entry, Job]] = {}
+    running: dict[int, tuple[SweepRun, Job]] = {}
     looked_at, passed_on = time.monotonic(), 0
     with launch.listening() as received:
         while True:
@@ -78,7 +78,7 @@ def run(
             time.sleep(LOOK_SECONDS)
 
 
-def _end(entry: Entry, outcome: Outcome, *, stopping: bool, watcher: Watcher) -> bool:
+def _end(entry: SweepRun, outcome: Outcome, *, stopping: bool, watcher: Watcher) -> bool:
     """Note how a run ended; whether it is to be started again."""
     entry.look()
     if entry.state == "failed" or outcome.state == "failed":
@@ -103,7 +103,7 @@ def _end(entry: Entry, outcome: Outcome, *, stopping: bool, watcher: Watcher) ->
     return entry.deaths < DEATHS
 
 
-def _is_free(entry: Entry, watcher: Watcher) -> bool:
+def _is_free(entry: SweepRun, watcher: Watcher) -> bool:
     """Look at a run that another process had; whether it is left to this sweep."""
     entry.look()
     if entry.state == "elsewhere":

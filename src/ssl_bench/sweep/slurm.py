@@ -14,7 +14,7 @@ from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.sweep import local
 from ssl_bench.sweep.cell import Outcome
-from ssl_bench.sweep.grid import Entry
+from ssl_bench.sweep.grid import SweepRun
 
 TIMEOUTS = 1000  # a run may be queued again so often
 SAVE_SECONDS = 120  # between the cluster's warning and its time limit
@@ -72,7 +72,7 @@ class Submitted:
         self.job.cancel(check=False)
 
 
-def submitter(settings: Mapping[str, Any], runs_dir: Path) -> Callable[[Entry], Submitted]:
+def submitter(settings: Mapping[str, Any], runs_dir: Path) -> Callable[[SweepRun], Submitted]:
     """What submits a run; UserError without submitit, or where there is no such cluster."""
     try:
         import submitit
@@ -98,7 +98,7 @@ def submitter(settings: Mapping[str, Any], runs_dir: Path) -> Callable[[Entry], 
         slurm_signal_delay_s=SAVE_SECONDS,
     )
 
-    def submit(entry: Entry) -> Submitted:
+    def submit(entry: SweepRun) -> Submitted:
         config = replace(
             entry.config,
             runs_dir=str(Path(entry.config.runs_dir).absolute()),

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from ssl_bench.sweep.grid import STATES, Entry
+from ssl_bench.sweep.grid import STATES, SweepRun
 
 SYMBOLS = {"done": "✓", "running": "▶", "elsewhere": "▷", "interrupted": "‖", "failed": "✗", "left": "·"}
 COLOURS = {"done": "green", "running": "cyan", "elsewhere": "blue", "interrupted": "yellow", "failed": "red"}
@@ -22,7 +22,7 @@ REFRESH_SECONDS = 0.5
 class View:
     """Shows ``entries``; used as a context while the sweep runs."""
 
-    def __init__(self, console: Console, title: str, entries: Sequence[Entry], slots: int) -> None:
+    def __init__(self, console: Console, title: str, entries: Sequence[SweepRun], slots: int) -> None:
         self.console = console
         self.title = title
         self.entries = entries
@@ -41,7 +41,7 @@ class View:
             self.live.update(self.grid(), refresh=True)
             self.live.stop()
 
-    def event(self, entry: Entry, what: str) -> None:
+    def event(self, entry: SweepRun, what: str) -> None:
         """A run has come to something else; the grid shows that by itself, but for its reason."""
         reason = f" ({entry.error})" if entry.error else ""
         seconds = entry.seconds
@@ -80,7 +80,7 @@ class View:
         return f"{totals(self.entries)} · {left}"
 
 
-def _symbol(entry: Entry) -> str:
+def _symbol(entry: SweepRun) -> str:
     symbol, colour = SYMBOLS[entry.state], COLOURS.get(entry.state)
     share = entry.progress() if entry.state in ("running", "elsewhere") else None
     if share is not None:
@@ -88,14 +88,14 @@ def _symbol(entry: Entry) -> str:
     return f"[{colour}]{symbol}[/{colour}]" if colour else symbol
 
 
-def totals(entries: Sequence[Entry]) -> str:
+def totals(entries: Sequence[SweepRun]) -> str:
     """How many runs there are and what has become of them, with the symbols."""
     counts = {state: sum(entry.state == state for entry in entries) for state in STATES}
     said = [f"{SYMBOLS[state]} {count} {WORDS.get(state, state)}" for state, count in counts.items() if count]
     return " · ".join([f"{len(entries)} runs", *said])
 
 
-def time_to_go(entries: Iterable[Entry], slots: int, now: float) -> float | None:
+def time_to_go(entries: Iterable[SweepRun], slots: int, now: float) -> float | None:
     """Seconds until all runs are done, by what finished ones took; None while nothing is known of some.
 
     A run takes as long as the finished ones of its row and dataset, else as those of its dataset.

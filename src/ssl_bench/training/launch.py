@@ -175,9 +175,9 @@ def main() -> int:
     except KeyboardInterrupt:
         return SIGNALLED + signal.SIGINT
     except UserError as error:
-        from ssl_bench.distributed import Lost
+        from ssl_bench.distributed import RankLost
 
-        words = {"sentence": str(error), "status": error.status, "lost": isinstance(error, Lost)}
+        words = {"sentence": str(error), "status": error.status, "lost": isinstance(error, RankLost)}
         path = folder / f"{os.environ['RANK']}.json"
         if folder.exists():  # it goes with the launcher
             path.write_text(json.dumps(words), encoding="utf-8")

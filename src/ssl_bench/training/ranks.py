@@ -17,7 +17,7 @@ _NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
 SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
 
 
-class Joined(ClusterEnvironment):
+class ExistingGroup(ClusterEnvironment):
     """The process group that this process is in already, or this process alone; Lightning starts and connects nothing.
 
     A process alone needs it, too: within a SLURM allocation of several tasks Lightning would refuse to be one.
@@ -62,7 +62,7 @@ class Joined(ClusterEnvironment):
         return distributed.rank() // (distributed.world_size() // self.nodes)
 
 
-class Replicated(DDPStrategy):
+class ReplicaStrategy(DDPStrategy):
     """DistributedDataParallel whose replicas are equal by construction; only gradients are averaged.
 
     sync_buffers: whether BatchNorm has running statistics of its own on each rank; then those of rank 0 count.

@@ -22,7 +22,7 @@ from ssl_bench.callbacks.progress import TrainingProgress
 from ssl_bench.callbacks.replicas import Replicas
 from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
-from ssl_bench.data.remarks import Remarks, remarks
+from ssl_bench.data.image_warnings import ImageWarnings, image_warnings
 from ssl_bench.devices import (
     device_type,
     failures_named,
@@ -140,7 +140,7 @@ class _Run:
         method = self._method()
         observers = build_observers(self.config, self.data, self.folder, self._warn)
         self._announce(method, resumed)
-        seen = remarks(self.data.dataset, self.data.splits)
+        seen = image_warnings(self.data.dataset, self.data.splits)
         for sentence in (*seen.sentences, *preflight.advice(self.config, len(self.data.parts.pretraining))):
             self._warn(sentence)
         self._pretrain(method, observers, watchers, resume=resumed is not None)
@@ -232,7 +232,7 @@ class _Run:
 
     # -- record -----------------------------------------------------------------------------------
 
-    def _record(self, method: Method, observers: Observers, scores: dict[str, Scores], seen: Remarks) -> Record:
+    def _record(self, method: Method, observers: Observers, scores: dict[str, Scores], seen: ImageWarnings) -> Record:
         evaluator, timing = observers.accuracy.evaluator, observers.timing
         record = record_of_scores(
             scores,

@@ -9,7 +9,7 @@ from ssl_bench import distributed
 from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
 from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
-from ssl_bench.data.remarks import Remarks
+from ssl_bench.data.image_warnings import ImageWarnings
 from ssl_bench.evaluation import baselines
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.methods.base import Method
@@ -59,7 +59,7 @@ def record_of_scores(
     config: Config,
     data: DataModule,
     evaluator: Evaluator,
-    seen: Remarks,
+    seen: ImageWarnings,
     *,
     fingerprint: str,
     code: dict[str, Any],

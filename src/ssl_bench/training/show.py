@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssl_bench.augment.views import CleanView
 from ssl_bench.config.schema import Config
-from ssl_bench.data.looks import batches_of, chosen_images, clean_view, pixels
+from ssl_bench.data.single_images import batches_of, chosen_images, clean_view, pixels
 from ssl_bench.report.contact_sheet import Row, contact_sheet, in_words
 from ssl_bench.training.build import build_data, build_views, clean_arguments
 

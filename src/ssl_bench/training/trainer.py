@@ -11,7 +11,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from ssl_bench import distributed
 from ssl_bench.callbacks.checkpointer import WholeCheckpointIO
-from ssl_bench.training.ranks import Joined, Replicated, without_signal_handlers
+from ssl_bench.training.ranks import ExistingGroup, ReplicaStrategy, without_signal_handlers
 
 
 def build_trainer(
@@ -38,14 +38,14 @@ def build_trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=devices,
         num_nodes=nodes,
-        strategy=Replicated(sync_buffers=share_statistics) if several else SingleDeviceStrategy(device),
+        strategy=ReplicaStrategy(sync_buffers=share_statistics) if several else SingleDeviceStrategy(device),
         precision=precision,  # type: ignore[arg-type]
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip,
         logger=False,
         callbacks=list(callbacks),
-        plugins=[WholeCheckpointIO(), Joined(nodes)],
+        plugins=[WholeCheckpointIO(), ExistingGroup(nodes)],
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_checkpointing=False,

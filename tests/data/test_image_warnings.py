@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 
 from ssl_bench.data import catalog
+from ssl_bench.data.image_warnings import image_warnings
 from ssl_bench.data.images import Images
-from ssl_bench.data.remarks import remarks
 
 ANIMALS = replace(catalog.find("digits"), classes=3, names=("cat", "dog", "owl"), notes=("a note.",))
 
@@ -19,7 +19,7 @@ def images(*levels: int, labels: list[int], skipped: tuple[str, ...] = ()) -> Im
 
 def test_nothing_is_said_where_nothing_is_to_be() -> None:
     splits = {"train": images(1, 2, 3, labels=[0, 1, 2]), "test": images(4, 5, 6, labels=[0, 1, 2])}
-    assert remarks(replace(ANIMALS, notes=()), splits).sentences == []
+    assert image_warnings(replace(ANIMALS, notes=()), splits).sentences == []
 
 
 def test_all_that_makes_figures_doubtful_is_said_and_counted() -> None:
@@ -27,7 +27,7 @@ def test_all_that_makes_figures_doubtful_is_said_and_counted() -> None:
         "train": images(1, 1, 3, 4, labels=[0, 2, 0, -1], skipped=("a.png", "b.png")),
         "test": images(1, 4, 9, labels=[0, 1, 2]),
     }
-    found = remarks(ANIMALS, splits)
+    found = image_warnings(ANIMALS, splits)
     assert found.sentences == [
         "2 broken picture(s) of train left out, such as a.png.",
         "a note.",
@@ -40,10 +40,10 @@ def test_all_that_makes_figures_doubtful_is_said_and_counted() -> None:
 
 def test_of_images_without_labels_no_class_is_missed() -> None:
     splits = {"train": images(1, 2, labels=[-1, -1]), "test": images(3, labels=[-1])}
-    assert remarks(ANIMALS, splits).sentences == ["a note."]
+    assert image_warnings(ANIMALS, splits).sentences == ["a note."]
 
 
 def test_of_many_empty_classes_the_first_are_named() -> None:
     entry = catalog.find("cifar100")
     splits = {"train": images(1, labels=[0]), "test": images(2, labels=[0])}
-    assert remarks(entry, splits).sentences[0].endswith("and 94 more.")
+    assert image_warnings(entry, splits).sentences[0].endswith("and 94 more.")

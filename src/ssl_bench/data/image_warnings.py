@@ -1,4 +1,4 @@
-"""What a user should hear of the images before figures are believed; what of it is counted stands in records."""
+"""What a user should know of the images before figures are believed; what of it is counted stands in records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN = 5  # names of classes in a sentence
 
 
 @dataclass(frozen=True, slots=True)
-class Remarks:
+class ImageWarnings:
     """Sentences, and counts."""
 
     sentences: list[str]
@@ -20,7 +20,7 @@ class Remarks:
     contradictory_train_images: int
 
 
-def remarks(dataset: Dataset, splits: Mapping[str, Images]) -> Remarks:
+def image_warnings(dataset: Dataset, splits: Mapping[str, Images]) -> ImageWarnings:
     """Look at all images once: what was left out or passed over, which classes are empty, what is there twice."""
     said = []
     for split, images in splits.items():
@@ -47,7 +47,7 @@ def remarks(dataset: Dataset, splits: Mapping[str, Images]) -> Remarks:
             f"{len(contradictory)} training images equal another one of a different class pixel for pixel, such as "
             f"{one} and {other}."
         )
-    return Remarks(said, len(repeated), len(contradictory))
+    return ImageWarnings(said, len(repeated), len(contradictory))
 
 
 def emptied(dataset: Dataset, images: Images) -> list[str]:

@@ -60,7 +60,7 @@ def multirun(
         value: what a sweeper maximises, of what ``task`` returned; UserError where there is no such number.
         conclude: sees at the end the words of every run that did not fail, and what ``task`` returned.
     """
-    plugins = [word for word in words if re.match(r"\+*hydra[/.]", word)]
+    plugins = [word for word in words if re.match(r"\+*hydra[/.](launcher|sweeper)\b", word)]
     own = [word for word in words if word not in plugins]
     searching = any(re.match(r"\+*hydra/sweeper=(?!basic\b)", word) for word in plugins)
     runs = [list(starting_points(own))] if searching else list(cells(own))

@@ -601,10 +601,10 @@ def test_a_run_that_fails_does_not_stop_a_sweep(capsys: pytest.CaptureFixture[st
     ran = []
 
     def task(settings: Config) -> None:
-        ran.append(settings["seed"])
-        if settings["seed"] == 0:
+        ran.append(settings.seed)
+        if settings.seed == 0:
             raise UserError("no images")
-        if settings["seed"] == 1:
+        if settings.seed == 1:
             raise KeyError("a mistake of ours")
 
     assert main(task, ["-m", "seed=0,1,2"]) == 2
@@ -621,7 +621,7 @@ def test_a_sweep_that_is_asked_to_stop_starts_no_other_run() -> None:
     ran = []
 
     def task(settings: Config) -> None:
-        ran.append(settings["seed"])
+        ran.append(settings.seed)
         raise StopError("stopped")
 
     with pytest.raises(SystemExit) as left:

@@ -16,7 +16,7 @@ MARGIN = 5.0  # points; seed 0 gives all of them eleven or more
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS["method"])
 def test_every_method_beats_random_weights_on_digits(name: str, tmp_path: Path) -> None:
-    watch = ("eval_every=1000", "monitor_every=1000", "trainer.progress=false", "trainer.threads=1")
+    watch = ("eval_every=1000", "monitor_every=1000", "evaluation.protocols=[knn1_100labels]", "trainer.progress=false")
     record = run(compose([f"method={name}", "dataset=digits", "scale=demo", f"runs_dir={tmp_path}", *watch]))
     trained, random = (record.results[network]["knn1_100labels"] for network in (record.evaluated, "random"))
     assert trained > random + MARGIN

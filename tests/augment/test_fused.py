@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from test_views import CROP_ONLY, MEAN, STD, STRONG, batch_of, natural, views_of
 from torch import Tensor
 
@@ -21,6 +20,8 @@ from ssl_bench.augment import views as views_module
 from ssl_bench.augment.draws import COLUMNS, JITTER_ORDERS, ORDER, ViewGroup, ViewParameters
 from ssl_bench.augment.views import augment
 from ssl_bench.batch import Place
+from ssl_bench.config.compose import compose
+from ssl_bench.config.options import GROUPS
 
 pytest.importorskip("triton")
 fused = pytest.importorskip("ssl_bench.augment.fused")
@@ -114,10 +115,10 @@ def test_recipes_of_all_sizes_are_those_of_ops(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[2] / "conf" / "augment").glob("*.yaml")), ids=str)
-def test_recipes_of_conf_are_those_of_ops(recipe: Path) -> None:
-    groups = yaml.safe_load(recipe.read_text(encoding="utf-8"))["groups"]
-    channels = 1 if recipe.stem in ("digits", "fashion_mnist") else 3
+@pytest.mark.parametrize("recipe", GROUPS["augment"])
+def test_recipes_of_conf_are_those_of_ops(recipe: str) -> None:
+    groups = compose([f"augment={recipe}"]).as_dict()["augment"]["groups"]
+    channels = 1 if recipe in ("digits", "fashion_mnist") else 3
     for group in ({**groups["global"], "size": 32}, {**groups["global"], **groups["local"], "size": 16}):
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
         found = errors(natural(3, channels, 40, 40), ViewGroup(**{**values, "count": 2}))

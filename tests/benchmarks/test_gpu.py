@@ -142,7 +142,11 @@ def test_importing_the_sections_leaves_cuda_untouched_so_that_processes_can_be_f
         "import gpu_right, gpu_speed"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=FOLDER, env={**os.environ, "DEVICE": "cuda"}, capture_output=True, text=True
+        [sys.executable, "-c", script],
+        cwd=FOLDER,
+        env={**os.environ, "DEVICE": "cuda", "PYTHONPATH": str(FOLDER.parent)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
 

@@ -48,7 +48,7 @@ from ssl_bench.sweep.grid import SweepRun
         ([], "no table or figure is named: say one of calibration, fig2, fig3, fig4, fig5, fig6, table3."),
         (["fig2", "fig3"], "fig2 fig3 are named: say one of"),
         (["fig2", "seeds=0,x"], "seeds=0,x is not allowed: seeds are whole numbers"),
-        (["fig2", "seed=1"], "seed=1 is said to one run: say seeds=1 to a sweep."),
+        (["fig2", "seed=1"], "seed=1 is an option of one run: a sweep takes seeds=1."),
         (["fig2", "jobs=0"], "jobs=0 is not allowed"),
         (["fig2", "retry_faild=true"], "option retry_faild is unknown; did you mean retry_failed?"),
         (["fig2", "scale=smoke", "optimizer.lrr=1"], "option optimizer.lrr is unknown; did you mean optimizer.lr?"),

@@ -165,7 +165,7 @@ def failures_named() -> Iterator[None]:
 
 def _failure(error: RuntimeError) -> str | None:
     """What CUDA says of a card that failed; None for any other error."""
-    said = re.search(r"(?:CUDA|cuDNN|CUBLAS|cuBLAS) error(?: \(\d+\))?: *([^\n]+)", str(error))
-    if said is None or re.search(OURS, said[0], re.IGNORECASE):
+    found = re.search(r"(?:CUDA|cuDNN|CUBLAS|cuBLAS) error(?: \(\d+\))?: *([^\n]+)", str(error))
+    if found is None or re.search(OURS, found[0], re.IGNORECASE):
         return None
-    return said[1].strip().rstrip(".")[:160]
+    return found[1].strip().rstrip(".")[:160]

@@ -36,7 +36,7 @@ def answer(
 def guarded(work: Callable[[], int | None], *, interrupted: str) -> int:
     """Do the ``work``; returns its exit status, None for 0, or that of the UserError or signal which ended it.
 
-    interrupted: what is said after Ctrl-C.
+    interrupted: what is shown after Ctrl-C.
     """
     # Pictures are drawn without a window, whatever a notebook hands down, which another environment may not have.
     os.environ["MPLBACKEND"] = "Agg"
@@ -83,8 +83,8 @@ def watch_output() -> None:
                 if isinstance(error, BrokenPipeError):
                     raise Unread from None
                 if error.errno != errno.EIO:
-                    said = f"standard output cannot be written ({error.strerror}); what was saved is whole."
-                    raise UserError(said) from None
+                    sentence = f"standard output cannot be written ({error.strerror}); what was saved is whole."
+                    raise UserError(sentence) from None
 
         return acted
 

@@ -142,7 +142,7 @@ def test_what_was_said_to_all_runs_stands_under_them(tmp_path: Path) -> None:
     cells, configs = cells_of("table3", "smoke", methods=["moco"], seeds=[0], words=words)
     keep(tmp_path, [record(cells[0], configs[0])])
     said = provenance(matched((cells, configs, []), tmp_path))
-    assert said[1:] == ["Said to all runs: subset=500 labels=100 recipe=original trainer.clip=1.0 scale.lr=1."]
+    assert said[1:] == ["Set for all runs: subset=500 labels=100 recipe=original trainer.clip=1.0 scale.lr=1."]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ The plain path of ``ops`` goes through memory several times per operation; here 
 
 1. ``_crop`` cuts out, resizes and mirrors the images, jitters them up to the turn of contrast, and adds up the gray of
    each tile, because contrast blends with its mean.
-2. ``_color`` goes on from there to the end or, where an image is blurred, up to the blur.
+2. ``_color`` continues from there to the end or, where an image is blurred, up to the blur.
 3. ``_blur`` blurs these images and takes them to the end.
 
 Between kernels, pixels are float16 in [0, 1], off by at most 0.06 / 255. Arithmetic is in float32, and sums are taken

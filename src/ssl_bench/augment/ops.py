@@ -10,7 +10,7 @@ arithmetic. Parameters are on the images' device. On an accelerator nothing wait
 are fixed, and constants are made there or kept there.
 
 Shapes: n images, C channels (1 or 3), H × W pixels, S × S pixels of a view. Images are float in
-[0, 1] unless said otherwise; a ``mask`` is bool ``[n]``, and images outside it stay as they are.
+[0, 1] unless stated otherwise; a ``mask`` is bool ``[n]``, and images outside it stay as they are.
 """
 
 from __future__ import annotations

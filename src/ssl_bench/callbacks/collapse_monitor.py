@@ -40,7 +40,7 @@ class CollapseMonitor(pl.Callback):
         self.history.add({f"collapse/{name}": float(value) for name, value in panel.items()})
         rows, dimension = views[0].shape
         for sentence in collapse.collapse_warnings(panel, dimension=dimension, rows=rows):
-            # Said once: in the next epoch the same sign has other figures.
+            # Shown once: in the next epoch the same sign has other figures.
             if _without_figures(sentence) not in [
                 _without_figures(earlier.split(": ", 1)[1]) for earlier in self.warned
             ]:

@@ -41,6 +41,6 @@ def help_text() -> str:
         "",
         f"Names: {', '.join([*experiments.names(), *OTHERS])}",
         "",
-        "Options, with the allowed values; every other key=value is said to all runs, as by the sweep:",
+        "Options, with the allowed values; every other key=value is set for all runs, as by the sweep:",
     ]
     return "\n".join([*lines, *settings_text("report.yaml")])

@@ -22,7 +22,7 @@ HELP = """python -m ssl_bench sweep NAME [key=value ...]
 
 Runs all that a table or figure is made of, each in a process of its own. Runs that are done are skipped, interrupted
 ones resume, failed ones are listed and tried again with retry_failed=true. The same command resumes after whatever
-ended it. Other options are said to every run: epochs=5 optimizer.lr=0.1 logger=wandb runs_dir=runs
+ended it. Other options are set for every run: epochs=5 optimizer.lr=0.1 logger=wandb runs_dir=runs
 
 Ends with status 0 if all runs are done."""
 
@@ -61,8 +61,8 @@ def sweep(asked: words.Asked) -> int:
         stopped = loop.run(entries, start, slots=asked.jobs, retry_failed=asked.settings["retry_failed"], watcher=view)
     _conclude(console, entries)
     if stopped:
-        said = f"stopped by {signal.Signals(stopped).name}; the same command resumes from the last checkpoints."
-        print("ssl_bench:", said, file=sys.stderr)
+        sentence = f"stopped by {signal.Signals(stopped).name}; the same command resumes from the last checkpoints."
+        print("ssl_bench:", sentence, file=sys.stderr)
         return SIGNALLED + stopped
     return 0 if all(entry.state == "done" for entry in entries) else 1
 
@@ -86,10 +86,10 @@ def _conclude(console: Console, entries: Sequence[SweepRun]) -> None:
         console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     changed = sorted({entry.config.method.name for entry in entries if entry.changed and entry.state == "done"})
     if changed:
-        said = (
+        sentence = (
             f"The code of {', '.join(changed)} has changed since runs here were trained: rerun=true trains them again."
         )
-        console.print(said, highlight=False, soft_wrap=True)
+        console.print(sentence, highlight=False, soft_wrap=True)
     if any(entry.state == "failed" and not entry.damaged for entry in entries):
         console.print("Failed runs are tried again by the same command with retry_failed=true.", highlight=False)
     console.print(totals(entries), highlight=False, soft_wrap=True)

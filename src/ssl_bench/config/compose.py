@@ -144,13 +144,13 @@ def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict
     """What conf/ says under the given choices: values with their references, options, the file of each group, and
     what the method's blocks set beside what an experiment sets."""
     config, choices = _hydra(groups)
-    said = _said_by_experiment(choices["experiment"])
+    chosen = _set_by_experiment(choices["experiment"])
     # An experiment sets options of all groups, so it is checked against the files it builds on.
     experiment = choices["experiment"]
     base = config if experiment == "none" else _hydra(_words({**choices, "experiment": "none"}))[0]
     scales = _pop_scales(base, set())
     if base is not config:
-        _pop_scales(config, said)
+        _pop_scales(config, chosen)
     blocks = _pop_blocks(base)
     if base is not config and _pop_blocks(config) != blocks:
         raise UserError(f"experiment={experiment}: {', '.join(BLOCKS)} are no options: set what they set.")
@@ -167,7 +167,7 @@ def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict
     for block in BLOCKS:
         with _blaming(_file("method", choices), block):
             _check(blocks[block], options, choices)
-    left = {block: {key: value for key, value in blocks[block].items() if key not in said} for block in BLOCKS}
+    left = {block: {key: value for key, value in blocks[block].items() if key not in chosen} for block in BLOCKS}
     return config, options, choices, {**left, AUTO: blocks[AUTO]}
 
 
@@ -230,12 +230,12 @@ def _file(group: str, choices: Mapping[str, str]) -> str:
     return f"conf/{group}/{choices[group]}.yaml"
 
 
-def _said_by_experiment(experiment: str) -> set[str]:
+def _set_by_experiment(experiment: str) -> set[str]:
     """The options that an experiment's file sets, or one that it builds on."""
     tree = yaml.safe_load(sources.read(f"experiment/{experiment}.yaml")) or {}
     entries = [entry for entry in tree.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
     keys = {key for key, _ in leaves(tree)}
-    return keys.union(*(_said_by_experiment(entry.rpartition("/")[2]) for entry in entries))
+    return keys.union(*(_set_by_experiment(entry.rpartition("/")[2]) for entry in entries))
 
 
 @contextmanager
@@ -301,6 +301,6 @@ def _unknown(key: str, options: Mapping[str, Option], choices: Mapping[str, str]
     if elsewhere:
         group = key.partition(".")[0]
         own = f" If {choices[group]} is your own and can use it, add it to conf/method/{choices[group]}.yaml."
-        said = f"option {key} is unknown under {group}={choices[group]}; it belongs to {' and '.join(elsewhere)}."
-        return said + (own if group == "method" else "")
+        sentence = f"option {key} is unknown under {group}={choices[group]}; it belongs to {' and '.join(elsewhere)}."
+        return sentence + (own if group == "method" else "")
     return f"option {key} is unknown{nearest(key, [*GROUPS, *options]) or '; --help lists all options.'}"

@@ -36,7 +36,7 @@ class Cell:
     dataset: str
     seed: int
     words: tuple[str, ...]  # of python -m ssl_bench
-    said: tuple[str, ...] = ()  # those among them that the table or figure does not say of itself
+    extra: tuple[str, ...] = ()  # those among them that the table or figure does not state itself
 
     @property
     def name(self) -> str:
@@ -66,7 +66,7 @@ class Experiment:
         seeds: Sequence[int] | None = None,
         words: Sequence[str] = (),
     ) -> list[Cell]:
-        """The runs, dataset by dataset and row by row; ``words`` are said to every one of them.
+        """The runs, dataset by dataset and row by row; ``words`` are given to every one of them.
 
         With ``logger=wandb`` among them, every run says its row and its group, too.
 
@@ -85,11 +85,11 @@ class Experiment:
             if dataset not in GROUPS["dataset"]:
                 raise UserError(f"dataset={dataset} is unknown{_near(dataset, GROUPS['dataset'])}")
         rows = {label: row for label, row in self.rows.items() if methods is None or _method(row) in methods}
-        told = {word.lstrip("+") for word in words}
-        said = tuple(words)
+        given = {word.lstrip("+") for word in words}
+        extra = tuple(words)
         names: dict[str, list[str]] = {label: [] for label in rows}
-        if "logger=wandb" in told:
-            if not any(word.startswith("logger.group=") for word in told):
+        if "logger=wandb" in given:
+            if not any(word.startswith("logger.group=") for word in given):
                 words = [*words, f"logger.group={self.group(scale)}"]
             names = {label: [f'logger.row="{label}"'] for label in rows}  # quoted: labels have commas
         found = [
@@ -98,7 +98,7 @@ class Experiment:
                 dataset,
                 seed,
                 (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *words, *names[label]),
-                said,
+                extra,
             )
             for dataset in (self.datasets[scale] if datasets is None else datasets)
             for seed in (self.seeds if seeds is None else seeds)
@@ -114,7 +114,7 @@ class Experiment:
 
 
 def read_words(words: Iterable[str], *files: str) -> tuple[dict[str, Any], list[str]]:
-    """The options of ``files`` of conf/ as the words set them, and the other words, which are said to all runs.
+    """The options of ``files`` of conf/ as the words set them, and the other words, which are given to all runs.
 
     ``seeds`` is a list of int or None, ``methods`` and ``datasets`` are lists of str or None.
 

@@ -206,7 +206,7 @@ def options_of(choices: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[
     found = dict(comments("config.yaml"))
     for group, choice in choices.items():
         found |= comments(f"{group}/{choice}.yaml", group)
-    return {key: Option(key, defaults[key], *said) for key, said in found.items() if key in defaults}
+    return {key: Option(key, defaults[key], *comment) for key, comment in found.items() if key in defaults}
 
 
 def choices_with(key: str) -> list[str]:
@@ -243,7 +243,7 @@ def typed(value: Any) -> str:
 def options_in(file: str) -> dict[str, Option]:
     """The options of a file of conf/ that stands by itself, as ``bench.yaml`` does."""
     defaults = yaml.safe_load(sources.read(file))
-    return {key: Option(key, defaults[key], *said) for key, said in comments(file).items()}
+    return {key: Option(key, defaults[key], *comment) for key, comment in comments(file).items()}
 
 
 def read_settings(file: str, words: Iterable[str]) -> dict[str, Any]:
@@ -288,9 +288,9 @@ def near_or_all(word: str, known: Iterable[str]) -> str:
 
 def settings_text(file: str) -> list[str]:
     """One line of help for each option of such a file."""
-    said = {f"{key}={typed(option.default)}": option for key, option in options_in(file).items()}
-    width = max(14, *(len(entry) + 2 for entry in said))
-    return [f"  {entry:<{width}}{option.allowed} {option.meaning}".rstrip() for entry, option in said.items()]
+    entries = {f"{key}={typed(option.default)}": option for key, option in options_in(file).items()}
+    width = max(14, *(len(entry) + 2 for entry in entries))
+    return [f"  {entry:<{width}}{option.allowed} {option.meaning}".rstrip() for entry, option in entries.items()]
 
 
 def _plain_value(text: str, *, text_only: bool) -> Any:

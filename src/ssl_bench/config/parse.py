@@ -86,14 +86,14 @@ def starting_points(overrides: Sequence[str]) -> Iterator[str]:
 
 def _runs_of(words: list[str]) -> list[list[str]]:
     """The runs of the table or figure that ``words`` name; themselves if they name none."""
-    said = dict(word.lstrip("+").partition("=")[::2] for word in words)
-    if not experiments.is_sweep(said.get("experiment", "none")):
+    given = dict(word.lstrip("+").partition("=")[::2] for word in words)
+    if not experiments.is_sweep(given.get("experiment", "none")):
         return [words]
     chosen = ("experiment", "scale", "dataset", "seed")
-    found = experiments.find(said["experiment"]).cells(
-        said.get("scale", CHOICES["scale"]),
-        datasets=[said["dataset"]] if "dataset" in said else None,
-        seeds=[int(said["seed"])] if said.get("seed", "").isdigit() else None,
+    found = experiments.find(given["experiment"]).cells(
+        given.get("scale", CHOICES["scale"]),
+        datasets=[given["dataset"]] if "dataset" in given else None,
+        seeds=[int(given["seed"])] if given.get("seed", "").isdigit() else None,
         words=[word for word in words if word.lstrip("+").partition("=")[0] not in chosen],
     )
     return [list(cell.words) for cell in found]

@@ -22,32 +22,34 @@ class ImageWarnings:
 
 def image_warnings(dataset: Dataset, splits: Mapping[str, Images]) -> ImageWarnings:
     """Look at all images once: what was left out or passed over, which classes are empty, what is there twice."""
-    said = []
+    sentences = []
     for split, images in splits.items():
         if images.skipped:
-            said.append(f"{len(images.skipped)} broken picture(s) of {split} left out, such as {images.skipped[0]}.")
-    said += dataset.notes
+            sentences.append(
+                f"{len(images.skipped)} broken picture(s) of {split} left out, such as {images.skipped[0]}."
+            )
+    sentences += dataset.notes
     for split, images in splits.items():
         empty = emptied(dataset, images)
         if empty:
             more = f" and {len(empty) - SHOWN:,} more" if len(empty) > SHOWN else ""
-            said.append(f"{split} has no image of {', '.join(empty[:SHOWN])}{more}.")
+            sentences.append(f"{split} has no image of {', '.join(empty[:SHOWN])}{more}.")
     train, test = splits["train"], splits["test"]
     known = keys(train)
     repeated, contradictory = twins(known, keys(test)), contradictions(known, train.labels)
     if repeated:
         pair = f"{test.name(repeated[0][1])} and {train.name(repeated[0][0])}"
-        said.append(
+        sentences.append(
             f"{len(repeated)} of {len(test)} test images are training images, too, pixel for pixel, such as "
             f"{pair} of train."
         )
     if contradictory:
         one, other = (train.name(row) for row in contradictory[0])
-        said.append(
+        sentences.append(
             f"{len(contradictory)} training images equal another one of a different class pixel for pixel, such as "
             f"{one} and {other}."
         )
-    return ImageWarnings(said, len(repeated), len(contradictory))
+    return ImageWarnings(sentences, len(repeated), len(contradictory))
 
 
 def emptied(dataset: Dataset, images: Images) -> list[str]:

@@ -19,7 +19,7 @@ HASH_BYTES = 16  # of an image
 class Images:
     """What a reader hands on: pixels as they stand in the files, and labels.
 
-    Pictures that come in all sizes are squashed to one; where they come from is then told by ``sizes`` and ``hashes``.
+    Pictures that come in all sizes are squashed to one; where they come from then stands in ``sizes`` and ``hashes``.
     """
 
     images: Tensor  # u8 [M, C, H, W]
@@ -83,7 +83,7 @@ def contradictions(known: list[bytes], labels: Tensor) -> list[tuple[int, int]]:
     found = []
     for row, (key, label) in enumerate(zip(known, labels.tolist(), strict=True)):
         if label >= 0:
-            other, said = first.setdefault(key, (row, label))
-            if said != label:
+            other, class_of_other = first.setdefault(key, (row, label))
+            if class_of_other != label:
                 found.append((other, row))
     return found

@@ -39,12 +39,12 @@ def list_datasets(config: Config, names: Sequence[str]) -> int:
                 shown = catalog.chosen(config.dataset.as_dict())
             except UserError as error:  # of this one; the others can be listed
                 notes.append(f"folder: {error}")
-        said = [places.described(files) if files else places.missing(entry.name, data_dir)]
-        said += [f"+ {places.described([pack])}" for pack in places.packs(entry.name, data_dir)]
+        notes_of_one = [places.described(files) if files else places.missing(entry.name, data_dir)]
+        notes_of_one += [f"+ {places.described([pack])}" for pack in places.packs(entry.name, data_dir)]
         sides = f"{entry.height} × {entry.width}" if entry.height else "all sizes"
         counts = [f"{count:,}" if count else "–" for count in (shown.train, shown.test, shown.classes)]
         table.add_row(entry.name, "✓" if files else "–", *counts, sides)
-        notes.append(f"{entry.name}: {'; '.join(said)}. Licence: {entry.licence}.")
+        notes.append(f"{entry.name}: {'; '.join(notes_of_one)}. Licence: {entry.licence}.")
     own = [name for name in names if name not in catalog.DATASETS]
     if own:
         notes.append(f"Of your own: {', '.join(own)}.")

@@ -109,7 +109,7 @@ class BatchLoader:
         return {"epoch": self.epoch, "step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on where ``state_dict`` was taken."""
+        """Resume where ``state_dict`` was taken."""
         self.epoch, self.step = state_dict["epoch"], state_dict["step"]
         self._underway = False
 

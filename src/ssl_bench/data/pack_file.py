@@ -98,8 +98,8 @@ def _text(value: Any) -> NDArray[Any]:
 
 
 def _checksum(about: Mapping[str, Any], tensors: Mapping[str, Any], content: bytes) -> str:
-    said = {name: value for name, value in about.items() if name != "checksum"}
-    state = hashlib.blake2b(json.dumps([said, tensors]).encode(), digest_size=HASH_BYTES)
+    described = {name: value for name, value in about.items() if name != "checksum"}
+    state = hashlib.blake2b(json.dumps([described, tensors]).encode(), digest_size=HASH_BYTES)
     state.update(content)
     return state.hexdigest()
 

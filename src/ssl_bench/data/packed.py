@@ -67,9 +67,9 @@ def read(dataset: str, pictures: Mapping[str, Listing], folder: Folder, data_dir
 def pack(dataset: Dataset, folder: Folder, data_dir: Path, *, progress: Callable[[int, int], None]) -> Path:
     """Pack the pictures of a dataset on all cores, resuming where an earlier call was interrupted; returns the file.
 
-    A few pictures per core are in memory at a time. ``progress`` is told how many are done, of how many. A file that
-    fits is left as it is, and nothing told; one of the same folder that no longer fits is removed when the new one is
-    there.
+    A few pictures per core are in memory at a time. ``progress`` is called with how many are done, of how many. A file
+    that fits is left as it is, without a call; one of the same folder that no longer fits is removed when the new one
+    is there.
 
     Raises:
         UserError: the dataset has no pictures in files, one is broken (unless they are skipped), there is no room or no
@@ -145,12 +145,12 @@ class _Source:
     @cached_property
     def key(self) -> str:
         """Stands for everything that the pack's content follows from: a picture's name, size and time of change."""
-        said: list[Any] = [FORMAT, self.folder.stored, self.folder.max_pixels]
+        content: list[Any] = [FORMAT, self.folder.stored, self.folder.max_pixels]
         for split in SPLITS:
             listing = self.pictures[split]
             files = [listing.root] if listing.root.is_file() else [listing.root / name for name in listing.names]
-            said += [listing.names, listing.labels.tolist(), [_stamp(file) for file in files]]
-        return _short(said)
+            content += [listing.names, listing.labels.tolist(), [_stamp(file) for file in files]]
+        return _short(content)
 
     @cached_property
     def place(self) -> str:
@@ -186,20 +186,20 @@ class _Source:
             "dataset.min_images": folder.min_images,
             "data_dir": self.data_dir,
         }
-        said = [f"{key}={value}" for key, value in words.items() if value is not None]
-        return shlex.join(["python", "-m", "ssl_bench", "data", "pack", *said])
+        options = [f"{key}={value}" for key, value in words.items() if value is not None]
+        return shlex.join(["python", "-m", "ssl_bench", "data", "pack", *options])
 
 
 def _stamp(path: Path) -> tuple[int, int]:
     try:
         stat = os.stat(path)
-    except OSError:  # a broken picture, as will be told
+    except OSError:  # a broken picture, which will be shown
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
 
 
-def _short(said: Any) -> str:
-    return hashlib.blake2b(json.dumps(said).encode(), digest_size=6).hexdigest()
+def _short(content: Any) -> str:
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -231,13 +231,13 @@ def _write(source: _Source, progress: Callable[[int, int], None]) -> None:
             max_pixels=source.folder.max_pixels,
             threads=cores(),
         )
-        with closing(found), closing(Journal(rows, lines)) as told:
+        with closing(found), closing(Journal(rows, lines)) as written:
             for picture in found:
                 if isinstance(picture, Picture):
                     rows.write(picture.pixels.data)
                 elif not source.folder.skip:
                     raise broken(paths[len(done)], picture)
-                told.add(done.add(picture))
+                written.add(done.add(picture))
                 progress(len(done), len(paths))
         _finish(source, done, rows)
     os.replace(partial, source.path)

@@ -31,7 +31,7 @@ STEP = 1_000  # images whose pixels are counted at a time
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line; ``holds`` is None where it is only said."""
+    """One line; ``holds`` is None where it is only stated."""
 
     holds: bool | None
     text: str
@@ -105,8 +105,8 @@ def _packs(dataset: Dataset, data_dir: Path, own: Path | None) -> Iterator[Findi
 def _shape(dataset: Dataset, split: str, images: Images) -> Finding:
     """Reading compares the counts of a published dataset; of one's own pictures nothing is known before."""
     channels, height, width = images.images.shape[1:]
-    said = f"{split}: {len(images):,} images of {channels} × {height} × {width}"
-    return Finding(None, said) if dataset.name == "folder" else Finding(True, f"{said}, as expected")
+    spread = f"{split}: {len(images):,} images of {channels} × {height} × {width}"
+    return Finding(None, spread) if dataset.name == "folder" else Finding(True, f"{spread}, as expected")
 
 
 def _labels(dataset: Dataset, split: str, labels: Tensor) -> Iterator[Finding]:
@@ -129,12 +129,14 @@ def _labels(dataset: Dataset, split: str, labels: Tensor) -> Iterator[Finding]:
     if counts[low] == counts[high]:
         yield Finding(True, f"{split}: {int(counts[low]):,} images of each of {classes} classes{unlabelled}")
         return
-    said = f"{int(counts[low]):,} ({names[low]}) to {int(counts[high]):,} ({names[high]}) images"
+    spread = f"{int(counts[low]):,} ({names[low]}) to {int(counts[high]):,} ({names[high]}) images"
     if split in BALANCED.get(dataset.name, ()):
         share = f"{len(known) / classes:,.0f}"
-        yield Finding(False, f"{split}: expected {share} images of each of {classes} classes, found {said}{unlabelled}")
+        yield Finding(
+            False, f"{split}: expected {share} images of each of {classes} classes, found {spread}{unlabelled}"
+        )
     else:
-        yield Finding(True, f"{split}: {said} of each of {classes} classes{unlabelled}")
+        yield Finding(True, f"{split}: {spread} of each of {classes} classes{unlabelled}")
 
 
 def _channels(dataset: Dataset, train: Images) -> Finding:
@@ -187,7 +189,7 @@ def _identical(dataset: Dataset, splits: dict[str, Images]) -> Iterator[Finding]
         yield Finding(True, "no test image is in train as well")
     if contradictory := contradictions(known, train.labels):
         one, other = (train.name(row) for row in contradictory[0])
-        said = f"{len(contradictory):,} images equal another one of a different class, such as {one} and {other}"
-        yield Finding(fault, f"train: {said}{mend}")
+        spread = f"{len(contradictory):,} images equal another one of a different class, such as {one} and {other}"
+        yield Finding(fault, f"train: {spread}{mend}")
     elif dataset.classes:
         yield Finding(True, "train: no two classes share an image")

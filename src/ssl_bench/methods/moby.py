@@ -22,7 +22,7 @@ from ssl_bench.nn.queue import Queues
 
 
 class MoBY(EMATeacher):
-    """Predict the teacher's embedding of the other view, told apart from earlier keys of that view."""
+    """Predict the teacher's embedding of the other view, distinguished from earlier keys of that view."""
 
     def __init__(self, *, predictor: nn.Module, temperature: float, queue: int, symmetrize: str, **parts: Any) -> None:
         super().__init__(**parts)

@@ -147,7 +147,7 @@ def _published(found: Mapping[tuple[str, Figure], Figure], origins: dict[str, st
     for (label, _), one in found.items():
         letter = origins.setdefault(one.origin, _letter(len(origins)))
         texts.setdefault(label, []).append(f"{one.top1_percent} [{letter}]")
-    return {label: TableCell(", ".join(said)) for label, said in texts.items()}
+    return {label: TableCell(", ".join(shown)) for label, shown in texts.items()}
 
 
 def _letter(number: int) -> str:
@@ -200,5 +200,5 @@ def epochs(runs: Sequence[Run], configs: Sequence[Config]) -> str:
         lengths.setdefault(run.cell.dataset, []).append(config.epochs)
         if passes_per_epoch(config) > 1:
             longer[run.cell.row] = passes_per_epoch(config)
-    said = ", ".join(f"{' and '.join(map(str, sorted(set(found))))} on {dataset}" for dataset, found in lengths.items())
-    return f"epochs: {said}" + "".join(f"; {row}: of {k} passes over the images each" for row, k in longer.items())
+    each = ", ".join(f"{' and '.join(map(str, sorted(set(found))))} on {dataset}" for dataset, found in lengths.items())
+    return f"epochs: {each}" + "".join(f"; {row}: of {k} passes over the images each" for row, k in longer.items())

@@ -99,22 +99,22 @@ def in_words(group: ViewGroup, channels: int) -> str:
     """What is drawn at random for a view; operations that do nothing to gray images are left out for them."""
     low, high = group.crop_scale
     ratio = "–".join(f"{side:.3g}" for side in group.crop_ratio)
-    said = [f"crop of {_percent(low)}–{_percent(high)} % of the area, width : height {ratio}"]
-    said.append(f"flip {_chance(group.flip)}" if group.flip else "no flip")
+    parts = [f"crop of {_percent(low)}–{_percent(high)} % of the area, width : height {ratio}"]
+    parts.append(f"flip {_chance(group.flip)}" if group.flip else "no flip")
     strengths = {"brightness": group.brightness, "contrast": group.contrast}
     if channels == 3:
         strengths["saturation"] = group.saturation
     jitter = [f"{name} ±{_percent(strength)} %" for name, strength in strengths.items() if strength]
     if channels == 3 and group.hue:
         jitter.append(f"hue ±{360 * group.hue:.0f}°")
-    said.append(f"{', '.join(jitter)} {_chance(group.jitter)}" if group.jitter and jitter else "no colour jitter")
+    parts.append(f"{', '.join(jitter)} {_chance(group.jitter)}" if group.jitter and jitter else "no colour jitter")
     if channels == 3 and group.grayscale:
-        said.append(f"gray {_chance(group.grayscale)}")
+        parts.append(f"gray {_chance(group.grayscale)}")
     sigma = "–".join(f"{value:g}" for value in group.blur_sigma)
-    said.append(f"blur of {sigma} pixels {_chance(group.blur)}" if group.blur else "no blur")
+    parts.append(f"blur of {sigma} pixels {_chance(group.blur)}" if group.blur else "no blur")
     if group.solarize:
-        said.append(f"solarised above {_percent(group.solarize_threshold)} % {_chance(group.solarize)}")
-    return "; ".join(said)
+        parts.append(f"solarised above {_percent(group.solarize_threshold)} % {_chance(group.solarize)}")
+    return "; ".join(parts)
 
 
 def _percent(share: float) -> str:

@@ -137,13 +137,13 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Se
     datasets = list(dict.fromkeys(line.dataset for line in found))
     looks = styles(experiment)
     width = max(4.6 * len(panels) + 0.6, 6.4)
-    said = [part for note in notes(experiment, runs, configs) for part in textwrap.wrap(note, int(width * 18))]
-    drawn_inches, said_inches = 3.2 * len(datasets) + 1.2, 0.14 * len(said) + 0.1
+    notes_below = [part for note in notes(experiment, runs, configs) for part in textwrap.wrap(note, int(width * 18))]
+    drawn_inches, said_inches = 3.2 * len(datasets) + 1.2, 0.14 * len(notes_below) + 0.1
     figure = Figure(figsize=(width, drawn_inches + said_inches), layout="constrained")
     FigureCanvasAgg(figure)
     parts: Any = figure.subfigures(2, 1, height_ratios=[drawn_inches, said_inches])
     above, below = parts
-    below.text(0.01, 1, "\n".join(said), fontsize=7, ha="left", va="top")
+    below.text(0.01, 1, "\n".join(notes_below), fontsize=7, ha="left", va="top")
     grid = above.subplots(len(datasets), len(panels), squeeze=False, sharey="row")
     handles: dict[str, Any] = {}
     for dataset, places in zip(datasets, grid, strict=True):
@@ -180,8 +180,8 @@ def lacking(shown: Sequence[Line]) -> str:
     """Which lines of a panel are means over fewer seeds than wanted, and which are not there."""
     fewer = [f"{line.row} ({line.seeds}/{line.wanted})" for line in shown if 0 < line.seeds < line.wanted]
     without = [line.row for line in shown if not line.points]
-    said = [f"seeds: {', '.join(fewer)}"] if fewer else []
-    return "; ".join([*said, f"missing: {', '.join(without)}"] if without else said)
+    notes_below = [f"seeds: {', '.join(fewer)}"] if fewer else []
+    return "; ".join([*notes_below, f"missing: {', '.join(without)}"] if without else notes_below)
 
 
 def styles(experiment: Experiment) -> dict[str, dict[str, Any]]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TRAINED = ("teacher", "student")  # networks that have curves
 SCORED = (*TRAINED, "random", "pixels")  # those of a run's final table
 RETRIES, TIMEOUT_SECONDS = 2, 15  # W&B's own are for uploads over days
-MOST_RUNS = 100  # in a panel; W&B shows 10 unless told
+MOST_RUNS = 100  # in a panel; W&B shows 10 unless set
 COLLAPSE = ("embedding_std", "rankme", "uniformity", "alignment")
 FIND_VIEW = """
     query View($entity: String, $project: String, $view: String) {

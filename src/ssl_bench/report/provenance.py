@@ -22,20 +22,20 @@ def provenance(runs: Sequence[Run]) -> list[str]:
     alike = {(record.precision, record.numerics, record.batch_statistics) for record in records}
     lines = [f"{precision}, numerics {numerics}, batch statistics {kind}" for precision, numerics, kind in alike]
     mixed = f"mixed code versions: {', '.join(versions)}" if len(versions) > 1 else f"code {versions[0]}"
-    said = [f"{lines[0]}; {mixed}."]
-    told = dict.fromkeys(word for run in runs for word in run.cell.said if counts(word))
-    if told:
-        said.append(f"Said to all runs: {' '.join(told)}.")
-    said += _changed_code(runs)
+    notes = [f"{lines[0]}; {mixed}."]
+    extra = dict.fromkeys(word for run in runs for word in run.cell.extra if counts(word))
+    if extra:
+        notes.append(f"Set for all runs: {' '.join(extra)}.")
+    notes += _changed_code(runs)
     digests = {run.record.data_digest[:12] for run in runs if run.record and run.cell.dataset == "folder"}
-    said += [f"folder: pictures of content {digest}." for digest in digests]
+    notes += [f"folder: pictures of content {digest}." for digest in digests]
     differing = sum(run.differs for run in runs)
     if differing:
-        said.append(
+        notes.append(
             f"{differing} of these runs are one's own, with other results than the committed records of the same name, "
             "as another number of threads or another machine gives them."
         )
-    return said
+    return notes
 
 
 def _changed_code(runs: Sequence[Run]) -> Iterator[str]:
@@ -58,7 +58,7 @@ def _changed_code(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def counts(word: str) -> bool:
-    """Whether a word may change figures in a way that nothing beside tells; devices and precision are told."""
+    """Whether a word may change figures in a way that nothing else shows; devices and precision are shown."""
     key = word.lstrip("+").partition("=")[0]
     return key not in (*FREE, *TOLD) and key.partition(".")[0] not in FREE
 
@@ -84,20 +84,20 @@ def command(run: Run) -> str:
     """What gives the record's figures again, on the same machine digit by digit."""
     assert run.record is not None
     record, trainer = run.record, run.record.config["trainer"]
-    said = {"trainer.precision": record.precision, "trainer.threads": record.environment["threads"]}
+    notes = {"trainer.precision": record.precision, "trainer.threads": record.environment["threads"]}
     if record.device != "cpu":
-        said["trainer.accelerator"] = "gpu"
+        notes["trainer.accelerator"] = "gpu"
     devices = ("trainer", "trainer.devices", "trainer.nodes", "trainer.sync_batchnorm")
     if record.processes > 1:
-        said |= {
+        notes |= {
             "trainer": "ddp",
             "trainer.devices": trainer["devices"],
             "trainer.nodes": trainer["nodes"],
             "trainer.sync_batchnorm": str(record.batch_statistics == "global").lower(),
         }
     # What the cell says of these is what was asked for; the record knows what came of it.
-    words = [word for word in run.cell.words if word.lstrip("+").partition("=")[0] not in (*said, *devices)]
-    words += [f"{key}={value}" for key, value in said.items()]
+    words = [word for word in run.cell.words if word.lstrip("+").partition("=")[0] not in (*notes, *devices)]
+    words += [f"{key}={value}" for key, value in notes.items()]
     return f"python -m ssl_bench {shlex.join(words)}"
 
 

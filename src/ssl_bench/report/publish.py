@@ -31,7 +31,7 @@ def report(name: str, words: Sequence[str]) -> None:
     """Render ``name`` for the choices in ``words``."""
     if name not in experiments.names() and name not in OTHERS and not name.endswith(".yaml"):
         raise UserError(f"there is no table or figure {name!r}{near_or_all(name, [*experiments.names(), *OTHERS])}")
-    settings, said = experiments.read_words(words, "report.yaml")
+    settings, others = experiments.read_words(words, "report.yaml")
     out = None if settings["out"] is None else Path(settings["out"])
     if name == "table1":
         _table1(out)
@@ -42,7 +42,7 @@ def report(name: str, words: Sequence[str]) -> None:
         methods=settings["methods"],
         datasets=settings["datasets"],
         seeds=settings["seeds"],
-        words=[word for word in said if word.lstrip("+").partition("=")[0].partition(".")[0] not in PLACES],
+        words=[word for word in others if word.lstrip("+").partition("=")[0].partition(".")[0] not in PLACES],
     )
     configs = configurations.configurations(cells, _compose, configurations.remembered())
     _check_protocols(experiment, configs[0])

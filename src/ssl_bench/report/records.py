@@ -69,8 +69,8 @@ def read(runs_dir: Path, committed: str | None) -> Store:
         if (path.parent / "record.json").exists():
             continue
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
-            store.failures[configuration_key(said["config"])] = str(said["error"])
+            content = json.loads(path.read_text(encoding="utf-8"))
+            store.failures[configuration_key(content["config"])] = str(content["error"])
         except MISFITS as error:
             store.skipped.append(f"{path} does not say which run failed ({misfit(error)})")
     return store
@@ -182,8 +182,8 @@ def _refuse_differing(
     for value, entry in found:
         values.setdefault(value, []).append(entry)
     if len(values) > 1:
-        said = "; ".join(f"{value} in {_named(entries)}" for value, entries in values.items())
-        raise UserError(f"{what} differs, {said}: such records are never mixed; {hint}.")
+        content = "; ".join(f"{value} in {_named(entries)}" for value, entries in values.items())
+        raise UserError(f"{what} differs, {content}: such records are never mixed; {hint}.")
 
 
 def _named(entries: Sequence[StoredRecord]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 ALPHA = 0.05
-FEWEST = 3  # seeds: with fewer nothing is said about differences
+FEWEST = 3  # seeds: with fewer no difference is tested
 PAIRS = 4000  # random ones, of which a rate is counted
 
 BySeed = Mapping[int, float]
@@ -82,7 +82,7 @@ def best(rows: Mapping[str, BySeed], *, step: float = 0.0) -> set[str]:
 
 
 def false_positives(values: Sequence[float], seeds: int, *, rows: int = 2, step: float = 0.0) -> tuple[float, float]:
-    """How often runs that differ in their seed alone are told apart, of all rows beside a best one and of all columns.
+    """How often runs that differ in their seed alone are distinguished: of rows beside a best one, of columns.
 
     values: accuracies of such runs. They are dealt at random, PAIRS times and always in the same way, into ``rows``
     rows of ``seeds`` runs each, which are then compared as those of a table are.
@@ -95,13 +95,13 @@ def false_positives(values: Sequence[float], seeds: int, *, rows: int = 2, step:
     every = np.arange(PAIRS)
     differences = dealt[every, highest][:, None] - dealt
     p = _p(differences.reshape(-1, seeds), step).reshape(PAIRS, rows)
-    told = 0
+    rejected = 0
     columns = 0
     for column, place in zip(p, highest, strict=True):
         apart = sum(adjusted <= ALPHA for adjusted in holm(np.delete(column, place).tolist()))
-        told += apart
+        rejected += apart
         columns += apart > 0
-    return told / (PAIRS * (rows - 1)), columns / PAIRS
+    return rejected / (PAIRS * (rows - 1)), columns / PAIRS
 
 
 def smallest_step(values: Sequence[float]) -> float:

@@ -79,7 +79,7 @@ def encoder_file(run_or_file: str | Path) -> Path:
 
 
 def read_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder in a file of ours, in eval mode, and what `save_encoder` was told of it; UserError as above."""
+    """The encoder in a file of ours, in eval mode, and what `save_encoder` was given; UserError as above."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -65,7 +65,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What the run said when a sweep ran it."""
+        """What the run printed when a sweep ran it."""
         return self.path / "log.txt"
 
     def finished(self) -> Record | None:
@@ -107,9 +107,9 @@ class RunFolder:
 
     def fail(self, error: str, traceback: str | None, config: Mapping[str, Any]) -> None:
         """Leave word of what ended which run, unless another process has taken it up since."""
-        said = {"error": error, "traceback": traceback, "config": config}
+        content = {"error": error, "traceback": traceback, "config": config}
         with suppress(Busy), self.locked():
-            write_text(self.failure, json.dumps(said, ensure_ascii=False, indent=1))
+            write_text(self.failure, json.dumps(content, ensure_ascii=False, indent=1))
 
     def busy(self) -> bool:
         """Whether another process holds the lock; the look takes it for an instant itself."""

@@ -62,12 +62,12 @@ def open_encoder(
 
     Raises:
         UserError: the file is missing, damaged or no file of weights; its names or shapes are not the network's; its
-            stem cannot be told; or one of the words contradicts a file of ours.
+            stem cannot be known; or one of the words contradicts a file of ours.
     """
     path = encoder_file(run_or_file)
-    said = {"backbone": name, "stem": stem, "width": width}
+    given = {"backbone": name, "stem": stem, "width": width}
     if _is_ours(path):
-        _refuse(path, {**said, "prefix": prefix})
+        _refuse(path, {**given, "prefix": prefix})
         encoder, description = read_encoder(path)
         return Opened(
             file=path,
@@ -82,7 +82,7 @@ def open_encoder(
         )
     file = read_checkpoint(path)
     if file.run is not None:
-        _refuse(path, said)
+        _refuse(path, given)
         name, stem, width = file.run.name, file.run.stem, file.run.width
         prefix = prefix if prefix is not None or file.run.evaluated is None else DEPLOYED.format(file.run.evaluated)
     if name is not None and name not in LAYERS:
@@ -92,8 +92,8 @@ def open_encoder(
     return _with_what_the_file_tells(opened, file)
 
 
-def _refuse(path: Path, said: Mapping[str, str | int | None]) -> None:
-    wrong = [word for word, value in said.items() if value is not None]
+def _refuse(path: Path, given: Mapping[str, str | int | None]) -> None:
+    wrong = [word for word, value in given.items() if value is not None]
     if wrong:
         raise UserError(f"{path} says itself what network it holds: leave {' and '.join(wrong)} out.")
 
@@ -132,15 +132,15 @@ def _is_ours(path: Path) -> bool:
 # -- names and shapes -----------------------------------------------------------------------------
 
 
-def _prefix(path: Path, tensors: Mapping[str, Tensor], wanted: Sequence[str], name: str, said: str | None) -> str:
+def _prefix(path: Path, tensors: Mapping[str, Tensor], wanted: Sequence[str], name: str, given: str | None) -> str:
     found = prefixes(list(tensors), wanted)
-    if said is not None:
-        said = f"{said.rstrip('.')}." if said else ""
-        if not any(f"{said}{known}" in tensors for known in wanted):
+    if given is not None:
+        given = f"{given.rstrip('.')}." if given else ""
+        if not any(f"{given}{known}" in tensors for known in wanted):
             other = f"prefix={found[0].rstrip('.')} has some" if found and found[0] else "without one there are some"
             hint = f"; {other}" if found else ""
-            raise UserError(f"{path} has no tensor of {name} below prefix={said.rstrip('.')}{hint}.")
-        return said
+            raise UserError(f"{path} has no tensor of {name} below prefix={given.rstrip('.')}{hint}.")
+        return given
     if not found:
         raise UserError(
             f"{path} is not of {name}: none of its {len(tensors)} tensors is called as one of the network's; the first "

@@ -104,11 +104,11 @@ def fingerprints(configs: Sequence[Config]) -> list[str]:
         except UserError as error:
             missing[key] = str(error)
     if missing:
-        said = [sentence.rstrip(".") for sentence in dict.fromkeys(missing.values())]
+        reasons = [sentence.rstrip(".") for sentence in dict.fromkeys(missing.values())]
         raise UserError(
-            f"nothing was started, for data are missing: {'; '.join(said)}."
-            if len(said) > 1
-            else f"nothing was started: {said[0]}."
+            f"nothing was started, for data are missing: {'; '.join(reasons)}."
+            if len(reasons) > 1
+            else f"nothing was started: {reasons[0]}."
         )
     return [fingerprint_of(config, digests[_data_key(config)]) for config in configs]
 

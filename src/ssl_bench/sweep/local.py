@@ -83,15 +83,15 @@ def ask(function: Callable[..., T], *given: Any, folder: Path | None = None) -> 
     process.start()
     theirs.close()
     try:
-        kind, said = line.recv()
+        kind, answer = line.recv()
     except EOFError:
         raise UserError(
             "the process at work was ended from outside, as where memory is short: say the same again."
         ) from None
     process.join()
     if kind == "mistake":
-        raise UserError(said)
+        raise UserError(answer)
     if kind == "crash":
-        raise RuntimeError(said)
-    result: T = said
+        raise RuntimeError(answer)
+    result: T = answer
     return result

@@ -22,7 +22,7 @@ WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)  # submitit's, unless
 
 
 class Run:
-    """What a job does: the run in a process of its own, so that it can be told to save when the job's time is up."""
+    """What a job does: the run in a process of its own, so that it can be asked to save when the job's time is up."""
 
     def __init__(self, config: Config, path: Path) -> None:
         self.config = config

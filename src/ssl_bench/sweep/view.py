@@ -91,8 +91,8 @@ def _symbol(entry: SweepRun) -> str:
 def totals(entries: Sequence[SweepRun]) -> str:
     """How many runs there are and what has become of them, with the symbols."""
     counts = {state: sum(entry.state == state for entry in entries) for state in STATES}
-    said = [f"{SYMBOLS[state]} {count} {WORDS.get(state, state)}" for state, count in counts.items() if count]
-    return " · ".join([f"{len(entries)} runs", *said])
+    parts = [f"{SYMBOLS[state]} {count} {WORDS.get(state, state)}" for state, count in counts.items() if count]
+    return " · ".join([f"{len(entries)} runs", *parts])
 
 
 def time_to_go(entries: Iterable[SweepRun], slots: int, now: float) -> float | None:

@@ -1,4 +1,4 @@
-"""The words of a sweep: the table or figure, which of its runs, and what is said to all of them."""
+"""The words of a sweep: the table or figure, which of its runs, and the options of all of them."""
 
 from __future__ import annotations
 
@@ -128,9 +128,9 @@ def _check_keys(words: Iterable[str], own: set[str]) -> None:
     for word in words:
         key = word.partition("=")[0].lstrip("+")
         if key in MANY:
-            raise UserError(f"{word} is said to one run: say {MANY[key]}={word.partition('=')[2]} to a sweep.")
+            raise UserError(f"{word} is an option of one run: a sweep takes {MANY[key]}={word.partition('=')[2]}.")
         if key == "experiment":
-            raise UserError(f"{word} is not said to a sweep: name the table or figure alone.")
+            raise UserError(f"{word} is no option of a sweep: name the table or figure alone.")
         if "." not in key and "/" not in key and key not in tops:
             hint = nearest(key, [*own, *tops]) or "; --help lists those of a sweep."
             raise UserError(f"option {key} is unknown{hint}")

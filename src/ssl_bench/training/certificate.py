@@ -33,7 +33,7 @@ from ssl_bench.training.trainer import build_trainer
 # Relative to a tensor's largest entry. In double precision roots of vanishing eigenvalues make 1e-8 of 1e-16; in
 # float32 two devices sum in different orders, which is up to 7e-5 of the first gradient and of the losses before and
 # after the first step; TF32 in matrix products is at least 8e-4 of them, in convolutions 0.4. Later steps enlarge
-# both until rounding cannot be told from TF32.
+# both until rounding cannot be distinguished from TF32.
 TOLERANCE = {"float64": 1e-6, "float32": 5e-4}
 STEPS = 5
 RESUMED_AFTER = 2

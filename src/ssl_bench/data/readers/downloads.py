@@ -140,7 +140,7 @@ def _load(url: str, part: Path, tag: Path) -> None:
             tag.unlink(missing_ok=True)
             _load(url, part, tag)  # all of it
             return
-        length = response.length  # of what is to come; None where it is not said, or is no number
+        length = response.length  # of what is to come; None where it is not stated, or is no number
         with open(part, "wb" if whole else "ab") as file:
             if whole:  # the tag is that of the bytes, whenever a power cut comes
                 start = 0

@@ -121,9 +121,9 @@ def _truth(folder: Path) -> list[str]:
         numbers = content[TRUTH].split()
     wrong = [number for number in numbers if not number.isdigit() or int(number) not in names]
     if wrong or not numbers:
-        said = wrong[0].decode(errors="replace") if wrong else "nothing"
+        found = wrong[0].decode(errors="replace") if wrong else "nothing"
         raise UserError(
-            f"{TRUTH} of {path} is damaged: expected a number from 1 to {CLASSES} in each line, found {said}; {MEND}"
+            f"{TRUTH} of {path} is damaged: expected a number from 1 to {CLASSES} in each line, found {found}; {MEND}"
         )
     return [names[int(number)] for number in numbers]
 
@@ -138,5 +138,5 @@ def _wordnet(content: bytes, file: str) -> dict[int, str]:
         return {int(number): str(wnid) for number, wnid in pairs if int(number) <= CLASSES}
     # A damaged file makes its reader stumble anywhere.
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{file} is damaged: expected MATLAB's table of synsets, found: {said}; {MEND}") from error
+        found = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{file} is damaged: expected MATLAB's table of synsets, found: {found}; {MEND}") from error

@@ -152,15 +152,15 @@ def fault(name: str, error: Exception, max_pixels: int) -> str:
     """
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"it has more than {max_pixels} pixels"
-    said = " ".join(str(error).split()).partition(" <_io")[0] or type(error).__name__
+    reason = " ".join(str(error).split()).partition(" <_io")[0] or type(error).__name__
     # PIL's own complaints have no errno.
     of_the_file = not isinstance(error, OSError) or error.errno in (None, *OF_THE_FILE)
     if isinstance(error, MemoryError) or not of_the_file:
         raise UserError(
-            f"{name} could not be read, for the machine failed ({said}): the picture may be whole; mend the cause and "
-            "run the same command again."
+            f"{name} could not be read, for the machine failed ({reason}): the picture may be whole; mend the cause "
+            "and run the same command again."
         ) from error
-    return said
+    return reason
 
 
 def decode_all(

@@ -58,10 +58,10 @@ def _read(path: Path, names: list[str], content: Callable[[str], bytes]) -> dict
         return [line.split() for line in content(name).decode(errors="replace").splitlines() if line.strip()]
 
     number = {wnid: place for place, (wnid, *_) in enumerate(sorted(lines("wnids.txt")))}
-    said = {f"val/images/{line[0]}": line[1] for line in lines("val/val_annotations.txt") if len(line) > 1}
+    validation = {f"val/images/{line[0]}": line[1] for line in lines("val/val_annotations.txt") if len(line) > 1}
     class_of = {
         "train": {name: name.split("/")[1] for name in pictures if name.startswith("train/")},
-        "test": {name: said.get(name, "") for name in pictures if name.startswith("val/images/")},
+        "test": {name: validation.get(name, "") for name in pictures if name.startswith("val/images/")},
     }
     unknown = [name for classes in class_of.values() for name, wnid in classes.items() if wnid not in number]
     if unknown:

@@ -25,6 +25,8 @@ from ssl_bench.cli import embed, evaluate
 from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS, read_settings
 from ssl_bench.config.schema import Config
+from ssl_bench.encoders.embed import embed as embed_folder
+from ssl_bench.encoders.score import score
 from ssl_bench.plan.measure import measure
 from ssl_bench.results.record import Record
 from ssl_bench.training.run import run
@@ -147,16 +149,16 @@ def test_commands_on_an_accelerator_give_the_results_of_the_cpu(tmp_path: Path) 
         expected = network(images)
         assert torch.equal(network.to(NAME)(images.to(NAME)).cpu(), expected)
 
-    file, evaluated, said, settings = evaluate.read(
+    file, evaluated, chosen, settings = evaluate.read(
         [str(encoder), "dataset=digits", "scale=smoke", "subset=160", f"runs_dir={tmp_path}"]
     )
-    here, there = (evaluate.evaluate(file, on, said, settings) for on in (evaluated, emulated(evaluated)))
+    here, there = (score(file, on, chosen, settings) for on in (evaluated, emulated(evaluated)))
     assert there.results == here.results
 
     root, features = pictures(tmp_path / "pictures", classes=0), []
     for accelerator in ("cpu", NAME):
         options = {**read_settings(embed.FILE, [f"out={tmp_path / accelerator}.npy"]), "accelerator": accelerator}
-        embed.embed(encoder, root, options)
+        embed_folder(encoder, root, options)
         features.append(np.load(tmp_path / f"{accelerator}.npy"))
     assert (features[0] == features[1]).all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -217,7 +218,7 @@ def test_a_run_on_a_device_is_that_on_the_cpu_and_resumes_in_mid_epoch_wherever_
     rows = []
     with emulation():
         for place, wrapped in (("cpu", config), ("device", emulated(config)), ("resumed", emulated(config))):
-            wrapped = {**wrapped, "runs_dir": str(tmp_path / place)}
+            wrapped = replace(wrapped, runs_dir=str(tmp_path / place))
             if place == "resumed":
                 with pytest.raises(UserError, match="stop"):
                     run(wrapped, [Stop()])

@@ -311,7 +311,7 @@ def test_tars_go_through_a_pack_to_the_record(
         [*words, "scale=smoke", "method=simclr", "epochs=1", "trainer.threads=1", "trainer.progress=false"]
     )
 
-    with pytest.raises(UserError, match=r"python -m ssl_bench\.data pack dataset=imagenet100"):
+    with pytest.raises(UserError, match=r"python -m ssl_bench data pack dataset=imagenet100"):
         run(config.changed({"dataset.memory": 0.0}))
     assert commands.main(["pack", *words]) == 0
     (pack,) = (tmp_path / "data" / "packed").glob("imagenet100-16-*.safetensors")

@@ -23,5 +23,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _few_layers(few_layers: None) -> None:
-    pass
+def _few_layers(request: pytest.FixtureRequest) -> None:
+    """Not for slow tests, which start processes of their own or show what a method learns."""
+    if request.node.get_closest_marker("slow") is None:
+        request.getfixturevalue("few_layers")

@@ -116,7 +116,7 @@ def prepare() -> str:
             Image.fromarray(noise.astype(np.uint8)).save(folder / f"{number}.png")
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), "resnet50.pth")
     torch.save(timm.create_model("test_vit", pretrained=False).state_dict(), "vit.pth")
-    return f"runs/{run(compose(['scale=smoke']))['fingerprint']}"
+    return f"runs/{run(compose(['scale=smoke'])).fingerprint}"
 
 
 def run_python(block: Block, run: str) -> None:

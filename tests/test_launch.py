@@ -197,7 +197,7 @@ def test_statistics_of_each_device_are_another_run_and_one_network(tmp_path: Pat
     _, (one,) = finish(tmp_path, *TWO, "epochs=1", "trainer.sync_batchnorm=false")
     record = json.loads((one / "record.json").read_text())
     assert record["batch_statistics"] == "per_device"
-    config = compose([*CPU, *SMALL, "epochs=1"])
+    config = compose([*CPU, *SMALL, "epochs=1"]).as_dict()
     alike = {"data_digest": record["data_digest"], "precision": "32-true"}
     assert one.name == fingerprint(config, **alike, statistics_shares=2) != fingerprint(config, **alike)
     # Curve and final table are of the same network although ranks have running statistics of their own in between.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from emulated import emulation
 from program import Program
@@ -163,7 +163,8 @@ class Rounded(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function not in self.operations:
+        tensors = [one for one in tree_leaves(args) if isinstance(one, Tensor)]
+        if function not in self.operations or not any(one.dtype == torch.float32 for one in tensors):
             return function(*args, **(kwargs or {}))
         self.count += 1
         found = function(*tree_map_only(Tensor, self._operand, args), **(kwargs or {}))

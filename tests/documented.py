@@ -147,6 +147,9 @@ def main(pages: Sequence[str]) -> int:
     """Run what is on ``pages``, or on all without any; returns how many blocks or commands failed."""
     from ssl_bench.__main__ import main as program
 
+    if any(Path().iterdir()):  # what the commands leave behind would be taken for files of the project
+        print("run this in an empty folder.", file=sys.stderr)
+        return 2
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     run = prepare()
     failed, done = [], set()

@@ -75,6 +75,33 @@ def test_a_dataset_without_views_of_its_own_says_what_to_write(tmp_path: Path) -
     )
 
 
+def test_an_installed_package_adds_its_own_by_an_entry_point(tmp_path: Path) -> None:
+    package, about = tmp_path / "doe", tmp_path / "doe-1.0.dist-info"
+    shutil.copytree(OWN / "conf" / "method", package / "conf" / "method")
+    (package / "__init__.py").touch()
+    (package / "my_method.py").write_text((OWN / "my_method.py").read_text())
+    file = package / "conf" / "method" / "mine.yaml"
+    file.write_text(file.read_text().replace("target: my_method", "target: doe.my_method"))
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: doe\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[ssl_bench]\nmine = doe\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "ssl_bench", "method=mine", "--cfg", "job"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["method"]["target"] == "doe.my_method.Mine"
+    found = "import ssl_bench.config.sources, sys; print(any(place.endswith('doe') for place in sys.path))"
+    assert (
+        subprocess.run([sys.executable, "-c", found], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )
+
+
 @pytest.mark.slow
 def test_the_wheel_takes_a_method_a_dataset_and_a_table_from_outside(tmp_path: Path) -> None:
     """Installed elsewhere; the folder's own files are all that is added."""

@@ -25,10 +25,13 @@ def _folders() -> Iterator[tuple[Path, str]]:
     """Folders that hold a ``conf/`` of their own, and who names them."""
     for name in os.environ.get(VARIABLE, "").split(os.pathsep):
         if name:
-            yield Path(name).absolute(), f"{VARIABLE}={name}"
+            folder = Path(name).absolute()
+            if str(folder) not in sys.path:  # its modules are not installed
+                sys.path.append(str(folder))
+            yield folder, f"{VARIABLE}={name}"
     for entry in entry_points(group="ssl_bench"):
-        found = importlib.util.find_spec(entry.value)
-        for place in (found and found.submodule_search_locations) or ():
+        package = importlib.util.find_spec(entry.value)
+        for place in (package and package.submodule_search_locations) or ():
             yield Path(place), f"the package {entry.value}"
 
 
@@ -41,8 +44,6 @@ def _own() -> tuple[Path, ...]:
             raise UserError(f"{who}: {folder} has no folder conf, which is to hold method/, dataset/ and the like.")
         _require_fit(conf, [PACKAGE, *found], who)
         found.append(conf)
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
     return tuple(found)
 
 

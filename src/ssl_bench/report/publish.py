@@ -19,7 +19,7 @@ from ssl_bench.config.options import near_or_all
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
-from ssl_bench.report import calibration, comparison, configurations, provenance, records, render
+from ssl_bench.report import calibration, comparison, configurations, provenance, records, render, trials
 from ssl_bench.report.records import Run
 from ssl_bench.results.record import Record
 
@@ -60,7 +60,8 @@ def report(name: str, words: Sequence[str]) -> None:
             f"none of the {len(runs)} runs of {name} at scale={settings['scale']} is in {where}; "
             f"python -m ssl_bench sweep {' '.join([name, *_without_own(words), *again])} makes them.{failures}"
         )
-    render_and_save = {"table": _table, "curves": _curves, "calibration": _calibration}[experiment.show["kind"]]
+    kinds = {"table": _table, "curves": _curves, "calibration": _calibration, "trials": _trials}
+    render_and_save = kinds[experiment.show["kind"]]
     render_and_save(experiment, runs, configs, Path(settings["calibration"]), out)
 
 
@@ -69,6 +70,8 @@ def _check_protocols(experiment: experiments.Experiment, config: Config) -> None
     show = experiment.show
     if show["kind"] == "curves":
         key, shown, scored = "curves", [show["protocol"]], config.evaluation.curves
+    elif show["kind"] == "trials":
+        key, shown, scored = "curves", show["protocols"], config.evaluation.curves
     else:
         key, shown, scored = "protocols", show["protocols"], config.evaluation.protocols
     left = [name for name in shown if name not in scored]
@@ -141,6 +144,19 @@ def _calibration(
         ]
         _save(out / "results.csv", lambda path: write_text(path, _csv(provenance.RESULTS, rows)))
         _save(out / "table.md", lambda path: write_text(path, render.markdown(table)))
+
+
+def _trials(
+    experiment: experiments.Experiment, runs: list[Run], configs: list[Config], calibrated: Path, out: Path | None
+) -> None:
+    protocols = experiment.show["protocols"]
+    table = render.markdown(trials.table(experiment.show["title"], runs, protocols))
+    print(table, end="")
+    if out is not None:
+        _save_records(out, runs)
+        rows = trials.results(runs, protocols)
+        _save(out / "results.csv", lambda path: write_text(path, _csv(trials.heading(protocols), rows)))
+        _save(out / "table.md", lambda path: write_text(path, table))
 
 
 def _table1(out: Path | None) -> None:

@@ -138,6 +138,7 @@ class Record:
     contradictory_train_images: int | None = None  # equal ones with different labels
     student_steps: int | None = None
     train_seconds: float | None = None  # of all sessions, evaluation left out
+    core_seconds: float | None = None  # that one process computed in these, on all its cores
     images_per_second: float | None = None  # of training
     session_seconds: float | None = None  # of the last session, evaluation included
     peak_memory_bytes: int | None = None  # resident, of one process
@@ -157,7 +158,11 @@ class Record:
     @property
     def last_on_validation(self) -> float | None:
         """The monitor's percent on validation images after the last epoch; None where none were held out."""
-        curve = self.curves.get(f"validation/{self.config['evaluation']['monitor']}/{self.evaluated}")
+        return self.on_validation(self.config["evaluation"]["monitor"])
+
+    def on_validation(self, protocol: str) -> float | None:
+        """Percent on validation images after the last epoch; None where that was not computed."""
+        curve = self.curves.get(f"validation/{protocol}/{self.evaluated}")
         return curve[-1][1] if curve else None
 
     @property

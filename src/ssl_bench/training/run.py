@@ -257,6 +257,7 @@ class _Run:
             processes=distributed.world_size(),
             student_steps=method.student_steps,
             train_seconds=round(timing.seconds, 2),
+            core_seconds=round(timing.core_seconds, 2),
             images_per_second=round(timing.images_per_second, 1),
             peak_memory_bytes=peak_memory(),
             earlier_code=observers.code.earlier,

@@ -37,8 +37,7 @@ from ssl_bench import devices
 from ssl_bench.augment.views import Views
 from ssl_bench.batch import Batch
 from ssl_bench.config.compose import compose
-from ssl_bench.data import sizes
-from ssl_bench.data.readers import cifar
+from ssl_bench.data import places, sizes
 from ssl_bench.evaluation import knn
 from ssl_bench.training import build, run
 
@@ -162,7 +161,7 @@ def compile(tell: Tell, until: float) -> None:
 def training(tell: Tell, until: float) -> None:
     """SimCLR on CIFAR-10 in the recipe of dkobak/simclr-cifar10: 100 epochs at batch 512, or as many as time allows."""
     data = Path(os.environ["DATA"])
-    if CUDA and not cifar.find(cifar.CIFAR10, data):
+    if CUDA and not places.found("cifar10", data):
         tell("LEFT OUT", f"no CIFAR-10 in {data}")
         return
     per_second = rate(program(*configured("simclr"), epochs=3))

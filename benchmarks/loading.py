@@ -17,7 +17,7 @@ from ssl_bench.data.readers import cifar
 
 SECONDS = 3.0  # at most, for the whole of CIFAR-10
 VERSION = cifar.CIFAR10.versions[0]
-NAMES = [name for names in VERSION.files.values() for name in names]
+NAMES = VERSION.files
 
 
 def measure(repeats: int, *, small: bool) -> list[Measurement]:
@@ -42,7 +42,7 @@ def measure(repeats: int, *, small: bool) -> list[Measurement]:
 def write_archive(folder: Path, batch: int) -> Path:
     """An archive of CIFAR-10's python version with ``batch`` images in each of its six files."""
     rows = pictures(len(NAMES) * batch, 3, cifar.SIDE).reshape(-1, cifar.ROW).numpy()
-    path = folder / VERSION.archive
+    path = folder / VERSION.name
     with tarfile.open(path, "w:gz", compresslevel=6) as tar:
         for number, name in enumerate(NAMES):
             content = pickle.dumps(
@@ -72,5 +72,5 @@ def unchecked(archive: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             np.concatenate([parts[name][b"data"] for name in names]).reshape(-1, 3, cifar.SIDE, cifar.SIDE),
             np.concatenate([parts[name][b"labels"] for name in names]),
         )
-        for split, names in VERSION.files.items()
+        for split, names in (("train", NAMES[:-1]), ("test", NAMES[-1:]))
     }

@@ -52,15 +52,13 @@ def test_a_folder_goes_to_the_record_without_its_place_and_with_what_was_left_ou
     Image.new("L", (9, 9), 77).save(root / "class 0" / "same.png")
     (root / os.fsdecode(b"none [b] \xff")).mkdir()
     record = trained(root, "dataset.on_error=skip")
-    said = " ".join(capsys.readouterr().out.split())
-    assert "images of folder, 1 epoch, 32-true" in said
-    assert "1 folder(s) of" in said
-    assert "[b] \\" in said
-    assert "such as class 2/same" in said
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "images of folder, 1 epoch, 32-true" in shown
+    assert "1 folder(s) of" in shown
+    assert "[b] \\" in shown
+    assert "such as class 2/same" in shown
     assert record["contradictory_train_images"] >= 1
-    assert (
-        "images equal another one of a different class pixel for pixel, such as class 0/same.png and class 2/" in said
-    )
+    assert "images equal another one of a different class, such as class 0/same.png and class 2/" in shown
     assert sum(record["skipped_images"].values()) == 1
     assert record["images"]["test"] + record["skipped_images"]["test"] == 16
     assert record["test_images_in_train"] > 1

@@ -150,7 +150,7 @@ def test_importing_the_sections_leaves_cuda_untouched_so_that_processes_can_be_f
 
 
 def test_three_loads_are_all_of_cifar10(tmp_path: Path) -> None:
-    names = cifar.CIFAR10.versions[-1].names()
+    names = cifar.CIFAR10.versions[-1].files
     package = tmp_path / "package"
     package.mkdir()
     for name in [*names, "README.md"]:

@@ -40,8 +40,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     def no_download(*_: object, **__: object) -> None:
         raise UserError("Nothing is downloaded here.")
 
-    monkeypatch.setattr(downloads, "download", no_download)
-    monkeypatch.setattr(downloads, "download_file", no_download, raising=False)
+    monkeypatch.setattr(downloads, "_wait_for_answer", no_download)
 
     def run(*words: str) -> tuple[int, str, str]:
         status = command.main(words)
@@ -149,7 +148,7 @@ def test_what_a_reader_reads_is_what_is_found(tmp_path: Path) -> None:
     for kind, name in ((cifar.CIFAR10, "cifar10"), (cifar.CIFAR100, "cifar100")):
         folder = tmp_path / name / kind.versions[1].folder
         folder.mkdir(parents=True)
-        files = [file for part in kind.versions[1].files.values() for file in part]
+        files = kind.versions[1].files
         for file in files[1:]:
             (folder / file).touch()
         assert places.found(name, tmp_path) == []
@@ -172,11 +171,10 @@ def test_what_a_reader_reads_is_what_is_found(tmp_path: Path) -> None:
 
 
 def test_every_dataset_has_a_place_and_a_way_to_get_it() -> None:
-    assert set(places.LOOK) == set(catalog.DATASETS)
     for name in set(catalog.DATASETS) - {"digits"}:
         assert (name in places.DOWNLOADS) != (name in places.BY_HAND)
-    for name in places.DOWNLOADS:
-        assert all(file in places.PUBLISHED for file in places.DOWNLOADS[name])
+    for files in places.DOWNLOADS.values():
+        assert all(places.PUBLISHED[file.name] is file for file in files)
 
 
 # -- prepare, pack --------------------------------------------------------------------------------
@@ -341,7 +339,7 @@ def test_one_picture_of_two_classes_is_a_fault_of_a_folder_of_ones_own(run: Run,
     shutil.copytree(root, tmp_path / "others")
     status, output, _ = run("verify", *PICTURES, "dataset.root=mine", "dataset.test_root=others")
     assert status == 1
-    assert "✗ train: 1 images equal another one of a different class, such as " in output
+    assert "✗ 1 training images equal another one of a different class, such as " in output
 
 
 def test_an_empty_class_folder_is_named_and_leaves_the_other_classes_right(run: Run, tmp_path: Path) -> None:
@@ -360,7 +358,7 @@ def test_an_archive_is_compared_with_its_published_checksum(monkeypatch: pytest.
     assert finding.holds is False
     assert "expected 170,498,071 bytes with MD5 c58f30108f718f92721af3b95e74349a, found" in finding.text
     md5 = finding.text.partition(" with MD5 ")[2].rpartition(" with ")[2].partition(";")[0]
-    monkeypatch.setitem(places.PUBLISHED, path.name, places.Archive(path.stat().st_size, md5))
+    monkeypatch.setitem(places.PUBLISHED, path.name, replace(places.PUBLISHED[path.name], md5=md5))
     assert next(verify.findings(catalog.find("cifar10"), tmp_path, [path])).holds is True
 
 

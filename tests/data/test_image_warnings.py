@@ -1,4 +1,4 @@
-"""What is said of images before figures are believed."""
+"""What a user is warned of before figures are believed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def images(*levels: int, labels: list[int], skipped: tuple[str, ...] = ()) -> Im
     return Images(torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1), torch.tensor(labels), skipped)
 
 
-def test_nothing_is_said_where_nothing_is_to_be() -> None:
+def test_there_is_no_warning_where_nothing_is_wrong() -> None:
     splits = {"train": images(1, 2, 3, labels=[0, 1, 2]), "test": images(4, 5, 6, labels=[0, 1, 2])}
     assert image_warnings(replace(ANIMALS, notes=()), splits).sentences == []
 
 
-def test_all_that_makes_figures_doubtful_is_said_and_counted() -> None:
+def test_all_that_makes_figures_doubtful_is_shown_and_counted() -> None:
     splits = {
         "train": images(1, 1, 3, 4, labels=[0, 2, 0, -1], skipped=("a.png", "b.png")),
         "test": images(1, 4, 9, labels=[0, 1, 2]),
@@ -32,8 +32,8 @@ def test_all_that_makes_figures_doubtful_is_said_and_counted() -> None:
         "2 broken picture(s) of train left out, such as a.png.",
         "a note.",
         "train has no image of dog.",
-        "2 of 3 test images are training images, too, pixel for pixel, such as image 0 and image 0 of train.",
-        "1 training images equal another one of a different class pixel for pixel, such as image 0 and image 1.",
+        "2 of 3 test images are in train as well, pixel for pixel, such as image 0 and image 0 of train.",
+        "1 training images equal another one of a different class, such as image 0 and image 1.",
     ]
     assert (found.test_images_in_train, found.contradictory_train_images) == (2, 1)
 

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from ssl_bench.data.images import Images, contradictions, keys, repeats, twins
+from ssl_bench.data.images import Images, Repeats, contradictions, keys, repeats, twins
 
 
 def random_images(seed: int = 0) -> Images:
@@ -61,11 +61,13 @@ def test_an_image_is_repeated_where_every_pixel_is_the_same() -> None:
     train = torch.randint(0, 256, (20, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     test = torch.cat([train[[3, 7, 3]], train[5:7]])
     test[3, 0, 0, 0] ^= 1
-    none = torch.zeros(20, dtype=torch.int64)
+    labels = torch.zeros(20, dtype=torch.int64)
     strided = test.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     for others in (test, strided):
-        assert repeats(Images(train, none), Images(others, none[:5])) == 4
-    assert repeats(Images(train, none), Images(test[:0], none[:0])) == 0
+        assert repeats(Images(train, labels), Images(others, labels[:5])) == Repeats(
+            4, 0, "4 of 5 test images are in train as well, pixel for pixel, such as image 0 and image 3 of train", ""
+        )
+    assert repeats(Images(train, labels), Images(test[:0], labels[:0])) == Repeats(0, 0, "", "")
 
 
 def test_twins_are_named_by_their_rows_and_contradictions_by_their_labels() -> None:

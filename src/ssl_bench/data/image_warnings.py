@@ -1,4 +1,4 @@
-"""What a user should know of the images before figures are believed; what of it is counted stands in records."""
+"""What a user should know of the images before figures are believed; its counts stand in records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ssl_bench.data.catalog import Dataset
-from ssl_bench.data.images import Images, contradictions, keys, twins
+from ssl_bench.data.images import Images, repeats
 
 SHOWN = 5  # names of classes in a sentence
 
@@ -21,7 +21,7 @@ class ImageWarnings:
 
 
 def image_warnings(dataset: Dataset, splits: Mapping[str, Images]) -> ImageWarnings:
-    """Look at all images once: what was left out or passed over, which classes are empty, what is there twice."""
+    """What was left out or passed over, which classes are empty, which images are there twice."""
     sentences = []
     for split, images in splits.items():
         if images.skipped:
@@ -34,22 +34,9 @@ def image_warnings(dataset: Dataset, splits: Mapping[str, Images]) -> ImageWarni
         if empty:
             more = f" and {len(empty) - SHOWN:,} more" if len(empty) > SHOWN else ""
             sentences.append(f"{split} has no image of {', '.join(empty[:SHOWN])}{more}.")
-    train, test = splits["train"], splits["test"]
-    known = keys(train)
-    repeated, contradictory = twins(known, keys(test)), contradictions(known, train.labels)
-    if repeated:
-        pair = f"{test.name(repeated[0][1])} and {train.name(repeated[0][0])}"
-        sentences.append(
-            f"{len(repeated)} of {len(test)} test images are training images, too, pixel for pixel, such as "
-            f"{pair} of train."
-        )
-    if contradictory:
-        one, other = (train.name(row) for row in contradictory[0])
-        sentences.append(
-            f"{len(contradictory)} training images equal another one of a different class pixel for pixel, such as "
-            f"{one} and {other}."
-        )
-    return ImageWarnings(sentences, len(repeated), len(contradictory))
+    found = repeats(splits["train"], splits["test"])
+    sentences += [f"{phrase}." for phrase in (found.of_test, found.of_train) if phrase]
+    return ImageWarnings(sentences, found.test_in_train, found.contradictory)
 
 
 def emptied(dataset: Dataset, images: Images) -> list[str]:

@@ -59,16 +59,35 @@ def hash_of(image: NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(image.data).digest()[:HASH_BYTES]
 
 
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Images that are there twice: how many, and a phrase for each kind of them that there is."""
+
+    test_in_train: int
+    contradictory: int  # images of train that equal another one of a different class
+    of_test: str
+    of_train: str
+
+
+def repeats(train: Images, test: Images) -> Repeats:
+    """Which test images are in train, and which images of train contradict each other."""
+    known, of_test, of_train = keys(train), "", ""
+    doubled, contradictory = twins(known, keys(test)), contradictions(known, train.labels)
+    if doubled:
+        row, other = doubled[0]
+        such = f"such as {test.name(other)} and {train.name(row)} of train"
+        of_test = f"{len(doubled):,} of {len(test):,} test images are in train as well, pixel for pixel, {such}"
+    if contradictory:
+        such = " and ".join(map(train.name, contradictory[0]))
+        of_train = f"{len(contradictory):,} training images equal another one of a different class, such as {such}"
+    return Repeats(len(doubled), len(contradictory), of_test, of_train)
+
+
 def keys(images: Images) -> list[bytes]:
     """A key for each image; equal keys, equal pixels."""
     if images.hashes is not None:
         return [bytes(row) for row in images.hashes.numpy()]
     return [hash_of(row) for row in images.images.contiguous().numpy()]
-
-
-def repeats(images: Images, others: Images) -> int:
-    """How many of ``others`` equal one of ``images`` pixel for pixel."""
-    return len(twins(keys(images), keys(others)))
 
 
 def twins(known: list[bytes], others: list[bytes]) -> list[tuple[int, int]]:

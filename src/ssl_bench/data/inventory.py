@@ -146,7 +146,7 @@ def verify(config: Config) -> int:
     absent = [root for root in _roots(config) if not Path(root).is_dir()]
     if absent:
         raise UserError(f"{absent[0]} does not exist: give another dataset.root or dataset.test_root.")
-    if not files and dataset.name in places.LOOK:
+    if not files and dataset.name in catalog.DATASETS:
         remedy = places.missing(dataset.name, data_dir)
         raise UserError(f"There is no {dataset.name} for data_dir={data_dir} to verify: {remedy}.")
     folder, wrong = catalog.chosen_folder(config.dataset.as_dict()), 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from ssl_bench.data import catalog, pack_file, places
 from ssl_bench.data.catalog import DATASETS, Dataset
-from ssl_bench.data.images import Images, contradictions, keys, twins
+from ssl_bench.data.images import Images, repeats
+from ssl_bench.data.readers.downloads import md5_of
 from ssl_bench.data.readers.fashion_mnist import DEBIAN
 from ssl_bench.errors import UserError
 
@@ -54,11 +54,13 @@ def findings(dataset: Dataset, data_dir: Path, files: Sequence[Path], pack: Path
         yield Finding(False, str(error))
         return
     for split, images in splits.items():
-        yield _shape(dataset, split, images)
+        channels, height, width = images.images.shape[1:]
+        shape = f"{split}: {len(images):,} images of {channels} × {height} × {width}"
+        # Reading compares the counts of a published dataset; of one's own pictures nothing is known before.
+        yield Finding(None, shape) if dataset.name == "folder" else Finding(True, f"{shape}, as expected")
         if images.skipped:
-            yield Finding(
-                False, f"{split}: {len(images.skipped):,} pictures cannot be read, such as {images.skipped[0]}"
-            )
+            broken = f"{len(images.skipped):,} pictures cannot be read, such as {images.skipped[0]}"
+            yield Finding(False, f"{split}: {broken}")
         yield from _labels(dataset, split, images.labels)
     yield _channels(dataset, splits["train"])
     yield from _identical(dataset, splits)
@@ -70,15 +72,12 @@ def _archives(files: Sequence[Path]) -> Iterator[Finding]:
         if published is None or path.is_dir():
             yield Finding(None, f"{path}: no checksum is published for it")
             continue
-        md5 = hashlib.md5(usedforsecurity=False)
         try:
-            with path.open("rb") as file:
-                while part := file.read(1 << 20):
-                    md5.update(part)
+            md5 = md5_of(path)
         except OSError as error:
             yield Finding(False, f"{path} cannot be read: {error.strerror}")
             continue
-        if md5.hexdigest() == published.md5:
+        if md5 == published.md5:
             yield Finding(True, f"{path} has the published MD5 {published.md5}")
         elif path.parent == DEBIAN:
             yield Finding(None, f"{path}: zipped by Debian, which changes the published checksum")
@@ -86,7 +85,7 @@ def _archives(files: Sequence[Path]) -> Iterator[Finding]:
             yield Finding(
                 False,
                 f"{path} is not the published file: expected {published.size:,} bytes with MD5 {published.md5}, found "
-                f"{path.stat().st_size:,} with {md5.hexdigest()}; remove it and prepare the dataset anew",
+                f"{path.stat().st_size:,} with {md5}; remove it and prepare the dataset anew",
             )
 
 
@@ -100,13 +99,6 @@ def _packs(dataset: Dataset, data_dir: Path, own: Path | None) -> Iterator[Findi
             yield Finding(True, f"{path} is whole: all checksums hold")
         except UserError as error:
             yield Finding(False, str(error))
-
-
-def _shape(dataset: Dataset, split: str, images: Images) -> Finding:
-    """Reading compares the counts of a published dataset; of one's own pictures nothing is known before."""
-    channels, height, width = images.images.shape[1:]
-    spread = f"{split}: {len(images):,} images of {channels} × {height} × {width}"
-    return Finding(None, spread) if dataset.name == "folder" else Finding(True, f"{spread}, as expected")
 
 
 def _labels(dataset: Dataset, split: str, labels: Tensor) -> Iterator[Finding]:
@@ -142,7 +134,7 @@ def _labels(dataset: Dataset, split: str, labels: Tensor) -> Iterator[Finding]:
 def _channels(dataset: Dataset, train: Images) -> Finding:
     """Mean and standard deviation of each channel of train, beside those of the catalog."""
     means, deviations = channel_statistics(train.images)
-    found = _spoken(means, deviations)
+    found = _phrase(means, deviations)
     if dataset.pictures is not None:
         return Finding(None, f"train: {found}; its views are normalised by ImageNet's")
     if dataset.train != DATASETS.get(dataset.name, dataset).train:
@@ -150,7 +142,7 @@ def _channels(dataset: Dataset, train: Images) -> Finding:
     differences = [abs(a - b) for a, b in zip([*means, *deviations], [*dataset.mean, *dataset.std], strict=True)]
     if max(differences) <= TOLERANCE:
         return Finding(True, f"train: {found}, as in the catalog within {max(differences):.5f} (allowed {TOLERANCE})")
-    expected = _spoken(dataset.mean, dataset.std)
+    expected = _phrase(dataset.mean, dataset.std)
     return Finding(False, f"train: expected {expected} within {TOLERANCE}, found {found}")
 
 
@@ -168,28 +160,20 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     return means.tolist(), deviations.tolist()
 
 
-def _spoken(means: Sequence[float], deviations: Sequence[float]) -> str:
-    return f"channel means {_list(means)} and deviations {_list(deviations)}"
-
-
-def _list(numbers: Sequence[float]) -> str:
-    return ", ".join(f"{number:.4f}" for number in numbers)
+def _phrase(means: Sequence[float], deviations: Sequence[float]) -> str:
+    means_text, deviations_text = (", ".join(f"{number:.4f}" for number in numbers) for numbers in (means, deviations))
+    return f"channel means {means_text} and deviations {deviations_text}"
 
 
 def _identical(dataset: Dataset, splits: dict[str, Images]) -> Iterator[Finding]:
     """Images twice where they should not be: to be mended in one's own folder, a property of a published dataset."""
-    train, test = splits["train"], splits["test"]
-    known = keys(train)
+    found = repeats(splits["train"], splits["test"])
     fault, mend = (False, "; remove one of each two") if dataset.name == "folder" else (None, "")
-    if repeated := twins(known, keys(test)):
-        pair = f"{test.name(repeated[0][1])} and {train.name(repeated[0][0])} of train"
-        of = f"{len(repeated):,} of {len(test):,} test images"
-        yield Finding(fault, f"{of} are in train as well, pixel for pixel, such as {pair}{mend}")
+    if found.of_test:
+        yield Finding(fault, found.of_test + mend)
     else:
         yield Finding(True, "no test image is in train as well")
-    if contradictory := contradictions(known, train.labels):
-        one, other = (train.name(row) for row in contradictory[0])
-        spread = f"{len(contradictory):,} images equal another one of a different class, such as {one} and {other}"
-        yield Finding(fault, f"train: {spread}{mend}")
+    if found.of_train:
+        yield Finding(fault, found.of_train + mend)
     elif dataset.classes:
         yield Finding(True, "train: no two classes share an image")

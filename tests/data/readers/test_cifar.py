@@ -19,7 +19,7 @@ from torchvision.datasets import CIFAR10 as TORCHVISION10
 from torchvision.datasets import CIFAR100 as TORCHVISION100
 
 from ssl_bench.data.readers import cifar
-from ssl_bench.data.readers.archive import streams
+from ssl_bench.data.readers.archive import Archive, streams
 from ssl_bench.data.readers.arrays import read_pickle
 from ssl_bench.errors import UserError
 
@@ -34,7 +34,7 @@ PAIRS = [slice(2 * pair, 2 * pair + 2) for pair in range(6)]
 
 def binary(rows: np.ndarray, *labels: list[int]) -> bytes:
     """Rows after one byte of each kind of label."""
-    return b"".join(bytes(said) + row.tobytes() for *said, row in zip(*labels, rows, strict=True))
+    return b"".join(bytes(numbers) + row.tobytes() for *numbers, row in zip(*labels, rows, strict=True))
 
 
 def files(version: str) -> dict[str, bytes]:
@@ -49,9 +49,9 @@ def files(version: str) -> dict[str, bytes]:
         return {f"cifar-10-batches-bin/{name}": content for name, content in found.items()}
     halves = {"train": slice(0, 10), "test": slice(10, 12)}
     if version == "cifar-100-python":
-        said = {"coarse_labels": COARSE, "fine_labels": FINE}
+        labels = {"coarse_labels": COARSE, "fine_labels": FINE}
         found = {
-            name: python2_batch(ROWS[half], {key: values[half] for key, values in said.items()})
+            name: python2_batch(ROWS[half], {key: values[half] for key, values in labels.items()})
             for name, half in halves.items()
         }
         return {f"cifar-100-python/{name}": content for name, content in found.items()}
@@ -261,12 +261,13 @@ def test_a_binary_file_of_broken_rows_or_labels_is_refused(version: str, tmp_pat
     label = 10 if version == "cifar-10-binary" else 100
     at = 0 if version == "cifar-10-binary" else 1
     unpacked(tmp_path, {**content, name: content[name][:at] + bytes([label]) + content[name][at + 1 :]})
-    assert f"expected 0 to {label - 1}, found {label};" in refusal(version, tmp_path)
+    assert f"expected 0 to {label - 1}, found {label} at position 0;" in refusal(version, tmp_path)
 
 
 def test_only_what_is_asked_for_is_kept_in_memory(tmp_path: Path) -> None:
     path = tarred(tmp_path / "x.tar.gz", {"d/big": bytes(10**7), "d/a": b"1", "d/b": b"2"})
-    assert {name: (stream.read(), size) for name, stream, size in streams(path, "d", ["a", "b"], 1)} == {
+    archive = Archive(name=path.name, size=0, md5="", folder="d", files=("a", "b"), dataset="x")
+    assert {name: (stream.read(), size) for name, stream, size in streams(path, archive, 1)} == {
         "a": (b"1", 1),
         "b": (b"2", 1),
     }
@@ -312,9 +313,10 @@ def test_a_download_is_kept_if_its_checksum_is_right_and_only_then(
     with served(**{name: content}) as server:
         monkeypatch.setattr(cifar, "URL", server.url)
         right = hashlib.md5(content).hexdigest()
-        assert f"checksum {cifar.CIFAR10.md5}, found {right}" in refusal("cifar-10-python", data_dir)
+        first, *others = cifar.CIFAR10.versions
+        assert f"checksum {first.md5}, found {right}" in refusal("cifar-10-python", data_dir)
         assert not list(data_dir.glob("[!.]*"))
-        monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, md5=right))
+        monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, versions=(replace(first, md5=right), *others)))
         assert read("cifar-10-python", data_dir)["train"].labels.tolist() == LABELS[:10]
         assert [path.name for path in data_dir.glob("[!.]*")] == [name]
     assert len(read("cifar-10-python", data_dir)["test"]) == 2
@@ -323,15 +325,8 @@ def test_a_download_is_kept_if_its_checksum_is_right_and_only_then(
 @pytest.mark.parametrize(("ours", "theirs"), [(cifar.CIFAR10, TORCHVISION10), (cifar.CIFAR100, TORCHVISION100)])
 def test_checksums_and_names_are_torchvisions(ours: cifar.Cifar, theirs: Any) -> None:
     version = ours.versions[0]
-    assert (ours.md5, version.archive, version.folder) == (
-        theirs.tgz_md5,
-        theirs.filename,
-        theirs.base_folder,
-    )
-    assert [name for name, _ in theirs.train_list + theirs.test_list] == [
-        *version.files["train"],
-        *version.files["test"],
-    ]
+    assert (version.md5, version.name, version.folder) == (theirs.tgz_md5, theirs.filename, theirs.base_folder)
+    assert [name for name, _ in theirs.train_list + theirs.test_list] == list(version.files)
 
 
 def test_the_addresses_are_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,8 @@ def md5(content: bytes) -> str:
 
 
 def fetch(server: Server, place: Path, expected: bytes = CONTENT, name: str = "big") -> bytes:
-    downloads.download_file(f"{server.url}{name}", place, md5=md5(expected), what="Big")
+    file = downloads.Published(name=name, size=len(expected), md5=md5(expected))
+    downloads.download([file], server.url, place, missing=f"Big is not there: put {name} into {place}, or connect")
     return (place / name).read_bytes()
 
 
@@ -269,7 +270,8 @@ def test_a_tag_that_was_damaged_on_the_disk_is_not_sent(server: Server, tmp_path
 PROGRAM = (
     "import sys; from pathlib import Path; from ssl_bench.data.readers import downloads; "
     "from ssl_bench.entry import guarded; "
-    "work = lambda: downloads.download_file(sys.argv[1], Path(sys.argv[2]), md5=sys.argv[3], what='Big'); "
+    "file = downloads.Published(name='big', size=30_000, md5=sys.argv[3]); "
+    "work = lambda: downloads.download([file], sys.argv[1], Path(sys.argv[2]), missing='Big is not there'); "
     "sys.exit(guarded(work, interrupted=''))"
 )
 
@@ -277,7 +279,7 @@ PROGRAM = (
 def start(server: Server, place: Path) -> tuple[subprocess.Popen[bytes], Path]:
     """A download of ``big`` that is under way, and the part of it that has come."""
     server.pace = 0.1
-    command = [sys.executable, "-c", PROGRAM, f"{server.url}big", str(place), md5(CONTENT)]
+    command = [sys.executable, "-c", PROGRAM, server.url, str(place), md5(CONTENT)]
     process, part = subprocess.Popen(command, stderr=subprocess.PIPE), place / "big.part"
     while not (part.exists() and part.stat().st_size >= 3_000):
         assert process.poll() is None

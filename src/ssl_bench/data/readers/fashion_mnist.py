@@ -1,67 +1,130 @@
-"""Fashion-MNIST: where its four idx files are found, or how they are fetched."""
+"""Fashion-MNIST (Xiao et al. 2017): four files of MNIST's idx format, plain or gzipped.
+
+An idx file is: two zero bytes, one byte for the type (8: unsigned bytes), one for the number of dimensions, each
+dimension as a big-endian uint32, then the values in C order (http://yann.lecun.com/exdb/mnist/).
+"""
 
 from __future__ import annotations
 
+import math
+import struct
+import zlib
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers import archive, downloads
-from ssl_bench.data.readers.idx import read_pair
+from ssl_bench.data.readers.archive import check_labels, is_file, misfit
+from ssl_bench.data.readers.downloads import Published, download
+from ssl_bench.errors import UserError
 
 CLASSES = 10
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
-FILES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-MD5 = {  # of the gzipped files
-    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
-}
+FILES = (  # images and labels of train, then of test
+    Published(name="train-images-idx3-ubyte.gz", size=26_421_880, md5="8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+    Published(name="train-labels-idx1-ubyte.gz", size=29_515, md5="25c81989df183df01b3e8a0aad5dffbe"),
+    Published(name="t10k-images-idx3-ubyte.gz", size=4_422_102, md5="bef4ecab320f06d8554ea6380940ec79"),
+    Published(name="t10k-labels-idx1-ubyte.gz", size=5_148, md5="bb300cfdad3c16e7a12a480ee83cd310"),
+)
+LARGEST = 100_000_000  # bytes of an unzipped file; 60,000 images of 28 × 28 pixels have 47,040,016
 
 
 def read(data_dir: Path) -> dict[str, Images]:
     """``train`` and ``test``, from ``data_dir``, from Debian's package, or from the internet.
 
     Raises:
-        UserError: the files are nowhere and cannot be fetched, or are damaged.
+        UserError: the files are nowhere and cannot be fetched, naming every way to get them; or they are damaged.
     """
-    files = find(data_dir) or download(data_dir)
-    return {split: read_pair(files[images], files[labels], CLASSES) for split, (images, labels) in FILES.items()}
+    files = find(data_dir)
+    if not files:
+        place = data_dir / "FashionMNIST" / "raw"  # torchvision's
+        missing = (
+            f"Fashion-MNIST is not there: put its four idx files into {place}, or install Debian's package "
+            f"dataset-fashion-mnist, or connect to the internet so that they can be downloaded from {URL}"
+        )
+        download(FILES, URL, place, missing=missing)
+        files = [place / file.name for file in FILES]
+    images, labels, test_images, test_labels = files
+    return {"train": read_pair(images, labels, CLASSES), "test": read_pair(test_images, test_labels, CLASSES)}
 
 
-def find(data_dir: Path) -> dict[str, Path] | None:
-    """The four files by their names, from the first folder that has them all; None if no folder has."""
-    names = [name for pair in FILES.values() for name in pair]
+def find(data_dir: Path) -> list[Path]:
+    """The four files, gzipped or not, from the first folder that has them all; none if no folder has."""
     for folder in (data_dir / "FashionMNIST" / "raw", data_dir / "fashion_mnist", data_dir, DEBIAN):
         found = {
-            name: path
-            for name in names
-            for path in (folder / f"{name}.gz", folder / name)  # the plain file wins: it need not be unzipped
-            if archive.is_file(path)
+            file: path
+            for file in FILES
+            # the plain file wins: it need not be unzipped
+            for path in (folder / file.name, folder / file.name.removesuffix(".gz"))
+            if is_file(path)
         }
-        if len(found) == len(names):
-            return found
-    return None
+        if len(found) == len(FILES):
+            return list(found.values())
+    return []
 
 
-def download(data_dir: Path) -> dict[str, Path]:
-    """Fetch the files into torchvision's usual place below ``data_dir``.
+def read_pair(images_path: Path, labels_path: Path, classes: int) -> Images:
+    """Gray images u8 ``[M, 1, H, W]`` with their labels in 0 … classes - 1.
 
     Raises:
-        UserError: naming every way to get the data.
+        UserError: as `read_idx`; or their lengths differ, or a label is out of range.
     """
-    place = data_dir / "FashionMNIST" / "raw"
-    downloads.download(
-        [(f"{URL}{name}.gz", md5) for name, md5 in MD5.items()],
-        place,
-        missing=(
-            f"Fashion-MNIST is not there: put its four idx files into {place}, "
-            "or install Debian's package dataset-fashion-mnist, "
-            f"or connect to the internet so that they can be downloaded from {URL}"
-        ),
-    )
-    return {name: place / f"{name}.gz" for name in MD5}
+    images, labels = read_idx(images_path, "images", 3), read_idx(labels_path, "labels", 1)
+    if len(images) != len(labels):
+        raise UserError(
+            f"{images_path} and {labels_path} do not belong together: expected as many labels as images, "
+            f"found {len(images)} images and {len(labels)} labels; replace both with intact copies."
+        )
+    return Images(images.unsqueeze(1), check_labels(labels, 0, classes, labels_path))
+
+
+def read_idx(path: Path, what: str, dimensions: int) -> Tensor:
+    """The unsigned bytes in ``path``, in the shape that the file states.
+
+    Raises:
+        UserError: the file cannot be read, is not idx, does not hold so many dimensions of unsigned bytes, or is
+            shorter or longer than its header promises.
+    """
+    content = _content(path)
+    if len(content) < 4 or content[:2] != b"\0\0":
+        raise misfit(path, "it to begin with 0000", content[:4].hex() or "nothing", "is not an idx file")
+    if content[2:4] != bytes([8, dimensions]):
+        raise UserError(
+            f"{path} does not hold {what}: expected unsigned bytes (type 8) in {dimensions} dimension(s), found type "
+            f"{content[2]} in {content[3]}; put the file of {what} in its place."
+        )
+    start = 4 + 4 * dimensions
+    if len(content) < start:
+        raise misfit(path, f"a header of {start} bytes", len(content), "is cut short")
+    shape = struct.unpack(f">{dimensions}I", content[4:start])
+    expected = math.prod(shape)
+    if len(content) - start != expected:
+        wrong = "is cut short" if len(content) - start < expected else "is too long"
+        raise misfit(path, f"{' × '.join(map(str, shape))} values", f"{len(content) - start} bytes", wrong)
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).copy()).view(shape)  # to be written to
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, unzipped if it is gzipped, whatever its name; LARGEST at most."""
+    try:
+        content = path.read_bytes()
+        if content[:2] != b"\x1f\x8b":
+            return content
+        # zlib checks length and checksum as the gzip module does, in three quarters of the time
+        stream = zlib.decompressobj(wbits=31)
+        unzipped = stream.decompress(content, LARGEST + 1)
+        if len(unzipped) > LARGEST:
+            raise zlib.error(f"more than {LARGEST} bytes")
+        if not stream.eof:
+            raise zlib.error("incomplete or truncated stream")
+        return unzipped
+    except OSError as error:
+        raise UserError(
+            f"Cannot read {path}: expected a readable idx file, found: {error.strerror}; "
+            "mend its permissions or replace it."
+        ) from error
+    except zlib.error as error:
+        raise misfit(path, "a whole gzip stream", error) from error

@@ -41,15 +41,12 @@ def listings(folder: Folder, data_dir: Path) -> dict[str, Listing]:
         UserError: there is no ImageNet folder, it is laid out in another way, or classes are missing.
     """
     classes = class_list()
-    root = Path(folder.root) if folder.root else _find(data_dir)
+    root = Path(folder.root) if folder.root else find(data_dir)
     _require_layout(root)
-    found = {}
-    for split, path in sources(root).items():
-        if path.name in PARTS.values():
-            found[split] = restricted(path, classes)
-        else:
-            found[split] = imagenet_tars.READ[path.name](root, classes)
-    return found
+    return {
+        split: restricted(path, classes) if path.name in PARTS.values() else imagenet_tars.read_listing(path, classes)
+        for split, path in sources(root).items()
+    }
 
 
 def sources(root: Path) -> dict[str, Path]:
@@ -66,7 +63,8 @@ def read(folder: Folder, data_dir: Path) -> dict[str, Images]:
     return packed.read("imagenet100", listings(folder, data_dir), folder, data_dir)
 
 
-def _find(data_dir: Path) -> Path:
+def find(data_dir: Path) -> Path:
+    """The folder of an ImageNet, in ``data_dir`` or itself; UserError, with how to get one, where there is none."""
     for place in (data_dir / "imagenet100", data_dir / "imagenet", data_dir):
         if _is_imagenet(place):
             return place

@@ -16,35 +16,25 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ssl_bench.data.readers import archive
+from ssl_bench.data.readers.archive import MEND, Archive, Header, check_inside, intact, misfit, streams
 from ssl_bench.data.readers.folder import Listing, of_classes
-from ssl_bench.data.readers.idx import MEND
 from ssl_bench.errors import UserError
 
 TRAIN = "ILSVRC2012_img_train.tar"
 VAL = "ILSVRC2012_img_val.tar"
 KIT = "ILSVRC2012_devkit_t12"
 TRUTH, META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
+KIT_ARCHIVE = Archive(
+    name=f"{KIT}.tar.gz",
+    size=0,  # unknown: it is not fetched
+    md5="fa75699e90414af021442c21a62c3abf",
+    folder=KIT,
+    files=(TRUTH, META),
+    dataset=KIT,
+)
 CLASSES = 1_000  # of the challenge: the numbers above belong to groups of classes
 LARGEST = 1 << 24  # bytes of a file of the kit; the official ones have a few hundred thousand
 NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
-
-
-def train(folder: Path, classes: Collection[str]) -> Listing:
-    """The pictures of ``classes`` to learn from, named and sorted as in an unpacked folder.
-
-    Raises:
-        UserError: the tar is cut short or not as published, or a class has no pictures.
-    """
-    return _listing(folder / TRAIN, _train(folder / TRAIN, classes), classes)
-
-
-def validation(folder: Path, classes: Collection[str]) -> Listing:
-    """The validation images of ``classes``, as above; raises UserError where the kit is missing or damaged, too."""
-    return _listing(folder / VAL, _validation(folder / VAL, _truth(folder), classes), classes)
-
-
-READ = {TRAIN: train, VAL: validation}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +45,15 @@ class Span:
     size: int
 
 
-def _listing(path: Path, spans: dict[str, Span], classes: Collection[str]) -> Listing:
+def read_listing(path: Path, classes: Collection[str]) -> Listing:
+    """The pictures of ``classes`` in one of the two tars, named and sorted as in an unpacked folder.
+
+    Raises:
+        UserError: the tar is cut short or not as published, or a class has no pictures; for the validation images, the
+            kit is missing or damaged.
+    """
+    spans = _train(path, classes) if path.name == TRAIN else _validation(path, _truth(path.parent), classes)
+
     def content(name: str) -> bytes:
         span = spans[name]
         with open(path, "rb", buffering=0) as file:  # of its own, since several threads read
@@ -68,7 +66,7 @@ def _listing(path: Path, spans: dict[str, Span], classes: Collection[str]) -> Li
 def _train(path: Path, classes: Collection[str]) -> dict[str, Span]:
     """Pictures ``n01440764/n01440764_10026.JPEG`` of the classes."""
     found: dict[str, Span] = {}
-    with archive.intact(path), open(path, "rb") as file:
+    with intact(path), open(path, "rb") as file:
         for name, tar in _members(path, file, ".tar"):
             wnid = name.removesuffix(".tar")
             if wnid in classes:
@@ -80,7 +78,7 @@ def _train(path: Path, classes: Collection[str]) -> dict[str, Span]:
 def _validation(path: Path, truth: list[str], classes: Collection[str]) -> dict[str, Span]:
     """Pictures ``n01440764/ILSVRC2012_val_00000293.JPEG`` of the classes; ``truth`` has the class of each in turn."""
     found: dict[str, Span] = {}
-    with archive.intact(path), open(path, "rb") as file:
+    with intact(path), open(path, "rb") as file:
         for name, span in _members(path, file, ".JPEG"):
             number = NUMBER.fullmatch(name)
             place = int(number[1]) - 1 if number else -1
@@ -97,14 +95,14 @@ def _members(path: Path, file: IO[bytes], ending: str, within: Span | None = Non
     """Names of the files in a tar, or in the one ``within`` it, and their places in ``file``; reads only headers."""
     start, size = (within.offset, within.size) if within else (0, os.fstat(file.fileno()).st_size)
     file.seek(start)
-    with tarfile.open(fileobj=file, mode="r:", tarinfo=archive.Header) as tar:
+    with tarfile.open(fileobj=file, mode="r:", tarinfo=Header) as tar:
         for member in tar:
-            archive.check_inside(path, member.name)
+            check_inside(path, member.name)
             name = str(PurePosixPath(member.name))
             if member.isdir() or not name.endswith(ending):
                 continue
             if not member.isreg() or member.issparse():
-                raise UserError(f"{path} is damaged: expected {name} to be a file, found none; {MEND}")
+                raise misfit(path, f"{name} to be a file", "none")
             yield name, Span(member.offset_data, member.size)
         if tar.offset + tarfile.BLOCKSIZE > start + size:  # a tar ends with blocks of zeros
             raise EOFError("the end, too early")
@@ -112,19 +110,17 @@ def _members(path: Path, file: IO[bytes], ending: str, within: Span | None = Non
 
 def _truth(folder: Path) -> list[str]:
     """The WordNet name of each validation image's class, in turn."""
-    path = archive.find(folder, KIT, KIT, f"{KIT}.tar.gz", (TRUTH, META))
+    path = KIT_ARCHIVE.find(folder)
     if path is None:
         raise UserError(f"The classes of {folder / VAL} are not there: put {KIT}.tar.gz beside it.")
-    with archive.intact(path):
-        content = {name: stream.read() for name, stream, _ in archive.streams(path, KIT, (TRUTH, META), LARGEST)}
+    with intact(path):
+        content = {name: stream.read() for name, stream, _ in streams(path, KIT_ARCHIVE, LARGEST)}
         names = _wordnet(content[META], f"{META} of {path}")
         numbers = content[TRUTH].split()
     wrong = [number for number in numbers if not number.isdigit() or int(number) not in names]
     if wrong or not numbers:
         found = wrong[0].decode(errors="replace") if wrong else "nothing"
-        raise UserError(
-            f"{TRUTH} of {path} is damaged: expected a number from 1 to {CLASSES} in each line, found {found}; {MEND}"
-        )
+        raise misfit(f"{TRUTH} of {path}", f"a number from 1 to {CLASSES} in each line", found)
     return [names[int(number)] for number in numbers]
 
 
@@ -138,5 +134,4 @@ def _wordnet(content: bytes, file: str) -> dict[int, str]:
         return {int(number): str(wnid) for number, wnid in pairs if int(number) <= CLASSES}
     # A damaged file makes its reader stumble anywhere.
     except Exception as error:
-        found = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{file} is damaged: expected MATLAB's table of synsets, found: {found}; {MEND}") from error
+        raise misfit(file, "MATLAB's table of synsets", error) from error

@@ -8,6 +8,7 @@ ten folds at a time, and averages the ten accuracies on the test images.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -16,9 +17,7 @@ import torch
 from torch import Tensor
 
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers import archive, downloads
-from ssl_bench.data.readers.idx import MEND
-from ssl_bench.errors import UserError
+from ssl_bench.data.readers.archive import Archive, check_labels, intact, located, misfit, streams
 
 CLASSES = 10
 SIDE = 96
@@ -26,11 +25,15 @@ SIZE = 3 * SIDE * SIDE  # bytes of an image
 COUNTS = {"train": 5_000, "unlabeled": 100_000, "test": 8_000}
 FOLDS = 10
 FOLD_FILE = "fold_indices.txt"  # a line of zero-based positions in train for each fold
-FILES = ("train_X.bin", "train_y.bin", "unlabeled_X.bin", "test_X.bin", "test_y.bin")
-FOLDER = "stl10_binary"
-ARCHIVE = "stl10_binary.tar.gz"
-URL = f"http://ai.stanford.edu/~acoates/stl10/{ARCHIVE}"
-MD5 = "91f7769df0f17e558f3565bffb0c7dfb"
+ARCHIVE = Archive(
+    name="stl10_binary.tar.gz",
+    size=2_640_397_119,
+    md5="91f7769df0f17e558f3565bffb0c7dfb",
+    folder="stl10_binary",
+    files=("train_X.bin", "train_y.bin", "unlabeled_X.bin", "test_X.bin", "test_y.bin"),
+    dataset="stl10",
+)
+URL = "http://ai.stanford.edu/~acoates/stl10/"
 FOLD_BYTES = 1 << 20  # the official file has a twentieth of that
 STEP = 1_000  # images on their way into memory at a time
 
@@ -44,32 +47,30 @@ def read(data_dir: Path, *, unlabelled: bool, fold: int | None) -> dict[str, Ima
     Raises:
         UserError: the files are nowhere and cannot be fetched, or are damaged.
     """
-    wanted = [*FILES, *([] if fold is None else [FOLD_FILE])]
+    wanted = [*ARCHIVE.files, *([] if fold is None else [FOLD_FILE])]
     if not unlabelled:
         wanted.remove("unlabeled_X.bin")
-    path = archive.find(data_dir, "stl10", FOLDER, ARCHIVE, wanted)
-    if path is None:
-        downloads.download_file(URL, data_dir, md5=MD5, what="STL-10")
-        path = data_dir / ARCHIVE
+    archive, path = located([replace(ARCHIVE, files=tuple(wanted))], data_dir, url=URL, title="STL-10")
     labelled = COUNTS["train"]
     train = torch.empty(labelled + (COUNTS["unlabeled"] if unlabelled else 0), 3, SIDE, SIDE, dtype=torch.uint8)
     test = torch.empty(COUNTS["test"], 3, SIDE, SIDE, dtype=torch.uint8)
     places = {"train_X.bin": train[:labelled], "unlabeled_X.bin": train[labelled:], "test_X.bin": test}
     labels = {"train_y.bin": torch.full((len(train),), -1), "test_y.bin": torch.empty(len(test), dtype=torch.int64)}
     known = torch.ones(len(train), dtype=torch.bool)
-    with archive.intact(path):
-        for name, stream, size in archive.streams(path, FOLDER, wanted, SIZE * max(COUNTS.values())):
+    with intact(path):
+        for name, stream, size in streams(path, archive, SIZE * max(COUNTS.values())):
             if name == FOLD_FILE:
                 known = _fold(stream.read(FOLD_BYTES), fold or 0, len(train), f"{name} of {path}")
                 continue
             count = COUNTS[name.partition("_")[0]]
             expected = count * SIZE if name in places else count
             if size != expected:
-                raise UserError(f"{name} of {path} is damaged: expected {expected} bytes, found {size}; {MEND}")
+                raise misfit(f"{name} of {path}", f"{expected} bytes", size)
             if name in places:
                 _fill(places[name], stream)
             else:
-                labels[name][:count] = _labels(stream.read(), f"{name} of {path}")
+                found = torch.tensor(list(stream.read()))
+                labels[name][:count] = check_labels(found, 1, CLASSES, f"{name} of {path}")
     labels["train_y.bin"][~known] = -1
     return {"train": Images(train, labels["train_y.bin"]), "test": Images(test, labels["test_y.bin"])}
 
@@ -81,9 +82,10 @@ def _fold(content: bytes, fold: int, size: int, file: str) -> Tensor:
     words = lines[fold].split() if len(lines) == FOLDS else []
     rows = {int(word) for word in words if word.isdigit()}
     if not len(rows) == len(words) == count // 5 or max(rows) >= count:
-        raise UserError(
-            f"{file} is damaged: expected {FOLDS} lines of {count // 5} different numbers from 0 to {count - 1}, found "
-            f"{len(lines)} lines with {len(rows)} numbers in line {fold + 1}; {MEND}"
+        raise misfit(
+            file,
+            f"{FOLDS} lines of {count // 5} different numbers from 0 to {count - 1}",
+            f"{len(lines)} lines with {len(rows)} numbers in line {fold + 1}",
         )
     known = torch.zeros(size, dtype=torch.bool)
     known[list(rows)] = True
@@ -99,13 +101,3 @@ def _fill(place: Tensor, stream: IO[bytes]) -> None:
         if len(content) < len(part) * SIZE:
             raise EOFError("the end, too early")
         part[:] = np.frombuffer(content, np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 1, 3, 2)
-
-
-def _labels(content: bytes, file: str) -> Tensor:
-    labels = torch.tensor(list(content)) - 1
-    wrong = labels[(labels < 0) | (labels >= CLASSES)]
-    if len(wrong):
-        raise UserError(
-            f"{file} holds a label out of range: expected 1 to {CLASSES}, found {int(wrong[0]) + 1}; {MEND}"
-        )
-    return labels

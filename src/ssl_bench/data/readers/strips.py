@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssl_bench.data.readers import archive, pictures
-from ssl_bench.data.readers.idx import MEND
-from ssl_bench.errors import UserError
+from ssl_bench.data.readers import pictures
+from ssl_bench.data.readers.archive import check_size, misfit
 
 IMAGES = 10_000  # of a strip
 PIXELS = 1024  # of an image
@@ -30,16 +29,14 @@ def read_strip(content: bytes, file: str) -> NDArray[np.uint8]:
                 raise ValueError(f"{strip.width} × {strip.height} pixels, {strip.mode}")
             pixels = np.asarray(strip, np.uint8)  # [IMAGES, 1024, 3]
     except Exception as error:  # decoders stumble over damaged files anywhere, with errors of every kind
-        reason = pictures.fault(file, error, limit)
-        raise UserError(
-            f"{file} is damaged: expected a PNG of {PIXELS} × {IMAGES} pixels, RGB, found: {reason}; {MEND}"
-        ) from error
+        reason = ValueError(pictures.fault(file, error, limit))
+        raise misfit(file, f"a PNG of {PIXELS} × {IMAGES} pixels, RGB", reason) from error
     return np.ascontiguousarray(pixels.transpose(0, 2, 1)).reshape(IMAGES, 3 * PIXELS)
 
 
 def read_labels(content: bytes, strips: int, file: str) -> NDArray[np.int64]:
     """Labels int64 ``[strips · IMAGES]`` of a JSON list; ``file`` is its name in errors."""
-    archive.check_size(file, len(content), LARGEST)
+    check_size(file, len(content), LARGEST)
     try:
         labels = json.loads(content)
         if not isinstance(labels, list) or not all(type(label) is int for label in labels):
@@ -48,6 +45,4 @@ def read_labels(content: bytes, strips: int, file: str) -> NDArray[np.int64]:
             raise ValueError(f"{len(labels)} numbers")
         return np.array(labels, np.int64)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise UserError(
-            f"{file} is damaged: expected a JSON list of {strips * IMAGES} whole numbers, found: {error}; {MEND}"
-        ) from error
+        raise misfit(file, f"a JSON list of {strips * IMAGES} whole numbers", error) from error

@@ -14,18 +14,22 @@ from pathlib import Path
 import torch
 
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers import archive, downloads
-from ssl_bench.data.readers.idx import MEND
+from ssl_bench.data.readers.archive import MEND, Archive, check_inside, check_size, intact, located, misfit
 from ssl_bench.data.readers.pictures import decode_all
-from ssl_bench.errors import UserError
 
 CLASSES = 200
 SIDE = 64
 LARGEST = 1 << 24  # bytes of a file; the official ones have 2.7 million at most
-FOLDER = "tiny-imagenet-200"
-ARCHIVE = "tiny-imagenet-200.zip"
-URL = f"http://cs231n.stanford.edu/{ARCHIVE}"
-MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+WNIDS, ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
+ARCHIVE = Archive(
+    name="tiny-imagenet-200.zip",
+    size=248_100_043,
+    md5="90528d7ca1a48142e341f4ef8d21d0de",
+    folder="tiny-imagenet-200",
+    files=(WNIDS, ANNOTATIONS),
+    dataset="tiny_imagenet",
+)
+URL = "http://cs231n.stanford.edu/"
 
 
 def read(data_dir: Path) -> dict[str, Images]:
@@ -34,19 +38,19 @@ def read(data_dir: Path) -> dict[str, Images]:
     Raises:
         UserError: the files are nowhere and cannot be fetched, or are damaged.
     """
-    path = archive.find(data_dir, "tiny_imagenet", FOLDER, ARCHIVE, ("wnids.txt", "val/val_annotations.txt"))
-    if path is None:
-        downloads.download_file(URL, data_dir, md5=MD5, what="Tiny-ImageNet")
-        path = data_dir / ARCHIVE
-    with archive.intact(path):
+    _, path = located([ARCHIVE], data_dir, url=URL, title="Tiny-ImageNet")
+    with intact(path):
         if path.is_dir():
-            return _read(path, _below(path), lambda name: (path / name).read_bytes())
+            names = [
+                Path(place, name).relative_to(path).as_posix() for place, _, files in os.walk(path) for name in files
+            ]
+            return _read(path, names, lambda name: (path / name).read_bytes())
         with zipfile.ZipFile(path) as zipped:
             for member in zipped.infolist():
-                archive.check_inside(path, member.filename)
-                archive.check_size(f"{member.filename} of {path}", member.file_size, LARGEST)
-            names = [name.removeprefix(f"{FOLDER}/") for name in zipped.namelist()]
-            return _read(path, names, lambda name: zipped.read(f"{FOLDER}/{name}"))
+                check_inside(path, member.filename)
+                check_size(f"{member.filename} of {path}", member.file_size, LARGEST)
+            names = [name.removeprefix(f"{ARCHIVE.folder}/") for name in zipped.namelist()]
+            return _read(path, names, lambda name: zipped.read(f"{ARCHIVE.folder}/{name}"))
 
 
 def _read(path: Path, names: list[str], content: Callable[[str], bytes]) -> dict[str, Images]:
@@ -54,18 +58,18 @@ def _read(path: Path, names: list[str], content: Callable[[str], bytes]) -> dict
 
     def lines(name: str) -> list[list[str]]:
         if name not in names:
-            raise UserError(f"{path} is damaged: expected {name} in it, found no such file; {MEND}")
+            raise misfit(path, f"{name} in it", "no such file")
         return [line.split() for line in content(name).decode(errors="replace").splitlines() if line.strip()]
 
-    number = {wnid: place for place, (wnid, *_) in enumerate(sorted(lines("wnids.txt")))}
-    validation = {f"val/images/{line[0]}": line[1] for line in lines("val/val_annotations.txt") if len(line) > 1}
+    number = {wnid: place for place, (wnid, *_) in enumerate(sorted(lines(WNIDS)))}
+    validation = {f"val/images/{line[0]}": line[1] for line in lines(ANNOTATIONS) if len(line) > 1}
     class_of = {
         "train": {name: name.split("/")[1] for name in pictures if name.startswith("train/")},
         "test": {name: validation.get(name, "") for name in pictures if name.startswith("val/images/")},
     }
     unknown = [name for classes in class_of.values() for name, wnid in classes.items() if wnid not in number]
     if unknown:
-        raise UserError(f"{path} is damaged: expected a class of wnids.txt for {unknown[0]}, found none; {MEND}")
+        raise misfit(path, f"a class of {WNIDS} for {unknown[0]}", "none")
     splits = {}
     for split, classes in class_of.items():
         found = decode_all(
@@ -78,8 +82,3 @@ def _read(path: Path, names: list[str], content: Callable[[str], bytes]) -> dict
         )
         splits[split] = Images(found.images, torch.tensor([number[wnid] for wnid in classes.values()]))
     return splits
-
-
-def _below(folder: Path) -> list[str]:
-    """All files below ``folder``, as an archive names them."""
-    return [Path(place, name).relative_to(folder).as_posix() for place, _, names in os.walk(folder) for name in names]

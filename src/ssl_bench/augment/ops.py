@@ -13,8 +13,6 @@ Shapes: n images, C channels (1 or 3), H × W pixels, S × S pixels of a view. I
 [0, 1] unless stated otherwise; a ``mask`` is bool ``[n]``, and images outside it stay as they are.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 

@@ -4,8 +4,6 @@ view that evaluation takes.
 Shapes: n images of this rank, C channels (1 or 3), H × W pixels, S × S pixels of a view.
 """
 
-from __future__ import annotations
-
 import itertools
 import warnings
 from collections.abc import Sequence

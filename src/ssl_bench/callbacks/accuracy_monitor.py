@@ -1,7 +1,5 @@
 """How good are the features by now? The live monitor, and the accuracy curves of student and teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

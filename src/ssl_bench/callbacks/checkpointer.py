@@ -1,7 +1,5 @@
 """One checkpoint, always whole: saved between steps, at epoch ends and when somebody asks the run to stop."""
 
-from __future__ import annotations
-
 import signal
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which code a run was trained by, over interruptions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

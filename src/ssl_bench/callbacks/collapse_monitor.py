@@ -1,7 +1,5 @@
 """Is the representation collapsing? A panel of four figures per epoch, and a warning in words."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Where the recorder sends each epoch's figures, beside the files that every run leaves behind."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Collect each epoch's figures and pass them on: metrics.csv and loggers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

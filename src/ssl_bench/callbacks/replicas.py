@@ -1,7 +1,5 @@
 """What ranks report and evaluate is one: the loss of the global batch, and one set of BatchNorm statistics."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytorch_lightning as pl

@@ -1,7 +1,5 @@
 """How fast a run trains: seconds and images, without what evaluates or saves between epochs."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

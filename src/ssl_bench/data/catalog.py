@@ -1,7 +1,5 @@
 """What each dataset is, and how to get it: one entry per dataset."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

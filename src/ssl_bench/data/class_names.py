@@ -1,7 +1,5 @@
 """What the classes are called, in the order of their numbers."""
 
-from __future__ import annotations
-
 # As published: in the repository of Fashion-MNIST, in batches.meta and meta of CIFAR, in class_names.txt of STL-10.
 NAMES = {
     "digits": "0 1 2 3 4 5 6 7 8 9",

@@ -1,7 +1,5 @@
 """The images of a run, for pretraining and for evaluation."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import cached_property, partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a user should know of the images before figures are believed; its counts stand in records."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Shapes: M images of the split, C channels, H × W pixels.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 

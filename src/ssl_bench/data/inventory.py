@@ -1,7 +1,5 @@
 """Datasets as a user sees them: what is on disk, fetched, packed into a file, verified."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Which image comes when: pure functions of (seed, epoch)."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 

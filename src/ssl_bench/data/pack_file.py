@@ -11,8 +11,6 @@ and all tensors but the images. Rows, one for each image, are numbered through b
 Shapes: M images of a split, S × S pixels as kept.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import mmap

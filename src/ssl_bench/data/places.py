@@ -1,7 +1,5 @@
 """Where each dataset's files lie on this machine, and what there is to fetch; nothing is read or downloaded here."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """How training and evaluation will see single images, for those who want to see it first."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """How many images the official training splits hold, for those who ask before any is read."""
 
-from __future__ import annotations
-
 TRAIN = {
     "digits": 1_438,
     "fashion_mnist": 60_000,

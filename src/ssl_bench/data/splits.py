@@ -4,8 +4,6 @@ Labels are int64 ``[M]``, -1 where an image has none; an image without a label i
 and never chosen. Every cut returns sorted positions.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Is what lies on disk the dataset that the catalog describes? One finding after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

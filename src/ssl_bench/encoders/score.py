@@ -1,7 +1,5 @@
 """Any encoder on any dataset, under the protocols of a run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

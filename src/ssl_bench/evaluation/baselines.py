@@ -3,8 +3,6 @@
 They are scored once per images, network, seed and version of the protocols, and kept beside the runs.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

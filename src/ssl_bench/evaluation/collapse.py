@@ -3,8 +3,6 @@
 Letters: N images, D embedding width.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

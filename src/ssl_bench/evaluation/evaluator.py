@@ -1,7 +1,5 @@
 """Score networks: features of every labelled image once, then every protocol on them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Protocol as Interface

@@ -9,8 +9,6 @@ is sorted instead; there, and only there, similarities less than float32 roundin
 Letters: M bank rows, Q queries, F feature width, k neighbours, T temperature; q rows of a block of queries.
 """
 
-from __future__ import annotations
-
 import warnings
 from functools import cache, partial
 

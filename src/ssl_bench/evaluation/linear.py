@@ -3,8 +3,6 @@
 Letters: N images, F feature width, C classes, L learning rates, B images of a step.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

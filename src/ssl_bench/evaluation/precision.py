@@ -1,7 +1,5 @@
 """Float32 that is float32: scores must not depend on the precision a training run or a user has chosen."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from operator import attrgetter

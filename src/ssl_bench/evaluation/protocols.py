@@ -3,8 +3,6 @@
 Raise a protocol's version whenever its numbers change: records with different versions are not compared.
 """
 
-from __future__ import annotations
-
 import statistics
 import typing
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Backbones: torchvision's ResNets with a stem for small images and a width; timm's models by name."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Projectors and predictors: multilayer perceptrons on features."""
 
-from __future__ import annotations
-
 from torch import nn
 
 

@@ -10,8 +10,6 @@ the steps it has missed as one product of such matrices.
 Letters: R rows, A of them active, D width, T steps of the run, b rows that are behind.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

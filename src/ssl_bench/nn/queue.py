@@ -1,7 +1,5 @@
 """A ring of the newest keys: MoCo's queue."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 

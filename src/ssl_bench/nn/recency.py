@@ -1,7 +1,5 @@
 """Who was looked at last: a list of fixed length in a buffer."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

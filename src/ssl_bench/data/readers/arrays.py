@@ -5,8 +5,6 @@ unsigned bytes are written with, and gets stand-ins that only keep what they are
 trust the type, the shape and the flags that a pickle states.
 """
 
-from __future__ import annotations
-
 import math
 import pickle
 import pickletools

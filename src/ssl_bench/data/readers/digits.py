@@ -1,7 +1,5 @@
 """The digits that scikit-learn ships: 1,797 images of 8 × 8 pixels; nothing to download."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

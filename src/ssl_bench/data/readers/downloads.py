@@ -5,8 +5,6 @@ it, ``<file>.part.tag`` keeps what the server distinguishes versions of the file
 two versions are never joined.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -4,8 +4,6 @@ An idx file is: two zero bytes, one byte for the type (8: unsigned bytes), one f
 dimension as a big-endian uint32, then the values in C order (http://yann.lecun.com/exdb/mnist/).
 """
 
-from __future__ import annotations
-
 import math
 import struct
 import zlib

@@ -5,8 +5,6 @@ The folder is laid out as everyone keeps it: ``train/n01558993/….JPEG`` and ``
 images are the test split here. Classes are numbered in the order of their names.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.resources
 import os

@@ -5,8 +5,6 @@ whose classes stand in the development kit: the n-th line of its ground truth is
 which ``meta.mat`` gives a WordNet name (readme.txt of the kit).
 """
 
-from __future__ import annotations
-
 import os
 import re
 import tarfile

@@ -1,7 +1,5 @@
 """Picture files without what stands beside their pixels: text, profiles, thumbnails, remarks of editors."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

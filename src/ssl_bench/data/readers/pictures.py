@@ -5,8 +5,6 @@ red, green and blue, of an animation the first frame. Colour profiles are not ap
 antialiasing; the height and width that it had are kept beside it, so that views can undo this.
 """
 
-from __future__ import annotations
-
 import errno
 import itertools
 import threading

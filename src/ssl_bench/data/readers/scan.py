@@ -1,7 +1,5 @@
 """The pictures below a folder, by name; what no user means by a class is passed over."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterator

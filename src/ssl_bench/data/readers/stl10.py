@@ -6,8 +6,6 @@ on; only the first 5,000 images of it have a label. By the official protocol one
 ten folds at a time, and averages the ten accuracies on the test images.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import IO

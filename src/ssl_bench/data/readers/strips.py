@@ -3,8 +3,6 @@
 A strip is a lossless picture of 1,024 × 10,000 pixels: each row holds one image of 32 × 32 pixels, row by row.
 """
 
-from __future__ import annotations
-
 import json
 from io import BytesIO
 

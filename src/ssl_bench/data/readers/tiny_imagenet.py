@@ -4,8 +4,6 @@ Its validation images are the test split here, since the labels of its test imag
 numbered in the order of their WordNet names.
 """
 
-from __future__ import annotations
-
 import os
 import zipfile
 from collections.abc import Callable

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +58,11 @@ JITTER_ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # [24, 4]
 BOX, FLIP, JITTER, FACTORS, ORDER, GRAYSCALE, BLUR, SIGMA, SOLARIZE, COLUMNS = 0, 4, 5, 6, 10, 14, 15, 16, 17, 18
 
 
+def _mask(column: int) -> Any:
+    """The images to which an operation is applied, bool [n]."""
+    return property(lambda parameters: parameters.table[:, column] > 0)
+
+
 @dataclass(frozen=True)
 class ViewParameters:
     """What is done to each image in one view; ``ops`` explains the terms.
@@ -76,45 +82,19 @@ class ViewParameters:
         boxes = self.table[:, BOX : BOX + 4]
         return boxes if self.squashed else boxes.long()
 
-    @property
-    def flip(self) -> Tensor:
-        """bool [n]."""
-        return self.table[:, FLIP] > 0
-
-    @property
-    def jitter(self) -> Tensor:
-        """bool [n]."""
-        return self.table[:, JITTER] > 0
+    flip, jitter, grayscale, blur, solarize = map(_mask, (FLIP, JITTER, GRAYSCALE, BLUR, SOLARIZE))
 
     @property
     def factors(self) -> Tensor:
-        """float32 [n, 4]."""
-        return self.table[:, FACTORS : FACTORS + 4]
+        return self.table[:, FACTORS : FACTORS + 4]  # float32 [n, 4]
 
     @property
     def order(self) -> Tensor:
-        """int64 [n, 4]."""
-        return self.table[:, ORDER : ORDER + 4].long()
-
-    @property
-    def grayscale(self) -> Tensor:
-        """bool [n]."""
-        return self.table[:, GRAYSCALE] > 0
-
-    @property
-    def blur(self) -> Tensor:
-        """bool [n]."""
-        return self.table[:, BLUR] > 0
+        return self.table[:, ORDER : ORDER + 4].long()  # int64 [n, 4]
 
     @property
     def sigma(self) -> Tensor:
-        """float32 [n]."""
-        return self.table[:, SIGMA]
-
-    @property
-    def solarize(self) -> Tensor:
-        """bool [n]."""
-        return self.table[:, SOLARIZE] > 0
+        return self.table[:, SIGMA]  # float32 [n]
 
     def split(self, rows: int) -> Iterator[ViewParameters]:
         """The same parameters, ``rows`` images at a time."""

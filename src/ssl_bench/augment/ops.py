@@ -26,7 +26,7 @@ LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, rounded as torchvision rounds it
 def resized_crop(
     images: Tensor, boxes: Tensor, size: int, flip: Tensor | None = None, *, cut_first: bool = True
 ) -> Tensor:
-    """Cut a box out of each image, resize it (bilinear, antialiased), mirror it where ``flip`` says so.
+    """Cut a box out of each image, resize it (bilinear, antialiased), mirror it where ``flip`` is true.
 
     A bilinear resize is separable and linear: one small matrix per axis, whose row holds the weights
     of the source pixels in one target pixel. Cropping zeroes columns of it, mirroring reverses its rows.
@@ -84,26 +84,6 @@ def _transform_axes(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return rows[:, None] @ wide.view(n, channels, height, -1)
 
 
-def horizontal_flip(images: Tensor, mask: Tensor) -> Tensor:
-    """Mirror left and right."""
-    return torch.where(mask[:, None, None, None], images.flip(-1), images)
-
-
-def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
-    """Blend each image with black: ``factors`` [n] ≥ 0, where 0 is black and 1 the image."""
-    return _blend(images.new_zeros(()), images, factors)
-
-
-def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Blend each image with the mean of its grayscale: ``factors`` [n] ≥ 0."""
-    return _blend(_mean(_luma(images)), images, factors)
-
-
-def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
-    """Blend each image with its grayscale: ``factors`` [n] ≥ 0; gray images (C = 1) do not change."""
-    return _blend(_luma(images), images, factors)
-
-
 def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     """Turn the hue of each image by ``shifts`` [n] in [-0.5, 0.5] of the colour circle; C = 1 does not change.
 
@@ -151,16 +131,16 @@ def color_jitter_(images: Tensor, factors: Tensor, order: Tensor, mask: Tensor) 
 
 
 def _adjust_one_of_three_(images: Tensor, operation: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, contrast or saturation, as ``operation`` [n] says.
+    """Brightness, contrast or saturation, by ``operation`` [n]: ``factor · image + (1 - factor) · other``, in [0, 1].
 
-    All three are a blend, toward black, the mean gray or the gray: one blend of all images is cheaper
-    than picking out three subsets.
+    The other image is black, the mean gray or the gray; ``factors`` [n] ≥ 0. One blend of all images is cheaper than
+    picking out three subsets, and gray images (C = 1) do not change in saturation.
     """
     luma = _luma(images)
     saturates = _column(operation == SATURATION, images)
     contrasts = _column(operation == CONTRAST, images)
     other = luma * saturates + _mean(luma) * contrasts
-    return _blend(other, images, factors, out=images)
+    return torch.lerp(other, images, _column(factors, images), out=images).clamp_(0, 1)
 
 
 def grayscale_(images: Tensor, mask: Tensor) -> Tensor:
@@ -217,11 +197,6 @@ def _edit_(images: Tensor, mask: Tensor, operation: Callable[..., Tensor], *para
     return images.index_copy_(
         0, rows, operation(images.index_select(0, rows), *(numbers[rows] for numbers in parameters))
     )
-
-
-def _blend(other: Tensor, images: Tensor, factors: Tensor, out: Tensor | None = None) -> Tensor:
-    """``factor · image + (1 - factor) · other``, clamped to [0, 1]."""
-    return torch.lerp(other, images, _column(factors, images), out=out).clamp_(0, 1)
 
 
 def _luma(images: Tensor) -> Tensor:

@@ -62,8 +62,6 @@ class Checkpointer(pl.Callback):
         self.finished_epochs = 0
         self._handlers: dict[signal.Signals, Any] = {}
 
-    # -- signals ------------------------------------------------------------------------------
-
     def on_train_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         # Here and not earlier: Lightning puts its own handlers in place before training starts.
         self._handlers = take_over(self._ask)
@@ -89,8 +87,6 @@ class Checkpointer(pl.Callback):
         for name, handler in self._handlers.items():
             signal.signal(name, handler)
         self._handlers = {}
-
-    # -- saving -------------------------------------------------------------------------------
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, method: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int

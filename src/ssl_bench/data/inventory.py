@@ -58,9 +58,6 @@ def _roots(config: Config) -> tuple[str, ...]:
     return tuple(root for root in named if root)
 
 
-# -- prepare, pack, verify ------------------------------------------------------------------------
-
-
 def prepare(config: Config) -> int:
     """Fetch what is missing, read it once, and say what it is."""
     dataset, data_dir = catalog.chosen(config.dataset.as_dict()), Path(config.data_dir)

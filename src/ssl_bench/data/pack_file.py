@@ -37,9 +37,6 @@ LENGTH = 8  # bytes that tell the length of the JSON
 TYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I64": np.dtype("<i8")}
 
 
-# -- writing --------------------------------------------------------------------------------------
-
-
 class Part(NamedTuple):
     """What is known of the images of a split, beside their pixels."""
 
@@ -100,9 +97,6 @@ def _checksum(about: Mapping[str, Any], tensors: Mapping[str, Any], content: byt
     state = hashlib.blake2b(json.dumps([described, tensors]).encode(), digest_size=HASH_BYTES)
     state.update(content)
     return state.hexdigest()
-
-
-# -- reading --------------------------------------------------------------------------------------
 
 
 class PackFile:

@@ -112,9 +112,6 @@ def skipped(path: Path) -> list[str]:
     return [f"{name} ({why})" for split in SPLITS for name, why in found.text(f"{split}.skipped")]
 
 
-# -- what is packed -------------------------------------------------------------------------------
-
-
 @dataclass
 class _Source:
     """Pictures, how they are kept, and where their pack lies."""
@@ -200,9 +197,6 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _short(content: Any) -> str:
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
-
-
-# -- writing --------------------------------------------------------------------------------------
 
 
 def _write(source: _Source, progress: Callable[[int, int], None]) -> None:
@@ -300,9 +294,6 @@ def _refusals_told(path: Path) -> Iterator[None]:
             f"{path} could not be packed ({reason(error)}): make room or choose another data_dir, then run the same "
             "command again to resume."
         ) from error
-
-
-# -- reading --------------------------------------------------------------------------------------
 
 
 def _images(source: _Source) -> dict[str, Images]:

@@ -98,9 +98,6 @@ def _norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
-# -- kept beside the runs -------------------------------------------------------------------------
-
-
 def kept(folder: Path, identity: Mapping[str, Any], compute: Callable[[], Scores]) -> Scores:
     """The scores that ``folder`` keeps under ``identity``, all that they depend on; computed if there are none.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from emulated import emulated, emulation
 from ssl_bench.config.compose import compose
 from ssl_bench.data import delivery
-from ssl_bench.data.delivery import Brought, Copier, Delivery, OnDevice, OnHost, Sent, deliveries
+from ssl_bench.data.delivery import Brought, Copier, Delivery, Resident, Sent, deliveries
 from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
 from ssl_bench.data.orders import permutation
@@ -59,28 +59,32 @@ def brought(copier: type[Copier] = LateCopier) -> Brought:
     return Brought(SPLIT, CPU, copier(CPU))
 
 
-def assert_same(found: Any, expected: Any) -> None:
-    for mine, theirs in zip(found, expected, strict=True):
+def expected(rows: list[torch.Tensor]) -> Any:
+    return [(SPLIT.images[chosen], SPLIT.labels[chosen], chosen) for chosen in rows]
+
+
+def assert_same(found: Any, wanted: Any) -> None:
+    for mine, theirs in zip(found, wanted, strict=True):
         assert all(map(torch.equal, mine, theirs))
 
 
-@pytest.mark.parametrize("way", [brought, partial(brought, Copier), partial(OnDevice, SPLIT, CPU)])
+@pytest.mark.parametrize("way", [brought, partial(brought, Copier), partial(Resident, SPLIT, CPU)])
 def test_batches_are_those_of_the_hosts_memory_pass_after_pass(way: Any) -> None:
     made: Delivery = way()
     for rows in (ROWS, ROWS[:1], [], ROWS[::-1], [torch.arange(20), *ROWS]):  # the last needs larger buffers
         batches = list(made.batches(rows))
-        assert_same(batches, OnHost(SPLIT).batches(rows))
+        assert_same(batches, expected(rows))
 
 
-def test_passes_that_are_broken_off_or_go_on_side_by_side_do_not_disturb_each_other() -> None:
+def test_passes_that_are_broken_off_or_run_side_by_side_do_not_disturb_each_other() -> None:
     made = brought()
     for taken in range(4):
         begun = made.batches(ROWS)
         kept = list(itertools.islice(begun, taken))
         other = list(zip(made.batches(ROWS[::-1]), made.batches(ROWS), strict=True))
-        assert_same([first for first, _ in other], OnHost(SPLIT).batches(ROWS[::-1]))
-        assert_same([second for _, second in other], OnHost(SPLIT).batches(ROWS))
-        assert_same([*kept, *begun] if taken % 2 else kept, OnHost(SPLIT).batches(ROWS[: None if taken % 2 else taken]))
+        assert_same([first for first, _ in other], expected(ROWS[::-1]))
+        assert_same([second for _, second in other], expected(ROWS))
+        assert_same([*kept, *begun] if taken % 2 else kept, expected(ROWS[: None if taken % 2 else taken]))
 
 
 def test_the_next_batch_is_gathered_and_sent_while_one_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,14 +120,14 @@ def test_what_goes_wrong_while_gathering_is_raised_where_the_batch_is_asked_for(
 
 
 @pytest.mark.parametrize("consumed", [0, 1, 4, 5, 6, 9])
-def test_a_state_saved_after_a_batch_goes_on_with_the_next_however_far_ahead_the_delivery_is(consumed: int) -> None:
+def test_a_state_saved_after_a_batch_resumes_with_the_next_however_far_ahead_the_delivery_is(consumed: int) -> None:
     def loader(way: Delivery) -> BatchLoader:
         order = partial(permutation, 50, 7)
         parts = {"batch_size": 10, "rank": 1, "world": 2, "seed": 7, "drop_last": True}
         return BatchLoader(SPLIT, torch.arange(50), order, **parts, delivery=way)  # type: ignore[arg-type]
 
-    expected = loader(OnHost(SPLIT))
-    expected_batches = [batch for _ in range(3) for batch in expected]
+    resident = loader(Resident(SPLIT, CPU))
+    expected_batches = [batch for _ in range(3) for batch in resident]
     interrupted, seen = loader(brought()), 0
     while seen < consumed:
         for _ in itertools.islice(interrupted, consumed - seen):
@@ -177,7 +181,7 @@ def test_images_live_where_there_is_room(
 ) -> None:
     monkeypatch.setattr(delivery, "free_memory", lambda device: free)
     found, note = deliveries(SPLITS, META, resident)
-    assert {type(way) for way in found.values()} == {OnDevice if lives else Brought}
+    assert {type(way) for way in found.values()} == {Resident if lives else Brought}
     assert (note is None) == (lives or resident == "false")
     if note:
         assert "do not fit on meta, where" in note
@@ -188,7 +192,7 @@ def test_images_that_turn_out_not_to_fit_stay_on_the_host(monkeypatch: pytest.Mo
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(delivery, "OnDevice", full)
+    monkeypatch.setattr(delivery, "Resident", full)
     found, note = deliveries(SPLITS, META, "true")
     assert {type(way) for way in found.values()} == {Brought}
     assert note is not None

@@ -1,6 +1,7 @@
 """How good are the features by now? The live monitor, and the accuracy curves of student and teacher."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +12,7 @@ from ssl_bench.methods.base import Method
 from ssl_bench.results.history import History
 
 
+@dataclass(eq=False, repr=False)
 class AccuracyMonitor(pl.Callback):
     """Adds ``<split>/<protocol>/<network>`` in percent to the history.
 
@@ -18,23 +20,16 @@ class AccuracyMonitor(pl.Callback):
     and test images; test figures are recorded and nothing is chosen by them.
     """
 
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        history: History,
-        *,
-        monitor: str,
-        monitor_every: int,
-        curves: Sequence[str],
-        curves_every: int,
-    ) -> None:
-        self.evaluator = evaluator
-        self.history = history
-        self.monitor = monitor
-        self.monitor_every = monitor_every
-        self.curves = curves
-        self.curves_every = curves_every
-        self.versions = {name: protocol.version for name, protocol in evaluator.protocols.items()}
+    evaluator: Evaluator
+    history: History
+    _: KW_ONLY
+    monitor: str  # protocol
+    monitor_every: int  # epochs
+    curves: Sequence[str]  # protocols
+    curves_every: int  # epochs
+
+    def __post_init__(self) -> None:
+        self.versions = {name: protocol.version for name, protocol in self.evaluator.protocols.items()}
         self.loaded: dict[str, int] = {}  # versions by which a resumed run was scored so far; 1 where it is not stated
         self.last: dict[str, Splits] = {}  # networks after the last epoch, and what they were scored
 

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,6 +46,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         return state
 
 
+@dataclass(eq=False, repr=False)
 class Checkpointer(pl.Callback):
     """Stands last, so that a checkpoint holds what all other callbacks know.
 
@@ -52,10 +54,12 @@ class Checkpointer(pl.Callback):
     it at once. Ranks agree on both, so that a signal may reach them at different steps or only one of them.
     """
 
-    def __init__(self, path: Path, *, fingerprint: str, every_seconds: float) -> None:
-        self.path = path
-        self.fingerprint = fingerprint
-        self.every_seconds = every_seconds
+    path: Path
+    _: KW_ONLY
+    fingerprint: str
+    every_seconds: float
+
+    def __post_init__(self) -> None:
         self.saved_at = time.monotonic()
         self.asked: signal.Signals | None = None  # of this process
         self.agreed: signal.Signals | None = None  # of all

@@ -1,6 +1,7 @@
 """The images of a run, for pretraining and for evaluation."""
 
 import hashlib
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -17,48 +18,23 @@ from ssl_bench.data.orders import Window, permutation, sequential
 from ssl_bench.data.splits import Parts, parts
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DataModule(pl.LightningDataModule):
-    """Loaders for pretraining and for each part of the evaluation.
+    """Loaders for pretraining and for each part of the evaluation."""
 
-    Args:
-        dataset: its entry of the catalog.
-        data_dir: where files are looked for, and downloaded to.
-        batch_size: images per training step, over all devices.
-        evaluation_batch_size: the same where no gradient is taken.
-        seed: the run's, for the order of pretraining; the splits do not depend on it.
-        subset: pretrain on so many images, class-balanced; bank and probe lie within them. None: on all.
-        labels: let bank and probe know so many labels, class-balanced. None: all.
-        hold_out_validation: keep the validation images out of pretraining and bank. The probe's training images
-            never hold them, since it chooses on them.
-        window: slides over the images of pretraining. None: an epoch is a permutation of them.
-        resident: let images live on an accelerator: ``true``, ``false``, or ``auto``, where there is room enough.
-    """
+    dataset: Dataset  # its entry of the catalog
+    data_dir: str | Path  # where files are looked for, and downloaded to
+    batch_size: int  # images per training step, over all devices
+    evaluation_batch_size: int  # the same where no gradient is taken
+    seed: int  # the run's, for the order of pretraining; the splits do not depend on it
+    subset: int | None  # pretrain on so many images, class-balanced; bank and probe lie within them. None: on all
+    labels: int | None  # let bank and probe know so many labels, class-balanced. None: all
+    hold_out_validation: bool  # keep the validation images out of pretraining and bank; the probe chooses on them
+    window: Window | None  # slides over the images of pretraining. None: an epoch is a permutation of them
+    resident: str  # let images live on an accelerator: ``true``, ``false``, or ``auto``, where there is room enough
 
-    def __init__(
-        self,
-        *,
-        dataset: Dataset,
-        data_dir: str | Path,
-        batch_size: int,
-        evaluation_batch_size: int,
-        seed: int,
-        subset: int | None,
-        labels: int | None,
-        hold_out_validation: bool,
-        window: Window | None,
-        resident: str,
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self.dataset = dataset
-        self.data_dir = Path(data_dir)
-        self.batch_size = batch_size
-        self.evaluation_batch_size = evaluation_batch_size
-        self.seed = seed
-        self.subset = subset
-        self.labels = labels
-        self.hold_out_validation = hold_out_validation
-        self.window = window
-        self.resident = resident
         self._deliveries: dict[str, Delivery] = {}
         self._pretraining: BatchLoader | None = None
         self._position: dict[str, int] | None = None
@@ -66,7 +42,7 @@ class DataModule(pl.LightningDataModule):
     @cached_property
     def splits(self) -> dict[str, Images]:
         """The official splits ``train`` and ``test``, read when first asked for."""
-        return catalog.load(self.dataset, self.data_dir)
+        return catalog.load(self.dataset, Path(self.data_dir))
 
     @cached_property
     def parts(self) -> Parts:

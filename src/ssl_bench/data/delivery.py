@@ -34,26 +34,15 @@ class Delivery(Protocol):
         ...
 
 
-class OnHost:
-    """Batches on the CPU."""
-
-    def __init__(self, images: Images) -> None:
-        self.images, self.labels = images.images, images.labels
-
-    def batches(self, rows: Sequence[Tensor]) -> Iterator[Delivered]:
-        for chosen in rows:
-            # index_select, because indexing with a tensor takes three to ten times as long
-            yield self.images.index_select(0, chosen), self.labels.index_select(0, chosen), chosen
-
-
-class OnDevice:
-    """Batches of images that live on an accelerator. Raises torch.OutOfMemoryError where they do not fit."""
+class Resident:
+    """Batches of images that live on ``device``. Raises torch.OutOfMemoryError where they do not fit."""
 
     def __init__(self, images: Images, device: torch.device) -> None:
         self.images, self.labels = images.images.to(device), images.labels.to(device)
 
     def batches(self, rows: Sequence[Tensor]) -> Iterator[Delivered]:
         for chosen in _moved(rows, self.images.device):
+            # index_select, because indexing with a tensor takes three to ten times as long
             yield self.images.index_select(0, chosen), self.labels.index_select(0, chosen), chosen
 
 
@@ -199,11 +188,11 @@ def deliveries(
     resident: ``true``, ``false``, or ``auto``: if they take less than SHARE of the memory that is free.
     """
     if device.type == "cpu":
-        return {name: OnHost(images) for name, images in splits.items()}, None
+        return {name: Resident(images, device) for name, images in splits.items()}, None
     size, free = sum(images.images.nbytes for images in splits.values()), free_memory(device)
     if resident == "true" or (resident == "auto" and (free is None or size <= SHARE * free)):
         try:
-            return {name: OnDevice(images, device) for name, images in splits.items()}, None
+            return {name: Resident(images, device) for name, images in splits.items()}, None
         except torch.OutOfMemoryError:
             pass
     brought: dict[str, Delivery] = {name: Brought(images, device) for name, images in splits.items()}

@@ -6,17 +6,20 @@ Shapes: N images of the global batch, n of them on this rank, C channels, H × W
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ssl_bench.batch import Batch, Place
 from ssl_bench.conditions import require_a_batch, require_equal_shares
-from ssl_bench.data.delivery import Delivery, OnHost
+from ssl_bench.data.delivery import Delivery, Resident
 from ssl_bench.data.images import Images
 
 
+@dataclass(eq=False, repr=False)
 class BatchLoader:
-    """Looks at the images of ``index`` once per epoch, in the order of that epoch.
+    """Shows the images of ``index`` once per epoch, in the order of that epoch.
 
     The global batch b is entries [b·N, (b+1)·N) of the order; rank r of R takes rows [r·N/R, (r+1)·N/R) of it,
     so that the ranks together see exactly what one rank alone would. There are no worker processes: gathering
@@ -26,47 +29,27 @@ class BatchLoader:
     saved after batch b resumes with batch b + 1, and one saved after the last batch with the next epoch. A pass that
     is broken off is over, the next one starts a new epoch; only a loaded state resumes in the middle.
 
-    Args:
-        images: the split to take from.
-        index: positions in the split that may be looked at, int64 ``[K]``.
-        order: epoch → positions in ``index``, as many as the batches of an epoch hold, or more, int64.
-        batch_size: N.
-        rank: r, from 0.
-        world: R.
-        seed: the run's; it marks the place of each batch.
-        drop_last: leave out the images that do not fill a batch, as training must. Otherwise the last batch is
-            smaller, and its rows fall to the ranks as evenly as they can (to some perhaps none).
-        delivery: how the images reach the device that trains. None: batches stay on the CPU.
-
     Raises:
         UserError: with ``drop_last``, the ranks would get batches of different size, or nobody a batch.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        index: Tensor,
-        order: Callable[[int], Tensor],
-        *,
-        batch_size: int,
-        rank: int,
-        world: int,
-        seed: int,
-        drop_last: bool,
-        delivery: Delivery | None = None,
-    ) -> None:
-        if drop_last:
-            require_equal_shares(batch_size, world)
-            require_a_batch(batch_size, len(index))
-        self.images = images
-        self.index = index
-        self.order = order
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world = world
-        self.seed = seed
-        self.drop_last = drop_last
-        self.delivery = delivery or OnHost(images)
+    images: Images  # the split to take from
+    index: Tensor  # positions in the split that may be seen, int64 [K]
+    order: Callable[[int], Tensor]  # epoch → positions in ``index``, as many as an epoch's batches hold or more, int64
+    batch_size: int  # N
+    rank: int  # r, from 0
+    world: int  # R
+    seed: int  # the run's; it marks the place of each batch
+    # Leave out the images that do not fill a batch, as training must. Otherwise the last batch is smaller, and its rows
+    # fall to the ranks as evenly as they can (to some perhaps none).
+    drop_last: bool
+    delivery: Delivery | None = None  # how the images reach the device that trains. None: batches stay on the CPU
+
+    def __post_init__(self) -> None:
+        if self.drop_last:
+            require_equal_shares(self.batch_size, self.world)
+            require_a_batch(self.batch_size, len(self.index))
+        self._delivery = self.delivery or Resident(self.images, torch.device("cpu"))
         self.epoch = 0  # of the next batch
         self.step = 0
         self._underway = False  # batches of this epoch have been handed out, and there are more
@@ -100,7 +83,7 @@ class BatchLoader:
             rows.append(whole[first:end])
             places.append(Place(seed=self.seed, epoch=epoch, step=step, first=first, size=len(whole)))
         sizes = self.images.sizes
-        for chosen, place, tensors in zip(rows, places, self.delivery.batches(rows), strict=True):
+        for chosen, place, tensors in zip(rows, places, self._delivery.batches(rows), strict=True):
             images, labels, index = tensors
             yield Batch(images, labels, index, place, None if sizes is None else sizes.index_select(0, chosen))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -30,6 +31,7 @@ from ssl_bench.data.orders import permutation
 from ssl_bench.data.readers import pictures as readers
 from ssl_bench.data.readers.folder import Folder
 from ssl_bench.training import build, run
+from ssl_bench.training.trainer import build_trainer
 
 WORKERS = 2  # processes that decode on the baselines' side, as many as the machine of the targets has cores
 BATCH = 128
@@ -205,24 +207,34 @@ def _megabytes(root: Path, stored: int) -> float:
         return pool.submit(training_memory, str(root), str(data_dir), stored).result() / 1e6
 
 
+class FewSteps(pl.Callback):
+    """Ends the epoch after ``STEPS`` steps."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step == STEPS
+
+
 def training_memory(root: str, data_dir: str, stored: int) -> int:
     """Anonymous bytes of this process at most while it trains on packed pictures and looks at every one of them."""
     before = anonymous_memory()
     run.quiet()
     words = [f"dataset.stored={stored}", "dataset.max_pixels=100000000", "dataset.memory=0", "batch_size=32"]
-    words += ["method=simclr", "backbone.width=8", f"dataset.size={min(stored, 64)}", "trainer.precision=32-true"]
+    words += ["method=simclr", "backbone.width=8", f"dataset.size={min(stored, 64)}"]
     config = compose(["dataset=folder", f"dataset.root={root}", f"data_dir={data_dir}", *words])
 
     def train() -> None:
         method, data = build.build(config)
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            max_steps=STEPS,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
+        trainer = build_trainer(
+            [FewSteps()],
+            device=torch.device("cpu"),
+            devices=1,
+            nodes=1,
+            precision="32-true",
+            epochs=1,
+            accumulate=1,
+            clip=None,
+            share_statistics=True,
+            folder=Path(data_dir),
         )
         trainer.fit(method, datamodule=data)
         for batch in data.train_dataloader():

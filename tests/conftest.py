@@ -47,6 +47,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
+gc.disable()  # while PyTorch, Lightning and the tests are imported, of which nothing is garbage
+
+
 def pytest_collection_finish() -> None:
-    """Python collects garbage again and again, which need not look at the libraries."""
     gc.freeze()
+    gc.enable()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from ssl_bench.conditions import CHECKED_BATCH
 from ssl_bench.config.options import GROUPS, near_or_all, read_settings, settings_text
-from ssl_bench.entry import answer
+from ssl_bench.entry import answer, importing
 from ssl_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,12 +58,14 @@ def read(words: Sequence[str]) -> tuple[list[str], int, str]:
 
 def certify(methods: Sequence[str], world: int, device: str) -> int:
     """Train every method alone and in ``world`` processes, print the table; 0 if everything holds."""
-    import torch
     from rich.console import Console
     from rich.table import Table
 
-    from ssl_bench.devices import available, named
-    from ssl_bench.training import certificate
+    with importing():
+        import torch
+
+        from ssl_bench.devices import available, named
+        from ssl_bench.training import certificate
 
     console = Console()
     device = available(device)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_bench.config.options import leading, read_settings, settings_text
-from ssl_bench.entry import answer
+from ssl_bench.entry import answer, importing
 from ssl_bench.errors import UserError
 
 FILE = "embed.yaml"
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in paths:
             if not path.exists():
                 raise UserError(f"{path} does not exist: give a run's folder or a file of weights, then a folder.")
-        from ssl_bench.encoders.embed import embed  # PyTorch takes seconds, a mistake is answered before
+        with importing():
+            from ssl_bench.encoders.embed import embed  # PyTorch takes seconds, a mistake is answered before
 
         embed(*paths, settings)
 

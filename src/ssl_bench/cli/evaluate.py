@@ -20,7 +20,7 @@ from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS, leading, options_in, read_settings, require_known, settings_text
 from ssl_bench.config.parse import parse
 from ssl_bench.config.schema import Config
-from ssl_bench.entry import answer
+from ssl_bench.entry import answer, importing
 from ssl_bench.errors import UserError
 
 FILE = "evaluate.yaml"
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work(words: list[str]) -> None:
         given = read(words)
-        from ssl_bench.encoders.score import score  # PyTorch takes seconds, a mistake is answered before
+        with importing():
+            from ssl_bench.encoders.score import score  # PyTorch takes seconds, a mistake is answered before
 
         score(*given)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ssl_bench.config import command_line
 from ssl_bench.config.schema import Config
+from ssl_bench.entry import importing
 from ssl_bench.errors import UserError
 from ssl_bench.results.record import Record
 from ssl_bench.training import launch, preflight
@@ -23,7 +24,8 @@ def train(config: Config) -> Record:
     """One run, in as many processes as it asks for; returns its record."""
     if launch.needed(config):
         return launch.launch(config)
-    from ssl_bench.training.run import run
+    with importing():
+        from ssl_bench.training.run import run
 
     return run(config)
 

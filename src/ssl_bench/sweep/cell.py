@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -35,6 +36,7 @@ def train(line: Line, config: Config, path: Path, cards: Sequence[str] = ()) -> 
 
     cards: the GPUs it may use, as CUDA_VISIBLE_DEVICES names them; without any, those that it inherits.
     """
+    gc.freeze()  # of what the server has imported, nothing is garbage
     if cards:  # before anything asks CUDA
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
     _stop_with_the_parent(signal.SIGTERM)  # so that the run is saved

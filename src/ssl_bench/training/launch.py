@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from ssl_bench.config.schema import Config
-from ssl_bench.entry import take_over, watch_output
+from ssl_bench.entry import importing, take_over, watch_output
 from ssl_bench.errors import SIGNALLED, UserError
 from ssl_bench.machine import cores
 from ssl_bench.results.record import Record
@@ -166,7 +166,8 @@ def main() -> int:
     folder = Path(sys.argv[1])
     config = Config.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     try:
-        from ssl_bench.training.run import run
+        with importing():
+            from ssl_bench.training.run import run
 
         record = run(config)
         if os.environ["RANK"] == "0" and folder.exists():  # it goes with the launcher

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from program import Forked
 from ssl_bench.config.compose import GROUPS
 
 TINY = (
@@ -31,16 +32,9 @@ TINY = (
 )
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str) -> Forked:
     folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "ssl_bench", *TINY, *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
+    return Forked(folder, *TINY, *words)
 
 
 def finish(folder: Path, *words: str) -> Path:

@@ -892,7 +892,7 @@ def wait_for(true: Callable[[], bool], seconds: float = 120.0) -> bool:
 @pytest.mark.parametrize(
     ("kills", "victims", "more"),
     [
-        (17, ("sweep", "cell", "server"), ("jobs=2",)),
+        (9, ("sweep", "cell", "server"), ("jobs=2",)),
         (3, ("sweep", "cell", "rank"), ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true")),
     ],
     ids=["one process", "ranks"],

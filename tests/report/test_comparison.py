@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def test_entries_are_means_and_standard_deviations_of_the_network_evaluated(made
     assert list(table.reference) == ["CLBO, K × epochs", "Supervised", "random weights", "raw pixels"]
 
 
-def test_the_best_is_marked_and_reference_rows_never_are(made: Any) -> None:
+def test_the_highest_is_bold_what_is_told_from_it_marked_and_reference_rows_never(made: Any) -> None:
     runs, configs = made
     for row, percents in {
         "SimCLR": [95.0, 95.25, 95.5],
@@ -61,8 +62,11 @@ def test_the_best_is_marked_and_reference_rows_never_are(made: Any) -> None:
     }.items():
         set_percents(runs, row, percents)
     table = table_of(runs, configs)
-    marked = {row for row, entries in (table.ranked | table.reference).items() if entries[0].marked}
-    assert marked == {"SimCLR", "MoCo"}
+    first = {row: entries[0] for row, entries in (table.ranked | table.reference).items()}
+    assert {row for row, entry in first.items() if entry.bold} == {"MoCo"}
+    assert {row for row, entry in first.items() if entry.text.endswith(" †")} == {"CLBO"}
+    (line,) = [note for note in table.notes if note.startswith("More seeds")]
+    assert re.search(r"digits, knn1: MoCo and SimCLR, \d+", line)
 
 
 def test_missing_and_failed_runs_are_counted(made: Any) -> None:
@@ -75,7 +79,7 @@ def test_missing_and_failed_runs_are_counted(made: Any) -> None:
     table = table_of(left, configs)
     assert table.ranked["MoCo"][0].text.endswith(" (2/3)")
     assert [entry.text for entry in table.ranked["SimCLR"]] == ["– (0/3, 1 failed)"] * 2
-    assert not table.ranked["SimCLR"][0].marked
+    assert not table.ranked["SimCLR"][0].bold
     assert "Missing: 3 of 15 runs." in table.notes
     assert "Failed: 1 of 15 runs, such as SimCLR on digits, seed 1: out of memory" in table.notes
 
@@ -112,11 +116,12 @@ def test_the_notes_say_how_the_figures_came_about(made: Any) -> None:
 
 
 @pytest.mark.parametrize(("seeds", "said"), [([0], "one seed."), ([0, 1], "over n = 2 seeds.")])
-def test_with_few_seeds_nothing_is_said_of_what_is_bold(seeds: list[int], said: str) -> None:
+def test_with_few_seeds_nothing_is_marked(seeds: list[int], said: str) -> None:
     table = table_of(*runs_of(datasets=["digits"], methods=["simclr", "moco"], seeds=seeds))
     assert table.notes[0].endswith(said)
-    assert table.notes[1] == "Nothing is bold: rows with fewer than 3 seeds are not compared."
-    assert not any(entry.marked for row in table.ranked.values() for entry in row)
+    assert table.notes[1] == "Nothing is marked: rows with fewer than 3 seeds are not compared."
+    assert not any(entry.bold or "†" in entry.text for row in table.ranked.values() for entry in row)
+    assert not any(note.startswith("More seeds") for note in table.notes)
     assert "calibrated" not in table.notes
 
 
@@ -227,4 +232,4 @@ def test_one_image_is_the_step_of_the_test(made: Any) -> None:
     step = 100 / TEST_IMAGES
     set_percents(runs, "SimCLR", [95.0, 96.0, 97.0])
     set_percents(runs, "MoCo", [95.0 - step, 96.0 - step, 97.0 - step])  # always one image less
-    assert table_of(runs, configs).ranked["MoCo"][0].marked
+    assert "†" not in table_of(runs, configs).ranked["MoCo"][0].text

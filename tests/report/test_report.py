@@ -48,7 +48,9 @@ def test_a_table_is_saved_with_its_records_and_rendered_from_them_alone(
 ) -> None:
     first = said(capsys, "table3", *WORDS, "out=experiments/table3")
     out = store / "experiments" / "table3"
-    assert {file.name for file in out.iterdir()} == {"records", "results.csv", "table.md", "table.tex", "table.png"}
+    assert {file.name for file in out.iterdir()} == {
+        *("records", "results.csv", "table.md", "table.tex", "table.png", "differences.png")
+    }
     assert (out / "table.md").read_text(encoding="utf-8") == first
     copies = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in (out / "records").iterdir()}
     runs = [json.loads(file.read_text(encoding="utf-8")) for file in (store / "runs").glob("*/record.json")]

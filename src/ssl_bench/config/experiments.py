@@ -24,6 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the fi
     "curves": {"protocol": "knn1", "network": "student"},
     "calibration": {"protocols": ["knn1", "linear"]},
     "trials": {"protocols": ["knn1", "linear"]},
+    "expected": {"protocols": ["knn1", "linear"]},
 }
 KEYS = ("sweep.rows", "sweep.datasets", "sweep.seeds", "show.kind")  # that every experiment has
 LISTS = ("seeds", "methods", "datasets")  # options that choose among the runs

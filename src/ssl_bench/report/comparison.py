@@ -11,12 +11,22 @@ from ssl_bench.config.schema import Config
 from ssl_bench.report.provenance import absent, counts, provenance
 from ssl_bench.report.published import Figure, figures
 from ssl_bench.report.records import Run
-from ssl_bench.report.statistics import ALPHA, FEWEST, BySeed, best, mean_and_spread
+from ssl_bench.report.statistics import (
+    ALPHA,
+    FEWEST,
+    MOST_SEEDS,
+    POWER,
+    BySeed,
+    mean_and_spread,
+    seeds_needed,
+    told,
+)
 from ssl_bench.report.tables import NAMES
 
 # Words that make no other row of a method: what published figures are compared by, and when curves are measured.
 COMPARED = ("method", "dataset", "scale", "seed", "epochs", "batch_size", "eval_every", "monitor_every")
-ENOUGH = 5  # seeds; with fewer, what is bold says more about the test than about the rows
+ENOUGH = 5  # seeds; with fewer, what is not marked says more about the test than about the rows
+APART = "†"
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,7 @@ class TableCell:
     """What one place of a table says."""
 
     text: str
-    marked: bool = False
+    bold: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ def comparison(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Co
         columns=columns,
         ranked={label: entries[label] for label in labels if label in experiment.show["ranked"]},
         reference={label: row for label, row in entries.items() if label not in experiment.show["ranked"]},
-        notes=_notes(runs, configs, protocols, calibration, origins),
+        notes=_notes(runs, configs, protocols, experiment.show["ranked"], calibration, origins),
     )
 
 
@@ -94,20 +104,15 @@ def _plain_rows(runs: Sequence[Run]) -> list[str]:
 
 def _column(runs: Sequence[Run], protocol: str, ranked: Sequence[str]) -> dict[str, TableCell]:
     """Entries of one dataset under one protocol by row."""
-    scores: dict[str, dict[int, float]] = {}
-    for run in runs:
-        percent = run.percents(protocol)
-        scores.setdefault(run.cell.row, {})
-        if percent is not None:
-            scores[run.cell.row][run.cell.seed] = percent
-    marked = best({row: scores[row] for row in scores if row in ranked}, step=_step(runs))
+    scores = by_row(runs, protocol)
+    highest, apart = told({row: scores[row] for row in scores if row in ranked}, step=worth(runs))
     column = {}
     for row, by_seed in scores.items():
         cells = [run for run in runs if run.cell.row == row]
         failed = sum(run.failure is not None for run in cells)
         inapplicable = not by_seed and any(run.record for run in cells)
         text = "n. a." if inapplicable else figure(by_seed, wanted=len(cells), failed=failed)
-        column[row] = TableCell(text, row in marked)
+        column[row] = TableCell(f"{text} {APART}" if row in apart else text, row == highest)
     for network, label in NAMES.items():
         column[label] = TableCell(
             figure(reference(runs, protocol, network), wanted=len({run.cell.seed for run in runs}))
@@ -115,7 +120,18 @@ def _column(runs: Sequence[Run], protocol: str, ranked: Sequence[str]) -> dict[s
     return column
 
 
-def _step(runs: Sequence[Run]) -> float:
+def by_row(runs: Sequence[Run], protocol: str) -> dict[str, dict[int, float]]:
+    """Percent by row and seed; a row without records is empty."""
+    scores: dict[str, dict[int, float]] = {}
+    for run in runs:
+        percent = run.percents(protocol)
+        scores.setdefault(run.cell.row, {})
+        if percent is not None:
+            scores[run.cell.row][run.cell.seed] = percent
+    return scores
+
+
+def worth(runs: Sequence[Run]) -> float:
     """What one test image is worth in percent."""
     return max((100 / run.record.images["test"] for run in runs if run.record), default=0.0)
 
@@ -158,6 +174,7 @@ def _notes(
     runs: Sequence[Run],
     configs: Sequence[Config],
     protocols: Sequence[str],
+    ranked: Sequence[str],
     calibration: str,
     origins: Mapping[str, str],
 ) -> list[str]:
@@ -168,6 +185,7 @@ def _notes(
         f"% of test images, {f'mean ± standard deviation over n = {n} seeds' if n > 1 else 'one seed'}"
         + (f"; (k/{n}): there are k of them." if any(run.record is None for run in runs) else "."),
         *_test(n, calibration),
+        *_closest(runs, protocols, ranked),
         f"Protocols {', '.join(f'{name} v{versions[name]}' for name in protocols)}; "
         f"scale {configs[0].scale.name}; {epochs(runs, configs)}.",
         *provenance(runs),
@@ -180,15 +198,39 @@ def _notes(
 
 
 def _test(n: int, calibration: str) -> list[str]:
-    """What is bold, and how often it is so by chance."""
+    """What is marked, and how often it is so by chance."""
     if n < FEWEST:
-        return [f"Nothing is bold: rows with fewer than {FEWEST} seeds are not compared."]
+        return [f"Nothing is marked: rows with fewer than {FEWEST} seeds are not compared."]
     few = f"; {n} seeds tell large and steady differences apart only" if n < ENOUGH else ""
     return [
-        "Bold: the highest mean, and every row above the rule that a t-test paired by seed does not tell from it "
-        f"(Holm-corrected within the column, α = {ALPHA:g}{few}). "
+        f"Bold: the highest mean above the rule. {APART}: told from it by a t-test paired by seed (Holm-corrected "
+        f"within the column, α = {ALPHA:g}{few}); without a mark, it is not known which is better. "
         f"Rows with fewer than {FEWEST} seeds are not compared.",
         calibration,
+    ]
+
+
+def _closest(runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str]) -> list[str]:
+    """How many more seeds would tell the highest row of each column from the nearest that is not told from it."""
+    found = []
+    for dataset in dict.fromkeys(run.cell.dataset for run in runs):
+        here = [run for run in runs if run.cell.dataset == dataset]
+        step = worth(here)
+        for protocol in protocols:
+            rows = {row: scores for row, scores in by_row(here, protocol).items() if row in ranked}
+            highest, apart = told(rows, step=step)
+            means = {row: statistics.fmean(scores.values()) for row, scores in rows.items() if len(scores) >= FEWEST}
+            rivals = means.keys() - apart - {highest}
+            if highest is not None and rivals:
+                nearest = max(rivals, key=lambda row: (means[row], row))
+                needed = seeds_needed(rows[highest], rows[nearest], step=step)
+                more = f"{max(1, needed - len(rows[highest])):,}" if needed else f"over {MOST_SEEDS:,}"
+                found.append(f"{dataset}, {protocol}: {highest} and {nearest}, {more}")
+    if not found:
+        return []
+    return [
+        f"More seeds that would tell the closest two apart in {POWER:.0%} of cases, were difference and spread as "
+        f"measured: {'; '.join(found)}."
     ]
 
 

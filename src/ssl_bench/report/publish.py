@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ssl_bench.config.options import near_or_all
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
-from ssl_bench.report import calibration, comparison, configurations, provenance, records, render, trials
+from ssl_bench.report import calibration, comparison, configurations, expected, provenance, records, render, trials
 from ssl_bench.report.records import Run
 from ssl_bench.results.record import Record
 
@@ -60,7 +61,13 @@ def report(name: str, words: Sequence[str]) -> None:
             f"none of the {len(runs)} runs of {name} at scale={settings['scale']} is in {where}; "
             f"python -m ssl_bench sweep {' '.join([name, *_without_own(words), *again])} makes them.{failures}"
         )
-    kinds = {"table": _table, "curves": _curves, "calibration": _calibration, "trials": _trials}
+    kinds = {
+        "table": _table,
+        "curves": _curves,
+        "calibration": _calibration,
+        "trials": _trials,
+        "expected": _expected,
+    }
     render_and_save = kinds[experiment.show["kind"]]
     render_and_save(experiment, runs, configs, Path(settings["calibration"]), out)
 
@@ -106,6 +113,14 @@ def _table(
         _save(out / "table.md", lambda path: write_text(path, render.markdown(table)))
         _save(out / "table.tex", lambda path: write_text(path, render.latex(table)))
         _save(out / "table.png", lambda path: render.picture(path, table))
+        from ssl_bench.report import verdicts  # which draws
+
+        title, ranked = experiment.show["title"], experiment.show["ranked"]
+        compared = verdicts.columns(runs, experiment.show["protocols"], ranked)
+        if compared:
+            _save(out / "differences.png", lambda path: verdicts.forest(path, title, compared))
+        if compared and len(verdicts.everywhere(compared)) >= verdicts.FEWEST_ROWS:
+            _save(out / "ranks.png", lambda path: verdicts.ranking(path, title, compared))
 
 
 def _curves(
@@ -156,6 +171,19 @@ def _trials(
         _save_records(out, runs)
         rows = trials.results(runs, protocols)
         _save(out / "results.csv", lambda path: write_text(path, _csv(trials.heading(protocols), rows)))
+        _save(out / "table.md", lambda path: write_text(path, table))
+
+
+def _expected(
+    experiment: experiments.Experiment, runs: list[Run], configs: list[Config], calibrated: Path, out: Path | None
+) -> None:
+    protocols = experiment.show["protocols"]
+    table = render.markdown(expected.table(experiment.show["title"], runs, protocols))
+    print(table, end="")
+    if out is not None:
+        _save_records(out, runs)
+        rows = map(astuple, expected.of_runs(runs, protocols))
+        _save(out / "expected.csv", lambda path: write_text(path, _csv(expected.COLUMNS, rows)))
         _save(out / "table.md", lambda path: write_text(path, table))
 
 

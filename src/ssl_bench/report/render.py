@@ -21,6 +21,7 @@ LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "†": r"$^\dagger$",
     "×": r"$\times$",
     "–": "--",
     "−": "$-$",
@@ -57,7 +58,7 @@ def markdown(table: Table) -> str:
 
 
 def _bold(entry: TableCell) -> str:
-    return f"**{entry.text}**" if entry.marked else entry.text
+    return f"**{entry.text}**" if entry.bold else entry.text
 
 
 def _width(text: str) -> int:
@@ -73,7 +74,7 @@ def latex(table: Table) -> str:
     """A tabular with the rules of booktabs, and the notes below it."""
 
     def line(label: str, row: Sequence[TableCell]) -> str:
-        cells = [rf"\textbf{{{escaped(entry.text)}}}" if entry.marked else escaped(entry.text) for entry in row]
+        cells = [rf"\textbf{{{escaped(entry.text)}}}" if entry.bold else escaped(entry.text) for entry in row]
         return " & ".join([escaped(label), *cells]) + r" \\"
 
     lines = [
@@ -140,7 +141,7 @@ def picture(path: Path, table: Table) -> None:
             rule(0.6)
         axes.text(0.12, y + ROW_INCHES / 2, label, fontsize=9, va="center")
         for right, entry in zip(rights[1:], row, strict=True):
-            weight = "bold" if entry.marked else "normal"
+            weight = "bold" if entry.bold else "normal"
             axes.text(right, y + ROW_INCHES / 2, entry.text, fontsize=9, fontweight=weight, ha="right", va="center")
         y += ROW_INCHES
     rule(1.2)

@@ -6,6 +6,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from scipy import special
 
 ALPHA = 0.05
 FEWEST = 3  # seeds: with fewer no difference is tested
+POWER = 0.8  # with which a number of seeds is to tell two rows apart
+MOST_SEEDS = 1000
 PAIRS = 4000  # random ones, of which a rate is counted
 
 BySeed = Mapping[int, float]
@@ -60,15 +63,22 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def best(rows: Mapping[str, BySeed], *, step: float = 0.0) -> set[str]:
-    """The row with the highest mean and all that the paired tests do not tell from it; none where nothing is compared.
+class Told(NamedTuple):
+    """What a column says of its rows."""
 
-    Only rows with FEWEST seeds take part, and of the others those that share FEWEST with the best one. The tests are
+    highest: str | None  # the row with the highest mean; None where nothing is compared
+    apart: frozenset[str]  # the rows that the tests tell from it
+
+
+def told(rows: Mapping[str, BySeed], *, step: float = 0.0) -> Told:
+    """The row with the highest mean, and those that the paired tests tell from it.
+
+    Only rows with FEWEST seeds take part, and of the others those that share FEWEST with the highest one. The tests are
     corrected for their number within ``rows``.
     """
     enough = {name: by_seed for name, by_seed in rows.items() if len(by_seed) >= FEWEST}
     if not enough:
-        return set()
+        return Told(None, frozenset())
     highest = max(enough, key=lambda name: statistics.fmean(enough[name].values()))
     others = [
         name
@@ -76,9 +86,46 @@ def best(rows: Mapping[str, BySeed], *, step: float = 0.0) -> set[str]:
         if name != highest and len(by_seed.keys() & enough[highest].keys()) >= FEWEST
     ]
     if not others:
-        return set()
+        return Told(None, frozenset())
     adjusted = holm([paired_p(enough[highest], enough[name], step=step) for name in others])
-    return {highest} | {name for name, p in zip(others, adjusted, strict=True) if p > ALPHA}
+    return Told(highest, frozenset(name for name, p in zip(others, adjusted, strict=True) if p <= ALPHA))
+
+
+def interval(one: BySeed, other: BySeed, *, step: float = 0.0) -> tuple[float, float]:
+    """The mean difference of two rows over common seeds, and half its 95 % interval; ``step`` as of `paired_p`."""
+    differences, error = _differences(one, other, step)
+    return float(differences.mean()), float(special.stdtrit(len(differences) - 1, 1 - ALPHA / 2)) * error
+
+
+def seeds_needed(one: BySeed, other: BySeed, *, step: float = 0.0) -> int | None:
+    """How many seeds would tell two rows apart by POWER, if difference and spread stay; None: more than MOST_SEEDS."""
+    differences, error = _differences(one, other, step)
+    effect = abs(float(differences.mean())) / (error * len(differences) ** 0.5)  # in standard deviations
+    n = np.arange(FEWEST, MOST_SEEDS + 1)
+    limit = special.stdtrit(n - 1, 1 - ALPHA / 2)
+    power = special.nctdtr(n - 1, effect * n**0.5, -limit) + 1 - special.nctdtr(n - 1, effect * n**0.5, limit)
+    enough = np.flatnonzero(power >= POWER)
+    return int(n[enough[0]]) if len(enough) else None
+
+
+def _differences(one: BySeed, other: BySeed, step: float) -> tuple[NDArray[np.float64], float]:
+    """The differences seed by seed, and the standard error of their mean, at least that of rounding."""
+    found = np.array([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())])
+    return found, float(np.sqrt(max(found.var(ddof=1), step**2 / 6) / len(found)))
+
+
+def mean_ranks(columns: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], float]:
+    """The rank of each row averaged over columns, 1 for the highest, and the critical difference (Demšar 2006).
+
+    Two rows whose ranks differ by less are not told apart by Nemenyi's test at ALPHA.
+    """
+    from scipy import stats  # takes a second to import
+
+    rows = [name for name in columns[0] if all(name in column for column in columns)]
+    ranks = stats.rankdata([[-column[name] for name in rows] for column in columns], axis=1).mean(axis=0)
+    k = len(rows)
+    critical = stats.studentized_range.ppf(1 - ALPHA, k, np.inf) * (k * (k + 1) / (12 * len(columns))) ** 0.5
+    return dict(zip(rows, ranks.tolist(), strict=True)), float(critical)
 
 
 def false_positives(values: Sequence[float], seeds: int, *, rows: int = 2, step: float = 0.0) -> tuple[float, float]:

@@ -1,0 +1,109 @@
+"""The accuracy that a run of each method should have: ``expected.csv``, made from committed records.
+
+A range is the mean over seeds ± 4 standard deviations s. Few seeds give a poor s, so that the median s of all methods
+takes its place where that is larger.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import shlex
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+
+from ssl_bench.report.comparison import Table, TableCell
+from ssl_bench.report.provenance import absent, provenance
+from ssl_bench.report.records import Run
+
+WIDTH = 4.0  # standard deviations on either side
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What runs of one method have had under one protocol, in percent of test images."""
+
+    method: str
+    dataset: str
+    options: str  # of the run, besides the seed
+    protocol: str
+    version: int  # of the protocol
+    seeds: int
+    mean: float
+    deviation: float  # s
+    precision: str
+    threads: int
+    torch: str
+
+    @property
+    def low(self) -> float:
+        return max(0.0, self.mean - WIDTH * self.deviation)
+
+    @property
+    def high(self) -> float:
+        return min(100.0, self.mean + WIDTH * self.deviation)
+
+
+COLUMNS = [field.name for field in fields(Expected)]
+
+
+@functools.cache
+def ranges() -> tuple[Expected, ...]:
+    """All of expected.csv."""
+    text = (resources.files("ssl_bench.report") / "expected.csv").read_text(encoding="utf-8")
+    numbers = {"version": int, "seeds": int, "mean": float, "deviation": float, "threads": int}
+    rows = csv.DictReader(text.splitlines())
+    return tuple(Expected(**{key: numbers.get(key, str)(value) for key, value in row.items()}) for row in rows)
+
+
+def of_runs(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[Expected]:
+    """A range for every row with two records or more under each protocol."""
+    for protocol in protocols:
+        found = {row: _percents(runs, row, protocol) for row in dict.fromkeys(run.cell.row for run in runs)}
+        found = {row: percents for row, percents in found.items() if len(percents) > 1}
+        deviations = [statistics.stdev(percents) for percents in found.values()]
+        for row, percents in found.items():
+            run, record = next((run, run.record) for run in runs if run.cell.row == row and run.record)
+            yield Expected(
+                method=record.method,
+                dataset=record.dataset,
+                options=shlex.join(word for word in run.cell.words if not word.startswith("seed=")),
+                protocol=protocol,
+                version=record.protocols[protocol],
+                seeds=len(percents),
+                mean=round(statistics.fmean(percents), 4),
+                deviation=round(max(statistics.stdev(percents), statistics.median(deviations)), 4),
+                precision=record.precision,
+                threads=record.environment["threads"],
+                torch=record.environment["libraries"]["torch"],
+            )
+
+
+def _percents(runs: Sequence[Run], row: str, protocol: str) -> list[float]:
+    percents = (run.percents(protocol) for run in runs if run.cell.row == row)
+    return [percent for percent in percents if percent is not None]
+
+
+def table(title: str, runs: Sequence[Run], protocols: Sequence[str]) -> Table:
+    """The range of every row under each protocol."""
+    found = {(one.method, one.protocol): one for one in of_runs(runs, protocols)}
+    return Table(
+        title=title,
+        columns=list(protocols),
+        ranked={
+            method: [
+                TableCell(f"{one.low:.1f} to {one.high:.1f}" if (one := found.get((method, name))) else "–")
+                for name in protocols
+            ]
+            for method in dict.fromkeys(method for method, _ in found)
+        },
+        reference={},
+        notes=[
+            f"% of test images: mean ± {WIDTH:g} standard deviations over seeds, or ± {WIDTH:g} times the median "
+            "standard deviation of all methods where that is larger.",
+            *provenance(runs),
+            *absent(runs),
+        ],
+    )

@@ -48,8 +48,8 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "pictures"
 
 
-def embedded(*words: Any) -> int:
-    return command.main([str(word) for word in words])
+def embedded(*options: Any) -> int:
+    return command.main([str(option) for option in options])
 
 
 def alone(file: str, picture: np.ndarray) -> np.ndarray:
@@ -94,16 +94,16 @@ def test_a_broken_picture_stops_or_is_left_out_by_name(
     (pictures / "a" / "broken.png").write_bytes(broken)
     capsys.readouterr()
     assert embedded("e.safetensors", pictures) == 2
-    said = capsys.readouterr().err
-    assert "a/broken.png cannot be read as a picture" in said
-    assert "on_error=skip" in said
-    assert said.count("\n") == 1
+    shown = capsys.readouterr().err
+    assert "a/broken.png cannot be read as a picture" in shown
+    assert "on_error=skip" in shown
+    assert shown.count("\n") == 1
     assert not list(Path().glob(".features*")) + list(Path().glob("features*"))
     assert embedded("e.safetensors", pictures, "on_error=skip", "batch_size=2") == 0
-    said = capsys.readouterr().out
-    assert "left out: " in said
-    assert "a/broken.png" in said
-    assert "(1 left out)" in said
+    shown = capsys.readouterr().out
+    assert "left out: " in shown
+    assert "a/broken.png" in shown
+    assert "(1 left out)" in shown
     assert Path("features.txt").read_text(encoding="utf-8").splitlines() == sorted(SHAPES)
     np.testing.assert_allclose(np.load("features.npy"), np.load("whole.npy"), rtol=1e-5, atol=1e-6)
 
@@ -119,8 +119,8 @@ def test_a_failure_leaves_the_files_of_before(pictures: Path) -> None:
 def test_where_no_picture_can_be_read_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(b"nothing")
-    words = (tmp_path / "pictures", f"out={tmp_path / 'f.npy'}", "on_error=skip")
-    assert embedded(encoder(tmp_path / "e.safetensors"), *words) == 2
+    options = (tmp_path / "pictures", f"out={tmp_path / 'f.npy'}", "on_error=skip")
+    assert embedded(encoder(tmp_path / "e.safetensors"), *options) == 2
     assert "None of the 1 pictures" in capsys.readouterr().err
     assert not list(tmp_path.glob("*f*.npy"))
 
@@ -139,12 +139,12 @@ def test_a_gray_network_takes_gray_pictures_only(tmp_path: Path, capsys: pytest.
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     Image.fromarray(smooth(20, 40)[..., 0]).save(pictures / "gray.png")
-    words = (encoder(tmp_path / "e.safetensors", channels=1), pictures, f"out={tmp_path / 'f.npy'}")
-    assert embedded(*words) == 0
+    options = (encoder(tmp_path / "e.safetensors", channels=1), pictures, f"out={tmp_path / 'f.npy'}")
+    assert embedded(*options) == 0
     expected = alone(str(tmp_path / "e.safetensors"), smooth(20, 40)[..., :1])
     np.testing.assert_allclose(np.load(tmp_path / "f.npy")[0], expected, rtol=1e-5, atol=1e-6)
     Image.fromarray(smooth(20, 40)).save(pictures / "colour.png")
-    assert embedded(*words) == 2
+    assert embedded(*options) == 2
     assert "colour.png cannot be read as a picture: it is in colour" in capsys.readouterr().err
 
 
@@ -155,8 +155,8 @@ def test_foreign_weights_need_a_size(pictures: Path, capsys: pytest.CaptureFixtu
     assert embedded("w.pth", pictures, "stem=cifar") == 2
     assert "w.pth does not say for images of which size it is: set size" in capsys.readouterr().err
     assert embedded("w.pth", pictures, "stem=cifar", "size=24", "crop=0.75") == 0
-    assert "at 24 pixels" in (said := capsys.readouterr().out)
-    assert "ImageNet's" in said
+    assert "at 24 pixels" in (shown := capsys.readouterr().out)
+    assert "ImageNet's" in shown
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be made there")
@@ -171,13 +171,13 @@ def test_names_that_are_no_lines_are_refused(
     except OSError:
         pytest.skip("this system does not take such names")
     assert embedded("e.safetensors", pictures) == 2
-    said = capsys.readouterr().err
-    assert part in said
-    assert said.count("\n") == 1
+    shown = capsys.readouterr().err
+    assert part in shown
+    assert shown.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("options", "part"),
     [
         (["e.safetensors"], "word 2 is to be a folder of pictures"),
         (["e.safetensors", "size=3"], "word 2 is to be a folder of pictures, and size=3 is none"),
@@ -187,35 +187,35 @@ def test_names_that_are_no_lines_are_refused(
         (["e.safetensors", "pictures", "out=f.csv"], "out=f.csv is to end in .npy"),
         (["e.safetensors", "pictures", "backbone=resnet18"], "says itself what network it holds: leave backbone out"),
         (["pictures", "pictures"], "pictures/encoder.safetensors does not exist"),
-        (["e.safetensors", "e.safetensors"], "Cannot look into e.safetensors"),
+        (["e.safetensors", "e.safetensors"], "Cannot read e.safetensors"),
     ],
 )
 def test_a_wrong_word_is_answered_in_one_line(
-    pictures: Path, words: list[str], part: str, capsys: pytest.CaptureFixture[str]
+    pictures: Path, options: list[str], part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert embedded(*words) == 2
-    said = capsys.readouterr().err
-    assert part in said
-    assert said.count("\n") == 1
+    assert embedded(*options) == 2
+    shown = capsys.readouterr().err
+    assert part in shown
+    assert shown.count("\n") == 1
 
 
 def test_help_shows_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--help"]) == 0
-    said = capsys.readouterr().out
-    assert all(word in said for word in ("RUN_OR_FILE FOLDER", "on_error=stop", "out=features.npy"))
+    shown = capsys.readouterr().out
+    assert all(option in shown for option in ("RUN_OR_FILE FOLDER", "on_error=stop", "out=features.npy"))
 
 
 def test_only_a_batch_and_the_next_are_held(pictures: Path) -> None:
     """What is read but not asked for yet: the pictures of two batches at most."""
     clean = load_encoder("e.safetensors").clean
-    looked: list[Path] = []
+    seen: list[Path] = []
 
-    def look(path: Path, **_: Any) -> str:
-        looked.append(path)
+    def see(path: Path, **_: Any) -> str:
+        seen.append(path)
         return "not today"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed, "look", look)
+        patch.setattr(embed, "network_input", see)
         names = [str(number) for number in range(100)]
         reader = embed.read_in_batches(
             pictures,
@@ -227,9 +227,9 @@ def test_only_a_batch_and_the_next_are_held(pictures: Path) -> None:
             max_pixels=10**6,  # type: ignore[arg-type]
         )
         assert [name for name, _ in next(reader)] == names[:5]
-        assert len(looked) <= 10
+        assert len(seen) <= 10
         reader.close()
-        assert len(looked) <= 10
+        assert len(seen) <= 10
 
 
 def test_of_large_pictures_one_at_a_time_is_decoded(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,14 +47,14 @@ def foreign(path: Path, *, channels: int = 3) -> Path:
     return path
 
 
-def evaluated(*words: Any) -> Record:
-    return score(*evaluate.read([str(word) for word in words]))
+def evaluated(*options: Any) -> Record:
+    return score(*evaluate.read([str(option) for option in options]))
 
 
 def test_a_runs_encoder_gets_the_figures_of_its_record(tmp_path: Path) -> None:
-    words = ["dataset=digits", "scale=smoke", "subset=160", "epochs=1", "seed=3", "batch_size=16"]
+    options = ["dataset=digits", "scale=smoke", "subset=160", "epochs=1", "seed=3", "batch_size=16"]
     rest = ["trainer.progress=false", "trainer.precision=32-true", f"runs_dir={tmp_path}"]
-    record = run(compose([*words, *rest]))
+    record = run(compose([*options, *rest]))
     again = evaluated(tmp_path / record.fingerprint, *SMALL[:3], "seed=3", f"runs_dir={tmp_path}")
     assert again.results == {
         "encoder": record.results["teacher"],
@@ -97,11 +97,11 @@ def test_the_record_tells_file_network_keys_and_assumptions_but_no_place(
     assert (about["keys"]["prefix"], len(about["keys"]["used"])) == ("state_dict.module.", 120)
     assert about["clean"]["mean"] == [0.485, 0.456, 0.406]
     assert record.protocols == {"knn1": 1}
-    said = capsys.readouterr().out
-    for word in ("120 tensors used", "resnet18, by its layers", "ImageNet's", "gray channel three times"):
-        assert word in said
+    shown = capsys.readouterr().out
+    for option in ("120 tensors used", "resnet18, by its layers", "ImageNet's", "gray channel three times"):
+        assert option in shown
     for row in ("encoder", "random weights", "raw pixels", "knn1 v1"):
-        assert row in said
+        assert row in shown
 
 
 def test_images_that_do_not_fit_on_the_device_are_shown(
@@ -129,10 +129,10 @@ def test_gray_images_reach_a_colour_network_as_equal_red_green_and_blue(tmp_path
 def test_statistics_are_the_files_own_unless_one_chooses(tmp_path: Path) -> None:
     dataset = build_data(compose(SMALL)).dataset
 
-    def statistics(path: Path, word: str) -> tuple[float, str]:
+    def statistics(path: Path, option: str) -> tuple[float, str]:
         stem = None if path.suffix == ".safetensors" else "cifar"
         encoder = open_encoder(path, name=None, stem=stem, width=None, prefix=None)
-        clean, whose = encoder_clean(encoder, size=16, crop=None, statistics=word, dataset=dataset)
+        clean, whose = encoder_clean(encoder, size=16, crop=None, statistics=option, dataset=dataset)
         assert len(clean["mean"]) == len(clean["std"]) == encoder.channels
         return clean["mean"][0], whose
 
@@ -152,8 +152,8 @@ def test_our_files_size_holds_unless_one_is_said_and_a_foreign_ones_is_the_datas
     runs = f"runs_dir={tmp_path}"
     assert (evaluated(own, *SMALL, runs, "dataset.clean_crop=0.5").encoder or {})["clean"] == {**GRAY, "crop": 0.5}
     assert (evaluated(own, *SMALL, runs, "dataset.size=12").encoder or {})["clean"]["size"] == 12
-    words = (*SMALL, runs, "backbone.stem=cifar", f"out={tmp_path / 'x.json'}", "dataset.size=12")
-    assert (evaluated(other, *words).encoder or {})["clean"]["size"] == 12
+    options = (*SMALL, runs, "backbone.stem=cifar", f"out={tmp_path / 'x.json'}", "dataset.size=12")
+    assert (evaluated(other, *options).encoder or {})["clean"]["size"] == 12
     assert json.loads((tmp_path / "x.json").read_text())["dataset"] == "digits"
 
 
@@ -164,16 +164,16 @@ def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scor
     pictures.mkdir()
     for number in range(4):
         Image.fromarray(np.full((9, 9, 3), number, np.uint8)).save(pictures / f"{number}.png")
-    words = ("dataset=folder", f"dataset.root={pictures}", "dataset.size=16", f"runs_dir={tmp_path}")
+    options = ("dataset=folder", f"dataset.root={pictures}", "dataset.size=16", f"runs_dir={tmp_path}")
     with pytest.raises(UserError, match=r"takes images of 1 channel.*, but folder has 3"):
-        evaluated(mine(tmp_path / "e.safetensors"), *words)
-    record = evaluated(mine(tmp_path / "c.safetensors", channels=3), *words)
+        evaluated(mine(tmp_path / "e.safetensors"), *options)
+    record = evaluated(mine(tmp_path / "c.safetensors", channels=3), *options)
     assert set(record.results["encoder"].values()) == {None}
     assert "not scored: there are no labelled images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("options", "part"),
     [
         ([], "word 1 is to be a run's folder or a file of weights"),
         (["dataset=digits"], "word 1 is to be a run's folder or a file of weights, and dataset=digits is none"),
@@ -191,19 +191,20 @@ def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scor
     ],
 )
 def test_a_wrong_word_is_answered_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], part: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], part: str
 ) -> None:
-    assert evaluate.main([str(tmp_path) if word == "HERE" else word for word in words]) == 2
-    said = capsys.readouterr().err
-    assert part.replace("HERE", str(tmp_path)) in said
-    assert said.count("\n") == 1
+    assert evaluate.main([str(tmp_path) if option == "HERE" else option for option in options]) == 2
+    shown = capsys.readouterr().err
+    assert part.replace("HERE", str(tmp_path)) in shown
+    assert shown.count("\n") == 1
 
 
 def test_help_shows_what_may_be_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main(["--help"]) == 0
-    said = capsys.readouterr().out
+    shown = capsys.readouterr().out
     assert all(
-        word in said for word in ("RUN_OR_FILE", "prefix=null", "statistics=auto", "out=null", "evaluation.linear.")
+        option in shown
+        for option in ("RUN_OR_FILE", "prefix=null", "statistics=auto", "out=null", "evaluation.linear.")
     )
 
 

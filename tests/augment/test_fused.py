@@ -137,11 +137,11 @@ def test_every_order_of_jitter_is_followed() -> None:
 
 
 @pytest.fixture
-def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def with_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views_module, "_has_kernels", lambda device: True)
 
 
-def test_views_of_several_sizes_are_drawn_by_kernels_as_without(everywhere: None) -> None:
+def test_views_of_several_sizes_are_drawn_by_kernels_as_without(with_kernels: None) -> None:
     recipe = [replace(WILD, size=16), replace(WILD, count=1, size=9, blur=0.0)]
     batch = batch_of(natural(2, 3, 16, 20))
     drawn = views_of(recipe).to(DEVICE)(batch.to(DEVICE), draw=1)
@@ -152,7 +152,7 @@ def test_views_of_several_sizes_are_drawn_by_kernels_as_without(everywhere: None
         assert 255 * min(STD) * (ours.cpu() - theirs).abs().max() <= 2
 
 
-def test_kernels_draw_in_the_precision_of_autocast(everywhere: None) -> None:
+def test_kernels_draw_in_the_precision_of_autocast(with_kernels: None) -> None:
     views, batch = views_of([replace(WILD, count=1, size=16)]).to(DEVICE), batch_of(natural(2, 3, 16, 16)).to(DEVICE)
     exact = views(batch)
     with torch.autocast(DEVICE, dtype=torch.bfloat16):
@@ -162,7 +162,7 @@ def test_kernels_draw_in_the_precision_of_autocast(everywhere: None) -> None:
         torch.testing.assert_close(view.float(), other, atol=1e-6, rtol=2**-7)  # the interpreter truncates
 
 
-def test_kernels_draw_an_image_alike_on_every_number_of_ranks(everywhere: None) -> None:
+def test_kernels_draw_an_image_alike_on_every_number_of_ranks(with_kernels: None) -> None:
     views, images = views_of([replace(WILD, count=1, size=16)]).to(DEVICE), natural(2, 3, 16, 16).to(DEVICE)
     (together,) = views(batch_of(images).to(DEVICE))
     (second,) = views(batch_of(images[1:], Place(7, 0, 3, 1, 2)).to(DEVICE))
@@ -170,7 +170,7 @@ def test_kernels_draw_an_image_alike_on_every_number_of_ranks(everywhere: None) 
 
 
 def test_where_kernels_fail_it_is_shown_once_and_the_plain_path_draws(
-    everywhere: None, monkeypatch: pytest.MonkeyPatch
+    with_kernels: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = batch_of(natural(2, 3, 16, 16))
     plain = views_of([STRONG])
@@ -189,7 +189,7 @@ def test_where_kernels_fail_it_is_shown_once_and_the_plain_path_draws(
 
 
 def test_views_that_do_not_fit_are_no_reason_to_draw_them_by_plain_operations(
-    everywhere: None, monkeypatch: pytest.MonkeyPatch
+    with_kernels: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError

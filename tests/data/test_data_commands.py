@@ -1,4 +1,4 @@
-"""python -m ssl_bench data: what it says of datasets that are there, that are not, and that are damaged."""
+"""python -m ssl_bench data: what it shows of datasets that are there, that are not, and that are damaged."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
     monkeypatch.setattr(downloads, "_wait_for_answer", no_download)
 
-    def run(*words: str) -> tuple[int, str, str]:
-        status = command.main(words)
+    def run(*options: str) -> tuple[int, str, str]:
+        status = command.main(options)
         return status, *capsys.readouterr()
 
     return run
@@ -64,11 +64,11 @@ def row(table: str, name: str) -> list[str]:
     return [cell.strip() for cell in line.split("│")[2:-1]]
 
 
-# -- words ----------------------------------------------------------------------------------------
+# -- options ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("options", "sentence"),
     [
         (["lst"], "command lst is unknown; did you mean list?"),
         (["zzz"], "command zzz is unknown; known are list, prepare, pack, verify, show, table."),
@@ -87,16 +87,16 @@ def row(table: str, name: str) -> list[str]:
         (["prepare", "dataset=folder", "dataset.root=none"], "none does not exist: give a folder of pictures."),
     ],
 )
-def test_a_wrong_word_is_answered_in_one_sentence(run: Run, words: list[str], sentence: str) -> None:
-    status, output, errors = run(*words)
+def test_a_wrong_word_is_answered_in_one_sentence(run: Run, options: list[str], sentence: str) -> None:
+    status, output, errors = run(*options)
     assert (status, output) == (2, "")
     assert errors.startswith(f"ssl_bench: {sentence}")
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["show", "-h"]])
-def test_without_a_command_all_commands_and_options_are_explained(run: Run, words: list[str]) -> None:
-    status, output, _ = run(*words)
+@pytest.mark.parametrize("options", [[], ["--help"], ["show", "-h"]])
+def test_without_a_command_all_commands_and_options_are_explained(run: Run, options: list[str]) -> None:
+    status, output, _ = run(*options)
     assert status == 0
     assert all(f"  {name} " in output for name in command.COMMANDS)
     assert all(f"  {option}=" in output for option in ("images", "views", "out"))
@@ -215,17 +215,17 @@ def test_a_broken_picture_is_named_or_left_out_and_counted(run: Run, tmp_path: P
     root = pictures(tmp_path / "mine")
     broken = sorted((root / "Köder-日本").iterdir())[0]
     broken.write_bytes(broken.read_bytes()[:60])
-    words = ("dataset.root=mine", *PICTURES)
-    status, _, errors = run("prepare", *words)
+    options = ("dataset.root=mine", *PICTURES)
+    status, _, errors = run("prepare", *options)
     assert status == 2
     assert errors.startswith(f"ssl_bench: mine/Köder-日本/{broken.name} cannot be read as a picture: ")
-    status, output, _ = run("prepare", *words, "dataset.on_error=skip")
+    status, output, _ = run("prepare", *options, "dataset.on_error=skip")
     assert status == 0
     assert "warning: 1 broken picture(s) of train left out, such as " in output
-    for more, said in (((), "cannot be read as a picture"), (("dataset.on_error=skip",), "1 pictures cannot be read")):
-        status, output, _ = run("verify", *words, *more)
+    for more, shown in (((), "cannot be read as a picture"), (("dataset.on_error=skip",), "1 pictures cannot be read")):
+        status, output, _ = run("verify", *options, *more)
         assert status == 1
-        assert [line for line in output.splitlines() if line.startswith("✗") and said in line]
+        assert [line for line in output.splitlines() if line.startswith("✗") and shown in line]
 
 
 def test_pack_hands_over_the_dataset_and_says_whether_it_had_to_work(
@@ -246,11 +246,11 @@ def test_pack_hands_over_the_dataset_and_says_whether_it_had_to_work(
         return made[-1]
 
     monkeypatch.setattr(inventory, "packed", SimpleNamespace(pack=stand_in, skipped=lambda path: ["a.png (why)"]))
-    words = ("pack", *PICTURES, "dataset.root=mine", "data_dir=there")
-    status, output, _ = run(*words)
+    options = ("pack", *PICTURES, "dataset.root=mine", "data_dir=there")
+    status, output, _ = run(*options)
     assert status == 0
     assert output.endswith("there/packed/folder-16-ab.safetensors is packed.\nleft out: a.png (why)\n")
-    assert run(*words)[1] == "there/packed/folder-16-ab.safetensors is there already.\nleft out: a.png (why)\n"
+    assert run(*options)[1] == "there/packed/folder-16-ab.safetensors is there already.\nleft out: a.png (why)\n"
 
 
 def test_what_fits_into_memory_is_not_packed(run: Run) -> None:
@@ -267,8 +267,8 @@ def test_verify_finds_nothing_wrong_with_intact_data(run: Run, name: str) -> Non
     status, output, _ = run("verify", f"dataset={name}")
     assert status == 0
     assert "✗" not in output
-    for said in ("train: channel means 0.", "train: labels lie between 0 and 9", "no test image is in train as well"):
-        assert f"✓ {said}" in output
+    for shown in ("train: channel means 0.", "train: labels lie between 0 and 9", "no test image is in train as well"):
+        assert f"✓ {shown}" in output
     assert output.endswith(f"{name}: all is right.\n")
 
 
@@ -311,7 +311,7 @@ def test_verify_finds_each_kind_of_fault(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
     assert wrong(with_train(lambda images, labels: labels[:1].fill_(10))) == ["train: labels lie between 0 and 9"]
     repeated = with_train(lambda images, labels: images[:2].copy_(test[:2]))
-    assert wrong(repeated) == []  # a published dataset is as it is: said, and no fault
+    assert wrong(repeated) == []  # a published dataset is as it is: stated, and no fault
     monkeypatch.setitem(verify.BALANCED, "digits", ("test",))
     assert wrong(digits) == ["test: expected 36 images of each of 10 classes, found 35 (2) to 37 (3) images"]
 
@@ -401,9 +401,9 @@ def test_every_class_has_one_name() -> None:
 SMOKE = ("dataset=digits", "scale=smoke")
 
 
-@pytest.mark.parametrize("words", [(), ("method=pic",), ("augment.groups.local.count=2", "seed=3")])
-def test_what_is_shown_is_what_training_draws_and_evaluation_sees(words: tuple[str, ...]) -> None:
-    config = compose([*SMOKE, *words])
+@pytest.mark.parametrize("options", [(), ("method=pic",), ("augment.groups.local.count=2", "seed=3")])
+def test_what_is_shown_is_what_training_draws_and_evaluation_sees(options: tuple[str, ...]) -> None:
+    config = compose([*SMOKE, *options])
     method, data = build(config)
     loader = data.train_dataloader()
     chosen = chosen_images(loader, 12)

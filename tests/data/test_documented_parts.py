@@ -1,4 +1,4 @@
-"""The documented table of what images are used for says what the rule does to each dataset."""
+"""The documented table of what images are used for states what the rule does to each dataset."""
 
 from __future__ import annotations
 

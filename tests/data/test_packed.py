@@ -204,22 +204,22 @@ def test_a_pass_goes_on_in_the_middle_of_packed_images(root: Path, tmp_path: Pat
         assert torch.equal(mine.sizes, other.sizes)
 
 
-WORDS = ("dataset=folder", "dataset.size=8", "scale=smoke", "method=simclr", "batch_size=8", "epochs=1")
+OPTIONS = ("dataset=folder", "dataset.size=8", "scale=smoke", "method=simclr", "batch_size=8", "epochs=1")
 
 
 @pytest.mark.slow
 def test_a_run_on_packed_pictures_is_the_run_on_those_in_memory(root: Path, tmp_path: Path) -> None:
-    words = [*WORDS, f"dataset.root={root}", f"data_dir={tmp_path}", "trainer.threads=1", "trainer.progress=false"]
-    first = run(compose([*words, f"runs_dir={tmp_path / 'a'}"]))
+    options = [*OPTIONS, f"dataset.root={root}", f"data_dir={tmp_path}", "trainer.threads=1", "trainer.progress=false"]
+    first = run(compose([*options, f"runs_dir={tmp_path / 'a'}"]))
     with pytest.raises(UserError) as caught:
-        run(compose([*words, "dataset.memory=0"]))
+        run(compose([*options, "dataset.memory=0"]))
     command = str(caught.value).partition("pack them into a file by: ")[2]
     assert command == (
         f"python -m ssl_bench data pack dataset=folder dataset.root={root} dataset.stored=16 "
         f"dataset.max_pixels=89478485 data_dir={tmp_path}"
     )
     pack(root, tmp_path, stored=16, max_pixels=89478485)
-    second = run(compose([*words, f"runs_dir={tmp_path / 'b'}", "dataset.memory=0"]))
+    second = run(compose([*options, f"runs_dir={tmp_path / 'b'}", "dataset.memory=0"]))
     for key in ("fingerprint", "results", "curves", "data_digest", "skipped_images", "images"):
         assert getattr(first, key) == getattr(second, key)
     name = first.fingerprint
@@ -312,8 +312,8 @@ def test_killed_again_and_again_it_ends_in_the_same_file(tmp_path: Path) -> None
     whole = pack(root, tmp_path / "whole", **changes)
     broken, chance, kills = tmp_path / "broken", random.Random(0), 0
     for _ in range(6):
-        words = [sys.executable, "-c", KILLED, str(root), str(broken)]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        options = [sys.executable, "-c", KILLED, str(root), str(broken)]
+        process = subprocess.Popen(options, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         before = [path.stat().st_size for path in broken.glob("packed/*.journal")]
@@ -438,37 +438,37 @@ def test_what_the_machine_does_wrong_is_no_fault_of_a_picture(
             return read(path)
 
         monkeypatch.setattr(Path, "read_bytes", failing)
-        said = refusal(root, tmp_path, skip=True)
-        assert ".png could not be read, for the machine failed (" in said
+        shown = refusal(root, tmp_path, skip=True)
+        assert ".png could not be read, for the machine failed (" in shown
         assert not list((tmp_path / "packed").glob("*.safetensors"))
     monkeypatch.undo()
     assert_equal(load(root, tmp_path / "elsewhere", skip=True), load(root, tmp_path, skip=True))
 
 
 def test_two_processes_do_not_pack_the_same_at_once(root: Path, tmp_path: Path) -> None:
-    said: list[str] = []
+    shown: list[str] = []
 
     def progress(done: int, total: int) -> None:
         if done == 5:
-            said.append(refusal(root, tmp_path))
+            shown.append(refusal(root, tmp_path))
 
     pack(root, tmp_path, progress)
-    assert said == [f"Another process packs the pictures of {root}: wait for it, or stop it first."]
+    assert shown == [f"Another process packs the pictures of {root}: wait for it, or stop it first."]
 
 
 def test_packing_a_folder_that_has_changed_meanwhile_leaves_the_pack_under_way_alone(
     root: Path, tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    shown: list[str] = []
 
     def progress(done: int, total: int) -> None:
         if done == 5:
             first = next(root.rglob("*.png"))
             shutil.copy(first, first.with_name("one more.png"))
-            said.append(refusal(root, tmp_path))
+            shown.append(refusal(root, tmp_path))
 
     path = pack(root, tmp_path, progress)
-    assert said == [f"Another process packs the pictures of {root}: wait for it, or stop it first."]
+    assert shown == [f"Another process packs the pictures of {root}: wait for it, or stop it first."]
     pack_file.verify(path)
 
 

@@ -39,7 +39,7 @@ def loader(count: int, batch_size: int, first: int = 0) -> BatchLoader:
 
 
 class Statistics:
-    """A protocol whose score tells what it sees: the mean of the features, that of validation or test."""
+    """A protocol whose score is what it sees: the mean of the features, that of validation or test."""
 
     name, version = "statistics", 1
 

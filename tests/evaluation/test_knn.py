@@ -30,7 +30,7 @@ def one_direction(n: int, generator: torch.Generator) -> Tensor:
 
 
 def nearly_equal(n: int, generator: torch.Generator) -> Tensor:
-    """Differences far below what bfloat16 can tell apart."""
+    """Differences far below what bfloat16 can distinguish."""
     return torch.linspace(-1, 1, 64) + 1e-3 * torch.randn(n, 64, generator=generator)
 
 

@@ -64,7 +64,7 @@ def medium() -> None:
     torch.set_float32_matmul_precision("medium")
 
 
-def everywhere() -> None:
+def every_operation() -> None:
     torch.backends.fp32_precision = "tf32"  # type: ignore[attr-defined]
 
 
@@ -77,7 +77,7 @@ def older() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-SETTINGS = pytest.mark.parametrize("user", [nothing, high, medium, everywhere, convolutions_alone, older])
+SETTINGS = pytest.mark.parametrize("user", [nothing, high, medium, every_operation, convolutions_alone, older])
 
 
 @newer

@@ -92,7 +92,7 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     hexagon of hues (6 sides, red at 0, green at 2, blue at 4), multiplied by chroma throughout:
 
     - ``p = 2R - G - B`` falls from 2 to 1, -1 and -2 while the hue moves from red by 1, 2 and 3 sides,
-      so the distance from red is ``1.5 - p + clamp(p, -1, 1) / 2``, and G - B tells the direction;
+      so the distance from red is ``1.5 - p + clamp(p, -1, 1) / 2``, and the sign of G - B is the direction;
     - a channel at distance d from its own corner has the value ``low + clamp(2 - d, 0, 1)``.
     """
     if images.shape[1] == 1:

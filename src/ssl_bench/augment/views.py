@@ -68,7 +68,7 @@ class Views(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Batch, draw: int = 0) -> list[Tensor]:
-        """One ``[n, C, S, S]`` per view; ``draw`` counts how often the batch is looked at again.
+        """One ``[n, C, S, S]`` per view; ``draw`` counts how often the batch is drawn again.
 
         The views are float32; those of the kernels are in channels_last, and in the precision that a surrounding
         autocast gives to what a network takes.

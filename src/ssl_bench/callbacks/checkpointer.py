@@ -48,7 +48,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 @dataclass(eq=False, repr=False)
 class Checkpointer(pl.Callback):
-    """Stands last, so that a checkpoint holds what all other callbacks know.
+    """Comes last, so that a checkpoint holds the state of all other callbacks.
 
     Ctrl-C, SIGTERM and SIGHUP are requests: the step is finished, saved, and the run ends. A second signal ends
     it at once. Ranks agree on both, so that a signal may reach them at different steps or only one of them.

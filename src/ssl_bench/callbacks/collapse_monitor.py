@@ -1,4 +1,4 @@
-"""Is the representation collapsing? A panel of four figures per epoch, and a warning in words."""
+"""Is the representation collapsing? Four figures per epoch, and a warning."""
 
 import re
 from collections.abc import Callable

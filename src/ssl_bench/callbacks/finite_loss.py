@@ -11,7 +11,7 @@ from ssl_bench.errors import UserError
 
 
 class FiniteLoss(pl.Callback):
-    """UserError with method, step and learning rate; stands before whatever would save the state.
+    """UserError with method, step and learning rate; comes before all callbacks that save the state.
 
     To read a loss from an accelerator is to wait for it. There the losses are summed up, since a sum is finite only if
     all its terms are, and the sum is read at the end of an epoch and before the state is saved.
@@ -19,7 +19,7 @@ class FiniteLoss(pl.Callback):
 
     def __init__(self) -> None:
         self.lr = 0.0
-        self.unread: Tensor | None = None  # sum of the losses since the last look
+        self.unread: Tensor | None = None  # sum of the losses since it was last read
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, method: pl.LightningModule, batch: Batch, batch_idx: int
@@ -31,12 +31,12 @@ class FiniteLoss(pl.Callback):
     ) -> None:
         self.unread = outputs["value"] if self.unread is None else self.unread + outputs["value"]
         if method.device.type == "cpu" or trainer.is_last_batch:
-            self._look(trainer, method)
+            self._check(trainer, method)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._look(trainer, method)
+        self._check(trainer, method)
 
-    def _look(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+    def _check(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         loss = 0.0 if self.unread is None else self.unread.item()
         self.unread = None
         if not math.isfinite(loss):

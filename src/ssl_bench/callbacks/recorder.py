@@ -15,10 +15,10 @@ from ssl_bench.results.history import History, Row
 
 
 class Recorder(pl.Callback):
-    """Closes the history's row at the end of every epoch; stands behind all callbacks that add to it.
+    """Closes the history's row at the end of every epoch; comes after all callbacks that add to it.
 
     The running mean of the loss is part of the checkpoint, so an epoch that was interrupted ends with the same mean.
-    The logger hears each row and beside it the images/s so far, which do not repeat exactly and so stay out of the
+    The logger gets each row and the images/s so far, which do not repeat exactly and so stay out of the
     history.
     """
 

@@ -9,7 +9,7 @@ from ssl_bench.distributed import mean_over_ranks, share_buffers
 
 
 class Replicas(pl.Callback):
-    """Stands before all callbacks that read a loss or evaluate a network, under several devices only.
+    """Comes before all callbacks that read a loss or evaluate a network, under several devices only.
 
     share_statistics: whether each rank's BatchNorm has running statistics of its own, in which case rank 0's count.
     """

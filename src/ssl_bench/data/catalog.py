@@ -31,7 +31,7 @@ class Dataset:
     licence: str
     source: str  # who made it, and where it is described
     read: Callable[[Path], dict[str, Images]]  # data_dir → "train" and "test"
-    notes: tuple[str, ...] = ()  # what a user should hear of it before a run, in sentences
+    notes: tuple[str, ...] = ()  # warnings for a user before a run, in sentences
     pretraining_from: int | None = None  # images of train before this one serve bank, probe and validation only
     pictures: Callable[[Path], dict[str, Listing]] | None = None  # the same, not decoded; None: not in picture files
     names: tuple[str, ...] = ()  # of the classes, where they have names
@@ -188,7 +188,7 @@ DATASETS = {
 
 
 def chosen(options: Mapping[str, Any]) -> Dataset:
-    """The entry that the options of ``conf/dataset`` choose; a folder is looked into now.
+    """The entry that the options of ``conf/dataset`` choose; a folder is listed now.
 
     A dataset of a user's own has the key ``target``, a `Dataset` or what makes one of the options; or it builds on
     ``folder``.
@@ -233,7 +233,7 @@ def chosen_folder(options: Mapping[str, Any]) -> Folder | None:
 
 
 def find(name: str, folder: Folder | None = None) -> Dataset:
-    """The entry called ``name``; ``folder`` says where the pictures lie and how they are kept, where one may choose.
+    """The entry called ``name``; ``folder``: where the pictures lie and how they are kept, where one may choose.
 
     Raises:
         UserError: there is none; or the folder has no pictures.

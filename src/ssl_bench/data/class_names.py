@@ -20,4 +20,4 @@ NAMES = {
 
 def class_names(dataset: str) -> tuple[str, ...]:
     """Names of the classes of a published dataset, none where they have no names here."""
-    return tuple(word.replace("_", " ") for word in NAMES.get(dataset, "").split())
+    return tuple(name.replace("_", " ") for name in NAMES.get(dataset, "").split())

@@ -17,7 +17,7 @@ HASH_BYTES = 16  # of an image
 class Images:
     """What a reader hands on: pixels as they stand in the files, and labels.
 
-    Pictures that come in all sizes are squashed to one; where they come from then stands in ``sizes`` and ``hashes``.
+    Pictures that come in all sizes are squashed to one; ``sizes`` and ``hashes`` then hold where they come from.
     """
 
     images: Tensor  # u8 [M, C, H, W]

@@ -59,7 +59,7 @@ def _roots(config: Config) -> tuple[str, ...]:
 
 
 def prepare(config: Config) -> int:
-    """Fetch what is missing, read it once, and say what it is."""
+    """Fetch what is missing, read it once, and show what it is."""
     dataset, data_dir = catalog.chosen(config.dataset.as_dict()), Path(config.data_dir)
     splits = catalog.load(dataset, data_dir)
     console = _console()

@@ -9,13 +9,13 @@ from torch import Tensor
 from ssl_bench.errors import UserError
 
 
-def generator(*words: str | int) -> torch.Generator:
-    """Random numbers that belong to ``words`` alone.
+def generator(*key: str | int) -> torch.Generator:
+    """Random numbers that belong to ``key`` alone.
 
     Hashing keeps neighbours apart: seed 1 of epoch 0 shares nothing with seed 0 of epoch 1,
     as it would if the two were added.
     """
-    digest = hashlib.blake2b(repr(words).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
@@ -33,9 +33,9 @@ def sequential(size: int) -> Tensor:
 class Window:
     """A window that slides over the images on a circle, so that an image is soon seen again (Cao et al. 2020, PIC).
 
-    The circle is a random permutation that belongs to the seed. Pass k looks at the images k·S to k·S + L on it, in an
-    order of its own. So consecutive passes share L − S images, and an image has L/S looks each time the window comes
-    round. Passes follow each other as one stream without gaps, which epochs and batches cut wherever they end.
+    The circle is a random permutation that belongs to the seed. Pass k takes the images k·S to k·S + L on it, in an
+    order of its own. So consecutive passes share L − S images, and an image is seen L/S times each time the window
+    comes round. Passes follow each other as one stream without gaps, which epochs and batches cut wherever they end.
     """
 
     share: float  # (0, 1], length of the window as a share of the images

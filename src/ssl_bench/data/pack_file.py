@@ -6,7 +6,7 @@ It is in the official safetensors format: a header of JSON, then tensors, for th
     <split>.hashes  u8 [M, 16]         <split>.names   u8, JSON [M]    <split>.skipped  u8, JSON, names and reasons
 
 ``hashes`` are the first 16 bytes of SHA-256 over the pixels of each image, and the header has a BLAKE2b-128 over itself
-and all tensors but the images. Rows, one for each image, are numbered through both splits and begin behind the header.
+and all tensors but the images. The rows, one for each image, first those of train, begin behind the header.
 
 Shapes: M images of a split, S × S pixels as kept.
 """
@@ -18,7 +18,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -33,7 +33,8 @@ from ssl_bench.machine import cores
 
 SPLITS = ("train", "test")
 HEADER = 4096  # bytes before the first image, a page
-LENGTH = 8  # bytes that tell the length of the JSON
+BLOCK = 64  # images that a thread verifies at a time
+LENGTH = 8  # bytes that hold the length of the JSON
 TYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I64": np.dtype("<i8")}
 
 
@@ -50,7 +51,7 @@ class Part(NamedTuple):
 def finish(rows: BinaryIO, side: int, parts: Mapping[str, Part], about: dict[str, Any]) -> None:
     """Append the parts to the rows, then write the header, and make all of it durable.
 
-    rows: open at the end of the last row. side: S. about: what else the header is to say.
+    rows: open at the end of the last row. side: S. about: what else the header is to hold.
     """
     row_bytes = 3 * side**2
     layout: dict[str, tuple[str, list[int], int]] = {}  # type, shape, bytes
@@ -140,7 +141,7 @@ class PackFile:
             raise damaged(self.path, f"its {name} are no list") from None
 
     def images(self, split: str) -> Tensor:
-        """u8 [M, 3, S, S], the file's own memory: shared, not to be written to, and read when it is looked at."""
+        """u8 [M, 3, S, S], the file's own memory: shared, not to be written to, and read from the disk on access."""
         entry = self._tensors[f"{split}.images"]
         begin, end = entry["data_offsets"]
         if begin == end:
@@ -150,26 +151,6 @@ class PackFile:
             flat = torch.frombuffer(self._map, dtype=torch.uint8, count=end - begin, offset=HEADER + begin)
         return flat.view(entry["shape"])
 
-    # Rows are numbered through both splits.
-
-    @cached_property
-    def _hashes(self) -> NDArray[Any]:
-        return np.concatenate([self.array(f"{split}.hashes") for split in SPLITS])
-
-    @property
-    def rows(self) -> int:
-        return len(self._hashes)
-
-    def hash(self, row: int) -> bytes:
-        return bytes(self._hashes[row])
-
-    def pixels(self, row: int) -> memoryview:
-        size = int(np.prod(self._tensors["train.images"]["shape"][1:]))
-        return memoryview(self._map)[HEADER + row * size : HEADER + (row + 1) * size]
-
-    def name(self, row: int) -> str:
-        return str([name for split in SPLITS for name in self.text(f"{split}.names")][row])
-
 
 def verify(path: Path) -> None:
     """Read all of a pack and compare it with its checksums.
@@ -178,19 +159,19 @@ def verify(path: Path) -> None:
         UserError: it is damaged, at the first image that is named; or it is no pack.
     """
     found = PackFile(path)
-
-    def wrong(rows: range) -> int | None:
-        for row in rows:
-            if hash_of(np.frombuffer(found.pixels(row), np.uint8)) != found.hash(row):
-                return row
-        return None
-
-    blocks = [range(first, min(first + 64, found.rows)) for first in range(0, found.rows, 64)]
     with ThreadPoolExecutor(cores()) as pool:
-        for row in pool.map(wrong, blocks):
-            if row is not None:
-                pool.shutdown(cancel_futures=True)
-                raise damaged(path, f"the pixels of {found.name(row)} have changed")
+        for split in SPLITS:
+            wrong = partial(_changed, found.images(split).numpy(), found.array(f"{split}.hashes"))
+            for row in pool.map(wrong, range(0, len(found.images(split)), BLOCK)):
+                if row is not None:
+                    pool.shutdown(cancel_futures=True)
+                    raise damaged(path, f"the pixels of {found.text(f'{split}.names')[row]} have changed")
+
+
+def _changed(images: NDArray[np.uint8], hashes: NDArray[np.uint8], first: int) -> int | None:
+    """The first of BLOCK rows whose pixels have not their hash."""
+    rows = range(first, min(first + BLOCK, len(images)))
+    return next((row for row in rows if hash_of(images[row]) != bytes(hashes[row])), None)
 
 
 def damaged(path: Path, reason: str) -> UserError:

@@ -21,7 +21,7 @@ LINE = re.compile(rf"(?:(\d+) (\d+) ([0-9a-f]{{{2 * HASH_BYTES}}})|- (.+))\n")
 
 @dataclass
 class Done:
-    """What the journal tells: for each picture, in their order, what became of it."""
+    """What the journal records: for each picture, in their order, what became of it."""
 
     kept: list[int] = field(default_factory=list)  # positions of pictures that have a row
     sizes: array[int] = field(default_factory=lambda: array("q"))  # [rows · 2]
@@ -45,7 +45,7 @@ class Done:
 def resumed(title: bytes, count: int, row_bytes: int, rows: BinaryIO, lines: BinaryIO) -> Done:
     """What an earlier call did, with both files cut to it and open at their ends.
 
-    title: the first line, which stands for the pictures. count: of pictures; row_bytes: of an image.
+    title: the first line, which identifies the pictures. count: of pictures; row_bytes: of an image.
     """
     lines.seek(0)
     done, end = Done(), len(title)
@@ -73,7 +73,7 @@ def resumed(title: bytes, count: int, row_bytes: int, rows: BinaryIO, lines: Bin
 
 
 class Journal:
-    """Makes rows durable, then the lines that tell of them, while the next rows are decoded."""
+    """Makes rows durable, then their lines, while the next rows are decoded."""
 
     def __init__(self, rows: BinaryIO, lines: BinaryIO) -> None:
         self._rows = rows

@@ -1,8 +1,8 @@
 """Pictures squashed once into one file that is mapped into memory, for sets that are larger than memory should hold.
 
 What is read from the file (`pack_file`) equals what would have been decoded into memory, bit for bit. While it is
-written it is called ``….partial``, and ``….journal`` beside it tells how far it is (`pack_journal`): after ``kill -9``
-the same call resumes there. It gets its name when it is whole.
+written it is called ``….partial``, and ``….journal`` beside it records how far it is (`pack_journal`): after
+``kill -9`` the same call resumes there. It gets its name when it is whole.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def pack(dataset: Dataset, folder: Folder, data_dir: Path, *, progress: Callable
         PackFile(source.path)  # UserError if it is damaged
         if not _left_over(source):
             return source.path
-    with _refusals_told(source.path):
+    with _disk_errors(source.path):
         source.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             # Of the place: what another process packs of it, its files as they were then, is not left over.
@@ -141,7 +141,7 @@ class _Source:
 
     @cached_property
     def key(self) -> str:
-        """Stands for everything that the pack's content follows from: a picture's name, size and time of change."""
+        """A hash of all that the pack's content follows from: each picture's name, size and time of change."""
         content: list[Any] = [FORMAT, self.folder.stored, self.folder.max_pixels]
         for split in SPLITS:
             listing = self.pictures[split]
@@ -151,7 +151,7 @@ class _Source:
 
     @cached_property
     def place(self) -> str:
-        """Stands for where the pictures lie, without telling it."""
+        """A hash of where the pictures lie."""
         roots = [str(self.pictures[split].root.absolute()) for split in SPLITS]
         return _short([self.dataset, self.folder.stored, self.folder.max_pixels, *roots])
 
@@ -172,7 +172,7 @@ class _Source:
     def command(self) -> str:
         """What packs these pictures."""
         folder = self.folder
-        words = {
+        settings = {
             "dataset": self.dataset,
             "dataset.root": folder.root,
             "dataset.test_root": folder.test_root,
@@ -183,7 +183,7 @@ class _Source:
             "dataset.min_images": folder.min_images,
             "data_dir": self.data_dir,
         }
-        options = [f"{key}={value}" for key, value in words.items() if value is not None]
+        options = [f"{key}={value}" for key, value in settings.items() if value is not None]
         return shlex.join(["python", "-m", "ssl_bench", "data", "pack", *options])
 
 
@@ -285,8 +285,8 @@ def _finish(source: _Source, done: Done, rows: BinaryIO) -> None:
 
 
 @contextmanager
-def _refusals_told(path: Path) -> Iterator[None]:
-    """The disk's refusals as UserError."""
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Errors of the disk as UserError."""
     try:
         yield
     except OSError as error:
@@ -318,7 +318,7 @@ def _images(source: _Source) -> dict[str, Images]:
 
 
 def _place(path: Path) -> str | None:
-    """``_Source.place`` of a finished or unfinished pack, None where it does not tell."""
+    """``_Source.place`` of a finished or unfinished pack, None where it is not known."""
     try:
         if path.suffix == ".partial":
             with _journal(path).open("rb") as lines:

@@ -1,4 +1,4 @@
-"""How training and evaluation will see single images, for those who want to see it first."""
+"""How training and evaluation will see single images, to be seen before a run."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -27,7 +27,7 @@ def chosen_images(loader: BatchLoader, count: int) -> list[int]:
 
 
 def batches_of(loader: BatchLoader, number: int) -> Iterator[Batch]:
-    """Batches of image ``number`` alone, each with its place in the run: what every look at it is drawn from."""
+    """Batches of image ``number`` alone, each with its place in the run, from which its views are drawn."""
     for epoch in range(MOST_EPOCHS):
         order = loader.index[loader.order(epoch)][: len(loader) * loader.batch_size]
         for position in (order == number).nonzero()[:, 0].tolist():

@@ -1,4 +1,4 @@
-"""How many images the official training splits hold, for those who ask before any is read."""
+"""How many images the official training splits hold, known before any is read."""
 
 TRAIN = {
     "digits": 1_438,

@@ -90,7 +90,7 @@ def _archives(files: Sequence[Path]) -> Iterator[Finding]:
 def _packs(dataset: Dataset, data_dir: Path, own: Path | None) -> Iterator[Finding]:
     for path in places.packs(dataset.name, data_dir):
         if path != own:
-            yield Finding(None, f"{path} is not what these pictures are read from, and was not looked into")
+            yield Finding(None, f"{path} is not what these pictures are read from, and was not checked")
             continue
         try:
             pack_file.verify(path)

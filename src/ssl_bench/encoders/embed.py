@@ -148,7 +148,7 @@ def not_one_line(name: str) -> str:
 
 
 def header(rows: int, width: int) -> bytes:
-    """What stands before float32 ``[rows, width]`` in a .npy; of the same length whatever ``rows`` is."""
+    """The header of float32 ``[rows, width]`` in a .npy; of the same length whatever ``rows`` is."""
 
     written = BytesIO()
     shape = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
@@ -170,7 +170,7 @@ def read_in_batches(
     turn = large_ones_alone(threads)
 
     def one(name: str) -> Tensor | str:
-        return look(folder / name, clean=clean, channels=channels, max_pixels=max_pixels, turn=turn)
+        return network_input(folder / name, clean=clean, channels=channels, max_pixels=max_pixels, turn=turn)
 
     with limited(max_pixels), ThreadPoolExecutor(threads) as pool:
         try:
@@ -185,7 +185,7 @@ def read_in_batches(
             pool.shutdown(cancel_futures=True)
 
 
-def look(
+def network_input(
     path: Path,
     *,
     clean: CleanView,

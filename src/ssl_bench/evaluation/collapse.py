@@ -1,4 +1,4 @@
-"""How much room embeddings take: measures that fall when a method collapses, and the words to say so.
+"""How much room embeddings take: measures that fall when a method collapses, and warnings by them.
 
 Letters: N images, D embedding width.
 """

@@ -76,7 +76,7 @@ class Evaluator:
     def _splits(self, embed_some: Callable[[Loader], Features], device: torch.device) -> Splits:
         def embed(name: str) -> Features:
             loader = self.loaders[name]()
-            # Where no image has a label there is nothing to evaluate, and the protocols say so.
+            # Where no image has a label there is nothing to evaluate, which the protocols report.
             return embed_some(loader) if len(loader.index) else _nothing(device)
 
         bank = cache(partial(embed, "bank"))

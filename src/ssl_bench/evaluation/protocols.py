@@ -22,7 +22,7 @@ On = Literal["validation", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a protocol says of one network."""
+    """What a protocol measures of one network."""
 
     percent: float | None  # top-1 accuracy, 0 … 100; None where the protocol does not apply, with notes["reason"]
     predictions: Tensor | None  # int64 [N], in the order of the split; None where there is not one per image

@@ -1,10 +1,10 @@
-"""Rows of a large matrix under momentum SGD, computed only when they are looked at, and then exactly.
+"""Rows of a large matrix under momentum SGD, computed only when they are needed, and then exactly.
 
 Torch's SGD moves every row w with momentum u at every step, even one whose loss has no gradient there:
 
     u ← m u + λ w,  w ← w − η u        or        (w, u) ← M (w, u),  M = [[1 − ηλ, −ηm], [λ, m]]
 
-with learning rate η, weight decay λ and momentum m. So a row may stay where it is and, when it is next looked at, take
+with learning rate η, weight decay λ and momentum m. So a row may stay where it is and, when it is next needed, take
 the steps it has missed as one product of such matrices.
 
 Letters: R rows, A of them active, D width, T steps of the run, b rows that are behind.

@@ -197,7 +197,7 @@ def test_a_place_that_is_no_folder_is_named(server: Server, tmp_path: Path) -> N
 
 @contextmanager
 def scripted(*answers: bytes) -> Iterator[Server]:
-    """A server that says these things, one to a connection and then the last one again, whatever it is asked."""
+    """A server that answers so, one to a connection and then the last one again, whatever it is asked."""
     state = Server()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         state.url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
@@ -240,9 +240,9 @@ STRANGE = {
 
 @pytest.mark.parametrize("what", STRANGE)
 def test_a_strange_server_is_left_in_one_sentence(what: str, tmp_path: Path) -> None:
-    answers, said = STRANGE[what]
+    answers, shown = STRANGE[what]
     with scripted(*answers) as server:
-        assert said in refusal(server, tmp_path)
+        assert shown in refusal(server, tmp_path)
         assert len(server.asked) <= 3
         gc.collect()
 
@@ -303,10 +303,10 @@ def test_the_same_command_goes_on_after_kill_9(server: Server, tmp_path: Path) -
 def test_sigterm_is_answered_in_one_sentence_and_what_came_is_kept(server: Server, tmp_path: Path) -> None:
     process, part = start(server, tmp_path)
     process.terminate()
-    said = process.communicate()[1].decode()
+    shown = process.communicate()[1].decode()
     kept = part.stat().st_size
     assert process.returncode == 128 + signal.SIGTERM
-    assert said == (
+    assert shown == (
         f"ssl_bench: stopped by SIGTERM while big was downloaded; {kept:,} bytes of big are kept, and the same command "
         "resumes there.\n"
     )

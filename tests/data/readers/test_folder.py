@@ -146,10 +146,10 @@ def test_a_broken_picture_ends_the_run_or_is_left_out_and_counted(kind: str, tmp
     assert all(len(split.labels) == len(split.images) for split in splits.values())
 
 
-def test_what_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'} does not exist: give a folder of pictures."
     (tmp_path / "notes.txt").touch()
-    assert refusal(tmp_path / "notes.txt").startswith(f"Cannot look into {tmp_path / 'notes.txt'}: Not a directory;")
+    assert refusal(tmp_path / "notes.txt").startswith(f"Cannot read {tmp_path / 'notes.txt'}: Not a directory;")
     assert f"{tmp_path} holds no pictures: expected files ending in .png, " in refusal(tmp_path)
     with pytest.raises(UserError, match=r"set dataset\.root=<folder>"):
         catalog.find("folder", KEPT)
@@ -253,8 +253,8 @@ def test_splits_are_not_taken_for_classes(folders: tuple[str, ...], advice: str,
     for folder in folders:
         for number in range(3):
             place(root, f"{folder}/{number}.png", number)
-    said = refusal(root)
-    assert "which are splits and no classes by their names: set " + advice.format(root) in said
+    shown = refusal(root)
+    assert "which are splits and no classes by their names: set " + advice.format(root) in shown
     assert advice.format(root) in refusal(animals(tmp_path / "animals"), test_root=str(root))
 
 
@@ -317,8 +317,8 @@ def test_a_class_folder_that_may_not_be_entered_is_named(tmp_path: Path) -> None
     if user == 0:
         os.seteuid(65534)  # root may enter everywhere, nobody may not
     try:
-        assert refusal(root) == f"Cannot look into {closed}: Permission denied; give another folder."
-        assert refusal(root, skip=True).startswith(f"Cannot look into {closed}")
+        assert refusal(root) == f"Cannot read {closed}: Permission denied; give another folder."
+        assert refusal(root, skip=True).startswith(f"Cannot read {closed}")
     finally:
         os.seteuid(user)
         closed.chmod(0o755)

@@ -306,14 +306,14 @@ def test_tars_go_through_a_pack_to_the_record(
     shown = {f"ILSVRC2012_val_{number:08d}.JPEG": noise() for number in range(1, len(truth) + 1)}
     (folder / imagenet_tars.VAL).write_bytes(tar(dict(shown)))
     tarred(folder / KIT, dict(kit(classes, truth)))
-    words = ["dataset=imagenet100", "dataset.stored=16", "dataset.size=8"]
+    options = ["dataset=imagenet100", "dataset.stored=16", "dataset.size=8"]
     config = compose(
-        [*words, "scale=smoke", "method=simclr", "epochs=1", "trainer.threads=1", "trainer.progress=false"]
+        [*options, "scale=smoke", "method=simclr", "epochs=1", "trainer.threads=1", "trainer.progress=false"]
     )
 
     with pytest.raises(UserError, match=r"python -m ssl_bench data pack dataset=imagenet100"):
         run(config.changed({"dataset.memory": 0.0}))
-    assert commands.main(["pack", *words]) == 0
+    assert commands.main(["pack", *options]) == 0
     (pack,) = (tmp_path / "data" / "packed").glob("imagenet100-16-*.safetensors")
     record = run(config.changed({"dataset.memory": 0.0}))
     assert record.images == {"pretraining": 640, "bank": 640, "probe": 640, "validation": 100, "test": 200}

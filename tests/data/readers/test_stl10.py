@@ -178,10 +178,10 @@ def test_existing_runs_keep_their_names_and_folds_are_named_by_their_content(tmp
     assert len(digests) == 9
 
 
-@pytest.mark.parametrize("word", ["dataset.fold=10", "dataset.fold=-1", "dataset.fold=0.5", "dataset.split=test"])
-def test_other_folds_and_splits_are_refused(word: str) -> None:
+@pytest.mark.parametrize("option", ["dataset.fold=10", "dataset.fold=-1", "dataset.fold=0.5", "dataset.split=test"])
+def test_other_folds_and_splits_are_refused(option: str) -> None:
     with pytest.raises(UserError, match="is not allowed"):
-        compose(["dataset=stl10", word])
+        compose(["dataset=stl10", option])
 
 
 @pytest.mark.parametrize(

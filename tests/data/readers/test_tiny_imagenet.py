@@ -154,7 +154,7 @@ def test_a_damaged_member_is_named(where: str, tmp_path: Path) -> None:
         at = start + 30 + len(name)
         content[at + 200 : at + 300] = bytes(100)
     else:
-        content[content.rindex(name) - 46 + 8] |= 1  # encrypted, says the directory
+        content[content.rindex(name) - 46 + 8] |= 1  # encrypted, by the directory
     path.write_bytes(content)
     assert "val/images/val_1.JPEG cannot be read as a picture: " in refusal(tmp_path)
 

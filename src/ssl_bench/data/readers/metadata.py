@@ -1,4 +1,4 @@
-"""Picture files without what stands beside their pixels: text, profiles, thumbnails, remarks of editors."""
+"""Picture files without what stands beside their pixels: text, profiles, thumbnails, comments of editors."""
 
 import struct
 import zlib

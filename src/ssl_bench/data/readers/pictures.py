@@ -197,7 +197,7 @@ def decode_all(
 
 
 def broken(name: str, reason: str, advice: str = ADVICE) -> UserError:
-    """What to tell of a picture that ends the run."""
+    """The error for a picture that ends the run."""
     return UserError(f"{name} cannot be read as a picture: {reason}; {advice}.")
 
 
@@ -252,7 +252,7 @@ def opened(content: bytes, make: Callable[[Image.Image], T]) -> T:
 
 def orientation(image: Image.Image) -> int:
     """How the camera was held, 1 to 8 as in EXIF; 1 where that cannot be read. The pixels must be readable."""
-    image.load()  # what is wrong with pixels is not to be lost below; and PNG may tell behind them
+    image.load()  # errors in pixels are not to be lost below; and a PNG may hold the tag behind them
     with suppress(Exception):  # what could be read before something else stopped it is kept
         image.getexif()
     with suppress(Exception):

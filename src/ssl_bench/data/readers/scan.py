@@ -40,14 +40,14 @@ class Found:
 
 
 def scan(root: Path, prefix: str = "") -> Found:
-    """All that is below ``root``, links followed; raises UserError if it cannot be looked into or has no picture."""
+    """All that is below ``root``, links followed; raises UserError if it cannot be read or has no picture."""
     found = Found()
     try:
         _visit(root, prefix, frozenset(), found)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not root.exists():
             raise UserError(f"{root} does not exist: give a folder of pictures.") from error
-        raise UserError(f"Cannot look into {error.filename or root}: {error.strerror}; give another folder.") from error
+        raise UserError(f"Cannot read {error.filename or root}: {error.strerror}; give another folder.") from error
     if not found.names:
         raise UserError(f"{root} holds no pictures: expected files ending in {', '.join(ENDINGS)}.")
     found.names.sort()

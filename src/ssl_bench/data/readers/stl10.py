@@ -77,9 +77,9 @@ def _fold(content: bytes, fold: int, size: int, file: str) -> Tensor:
     """Which of ``size`` images of train belong to a fold; bool ``[size]``."""
     count = COUNTS["train"]
     lines = content.splitlines()
-    words = lines[fold].split() if len(lines) == FOLDS else []
-    rows = {int(word) for word in words if word.isdigit()}
-    if not len(rows) == len(words) == count // 5 or max(rows) >= count:
+    numbers = lines[fold].split() if len(lines) == FOLDS else []
+    rows = {int(number) for number in numbers if number.isdigit()}
+    if not len(rows) == len(numbers) == count // 5 or max(rows) >= count:
         raise misfit(
             file,
             f"{FOLDS} lines of {count // 5} different numbers from 0 to {count - 1}",

@@ -152,7 +152,7 @@ def test_a_copy_on_another_stream_is_waited_for_by_the_device_alone_and_its_memo
         device="cuda:0", record_stream=lambda stream: done.append(f"kept: {stream is current}")
     )
     event: Any = SimpleNamespace(name="copy", synchronize=lambda: done.append("host waits"))
-    on_way = delivery._OnStream(tensor, event)
+    on_way = Sent(tensor, event)
     assert on_way.arrived() is tensor
     assert done == ["stream waits for copy", "kept: True"]
     on_way.wait()

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from ssl_bench.data.orders import Window, permutation, sequential
+from ssl_bench.data.orders import Window, permutation
 from ssl_bench.errors import UserError
 
 
@@ -28,10 +28,6 @@ def test_permutations_of_neighbouring_seeds_and_epochs_are_unrelated() -> None:
     orders = [permutation(size, seed, epoch) for seed in range(4) for epoch in range(4)]
     correlations = torch.stack(orders).double().corrcoef() - torch.eye(len(orders), dtype=torch.float64)
     assert correlations.abs().max() < 0.05
-
-
-def test_sequential_is_in_turn() -> None:
-    assert sequential(4).tolist() == [0, 1, 2, 3]
 
 
 def stream(window: Window, size: int, *, seed: int, count: int) -> list[int]:

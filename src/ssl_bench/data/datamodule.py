@@ -1,6 +1,7 @@
 """The images of a run, for pretraining and for evaluation."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.delivery import Delivery, deliveries
 from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
-from ssl_bench.data.orders import Window, permutation, sequential
+from ssl_bench.data.orders import Window, permutation
 from ssl_bench.data.splits import Parts, parts
 
 
@@ -91,17 +92,7 @@ class DataModule(pl.LightningDataModule):
             # The stream continues in the next epoch where the last full batch of this one has ended.
             shown = len(index) // self.batch_size * self.batch_size
             order = partial(self.window.positions, len(index), self.seed, shown)
-        loader = BatchLoader(
-            self.splits["train"],
-            index,
-            order,
-            batch_size=self.batch_size,
-            rank=self._rank,
-            world=self._world,
-            seed=self.seed,
-            drop_last=True,
-            delivery=self._deliveries.get("train"),
-        )
+        loader = self._loader("train", index, order, batch_size=self.batch_size, drop_last=True)
         if self._position:
             loader.load_state_dict(self._position)
         self._pretraining, self._position = loader, None
@@ -131,26 +122,35 @@ class DataModule(pl.LightningDataModule):
 
     def test(self) -> BatchLoader:
         """Images on which nothing is chosen."""
-        return self._evaluation("test", sequential(len(self.splits["test"])))
+        return self._evaluation("test", torch.arange(len(self.splits["test"])))
 
     def _evaluation(self, split: str, index: Tensor, whole: bool = False) -> BatchLoader:
         """Every image once, in turn, divided among the ranks without padding or repeats."""
+
+        def in_turn(epoch: int) -> Tensor:
+            return torch.arange(len(index))
+
+        return self._loader(split, index, in_turn, batch_size=self.evaluation_batch_size, drop_last=False, whole=whole)
+
+    def _loader(
+        self,
+        split: str,
+        index: Tensor,
+        order: Callable[[int], Tensor],
+        *,
+        batch_size: int,
+        drop_last: bool,
+        whole: bool = False,
+    ) -> BatchLoader:
+        ranks = None if whole else self.trainer
         return BatchLoader(
             self.splits[split],
             index,
-            lambda epoch: sequential(len(index)),
-            batch_size=self.evaluation_batch_size,
-            rank=0 if whole else self._rank,
-            world=1 if whole else self._world,
+            order,
+            batch_size=batch_size,
+            rank=ranks.global_rank if ranks else 0,
+            world=ranks.world_size if ranks else 1,
             seed=self.seed,
-            drop_last=False,
+            drop_last=drop_last,
             delivery=self._deliveries.get(split),
         )
-
-    @property
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer is not None else 0
-
-    @property
-    def _world(self) -> int:
-        return self.trainer.world_size if self.trainer is not None else 1

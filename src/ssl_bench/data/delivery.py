@@ -88,17 +88,24 @@ class Brought:
 
 
 class Sent:
-    """A batch on its way to the device; this one is there, since without streams a copy is over when it returns."""
+    """A batch on its way to the device; without an event of another stream it is there."""
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, copied: torch.cuda.Event | None = None) -> None:
         self.tensor = tensor
+        self.copied = copied
 
     def arrived(self) -> Tensor:
         """The batch, for what is computed from now on."""
+        if self.copied is not None:
+            current = torch.cuda.current_stream(self.tensor.device)
+            current.wait_event(self.copied)
+            self.tensor.record_stream(current)  # it was allocated for the other stream, which must not take it back yet
         return self.tensor
 
     def wait(self) -> None:
         """Return when the host's memory may be written again."""
+        if self.copied is not None:
+            self.copied.synchronize()
 
 
 class Copier:
@@ -128,22 +135,7 @@ class SideStream(Copier):
     def send(self, host: Tensor) -> Sent:
         with torch.cuda.stream(self.stream):
             tensor = host.to(self.device, non_blocking=True)
-            return _OnStream(tensor, self.stream.record_event())
-
-
-class _OnStream(Sent):
-    def __init__(self, tensor: Tensor, copied: torch.cuda.Event) -> None:
-        super().__init__(tensor)
-        self.copied = copied
-
-    def arrived(self) -> Tensor:
-        current = torch.cuda.current_stream(self.tensor.device)
-        current.wait_event(self.copied)
-        self.tensor.record_stream(current)  # it was allocated for the other stream, which must not take it back yet
-        return self.tensor
-
-    def wait(self) -> None:
-        self.copied.synchronize()
+            return Sent(tensor, self.stream.record_event())
 
 
 class Buffer:

@@ -24,11 +24,6 @@ def permutation(size: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(size, generator=generator("permutation", seed, epoch))
 
 
-def sequential(size: int) -> Tensor:
-    """Every position in [0, size) once, in turn; int64 ``[size]``."""
-    return torch.arange(size)
-
-
 @dataclass(frozen=True)
 class Window:
     """A window that slides over the images on a circle, so that an image is soon seen again (Cao et al. 2020, PIC).

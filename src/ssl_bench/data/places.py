@@ -66,14 +66,8 @@ def packs(name: str, data_dir: Path) -> list[Path]:
 
 def size(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
-    if not path.is_dir():
-        return path.stat().st_size
-    sizes = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            file = os.path.join(folder, name)
-            sizes += os.stat(file).st_size if os.path.exists(file) else 0  # a link may lead nowhere
-    return sizes
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())  # a link may lead nowhere
 
 
 def described(paths: list[Path]) -> str:

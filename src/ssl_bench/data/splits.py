@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_bench.data.orders import generator, sequential
+from ssl_bench.data.orders import generator
 from ssl_bench.errors import UserError
 
 # Part of the benchmark, not of a run: every method, seed and machine sees the same cuts.
@@ -48,7 +48,7 @@ def parts(
         UserError: a limit is below one image per class, or above what there is.
     """
     rest, validation = hold_out(labels, VALIDATION_FRACTION, SPLIT_SEED)
-    used = rest if hold_out_validation else sequential(len(labels))
+    used = rest if hold_out_validation else torch.arange(len(labels))
     pretraining = used[used >= (pretraining_from or 0)]
     if subset_size is not None:
         pretraining = pretraining[_subset(labels[pretraining], subset_size)]
@@ -104,5 +104,5 @@ def _turns(labels: Tensor, seed: int) -> Tensor:
     group = labels[grouped] + 1  # those without a label form a group of their own
     sizes = torch.bincount(group)
     turns = torch.empty_like(labels)
-    turns[grouped] = sequential(len(labels)) - (sizes.cumsum(0) - sizes)[group]
+    turns[grouped] = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[group]
     return turns

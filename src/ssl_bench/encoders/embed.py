@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ssl_bench.augment.views import CleanView
 from ssl_bench.data.readers.pictures import fault, in_colour, large_ones_alone, limited, opened, upright
-from ssl_bench.data.readers.scan import pictures_below
+from ssl_bench.data.readers.scan import scan
 from ssl_bench.devices import resolve_device
 from ssl_bench.errors import UserError
 from ssl_bench.files import require_writable, write_together
@@ -69,7 +69,7 @@ class _Embedding:
     def _names(self) -> list[str]:
         """The pictures whose names can be listed."""
         names = []
-        for name in pictures_below(self.folder):
+        for name in scan(self.folder).names:
             wrong = not_one_line(name)
             if not wrong:
                 names.append(name)

@@ -180,32 +180,26 @@ class _Share:
     """The features of the images that this rank has seen, and where they stand among all."""
 
     def __init__(self, device: torch.device) -> None:
-        self.seen = 0  # by all ranks
-        self.x: list[Tensor] = []
-        self.labels: list[Tensor] = []
-        self.index: list[Tensor] = []
-        self.position: list[Tensor] = []
         self.device = device
+        self.seen = 0  # by all ranks
+        none = torch.empty(0, dtype=torch.int64, device=device)
+        # x, labels, index and position; where this rank has seen no image, no rows and no width.
+        self.parts = [(torch.empty(0, 0, device=device), none, none, none)]
 
     def add(self, batch: Batch, x: Tensor | None) -> None:
         """Keep the features ``[n, F]`` of this rank's rows of a batch, None where it has none."""
         if x is not None:
             first = self.seen + batch.place.first
-            self.x.append(x)
-            self.labels.append(batch.labels)
-            self.index.append(batch.index)
-            self.position.append(torch.arange(first, first + len(batch), device=self.device))
+            position = torch.arange(first, first + len(batch), device=self.device)
+            self.parts.append((x, batch.labels, batch.index, position))
         self.seen += batch.place.size
 
     def gathered(self) -> Features:
         """The features of all ranks' images in the loader's order."""
         if not self.seen:
             raise UserError("There are no images to evaluate: choose a split or a data limit that leaves at least one.")
-        none = torch.empty(0, dtype=torch.int64, device=self.device)
-        x = gather_uneven(torch.cat(self.x) if self.x else torch.empty(0, 0, device=self.device))  # [N, F]
-        position = gather_uneven(torch.cat([none, *self.position]))
-        labels = gather_uneven(torch.cat([none, *self.labels]))
-        index = gather_uneven(torch.cat([none, *self.index]))
+        parts = self.parts[1:] or self.parts
+        x, labels, index, position = (gather_uneven(torch.cat(column)) for column in zip(*parts, strict=True))
         if bool((position[1:] > position[:-1]).all()):
             return Features(x, labels, index)
         order = position.argsort()

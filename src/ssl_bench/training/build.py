@@ -21,7 +21,7 @@ from ssl_bench.config.schema import Config
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
-from ssl_bench.data.orders import Window, sequential
+from ssl_bench.data.orders import Window
 from ssl_bench.devices import device_type, resolve_accelerator, resolve_precision
 from ssl_bench.distributed import world_size
 from ssl_bench.errors import UserError
@@ -71,7 +71,7 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
     require_room(config, dataset)
     options = dict(config.method.options)
     if "instances" in options:
-        options["instances"] = data.parts.pretraining if data else sequential(dataset.train)
+        options["instances"] = data.parts.pretraining if data else torch.arange(dataset.train)
     accumulate = config.trainer.accumulate
     if data:  # a step takes no more batches than an epoch has
         accumulate = min(accumulate, max(1, len(data.parts.pretraining) // config.batch_size))

@@ -21,7 +21,7 @@ from torch import Tensor
 from ssl_bench.conditions import require_root
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers.pictures import decode_all
-from ssl_bench.data.readers.scan import Found, pictures_below, scan
+from ssl_bench.data.readers.scan import Found, scan
 from ssl_bench.data.splits import SPLIT_SEED, hold_out
 from ssl_bench.errors import UserError
 
@@ -120,7 +120,7 @@ def read_listing(listing: Listing, folder: Folder) -> Images:
 
 def restricted(root: Path, classes: Collection[str]) -> Listing:
     """The pictures of ``classes`` below ``root``; raises UserError if a class has none."""
-    found = [name for wnid in classes if (root / wnid).is_dir() for name in pictures_below(root / wnid, f"{wnid}/")]
+    found = [name for wnid in classes if (root / wnid).is_dir() for name in scan(root / wnid, f"{wnid}/").names]
     return of_classes(root, found, classes)
 
 

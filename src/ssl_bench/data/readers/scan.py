@@ -55,11 +55,6 @@ def scan(root: Path, prefix: str = "") -> Found:
     return found
 
 
-def pictures_below(root: Path, prefix: str = "") -> list[str]:
-    """Paths below ``root`` of all pictures, sorted alike on every machine; links are followed."""
-    return scan(root, prefix).names
-
-
 def _visit(folder: Path, before: str, above: frozenset[tuple[int, int]], found: Found) -> bool:
     """Add what is below ``folder``, or leave it out and return True where it is a run of this program."""
     stat = os.stat(folder)

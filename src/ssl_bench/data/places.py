@@ -48,8 +48,8 @@ def found(name: str, data_dir: Path, roots: tuple[str, ...] = ()) -> list[Path]:
         except UserError:
             return []
     # Of a user's own dataset it is not known where its files are.
-    paths = (archive.find(data_dir) for archive in ARCHIVES.get(name, ()))
-    return [path for path in paths if path][:1]
+    path = next(filter(None, (archive.find(data_dir) for archive in ARCHIVES.get(name, ()))), None)
+    return [path] if path else []
 
 
 def _digits() -> list[Path]:

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ssl_bench.callbacks.logger import Logger, Results
+from ssl_bench.callbacks.recorder import Logger, Results
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 

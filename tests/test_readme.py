@@ -15,7 +15,7 @@ from documented import PAGES, ROOT, arguments, blocks
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TABLES = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
-OTHERS = ("make", "pip", "bash", "find", "tensorboard")  # programs that are not ours
+OTHERS = ("make", "pip", "bash", "find", "tensorboard", "npm")  # programs that are not ours
 
 
 @pytest.mark.slow

@@ -103,7 +103,8 @@ def seeds_needed(one: BySeed, other: BySeed, *, step: float = 0.0) -> int | None
     effect = abs(float(differences.mean())) / (error * len(differences) ** 0.5)  # in standard deviations
     n = np.arange(FEWEST, MOST_SEEDS + 1)
     limit = special.stdtrit(n - 1, 1 - ALPHA / 2)
-    power = special.nctdtr(n - 1, effect * n**0.5, -limit) + 1 - special.nctdtr(n - 1, effect * n**0.5, limit)
+    centre = effect * n**0.5
+    power = special.nctdtr(n - 1, centre, -limit) + 1 - special.nctdtr(n - 1, centre, limit)
     enough = np.flatnonzero(power >= POWER)
     return int(n[enough[0]]) if len(enough) else None
 

@@ -72,7 +72,8 @@ class ReadyViews(Views):
     def __init__(self, drawn: list[Tensor], recipe: Views) -> None:
         nn.Module.__init__(self)
         self.drawn = drawn
-        self.groups = recipe.groups
+        self.groups, self.sizes, self.count = recipe.groups, recipe.sizes, recipe.count
+        self.full_size = recipe.full_size
 
     def forward(self, batch: Batch, draw: int = 0) -> list[Tensor]:
         return self.drawn

@@ -42,7 +42,10 @@ class Views(nn.Module):
     def __init__(self, groups: Sequence[ViewGroup], mean: Sequence[float], std: Sequence[float], chunk: int) -> None:
         super().__init__()
         self.groups = [group for group in groups for _ in range(group.count)]  # one per view
+        self.sizes = [group.size for group in self.groups]  # pixels of each view's side
+        self.count = len(self.groups)
         require_largest_first(self.sizes)
+        self.full_size = full_size_views(self.sizes)  # views of the largest size; they are the first ones
         if chunk < 1:
             raise UserError(f"The augmentation's chunk is {chunk}; set it to at least 1 image.")
         self.chunk = chunk
@@ -50,21 +53,6 @@ class Views(nn.Module):
         self.use_kernels = True
         self.register_buffer("mean", ops.channel_column(mean), persistent=False)
         self.register_buffer("std", ops.channel_column(std), persistent=False)
-
-    @property
-    def count(self) -> int:
-        """Number of views."""
-        return len(self.groups)
-
-    @property
-    def full_size(self) -> int:
-        """Number of views of the largest size; they are the first ones."""
-        return full_size_views(self.sizes)
-
-    @property
-    def sizes(self) -> list[int]:
-        """Pixels of each view's side."""
-        return [group.size for group in self.groups]
 
     @torch.no_grad()
     def forward(self, batch: Batch, draw: int = 0) -> list[Tensor]:

@@ -121,23 +121,16 @@ class _Source:
     folder: Folder
     data_dir: Path
 
-    @property
-    def count(self) -> int:
-        return sum(len(listing.names) for listing in self.pictures.values())
-
-    @property
-    def row(self) -> int:
-        """Bytes of an image."""
-        return 3 * self.folder.stored**2
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all images."""
-        return self.count * self.row
-
-    @property
-    def root(self) -> Path:
-        return self.pictures["train"].root
+    def __post_init__(self) -> None:
+        self.count = sum(len(listing.names) for listing in self.pictures.values())
+        self.row = 3 * self.folder.stored**2  # bytes of an image
+        self.bytes = self.count * self.row  # of all images
+        self.root = self.pictures["train"].root
+        self.packs = self.data_dir / "packed"
+        self.stem = f"{self.dataset}-{self.folder.stored}"  # of the names of packs
+        # A hash of where the pictures lie.
+        roots = [str(self.pictures[split].root.absolute()) for split in SPLITS]
+        self.place = _short([self.dataset, self.folder.stored, self.folder.max_pixels, *roots])
 
     @cached_property
     def key(self) -> str:
@@ -149,24 +142,14 @@ class _Source:
             content += [listing.names, listing.labels.tolist(), [_stamp(file) for file in files]]
         return _short(content)
 
-    @cached_property
-    def place(self) -> str:
-        """A hash of where the pictures lie."""
-        roots = [str(self.pictures[split].root.absolute()) for split in SPLITS]
-        return _short([self.dataset, self.folder.stored, self.folder.max_pixels, *roots])
-
     @property
     def path(self) -> Path:
-        return self.data_dir / "packed" / f"{self._stem}-{self.key}.safetensors"
+        return self.packs / f"{self.stem}-{self.key}.safetensors"
 
     def siblings(self) -> list[Path]:
         """Packs, finished or not, of the same dataset at the same side."""
-        found = (self.data_dir / "packed").glob(f"{self._stem}-*.safetensors*")
+        found = self.packs.glob(f"{self.stem}-*.safetensors*")
         return sorted(path for path in found if path.suffix in (".safetensors", ".partial"))
-
-    @property
-    def _stem(self) -> str:
-        return f"{self.dataset}-{self.folder.stored}"
 
     @property
     def command(self) -> str:

@@ -28,19 +28,11 @@ def image_warnings(dataset: Dataset, splits: Mapping[str, Images]) -> ImageWarni
             )
     sentences += dataset.notes
     for split, images in splits.items():
-        empty = emptied(dataset, images)
-        if empty:
+        counts = images.labels[images.labels >= 0].bincount(minlength=dataset.classes)
+        empty = [dataset.class_names[number] for number in (counts == 0).nonzero()[:, 0].tolist()]
+        if empty and counts.any():
             more = f" and {len(empty) - SHOWN:,} more" if len(empty) > SHOWN else ""
             sentences.append(f"{split} has no image of {', '.join(empty[:SHOWN])}{more}.")
     found = repeats(splits["train"], splits["test"])
     sentences += [f"{phrase}." for phrase in (found.of_test, found.of_train) if phrase]
     return ImageWarnings(sentences, found.test_in_train, found.contradictory)
-
-
-def emptied(dataset: Dataset, images: Images) -> list[str]:
-    """Names of the classes without an image in a split; none where no image of it has a label."""
-    labels = images.labels[images.labels >= 0]
-    if not len(labels):
-        return []
-    counts = labels.bincount(minlength=dataset.classes)
-    return [dataset.class_names[number] for number in (counts == 0).nonzero()[:, 0].tolist()]

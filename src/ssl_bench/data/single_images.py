@@ -31,14 +31,10 @@ def batches_of(loader: BatchLoader, number: int) -> Iterator[Batch]:
     for epoch in range(MOST_EPOCHS):
         order = loader.index[loader.order(epoch)][: len(loader) * loader.batch_size]
         for position in (order == number).nonzero()[:, 0].tolist():
-            yield _row(loader.at(epoch, position // loader.batch_size), position % loader.batch_size)
-
-
-def _row(batch: Batch, row: int) -> Batch:
-    """One image of a batch, in its place."""
-    columns = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    alone = {name: column[row : row + 1] for name, column in columns.items() if isinstance(column, torch.Tensor)}
-    return replace(batch, **alone, place=batch.place._replace(first=batch.place.first + row))
+            batch, row = loader.at(epoch, position // loader.batch_size), position % loader.batch_size
+            columns = {field.name: getattr(batch, field.name) for field in fields(batch)}
+            alone = {name: column[row : row + 1] for name, column in columns.items() if isinstance(column, Tensor)}
+            yield replace(batch, **alone, place=batch.place._replace(first=batch.place.first + row))
 
 
 def clean_view(clean: CleanView, one: Batch) -> Tensor:

@@ -76,8 +76,11 @@ class Evaluator:
     def _splits(self, embed_some: Callable[[Loader], Features], device: torch.device) -> Splits:
         def embed(name: str) -> Features:
             loader = self.loaders[name]()
+            if len(loader.index):
+                return embed_some(loader)
             # Where no image has a label there is nothing to evaluate, which the protocols report.
-            return embed_some(loader) if len(loader.index) else _nothing(device)
+            none = torch.empty(0, dtype=torch.int64, device=device)
+            return Features(torch.empty(0, 0, device=device), none, none)
 
         bank = cache(partial(embed, "bank"))
 
@@ -95,11 +98,6 @@ class Evaluator:
             partial(embed, "test"),
             classes=self.classes,
         )
-
-
-def _nothing(device: torch.device) -> Features:
-    none = torch.empty(0, dtype=torch.int64, device=device)
-    return Features(torch.empty(0, 0, device=device), none, none)
 
 
 def reasons(scores: Scores) -> list[str]:

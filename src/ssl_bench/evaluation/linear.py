@@ -82,7 +82,9 @@ class LinearProbe:
     @torch.no_grad()
     def _train(self, features: Features, rates: tuple[float, ...], classes: int) -> list[LinearClassifier]:
         """One classifier per learning rate. All see the same batches, so one matrix product serves them all."""
-        mean, scale = _moments(features.x)
+        deviation, mean = torch.std_mean(features.x, dim=0, correction=0)  # [F]
+        constant = deviation <= 1e-6 * features.x.abs().amax(0)  # what rounding alone leaves
+        scale = deviation.masked_fill(constant, 1)  # what is constant then stays near 0
         x = torch.cat([(features.x - mean) / scale, features.x.new_ones(len(features), 1)], dim=1)  # [N, F + 1]
         rate = x.new_tensor(rates).repeat_interleave(classes)  # [L·C]
         parameters = x.new_zeros(x.shape[1], len(rate))  # [F + 1, L·C], the biases in the last row
@@ -105,10 +107,3 @@ class LinearProbe:
                     parameters.addcmul_(velocity, rate, value=-0.5 * (1 + math.cos(math.pi * step / steps)))
                     step += 1
         return [LinearClassifier(mean, scale, part[:-1], part[-1]) for part in torch.split(parameters, classes, dim=1)]
-
-
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation ``[F]`` of every feature; 1 for a constant one, which then stays near 0."""
-    deviation, mean = torch.std_mean(x, dim=0, correction=0)
-    constant = deviation <= 1e-6 * x.abs().amax(0)  # what rounding alone leaves
-    return mean, deviation.masked_fill(constant, 1)

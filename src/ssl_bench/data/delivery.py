@@ -55,7 +55,7 @@ class Brought:
 
     def __init__(self, images: Images, device: torch.device, copier: Copier | None = None) -> None:
         self.images, self.labels = images.images, images.labels.to(device)
-        self.copier = copier or (SideStream(device) if device.type == "cuda" else Copier(device))
+        self.copier = copier or Copier(device)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gather")
         self._rings: list[list[Buffer]] = []  # of passes that have ended
 
@@ -109,33 +109,21 @@ class Sent:
 
 
 class Copier:
-    """Copies from host memory to ``device``."""
+    """Copies from host memory to ``device``; to CUDA from pinned memory, beside what the current stream computes."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def memory(self, shape: Sequence[int]) -> Tensor:
         """Host memory to copy from, u8."""
-        return torch.empty(*shape, dtype=torch.uint8)
+        return torch.empty(*shape, dtype=torch.uint8, pin_memory=self.stream is not None)
 
     def send(self, host: Tensor) -> Sent:
-        return Sent(host.to(self.device, non_blocking=True, copy=True))
-
-
-class SideStream(Copier):
-    """Copies to CUDA from pinned memory, beside what the current stream computes."""
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def memory(self, shape: Sequence[int]) -> Tensor:
-        return torch.empty(*shape, dtype=torch.uint8, pin_memory=True)
-
-    def send(self, host: Tensor) -> Sent:
+        if self.stream is None:
+            return Sent(host.to(self.device, non_blocking=True, copy=True))
         with torch.cuda.stream(self.stream):
-            tensor = host.to(self.device, non_blocking=True)
-            return Sent(tensor, self.stream.record_event())
+            return Sent(host.to(self.device, non_blocking=True), self.stream.record_event())
 
 
 class Buffer:

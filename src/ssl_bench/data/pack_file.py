@@ -13,6 +13,7 @@ Shapes: M images of a split, S × S pixels as kept.
 
 import hashlib
 import json
+import math
 import mmap
 import os
 import warnings
@@ -39,7 +40,7 @@ TYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I64": np.dtype("<i8")}
 
 
 class Part(NamedTuple):
-    """What is known of the images of a split, beside their pixels."""
+    """What is known of the images of a split, beside their pixels; whole numbers first."""
 
     labels: NDArray[np.int64]  # [M]
     sizes: NDArray[np.int64]  # [M, 2]
@@ -53,29 +54,21 @@ def finish(rows: BinaryIO, side: int, parts: Mapping[str, Part], about: dict[str
 
     rows: open at the end of the last row. side: S. about: what else the header is to hold.
     """
-    row_bytes = 3 * side**2
-    layout: dict[str, tuple[str, list[int], int]] = {}  # type, shape, bytes
-    numbers: dict[str, NDArray[Any]] = {}
-    texts: dict[str, NDArray[Any]] = {}
-    count = 0
-    for split in SPLITS:
-        part = parts[split]
-        m = len(part.labels)
-        layout[f"{split}.images"] = ("U8", [m, 3, side, side], m * row_bytes)
-        numbers |= {f"{split}.labels": part.labels, f"{split}.sizes": part.sizes}
-        texts |= {f"{split}.hashes": part.hashes, f"{split}.names": _text(part.names)}
-        texts[f"{split}.skipped"] = _text(part.skipped)
-        count += m
-    filler = np.zeros(-count * row_bytes % 8, np.uint8)  # whole numbers begin at multiples of their length
-    tail = {"filler": filler, **numbers, **texts}
+    shapes = {f"{split}.images": ("U8", [len(parts[split].labels), 3, side, side]) for split in SPLITS}
+    filler = -sum(math.prod(shape) for _, shape in shapes.values()) % 8  # numbers begin at multiples of their length
+    tail: dict[str, NDArray[Any]] = {"filler": np.zeros(filler, np.uint8)}
+    for field in Part._fields:
+        for split in SPLITS:
+            values = getattr(parts[split], field)
+            tail[f"{split}.{field}"] = values if isinstance(values, np.ndarray) else _text(values)
     for name, values in tail.items():
-        code = next(code for code, kind in TYPES.items() if kind == values.dtype)
-        layout[name] = (code, list(values.shape), values.nbytes)
+        shapes[name] = (next(code for code, kind in TYPES.items() if kind == values.dtype), list(values.shape))
     content = b"".join(values.astype(values.dtype.newbyteorder("<")).tobytes() for values in tail.values())
     tensors, at = {}, 0
-    for name, (code, shape, size) in layout.items():
-        tensors[name] = {"dtype": code, "shape": shape, "data_offsets": [at, at + size]}
-        at += size
+    for name, (code, shape) in shapes.items():
+        end = at + math.prod(shape) * TYPES[code].itemsize
+        tensors[name] = {"dtype": code, "shape": shape, "data_offsets": [at, end]}
+        at = end
     about = {**about, "checksum": _checksum(about, tensors, content)}
     header = json.dumps({"__metadata__": {"ssl_bench": json.dumps(about)}, **tensors}).encode().ljust(HEADER - LENGTH)
     assert len(header) == HEADER - LENGTH

@@ -248,21 +248,20 @@ def _finish(source: _Source, done: Done, rows: BinaryIO) -> None:
     """Write what is known of the images behind their rows."""
     sizes = np.array(done.sizes, np.int64).reshape(-1, 2)
     hashes = np.frombuffer(done.hashes, np.uint8).reshape(-1, HASH_BYTES)
-    parts = {}
-    first, row = 0, 0
+    parts, first = {}, 0
     for split in SPLITS:
         listing = source.pictures[split]
         end = first + len(listing.names)
-        kept = [position - first for position in done.kept if first <= position < end]
-        chosen = slice(row, row + len(kept))
+        rows_of_split = [row for row, position in enumerate(done.kept) if first <= position < end]
+        kept = [done.kept[row] - first for row in rows_of_split]
         parts[split] = Part(
-            labels=listing.labels[torch.tensor(kept, dtype=torch.int64)].numpy(),
-            sizes=sizes[chosen],
-            hashes=hashes[chosen],
+            labels=listing.labels[kept].numpy(),
+            sizes=sizes[rows_of_split],
+            hashes=hashes[rows_of_split],
             names=[listing.names[position] for position in kept],
             skipped=[(listing.names[at - first], why) for at, why in done.skipped.items() if first <= at < end],
         )
-        first, row = end, row + len(kept)
+        first = end
     about = {"format": FORMAT, "dataset": source.dataset, "key": source.key, "place": source.place}
     finish(rows, source.folder.stored, parts, about)
 

@@ -26,11 +26,11 @@ MEASURE = $(if $(filter no,$(PLAN)),,$(BIN)/python -m ssl_bench plan $@ $(CHOSEN
 SWEEP = $(BIN)/python -m ssl_bench sweep $@ $(CHOSEN) $(AT_ONCE); status=$$?; $(RENDER) && exit $$status
 AT_ONCE = $(if $(JOBS),jobs=$(JOBS))
 
-# A word that make would not hear must not start hours of work.
-HEARD = SCALE SEEDS METHODS DATASETS JOBS PLAN THREADS OUT PYTHON VENV BIN PYTEST
-SAID := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
-UNHEARD := $(filter-out $(HEARD) SHELL,$(SAID))
-$(if $(UNHEARD),$(error $(firstword $(UNHEARD))= is not heard by make, whose words are $(HEARD), as in SCALE=smoke))
+# A variable that nothing here reads must not start hours of work.
+ALLOWED = SCALE SEEDS METHODS DATASETS JOBS PLAN THREADS OUT PYTHON VENV BIN PYTEST
+SET := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+UNKNOWN := $(filter-out $(ALLOWED) SHELL,$(SET))
+$(if $(UNKNOWN),$(error make takes no variable $(firstword $(UNKNOWN)); it takes $(ALLOWED), as in SCALE=smoke))
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -70,7 +70,7 @@ table1: $(VENV)/.installed ## write the table of datasets, experiments/table1
 	$(BIN)/python -m ssl_bench data table out=experiments/table1
 	$(BIN)/python -m ssl_bench data show dataset=digits images=4 out=experiments/table1/views.png
 
-table3: $(VENV)/.installed ## plan what Table 3 is made of, run it or go on, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= THREADS= PLAN=
+table3: $(VENV)/.installed ## plan what Table 3 is made of, run it or resume, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= THREADS= PLAN=
 	$(MEASURE)
 	$(SWEEP)
 

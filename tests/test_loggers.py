@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import gzip
+import importlib.util
 import json
 import os
 import pty
@@ -25,11 +26,12 @@ import pytest
 from PIL import Image
 
 from program import Program
+from ssl_bench.conditions import require_logger
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
 from ssl_bench.training import loggers, run
-from ssl_bench.training.loggers import Forgiving, Logger, build_logger, check_installed
+from ssl_bench.training.loggers import Forgiving, Logger, build_logger
 from test_resume import TINY, finish, start, stop_after
 
 FINGERPRINT = "0123456789ab"
@@ -410,14 +412,14 @@ def test_a_failing_logger_is_one_warning_and_silent_from_then_on(broken: str) ->
 
 
 def test_a_missing_package_ends_the_run_before_images_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(run, "build_data", lambda config: pytest.fail("images were asked for"))
     with pytest.raises(
         UserError,
         match=r"logger=tensorboard needs a package .*: pip install .ssl-bench\[tensorboard\].",
     ):
         run.run(compose(["logger=tensorboard"]))
-    check_installed("none")
+    require_logger("none")
 
 
 @pytest.mark.slow

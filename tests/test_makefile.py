@@ -1,4 +1,4 @@
-"""make's words: those it hears reach the commands, any other starts nothing."""
+"""make's variables: those it takes reach the commands, any other starts nothing."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 
 
-def dry(*words: str) -> subprocess.CompletedProcess[str]:
+def dry(*arguments: str) -> subprocess.CompletedProcess[str]:
     """What make would do."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, env=environment)
+    return subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("word", ["scale=smoke", "methods=clbo", "trainer.threads=1", "jobs=2"])
-def test_a_word_that_make_does_not_hear_starts_nothing(word: str) -> None:
-    done = dry("table3", word)
+@pytest.mark.parametrize("setting", ["scale=smoke", "methods=clbo", "trainer.threads=1", "jobs=2"])
+def test_a_variable_that_make_does_not_take_starts_nothing(setting: str) -> None:
+    done = dry("table3", setting)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{word.partition('=')[0]}= is not heard by make, whose words are SCALE SEEDS METHODS" in done.stderr
+    assert f"make takes no variable {setting.partition('=')[0]}; it takes SCALE SEEDS METHODS" in done.stderr
 
 
 def test_values_may_have_spaces() -> None:
     assert dry("test", "PYTEST=.venv/bin/python -m pytest -x").stdout.strip().endswith('pytest -x -m "not slow"')
 
 
-def test_words_that_make_hears_reach_plan_sweep_and_report() -> None:
-    said = "scale=cpu trainer.threads=1 seeds=0,1 methods=clbo,byol datasets=digits"
+def test_variables_reach_plan_sweep_and_report() -> None:
+    options = "scale=cpu trainer.threads=1 seeds=0,1 methods=clbo,byol datasets=digits"
     done = dry("table3", "SCALE=cpu", "THREADS=1", "SEEDS=0,1", "METHODS=clbo,byol", "DATASETS=digits", "JOBS=2")
     assert done.returncode == 0, done.stderr
     for command in (
-        f"plan table3 {said} jobs=2",
-        f"sweep table3 {said} jobs=2",
-        f"report table3 {said} out=runs/table3-cpu",
+        f"plan table3 {options} jobs=2",
+        f"sweep table3 {options} jobs=2",
+        f"report table3 {options} out=runs/table3-cpu",
     ):
         assert command in done.stdout
 

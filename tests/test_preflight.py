@@ -12,10 +12,10 @@ import torch
 
 from ssl_bench.conditions import require_a_batch
 from ssl_bench.config.compose import compose
-from ssl_bench.config.options import GROUPS, stated
-from ssl_bench.data.catalog import DATASETS, load
-from ssl_bench.data.sizes import HELD_OUT, TRAIN
-from ssl_bench.data.splits import SPLIT_SEED, VALIDATION_FRACTION, hold_out
+from ssl_bench.config.options import GROUPS, stated, typed
+from ssl_bench.data.catalog import DATASETS, load, stl10_with
+from ssl_bench.data.sizes import HELD_OUT, STL10, TRAIN
+from ssl_bench.data.splits import SPLIT_SEED, VALIDATION_FRACTION, hold_out, parts
 from ssl_bench.errors import UserError
 from ssl_bench.training import preflight
 from ssl_bench.training.build import build
@@ -33,7 +33,9 @@ from ssl_bench.training.build import build
         (["batch_size=1296", "subset=null"], "is larger than the 1295 images to train on: choose at most 1295"),
         (["batch_size=1438", "scale=paper"], None),
         (["batch_size=1439", "scale=paper"], "is larger than the 1438 images to train on: choose at most 1438"),
-        (["dataset=imagenet100", "batch_size=126689", "subset=null"], None),  # labels tell how many are held out
+        (["dataset=imagenet100", "batch_size=114070", "subset=null"], None),
+        (["dataset=imagenet100", "batch_size=114071", "subset=null"], "is larger than the 114070 images to train on"),
+        (["dataset=imagenet100", "batch_size=126689", "scale=paper"], None),  # where none are held out
         (["batch_size=64", "subset=50"], "is larger than the 50 images to train on: choose at most 50"),
         (["subset=1439"], "subset=1439 is more than the 1,438 training images of digits"),
         (["labels=1439"], "labels=1439 is more than the 1,438 training images of digits"),
@@ -93,13 +95,34 @@ def test_sizes_are_those_of_the_catalog() -> None:
     assert {name: entry.train for name, entry in DATASETS.items() if entry.train} == TRAIN
 
 
-@pytest.mark.parametrize("dataset", HELD_OUT)
+@pytest.mark.parametrize("split", STL10)
+@pytest.mark.parametrize("fold", [None, 0])
+def test_a_batch_may_be_all_that_stl10_has_without_validation(split: str, fold: int | None) -> None:
+    dataset = stl10_with(split, fold)
+    labels = torch.full((dataset.train,), -1)
+    labels[: 5000 if fold is None else 1000] = torch.arange(5000 if fold is None else 1000) % 10
+    divided = parts(
+        labels,
+        subset_size=None,
+        label_count=None,
+        hold_out_validation=True,
+        pretraining_from=dataset.pretraining_from,
+    )
+    images = len(divided.pretraining)
+    words = ["dataset=stl10", f"dataset.split={split}", f"dataset.fold={typed(fold)}", "subset=null"]
+    preflight.check(compose([*words, f"batch_size={images}"]))
+    with pytest.raises(UserError, match=f"is larger than the {images} images to train on"):
+        preflight.check(compose([*words, f"batch_size={images + 1}"]))
+
+
+@pytest.mark.parametrize("dataset", sorted(HELD_OUT.keys() - {"imagenet100"}))
 def test_so_many_images_are_held_out(dataset: str, tmp_path: Path) -> None:
     equal = torch.arange(TRAIN[dataset]) % DATASETS[dataset].classes
     labels = load(dataset, tmp_path)["train"].labels if dataset == "digits" else equal
     assert len(hold_out(labels, VALIDATION_FRACTION, SPLIT_SEED)[1]) == HELD_OUT[dataset]
 
 
+SINGLE = ["trainer.devices=2", "batch_size=2", "trainer.sync_batchnorm=false"]
 LATE = [
     (["method=moco", "method.queue=100"], "method.queue=100 is not a multiple of the "),
     (["method=moby", "method.queue=100"], "method.queue=100 is not a multiple of the "),
@@ -119,6 +142,10 @@ LATE = [
         "sizes are [8, 8, 16]; put the largest views first.",
     ),
     (["batch_size=1296", "subset=null"], "batch_size=1296 is larger than the 1295 images to train on"),
+    (["method.lookahead_batch=same_batch", "trainer.accumulate=2"], "would pile up the gradients of these runs"),
+    (["method.lookahead_batch=same_images", "trainer.accumulate=2"], "would pile up the gradients of these runs"),
+    ([*SINGLE, "method.concat_views=false"], "batch_size=2 leaves each device a single image"),
+    ([*SINGLE, "method=pic", "method.concat_views=true"], "batch_size=2 leaves each device a single image"),
     *(
         ([f"method={method}", f"augment.groups.global.count={count}"], "full-size view(s), but the augmentation makes")
         for method in GROUPS["method"]
@@ -133,6 +160,16 @@ LATE = [
 ]
 
 
+def test_of_imagenet100_at_least_so_many_are_held_out() -> None:
+    sizes = torch.full((100,), TRAIN["imagenet100"] // 100)
+    sizes[:89] += 1
+    sizes[::2] -= 4  # each class is rounded by itself, here down
+    sizes[1::2] += 4
+    labels = torch.arange(100).repeat_interleave(sizes)
+    assert len(labels) == TRAIN["imagenet100"]
+    assert len(hold_out(labels, VALIDATION_FRACTION, SPLIT_SEED)[1]) >= HELD_OUT["imagenet100"]
+
+
 @pytest.mark.parametrize(("words", "sentence"), LATE)
 def test_what_the_parts_refuse_is_refused_before_them_in_the_same_sentence(
     words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
@@ -144,7 +181,10 @@ def test_what_the_parts_refuse_is_refused_before_them_in_the_same_sentence(
 
     def begin() -> None:
         method, data = build(config)
-        monkeypatch.setattr(type(method), "trainer", SimpleNamespace(precision=config.trainer.precision))
+        chosen = config.trainer
+        trainer = SimpleNamespace(precision=chosen.precision, accumulate_grad_batches=chosen.accumulate)
+        monkeypatch.setattr(type(method), "trainer", trainer)
+        method.require_batch(config.batch_size // chosen.processes)
         method.on_fit_start()
         data.train_dataloader()
 
@@ -157,6 +197,21 @@ def test_what_the_parts_refuse_is_refused_before_them_in_the_same_sentence(
 def test_several_sizes_of_views_pass_where_the_method_takes_them(method: str) -> None:
     views = stated(method, "needs").get("smaller_views", True)
     preflight.check(compose([f"method={method}", f"augment.groups.local.count={2 if views else 0}"]))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method.lookahead_batch=same_batch"],
+        ["method.lookahead_batch=same_batch", "method.lookahead=1", "trainer.accumulate=2"],
+        ["method.lookahead_batch=fresh", "trainer.accumulate=2"],
+        [*SINGLE[:2], "trainer.sync_batchnorm=true", "method.concat_views=false"],
+        [*SINGLE, "method.concat_views=true"],
+        [*SINGLE, "batch_size=4", "method.concat_views=false"],
+    ],
+)
+def test_what_the_parts_take_passes(words: list[str]) -> None:
+    preflight.check(compose(list({word.partition("=")[0]: word for word in words}.values())))
 
 
 def test_a_mistake_in_options_is_answered_without_torch(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -89,6 +91,28 @@ def require_drawable(group: Mapping[str, Any]) -> None:
         require(name, rule, len(pair) == 2 and 0 < pair[0] <= pair[1] <= highest)
 
 
+def require_batch_statistics(batch_size: int, images: int, views: Collection[int], *, concat_views: bool) -> None:
+    """UserError unless BatchNorm sees two images or more where ``images`` of every view pass by themselves.
+
+    views: their sizes in pixels; concat_views: those of one size pass together.
+    """
+    together = min(Counter(views).values()) if concat_views else 1
+    if images * together < 2:
+        raise UserError(
+            f"batch_size={batch_size} leaves each device a single image, over which BatchNorm has no statistics: set "
+            "trainer.sync_batchnorm=true, or batch_size to at least two images for each device."
+        )
+
+
+def require_gradients_apart(lookahead_batch: str, lookahead: int, accumulate: int) -> None:
+    """UserError where the gradients of several runs of one batch would add up with those of other batches."""
+    if lookahead_batch != "fresh" and lookahead > 1 and accumulate > 1:
+        raise UserError(
+            f"method.lookahead_batch={lookahead_batch} runs the same batch {lookahead} times, and gradient "
+            "accumulation would pile up the gradients of these runs: use lookahead_batch=fresh or trainer.accumulate=1."
+        )
+
+
 def require_whole_pushes(queue: int, keys: int) -> None:
     """UserError unless a ``queue`` is a multiple of the ``keys`` that are pushed at once."""
     if queue < keys or queue % keys:
@@ -120,6 +144,15 @@ def require_precision(precision: str, accelerator: str) -> None:
     """UserError for a precision that the ``accelerator`` has not."""
     if precision == "16-mixed" and accelerator == "cpu":
         raise UserError("trainer.precision=16-mixed needs a GPU: use bf16-mixed or 32-true on the CPU.")
+
+
+def require_logger(name: str) -> None:
+    """UserError unless the package behind ``logger=name`` is there; asks without importing it."""
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise UserError(
+            f"logger={name} needs a package that is not installed: pip install 'ssl-bench[{name}]', "
+            "or choose logger=none."
+        )
 
 
 def require_cards(devices: int, found: int) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssl_bench.config import command_line
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import importing
 from ssl_bench.errors import UserError
-from ssl_bench.results.record import Record
-from ssl_bench.training import launch, preflight
+from ssl_bench.training import preflight
+
+if TYPE_CHECKING:  # not needed for the help, nor to answer a mistake
+    from ssl_bench.results.record import Record
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(config: Config) -> Record:
     """One run, in as many processes as it asks for; returns its record."""
+    from ssl_bench.training import launch
+
     if launch.needed(config):
         return launch.launch(config)
     with importing():

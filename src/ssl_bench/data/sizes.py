@@ -16,4 +16,7 @@ HELD_OUT = {  # of these for validation, where every class has equally many, or 
     "cifar10": 5_000,
     "cifar100": 5_000,
     "tiny_imagenet": 10_000,
+    "imagenet100": 12_619,  # at least: a tenth of each of 100 classes, rounded
 }
+STL10 = {"train+unlabeled": 105_000, "unlabeled": 100_000, "train": 5_000}  # of train, by dataset.split
+STL10_HELD_OUT = {"all": 500, "fold": 100}  # of these, by the labels that are read

@@ -6,7 +6,6 @@ F feature width, D embedding width, T temperature, K lookahead steps, M queue le
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +18,8 @@ from torch import Tensor, nn
 from ssl_bench import teachers
 from ssl_bench.augment.views import Views
 from ssl_bench.batch import Batch
-from ssl_bench.conditions import require_views
+from ssl_bench.conditions import require_batch_statistics, require_views
 from ssl_bench.distributed import gather
-from ssl_bench.errors import UserError
 from ssl_bench.losses import full_precision
 from ssl_bench.optim import Group, Recipe
 from ssl_bench.schedules import cosine
@@ -244,13 +242,8 @@ class Method(pl.LightningModule):
 
     def require_batch(self, images: int) -> None:
         """UserError unless BatchNorm sees two images or more where ``images`` of every view pass by themselves."""
-        sizes = Counter(group.size for group in self.views.groups)
-        together = min(sizes.values()) if self.concat_views else 1
-        if images * together < 2:
-            raise UserError(
-                f"batch_size={self.recipe.batch_size} leaves each device a single image, over which BatchNorm has no "
-                "statistics: set trainer.sync_batchnorm=true, or batch_size to at least two images for each device."
-            )
+        sizes = self.views.sizes
+        require_batch_statistics(self.recipe.batch_size, images, sizes, concat_views=self.concat_views)
 
 
 class EMATeacher(Method):

@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from ssl_bench import teachers
+from ssl_bench.conditions import require_gradients_apart
 from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
 from ssl_bench.losses import barlow_twins, info_nce, normalized_mse, nt_xent, over_pairs, vicreg
@@ -90,12 +91,7 @@ class CLBO(Method):
         self.passes_per_epoch = lookahead if epoch_unit == "teacher" and fresh else 1
 
     def on_fit_start(self) -> None:
-        if self.lookahead_batch != "fresh" and self.lookahead > 1 and self.trainer.accumulate_grad_batches > 1:
-            raise UserError(
-                f"method.lookahead_batch={self.lookahead_batch} runs the same batch {self.lookahead} times, and "
-                "gradient accumulation would pile up the gradients of these runs: use lookahead_batch=fresh or "
-                "trainer.accumulate=1."
-            )
+        require_gradients_apart(self.lookahead_batch, self.lookahead, self.trainer.accumulate_grad_batches)
 
     def loss(self, step: Step) -> Loss:
         if self.objective == "mse":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ssl_bench import conditions
 from ssl_bench.config.experiments import Cell, passes_per_epoch
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
@@ -88,14 +89,14 @@ def fingerprints(configs: Sequence[Config]) -> list[str]:
     Raises:
         UserError: a dataset cannot be read (all of them are named), or no run of these words could start here.
     """
-    from ssl_bench.training import launch, loggers
+    from ssl_bench.training import launch
     from ssl_bench.training.build import build_data, fingerprint_of
 
     digests: dict[str, str] = {}
     missing: dict[str, str] = {}
     for config in configs:
         launch.needed(config)
-        loggers.check_installed(config.logger.name)
+        conditions.require_logger(config.logger.name)
         key = _data_key(config)
         if key in digests or key in missing:
             continue

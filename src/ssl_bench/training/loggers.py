@@ -12,7 +12,6 @@ nothing to read, which would stop `wandb sync` for all runs of one call.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -20,7 +19,6 @@ from pathlib import Path
 
 from ssl_bench.callbacks.recorder import Logger, Results
 from ssl_bench.config.schema import Config
-from ssl_bench.errors import UserError
 
 START_SECONDS = 30  # to reach a W&B server before training starts without it
 FINISH_SECONDS = 60  # to upload what is left at the end; the rest stays on disk for `wandb sync`
@@ -144,15 +142,6 @@ class Forgiving(Logger):
         except Exception as error:  # no network, no key, no server, no space: none of it is a reason not to train
             self.logger = Logger()
             self.warn(f"logger={self.name} failed ({' '.join(str(error).split())}); the run continues without it.")
-
-
-def check_installed(name: str) -> None:
-    """UserError unless the package behind ``logger=name`` is there; asks without importing it."""
-    if name != "none" and importlib.util.find_spec(name) is None:
-        raise UserError(
-            f"logger={name} needs a package that is not installed: pip install 'ssl-bench[{name}]', "
-            "or choose logger=none."
-        )
 
 
 def build_logger(config: Config, *, folder: Path, fingerprint: str, warn: Callable[[str], None]) -> Logger:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from ssl_bench import conditions
 from ssl_bench.config.options import stated
 from ssl_bench.config.schema import Config
-from ssl_bench.data.sizes import HELD_OUT, TRAIN
+from ssl_bench.data.sizes import HELD_OUT, STL10, STL10_HELD_OUT, TRAIN
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
-from ssl_bench.training import loggers
 
 
 def check(config: Config) -> None:
@@ -23,10 +22,20 @@ def check(config: Config) -> None:
     if images is not None:
         conditions.require_a_batch(config.batch_size, images)
     _check_views(config)
+    options = config.method.options
+    if trainer.processes > 1 and not trainer.sync_batchnorm:
+        conditions.require_batch_statistics(
+            config.batch_size,
+            config.batch_size // trainer.processes,
+            config.augment.view_sizes,
+            concat_views=options["concat_views"],
+        )
+    if "lookahead_batch" in options:
+        conditions.require_gradients_apart(options["lookahead_batch"], options["lookahead"], trainer.accumulate)
     _check_needs(config)
     conditions.require_protocols(config.evaluation.protocols, config.evaluation.linear.learning_rates)
     conditions.require_precision(trainer.precision, trainer.accelerator)
-    loggers.check_installed(config.logger.name)
+    conditions.require_logger(config.logger.name)
 
 
 def advice(config: Config, images: int) -> Iterator[str]:
@@ -48,12 +57,14 @@ def advice(config: Config, images: int) -> Iterator[str]:
 
 def _pretraining(config: Config) -> int | None:
     """How many images are pretrained on, at most where it is not known which are held out; None for unknown."""
-    name = config.dataset.name
-    limits: list[int] = [] if config.subset is None else [config.subset]
-    if name in TRAIN:
-        held_out = HELD_OUT.get(name, 0) if config.scale.hold_out_validation else 0
-        limits.append(TRAIN[name] - held_out)
-    return min(limits, default=None)
+    name, options = config.dataset.name, config.dataset.options
+    images, held_out = TRAIN.get(name), HELD_OUT.get(name, 0)
+    if name == "stl10":
+        kind = "all" if options["fold"] is None else "fold"
+        images, held_out = STL10[options["split"]], STL10_HELD_OUT[kind] if options["split"] != "unlabeled" else 0
+    if images is not None and config.scale.hold_out_validation:
+        images -= held_out
+    return min((limit for limit in (images, config.subset) if limit is not None), default=None)
 
 
 def _check_views(config: Config) -> None:

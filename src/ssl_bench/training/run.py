@@ -41,7 +41,7 @@ from ssl_bench.nn.norm import synchronize
 from ssl_bench.report.tables import run_table
 from ssl_bench.results.record import Record, peak_memory
 from ssl_bench.results.store import RunFolder
-from ssl_bench.training import earlier, loggers, preflight
+from ssl_bench.training import earlier, preflight
 from ssl_bench.training.build import (
     build_data,
     build_method,
@@ -72,7 +72,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
         config = _compiled_if_possible(config, console)
         if chosen.threads:
             torch.set_num_threads(chosen.threads)
-        loggers.check_installed(config.logger.name)
+        conditions.require_logger(config.logger.name)
         data = build_data(config)
         if distributed.world_size() > 1:  # one process per machine downloads what is missing
             distributed.on_every_rank(data.setup if distributed.local_rank() == 0 else lambda: None)

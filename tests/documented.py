@@ -82,7 +82,7 @@ def small(given: list[str], run: str) -> list[str]:
     words = [run if word == "RUN_OR_FILE" else SMALLER.get(word, word) for word in words]
     command = words[0] if words and re.fullmatch(r"[a-z]+", words[0]) else "run"
     if command == "check":
-        return ["check", "method=clbo", "world=2"]
+        return ["check", "learns", "method=simclr"] if "learns" in words else ["check", "method=clbo", "world=2"]
     if command == "bench":
         return ["bench", "knn", "size=small", "repeats=1"]
     if "-m" in words:  # two runs

@@ -16,6 +16,7 @@ On CUDA every process has a card of its own and NCCL where there are enough of t
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,20 +28,35 @@ from ssl_bench.entry import answer, importing
 from ssl_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from ssl_bench.report.expected import Expected
     from ssl_bench.training.certificate import Verdict
 
+LEARNS = """Each method is trained for some seconds on one thread, from the given seed, in a folder that is removed
+afterwards; all take about two minutes. Its accuracy on test images must lie where the committed records of
+experiments/learns put it. Ranges from few seeds are rough: where a figure lies outside by little, try another seed.
+The exit status is 1 if one does.
+
+Options, with the allowed values:"""
 COLUMNS = ("loss", "gradient", "alone", "synced", "float64", "float32", "ranks", "resume", "bf16")
 CUDA_ALONE = ("float64", "float32")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the options, then the methods; 0 if all hold, 1 if one does not, 2 for a wrong option."""
-    return answer(arguments, help_text, lambda words: certify(*read(words)))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["learns"]:
+        return answer(words[1:], learns_help_text, lambda words: compare(*read_learns(words)))
+    return answer(words, help_text, lambda words: certify(*read(words)))
 
 
 def help_text() -> str:
     """Usage, what is checked, options."""
-    lines = ["python -m ssl_bench check [key=value ...]", "", str(__doc__).partition("\n\n")[2]]
+    lines = [
+        "python -m ssl_bench check [key=value ...]",
+        "python -m ssl_bench check learns [key=value ...]   accuracies beside expected ranges; see --help",
+        "",
+        str(__doc__).partition("\n\n")[2],
+    ]
     return "\n".join([*lines, "Options, with the allowed values:", *settings_text("check.yaml")])
 
 
@@ -54,6 +70,37 @@ def read(words: Sequence[str]) -> tuple[list[str], int, str]:
     if CHECKED_BATCH % settings["world"]:
         raise UserError(f"world={settings['world']} does not divide the {CHECKED_BATCH} images of the checked batch.")
     return methods, settings["world"], settings["device"]
+
+
+def learns_help_text() -> str:
+    """Usage of `check learns`, what is compared, options."""
+    return "\n".join(["python -m ssl_bench check learns [key=value ...]", "", LEARNS, *settings_text("learns.yaml")])
+
+
+def read_learns(words: Sequence[str]) -> tuple[list[Expected], int]:
+    """What is expected of the chosen methods, and the seed; UserError for any other option."""
+    settings = read_settings("learns.yaml", words)
+    from ssl_bench.report.expected import ranges  # NumPy and SciPy take their time
+
+    dataset = settings["dataset"]
+    datasets = dict.fromkeys(one.dataset for one in ranges())
+    if dataset not in datasets:
+        raise UserError(f"no range is known for dataset={dataset}{near_or_all(dataset, datasets)}")
+    found = [one for one in ranges() if one.dataset == dataset]
+    known = dict.fromkeys(one.method for one in found)
+    chosen = list(known) if settings["method"] == "all" else settings["method"].split(",")
+    for name in chosen:
+        if name not in known:
+            raise UserError(f"no range is known for method={name}{near_or_all(name, known)}")
+    return [one for one in found if one.method in chosen], settings["seed"]
+
+
+def compare(expected: Sequence[Expected], seed: int) -> int:
+    """Train every method, print its accuracies beside their ranges; 0 if all lie inside."""
+    with importing():
+        from ssl_bench.training import learns
+
+    return learns.compare(expected, seed)
 
 
 def certify(methods: Sequence[str], world: int, device: str) -> int:

@@ -33,6 +33,7 @@ class Expected:
     seeds: int
     mean: float
     deviation: float  # s
+    seed0: float  # what the run of the first seed, 0, had, which a machine of the same kind repeats digit by digit
     precision: str
     threads: int
     torch: str
@@ -53,7 +54,7 @@ COLUMNS = [field.name for field in fields(Expected)]
 def ranges() -> tuple[Expected, ...]:
     """All of expected.csv."""
     text = (resources.files("ssl_bench.report") / "expected.csv").read_text(encoding="utf-8")
-    numbers = {"version": int, "seeds": int, "mean": float, "deviation": float, "threads": int}
+    numbers = {"version": int, "seeds": int, "mean": float, "deviation": float, "seed0": float, "threads": int}
     rows = csv.DictReader(text.splitlines())
     return tuple(Expected(**{key: numbers.get(key, str)(value) for key, value in row.items()}) for row in rows)
 
@@ -75,6 +76,7 @@ def of_runs(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[Expected]
                 seeds=len(percents),
                 mean=round(statistics.fmean(percents), 4),
                 deviation=round(max(statistics.stdev(percents), statistics.median(deviations)), 4),
+                seed0=round(percents[0], 4),
                 precision=record.precision,
                 threads=record.environment["threads"],
                 torch=record.environment["libraries"]["torch"],

@@ -1,0 +1,68 @@
+"""Does every method learn here what it has learned elsewhere? Short runs beside the ranges of committed records."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shlex
+import tempfile
+from collections.abc import Sequence
+
+import torch
+
+from ssl_bench.config.compose import compose
+from ssl_bench.devices import resolve_precision
+from ssl_bench.errors import UserError
+from ssl_bench.report.expected import WIDTH, Expected
+from ssl_bench.training.run import run
+
+
+def compare(expected: Sequence[Expected], seed: int) -> int:
+    """Train every method, print its accuracies beside their ranges; 0 if all lie inside."""
+    held = True
+    with tempfile.TemporaryDirectory(prefix="ssl_bench-") as folder:
+        own = [f"seed={seed}", f"runs_dir={folder}", "trainer.threads=1", "trainer.progress=false"]
+        for method in dict.fromkeys(one.method for one in expected):
+            of_method = [one for one in expected if one.method == method]
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    record = run(compose([*shlex.split(of_method[0].options), *own]))
+            except UserError as error:
+                print(f"✗ {method} failed: {error}", flush=True)
+                held = False
+                continue
+            for one in of_method:
+                percent = record.results[record.evaluated].get(one.protocol)
+                line, inside = verdict(one, percent)
+                repeated = seed == 0 and percent is not None and abs(percent - one.seed0) < 1e-3
+                print(f"{'✓' if inside else '✗'} {line}{'; as the committed run' if repeated else ''}", flush=True)
+                held = held and inside
+    print("Every method learns as expected." if held else advice(expected[0]))
+    return 0 if held else 1
+
+
+def verdict(one: Expected, percent: float | None) -> tuple[str, bool]:
+    """A line about an accuracy, and whether it lies in its range."""
+    where = f"{one.method}, {one.protocol}"
+    if percent is None:
+        return f"{where}: not scored; expected {one.low:.1f} to {one.high:.1f}", False
+    line = f"{where}: {percent:.1f}, expected {one.low:.1f} to {one.high:.1f}"
+    beyond = max(one.low - percent, percent - one.high)
+    if beyond <= 0:
+        return line, True
+    side = "above" if percent > one.high else "below"
+    return (
+        f"{line}: {beyond:.1f} points {side} it, {abs(percent - one.mean) / one.deviation:.1f} standard deviations "
+        f"from the mean of {one.seeds} seeds ({WIDTH:g} are allowed)",
+        False,
+    )
+
+
+def advice(one: Expected) -> str:
+    """What may be the cause, the likeliest first, with what is here and where the ranges are from."""
+    return (
+        "Check first: threads (1 here, "
+        f"{one.threads} there), torch ({torch.__version__} here, {one.torch} there), precision "
+        f"({resolve_precision('auto', 'auto')} here, {one.precision} there); then other seeds (seed=1), and whether "
+        "the package is the released one."
+    )

@@ -11,7 +11,8 @@ from unittest.mock import Mock
 
 import torch
 
-from ssl_bench.callbacks.recorder import Logger, Recorder
+from ssl_bench.callbacks.logger import Logger
+from ssl_bench.callbacks.recorder import Recorder
 from ssl_bench.callbacks.timing import Timing
 from ssl_bench.methods.base import Method
 from ssl_bench.results.history import History

@@ -1,6 +1,5 @@
 """Each epoch's figures, collected and passed on: to metrics.csv and to a logger."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +8,10 @@ import torch
 from torch import Tensor
 
 from ssl_bench.batch import Batch
+from ssl_bench.callbacks.logger import Logger
 from ssl_bench.callbacks.timing import Timing
 from ssl_bench.methods.base import Method
 from ssl_bench.results.history import History, Row
-
-Results = Mapping[str, Mapping[str, float | None]]  # network → protocol → percent
-
-
-class Logger:
-    """Gets the figures beside metrics.csv; this one writes nothing: ``logger=none``."""
-
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Figures of one epoch (``figures["epoch"]``) after ``step`` optimiser steps; steps ascend."""
-
-    def log_results(self, results: Results, picture: Path) -> None:
-        """The final table and the picture, after the last epoch."""
-
-    def close(self) -> None:
-        """Write out what is buffered."""
 
 
 class Recorder(pl.Callback):

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ssl_bench.callbacks.recorder import Logger, Results
+from ssl_bench.callbacks.logger import Logger, Results
 from ssl_bench.config.schema import Config
 
 START_SECONDS = 30  # to reach a W&B server before training starts without it

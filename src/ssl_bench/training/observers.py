@@ -10,7 +10,8 @@ from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
 from ssl_bench.callbacks.checkpointer import Checkpointer
 from ssl_bench.callbacks.code_history import CodeHistory
 from ssl_bench.callbacks.collapse_monitor import CollapseMonitor
-from ssl_bench.callbacks.recorder import Logger, Recorder
+from ssl_bench.callbacks.logger import Logger
+from ssl_bench.callbacks.recorder import Recorder
 from ssl_bench.callbacks.timing import Timing
 from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule

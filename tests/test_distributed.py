@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
+from forked import in_ranks
 from ssl_bench import distributed
 from ssl_bench.batch import Batch, Place
 from ssl_bench.config.compose import compose
@@ -69,7 +69,7 @@ def rank_program(rank: int, world: int, folder: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_together_have_the_loss_and_gradient_of_one_process(tmp_path: Path, world: int) -> None:
-    mp.spawn(rank_program, args=(world, os.fspath(tmp_path)), nprocs=world)
+    in_ranks(rank_program, world, os.fspath(tmp_path), world=world)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
     for words in METHODS:
         loss, expected = gradients(method_of(words), 0, N)
@@ -127,7 +127,7 @@ def agreement_program(rank: int, world: int, folder: str) -> None:
 @pytest.mark.slow
 def test_ranks_agree(tmp_path: Path) -> None:
     world = 3
-    mp.spawn(agreement_program, args=(world, os.fspath(tmp_path)), nprocs=world)
+    in_ranks(agreement_program, world, os.fspath(tmp_path), world=world)
     for rank in range(world):
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == {
             "everywhere": rank,
@@ -167,7 +167,7 @@ def leaving_program(rank: int, world: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_a_silent_rank_is_an_error_after_the_timeout(tmp_path: Path) -> None:
-    mp.spawn(leaving_program, args=(2, os.fspath(tmp_path)), nprocs=2)
+    in_ranks(leaving_program, 2, os.fspath(tmp_path), world=2)
     sentence = (tmp_path / "lost").read_text()
     assert "did not answer within trainer.timeout=5 seconds" in sentence
     assert "\n" not in sentence

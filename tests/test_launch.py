@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-import torch.multiprocessing as mp
 from filelock import FileLock
 
+from forked import in_ranks
 from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
 from ssl_bench.results.fingerprint import fingerprint
@@ -142,8 +142,8 @@ def test_what_ended_a_run_is_what_its_cause_says_or_what_was_done_to_it(
     ("world", "words"), [(2, ["batch_size=16"]), (3, ["batch_size=18", "method=simclr", "method.concat_views=false"])]
 )
 def test_ranks_train_the_weights_that_one_process_trains(tmp_path: Path, world: int, words: list[str]) -> None:
-    mp.spawn(four_steps, args=(1, str(tmp_path), words), nprocs=1)
-    mp.spawn(four_steps, args=(world, str(tmp_path), words), nprocs=world)
+    in_ranks(four_steps, 1, str(tmp_path), words, world=1)
+    in_ranks(four_steps, world, str(tmp_path), words, world=world)
     one = torch.load(tmp_path / "1-0.pt", weights_only=False)
     ranks = [torch.load(tmp_path / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)]
     losses = torch.tensor([found["losses"] for found in ranks], dtype=torch.float64).mean(0)

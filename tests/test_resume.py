@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from program import Forked
+from forked import Forked
 from ssl_bench.config.compose import GROUPS
 
 TINY = (

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from forked import in_ranks
 from ssl_bench.batch import Batch, Place
 from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
@@ -160,7 +160,7 @@ def rank_program(rank: int, world: int, folder: str) -> None:
 @pytest.mark.slow
 def test_every_rank_gets_the_features_of_all_images_once_and_in_order(tmp_path: Path) -> None:
     world = 3
-    mp.spawn(rank_program, args=(world, str(tmp_path)), nprocs=world)
+    in_ranks(rank_program, world, str(tmp_path), world=world)
     for rank in range(world):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for name, count in COUNTS.items():

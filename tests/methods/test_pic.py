@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from small_runs import Fit, loss_of, make
 from torch import Tensor, nn
 
+from forked import in_ranks
 from ssl_bench.batch import Batch, Place
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.errors import UserError
@@ -289,7 +289,7 @@ def rank_program(rank: int, world: int, folder: str) -> None:
 @pytest.mark.slow
 def test_two_ranks_have_the_loss_the_gradient_and_the_instance_weights_of_one_process(tmp_path: Path) -> None:
     world = 2
-    mp.spawn(rank_program, args=(world, os.fspath(tmp_path)), nprocs=world)
+    in_ranks(rank_program, world, os.fspath(tmp_path), world=world)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
     one = new()
     for number in range(STEPS):

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from forked import in_ranks
 from ssl_bench.nn import norm
 from ssl_bench.nn.norm import SyncBatchNorm, synchronize
 
@@ -204,7 +204,7 @@ def results_of(rank: int, world: int) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_together_have_output_gradient_and_statistics_of_one_process(tmp_path: Path, world: int) -> None:
-    mp.spawn(rank_program, args=(world, os.fspath(tmp_path)), nprocs=world)
+    in_ranks(rank_program, world, os.fspath(tmp_path), world=world)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
     assert_equal_one_process(ranks, world)
     if world == 2:

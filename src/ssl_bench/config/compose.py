@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -129,14 +130,30 @@ def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Pl
             if key not in settings:
                 _set(config, key, value)
                 said_by[key] = block
-    for key, option in options.items():
-        with _blaming(_file("method", choices), said_by.get(key)):
-            _set(config, key, option.read(_get(config, key)))
+    found = _resolved(config, options, _file("method", choices), said_by)
     for key, function in blocks[AUTO].items():
-        if _get(config, key) == "auto":
+        if _value_at(found, key) == "auto":
             with _blaming(_file("method", choices), AUTO):
-                _set(config, key, options[key].read(_computed(function, config)))
-    return _plain(config), options, choices
+                _put(found, key, options[key].read(_computed(function, OmegaConf.create(found))))
+    return found, options, choices
+
+
+def _resolved(config: DictConfig, options: Mapping[str, Option], file: str, blocks: Mapping[str, str]) -> Plain:
+    """All values with their references followed, checked and of their options' types.
+
+    blocks: the block of ``file`` that set an option, where one did.
+    """
+    try:
+        found: Plain = _plain(config)
+    except (OmegaConfBaseException, RecursionError):
+        for key in options:  # which of them
+            with _blaming(file, blocks.get(key)):
+                _get(config, key)
+        raise
+    for key, option in options.items():
+        with _blaming(file, blocks.get(key)):
+            _put(found, key, option.read(_value_at(found, key)))
+    return found
 
 
 @functools.cache
@@ -273,6 +290,17 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _value_at(tree: Plain, key: str) -> Any:
+    """What stands at ``a.b.c``."""
+    return functools.reduce(operator.getitem, key.split("."), tree)
+
+
+def _put(tree: Plain, key: str, value: Any) -> None:
+    """Let it be ``value``."""
+    above, _, name = key.rpartition(".")
+    (_value_at(tree, above) if above else tree)[name] = value
 
 
 def _plain(config: Any) -> Any:

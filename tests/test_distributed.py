@@ -136,7 +136,7 @@ def test_ranks_agree(tmp_path: Path) -> None:
             "first": "rank 0",
             "first refuses": "rank 0 refuses",
             "agreed": "word",
-            "not agreed": "the processes of this run differ in words: start all with the same words and files.",
+            "not agreed": "the processes of this run differ in words: start all with the same options and files.",
             "largest": 14,
             "mean": 1.0,
             "uneven": [[1], [2], [2]],

@@ -246,7 +246,7 @@ def on_every_rank(act: Callable[[], T]) -> T:
     dist.destroy_process_group(patient)
     failed = [sentence for sentence in found if sentence is not None]
     if failed:
-        raise _again(*failed[0]) from error
+        raise UserError(*failed[0]) from error
     return result
 
 
@@ -262,19 +262,13 @@ def on_rank_zero(act: Callable[[], T]) -> T:
             found[1] = (str(error), error.status)
     dist.broadcast_object_list(found, src=0)
     if found[1] is not None:
-        raise _again(*found[1])
+        raise UserError(*found[1])
     result: T = found[0]
     return result
 
 
-def agreed(word: str, what: str) -> str:
-    """``word``, which must be the same on all ranks; else UserError naming ``what`` differs."""
-    if world_size() > 1 and len(set(_objects(word))) > 1:
-        raise UserError(f"the processes of this run differ in {what}: start all with the same words and files.")
-    return word
-
-
-def _again(sentence: str, status: int) -> UserError:
-    error = UserError(sentence)
-    error.status = status
-    return error
+def agreed(text: str, what: str) -> str:
+    """``text``, which must be the same on all ranks; else UserError naming ``what`` differs."""
+    if world_size() > 1 and len(set(_objects(text))) > 1:
+        raise UserError(f"the processes of this run differ in {what}: start all with the same options and files.")
+    return text

@@ -1,11 +1,16 @@
 """Mistakes a user can mend, each one sentence saying what is wrong, where, and what to do; and exit statuses."""
 
 MISTAKE = 2
-TRY_AGAIN = 75  # the system's word for a failure that trying again may mend
+TRY_AGAIN = 75  # the system's code for a failure that trying again may mend
 SIGNALLED = 128  # a shell's exit status for a signal is this and its number
 
 
 class UserError(Exception):
-    """Shown as one line without a traceback; the program then ends with ``status``."""
+    """Shown as one line without a traceback; the program then ends with ``status``, that of the class unless given."""
 
     status = MISTAKE
+
+    def __init__(self, sentence: str = "", status: int | None = None) -> None:
+        super().__init__(sentence)
+        if status is not None:
+            self.status = status

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,7 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
 def require_writable(folder: Path, option: str) -> None:
     """UserError, before hours of work, if no file can be made in ``folder``, which is made if it is missing.
 
-    option: with its value, as the user says it.
+    option: with its value, as the user sets it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,15 @@ def require_writable(folder: Path, option: str) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def csv_text(heading: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Comma-separated values below a ``heading``, a line each."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(heading)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _refusal(error: BaseException) -> OSError | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 
@@ -28,8 +28,8 @@ FILE = "plan.yaml"
 BUSY = 0.7  # processes that wait for a processor; above it a forecast is of a busy machine
 HELP = """python -m ssl_bench plan NAME [key=value ...]
 
-Says what python -m ssl_bench sweep with the same words will cost on this machine: trains every kind of run that is left
-for some steps, evaluates once for each dataset, and forecasts hours, disk and memory. Leaves nothing behind."""
+Shows what python -m ssl_bench sweep with the same options will cost on this machine: trains every kind of run that is
+left for some steps, evaluates once for each dataset, and forecasts hours, disk and memory. Leaves nothing behind."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,28 @@ def help_text() -> str:
     return "\n".join([HELP, "", names, "", "Options, with the allowed values:", *options])
 
 
+@dataclass
+class Total:
+    """What all runs that are left will take; seconds and bytes."""
+
+    seconds: float = field(init=False, default=0.0)
+    shared: float = field(init=False, default=0.0)  # seconds that several runs have in common
+    disk: int = field(init=False, default=0)
+    memory: int = field(init=False, default=0)  # of a run
+    gpu_memory: int = field(init=False, default=0)  # of a run
+    unknown: int = field(init=False, default=0)  # runs that could not be measured
+    charged: set[Path] = field(init=False, default_factory=set)  # files of what is shared and counted
+
+    def add(self, kind: Kind, measured: forecast.Measured) -> float:
+        """Count the runs that are left of a kind; returns the seconds that one takes from its start."""
+        one = forecast.seconds(measured, kind.runs[0].config)
+        self.seconds += sum(one * (1.0 - (entry.progress() or 0.0)) for entry in kind.left)
+        self.shared += sum(forecast.baselines(measured, entry.config, self.charged) for entry in kind.left)
+        self.disk += forecast.disk(measured) * len(kind.left)
+        self.memory, self.gpu_memory = max(self.memory, measured.memory), max(self.gpu_memory, measured.gpu_memory)
+        return one
+
+
 def plan(asked: words.Asked) -> None:
     """Measure every kind of run of which some are left, and print the forecast."""
     console = Console()
@@ -72,77 +94,75 @@ def plan(asked: words.Asked) -> None:
     console.print(totals(entries), highlight=False, soft_wrap=True)
     if load > BUSY:
         console.print(f"warning: other processes are running (load {load:.1f}); they slow the forecast, too.")
-    open_states = {"left", "interrupted", *(["failed"] if asked.settings["retry_failed"] else [])}
-    kinds = []
-    for label in dict.fromkeys(entry.kind for entry in entries):
-        runs = [entry for entry in entries if entry.kind == label]
-        kinds.append(Kind(runs, [entry for entry in runs if entry.state in open_states]))
-    wanted = [kind for kind in kinds if kind.left or asked.settings["all"]]
-    if not wanted:
+    kinds = [kind for kind in _kinds(entries, asked) if kind.left or asked.settings["all"]]
+    if not kinds:
         console.print("Nothing is left to run.")
         return
     table = _table(f"{asked.name}, scale={asked.settings['scale']}", gpus=bool(asked.cards))
     known: dict[str, Evaluation] = {}
-    seconds, disk, memory, gpu_memory, unknown, shared = 0.0, 0, 0, 0, 0, 0.0
-    charged: set[Path] = set()
-    for kind in wanted:
+    total = Total()
+    for kind in kinds:
         console.print(f"measuring {kind.name}", highlight=False)
         try:
             with tempfile.TemporaryDirectory(prefix="ssl_bench-") as log:
                 measured = local.ask(forecast.measure, kind.runs[0].config, known, folder=Path(log))
         except (UserError, RuntimeError) as error:
             # The others can be measured, as the sweep continues after a crash.
-            unknown += len(kind.left)
+            total.unknown += len(kind.left)
             table.add_row(escape(kind.name), str(len(kind.left)), "–", escape(str(error).strip().splitlines()[-1]))
             continue
         known[measured.evaluation.key] = measured.evaluation
-        one = forecast.seconds(measured, kind.runs[0].config)
-        seconds += sum(one * (1.0 - (entry.progress() or 0.0)) for entry in kind.left)
-        shared += sum(forecast.baselines(measured, entry.config, charged) for entry in kind.left)
-        disk += forecast.disk(measured) * len(kind.left)
-        memory, gpu_memory = max(memory, measured.memory), max(gpu_memory, measured.gpu_memory)
         table.add_row(
             escape(kind.name),
             str(len(kind.left)),
             f"{measured.step:.4f}",
-            duration(one),
+            duration(total.add(kind, measured)),
             "" if kind.took is None else duration(kind.took),
-            decimal(round(measured.memory)),
-            decimal(round(forecast.disk(measured))),
-            *([decimal(round(measured.gpu_memory))] if asked.cards else []),
+            _bytes(measured.memory),
+            _bytes(forecast.disk(measured)),
+            *([_bytes(measured.gpu_memory)] if asked.cards else []),
         )
     console.print(table)
-    if shared:
-        console.print(
-            f"Random weights and raw pixels, once for the same images, network and seed: {duration(shared)}.",
-            highlight=False,
-            soft_wrap=True,
-        )
-    of_gpu = f", {decimal(round(gpu_memory))} of a GPU's for a run" if gpu_memory else ""
-    at_once = min(asked.jobs, sum(len(kind.left) for kind in wanted))
+    for sentence in _sentences(total, asked, at_once=max(1, min(asked.jobs, sum(len(kind.left) for kind in kinds)))):
+        console.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _kinds(entries: list[SweepRun], asked: words.Asked) -> list[Kind]:
+    open_states = {"left", "interrupted", *(["failed"] if asked.settings["retry_failed"] else [])}
+    kinds: dict[tuple[str, str], list[SweepRun]] = {}
+    for entry in entries:
+        kinds.setdefault(entry.kind, []).append(entry)
+    return [Kind(runs, [entry for entry in runs if entry.state in open_states]) for runs in kinds.values()]
+
+
+def _sentences(total: Total, asked: words.Asked, *, at_once: int) -> Iterator[str]:
+    """What stands below the table; at_once: runs."""
+    if total.shared:
+        shared = duration(total.shared)
+        yield f"Random weights and raw pixels, once for the same images, network and seed: {shared}."
+    of_gpu = f", {_bytes(total.gpu_memory)} of a GPU's for a run" if total.gpu_memory else ""
     share = f" with jobs={asked.jobs}" if asked.jobs > 1 else ""
     share += f" and {len(asked.cards)} GPU(s)" if asked.cards else ""
-    console.print(
-        f"All runs that are left: {(seconds + shared) / 3600 / max(1, at_once):.2f} hours on this machine{share}, "
-        f"{decimal(round(disk))} of disk, {decimal(round(memory * max(1, at_once)))} of memory{of_gpu}."
-        + (f" {unknown} run(s) could not be measured." if unknown else ""),
-        highlight=False,
-        soft_wrap=True,
+    yield (
+        f"All runs that are left: {(total.seconds + total.shared) / 3600 / at_once:.2f} hours on this machine{share}, "
+        f"{_bytes(total.disk)} of disk, {_bytes(total.memory * at_once)} of memory{of_gpu}."
+        + (f" {total.unknown} run(s) could not be measured." if total.unknown else "")
     )
-    devices = {config.trainer.processes for config in asked.configs}
-    if max(devices) > 1:
-        console.print(
-            f"Measured on one device with the whole batch; {max(devices)} devices divide the steps among them at best, "
-            "and what they tell each other is not in the forecast.",
-            highlight=False,
-            soft_wrap=True,
+    devices = max(config.trainer.processes for config in asked.configs)
+    if devices > 1:
+        yield (
+            f"Measured on one device with the whole batch; {devices} devices divide the steps among them at best, and "
+            "what they send each other is not in the forecast."
         )
+
+
+def _bytes(count: float) -> str:
+    return decimal(round(count))
 
 
 def _table(title: str, *, gpus: bool) -> Table:
     table = Table(title=title)
-    for number, column in enumerate(
-        ("runs", "left", "s/step", "forecast", "took", "memory", "disk", *(["GPU memory"] if gpus else []))
-    ):
-        table.add_column(column, justify="right" if number else "left")
+    table.add_column("runs")
+    for column in ("left", "s/step", "forecast", "took", "memory", "disk", *(["GPU memory"] if gpus else [])):
+        table.add_column(column, justify="right")
     return table

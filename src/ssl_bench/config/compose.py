@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
@@ -249,7 +248,7 @@ def _file(group: str, choices: Mapping[str, str]) -> str:
 
 def _set_by_experiment(experiment: str) -> set[str]:
     """The options that an experiment's file sets, or one that it builds on."""
-    tree = yaml.safe_load(sources.read(f"experiment/{experiment}.yaml")) or {}
+    tree = sources.load(f"experiment/{experiment}.yaml")
     entries = [entry for entry in tree.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
     keys = {key for key, _ in leaves(tree)}
     return keys.union(*(_set_by_experiment(entry.rpartition("/")[2]) for entry in entries))

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ssl_bench.config import sources
-from ssl_bench.config.options import GROUPS, near_or_all, nearest, options_in, read_settings
+from ssl_bench.config.options import GROUPS, near_or_all, options_in, read_settings
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 
@@ -78,15 +78,15 @@ class Experiment:
             UserError: a name is unknown, or no run is left.
         """
         if scale not in self.datasets:
-            raise UserError(f"scale={scale} is unknown{_near(scale, self.datasets)}")
-        own = {_method(row) for row in self.rows.values()}
+            raise UserError(f"scale={scale} is unknown{near_or_all(scale, sorted(self.datasets))}")
+        own = {method_of(row) for row in self.rows.values()}
         for method in methods or ():
             if method not in own:
-                raise UserError(f"{self.name} has no row of method={method}{_near(method, own)}")
+                raise UserError(f"{self.name} has no row of method={method}{near_or_all(method, sorted(own))}")
         for dataset in datasets or ():
             if dataset not in GROUPS["dataset"]:
-                raise UserError(f"dataset={dataset} is unknown{_near(dataset, GROUPS['dataset'])}")
-        rows = {label: row for label, row in self.rows.items() if methods is None or _method(row) in methods}
+                raise UserError(f"dataset={dataset} is unknown{near_or_all(dataset, GROUPS['dataset'])}")
+        rows = {label: row for label, row in self.rows.items() if methods is None or method_of(row) in methods}
         given = {word.lstrip("+") for word in words}
         extra = tuple(words)
         names: dict[str, list[str]] = {label: [] for label in rows}
@@ -179,7 +179,7 @@ def find(name: str) -> Experiment:
     """
     file = name.endswith(".yaml")
     if not file and not is_sweep(name):
-        raise UserError(f"there is no table or figure {name!r}{_near(name, names())}")
+        raise UserError(f"there is no table or figure {name!r}{near_or_all(name, names())}")
     found = _read_file(Path(name)) if file else _read(name)
     sweep = found["sweep"]
     return Experiment(
@@ -199,7 +199,7 @@ def _shown(show: dict[str, Any], rows: list[str], name: str) -> dict[str, Any]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    return yaml.safe_load(sources.read(f"experiment/{name}.yaml")) or {}
+    return sources.load(f"experiment/{name}.yaml")
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -226,10 +226,6 @@ def _has(tree: Any, dotted: str) -> bool:
     return bool(tree)
 
 
-def _method(row: tuple[str, ...]) -> str:
+def method_of(row: Sequence[str]) -> str:
+    """The method among the arguments of a row."""
     return next(word.partition("=")[2] for word in row if word.startswith("method="))
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    return nearest(word, known) or f"; known are {', '.join(sorted(known))}."

@@ -30,7 +30,7 @@ from ssl_bench.errors import UserError
 
 CHOICES: dict[str, str] = {  # of each group, unless another is asked for; in the order of config.yaml
     group: choice
-    for entry in yaml.safe_load(sources.read("config.yaml"))["defaults"]
+    for entry in sources.load("config.yaml")["defaults"]
     if isinstance(entry, dict)
     for group, choice in entry.items()
     if not group.startswith("override ")
@@ -145,7 +145,7 @@ class Option:
 @functools.cache
 def stated(method: str, block: str) -> Mapping[str, Any]:
     """What the block ``needs`` or ``shown`` of a method's file states; nothing where there is no such method."""
-    content = yaml.safe_load(sources.read(f"method/{method}.yaml")) if method in GROUPS["method"] else {}
+    content = sources.load(f"method/{method}.yaml") if method in GROUPS["method"] else {}
     found: Mapping[str, Any] = content.get(block) or {}
     return found
 
@@ -190,14 +190,15 @@ def _comments(file: str, prefix: str) -> dict[str, re.Match[str]]:
                     found[path + name.value] = comment
                 visit(value, f"{path}{name.value}.")
 
-    visit(yaml.compose(text), f"{prefix}." if prefix else "")
+    visit(yaml.compose(text, sources.LOADER), f"{prefix}." if prefix else "")
     return found
 
 
 def bases(file: str) -> list[str]:
     """The files of its own group that a file of conf/ builds on, in their order."""
-    tree = yaml.safe_load(sources.read(file)) or {}
-    entries = [entry for entry in tree.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
+    entries = [
+        entry for entry in sources.load(file).get("defaults", ()) if isinstance(entry, str) and entry != "_self_"
+    ]
     return [f"{file.rpartition('/')[0]}/{entry.rpartition('/')[2]}.yaml" for entry in entries]
 
 
@@ -242,7 +243,7 @@ def typed(value: Any) -> str:
 
 def options_in(file: str) -> dict[str, Option]:
     """The options of a file of conf/ that stands by itself, as ``bench.yaml`` does."""
-    defaults = yaml.safe_load(sources.read(file))
+    defaults = sources.load(file)
     return {key: Option(key, defaults[key], *comment) for key, comment in comments(file).items()}
 
 

@@ -14,9 +14,13 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ssl_bench.errors import UserError
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML has it
 VARIABLE = "SSL_BENCH_PATH"
 PACKAGE = Path(str(importlib.resources.files("ssl_bench.conf")))
 
@@ -65,6 +69,11 @@ ROOTS = (PACKAGE, *OWN)
 def read(name: str) -> str:
     """The text of a file of conf/, such as ``method/clbo.yaml``; the first that is found."""
     return next(file for root in ROOTS if (file := root.joinpath(name)).is_file()).read_text(encoding="utf-8")
+
+
+def load(name: str) -> dict[str, Any]:
+    """The content of a file of conf/."""
+    return yaml.load(read(name), LOADER) or {}
 
 
 def names(group: str) -> list[str]:

@@ -15,8 +15,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ssl_bench.config import experiments, sources
 from ssl_bench.config.experiments import Experiment
 from ssl_bench.config.options import CHOICES, read_settings, settings_text
@@ -25,12 +23,14 @@ from ssl_bench.errors import UserError
 from ssl_bench.report.palette import row_colours
 
 if TYPE_CHECKING:
+    import wandb_workspaces.reports.v2 as panels
     from wandb_workspaces import workspaces
 
 TRAINED = ("teacher", "student")  # networks that have curves
 SCORED = (*TRAINED, "random", "pixels")  # those of a run's final table
 RETRIES, TIMEOUT_SECONDS = 2, 15  # W&B's own are for uploads over days
 MOST_RUNS = 100  # in a panel; W&B shows 10 unless set
+MEANS: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}  # of a group of runs
 COLLAPSE = ("embedding_std", "rankme", "uniformity", "alignment")
 FIND_VIEW = """
     query View($entity: String, $project: String, $view: String) {
@@ -72,7 +72,6 @@ def dashboard(settings: Mapping[str, Any]) -> None:
 
 def define(experiment: Experiment, dataset: str, settings: Mapping[str, Any]) -> workspaces.Workspace:
     """The view of one dataset; equal for equal arguments, to the last id."""
-    import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as ws
 
     group = settings["group"] or experiment.group(settings["scale"])
@@ -80,67 +79,15 @@ def define(experiment: Experiment, dataset: str, settings: Mapping[str, Any]) ->
         raise UserError(
             f"group={group} cannot be asked for: W&B's filters take no apostrophe, backslash, =, <, > or !."
         )
-    evaluation = yaml.safe_load(sources.read(f"evaluation/{CHOICES['evaluation']}.yaml"))
-    curves, protocols = evaluation["curves"], evaluation["protocols"]
+    evaluation = sources.load(f"evaluation/{CHOICES['evaluation']}.yaml")
+    protocols = evaluation["protocols"]
     shown = experiment.show.get("protocols", [experiment.show.get("protocol")])
-
-    def curve(metric: str, title: str, label: str | None = None) -> panels.LinePlot:
-        # Grouping and colours are those of the list of runs; this says how a group is drawn.
-        return panels.LinePlot(
-            title=title,
-            x="epoch",
-            y=[metric],
-            title_x="epoch",
-            title_y=label,
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stddev",
-            smoothing_type="none",
-            max_runs_to_show=MOST_RUNS,
-        )
-
-    def final(protocol: str, network: str) -> panels.BarPlot | panels.ScalarChart:
-        title, metric = f"{protocol}, {network}", f"final/{protocol}/{network}"
-        if network in TRAINED:
-            return panels.BarPlot(
-                title=title,
-                metrics=[metric],
-                orientation="h",
-                title_x="% of test images",
-                groupby_aggfunc="mean",
-                groupby_rangefunc="stddev",
-                max_runs_to_show=MOST_RUNS,
-                max_bars_to_show=MOST_RUNS,
-            )
-        # Hardly a row's business: the weights are those of the seed, the pixels those of the dataset.
-        return panels.ScalarChart(title=title, metric=metric, groupby_aggfunc="mean")
-
-    sections = [
-        *(
-            _section(
-                f"{protocol}: % of images over epochs",
-                [
-                    curve(f"{split}/{protocol}/{network}", f"{split}, {network}", "%")
-                    for split in ("validation", "test")
-                    for network in TRAINED
-                ],
-                columns=len(TRAINED),
-            )
-            for protocol in sorted(curves, key=lambda protocol: protocol not in shown)
-        ),
-        _section("Collapse", [curve(f"collapse/{name}", name) for name in COLLAPSE], columns=len(COLLAPSE)),
-        _section("Training", [curve(name, name) for name in ("loss", "lr", "images_per_second")], columns=3),
-        _section(
-            "Final table: % of test images",
-            [final(protocol, network) for protocol in protocols for network in SCORED],
-            columns=len(SCORED),
-        ),
-        _section("Features", [panels.MediaBrowser(title="t-SNE", media_keys=["t-SNE"], num_columns=4)], columns=1),
-    ]
+    curves = sorted(evaluation["curves"], key=lambda protocol: protocol not in shown)
     view = ws.Workspace(
         entity=settings["entity"] or "",
         project=settings["project"],
         name=re.sub(r"[^\w .,:-]", "-", f"{group} {dataset}"),  # W&B takes no symbols
-        sections=sections,
+        sections=_sections(curves, protocols),
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=MOST_RUNS, tooltip_number_of_runs="all_runs"),
         runset_settings=ws.RunsetSettings(
             filters=ws.And(ws.Metric("Group") == group, ws.Tags().isin([dataset])),
@@ -152,6 +99,67 @@ def define(experiment: Experiment, dataset: str, settings: Mapping[str, Any]) ->
     )
     _name(view, f"{group} {dataset}")
     return view
+
+
+def _sections(curves: Sequence[str], protocols: Sequence[str]) -> list[workspaces.Section]:
+    """What a view shows: accuracy over epochs, collapse, training, the final table and pictures of features."""
+    import wandb_workspaces.reports.v2 as panels
+
+    return [
+        *(
+            _section(
+                f"{protocol}: % of images over epochs",
+                [
+                    _curve(f"{split}/{protocol}/{network}", f"{split}, {network}", "%")
+                    for split in ("validation", "test")
+                    for network in TRAINED
+                ],
+                columns=len(TRAINED),
+            )
+            for protocol in curves
+        ),
+        _section("Collapse", [_curve(f"collapse/{name}", name) for name in COLLAPSE], columns=len(COLLAPSE)),
+        _section("Training", [_curve(name, name) for name in ("loss", "lr", "images_per_second")], columns=3),
+        _section(
+            "Final table: % of test images",
+            [_final(protocol, network) for protocol in protocols for network in SCORED],
+            columns=len(SCORED),
+        ),
+        _section("Features", [panels.MediaBrowser(title="t-SNE", media_keys=["t-SNE"], num_columns=4)], columns=1),
+    ]
+
+
+def _curve(metric: str, title: str, label: str | None = None) -> panels.LinePlot:
+    import wandb_workspaces.reports.v2 as panels
+
+    # Grouping and colours are those of the list of runs; this sets how a group is drawn.
+    return panels.LinePlot(
+        title=title,
+        x="epoch",
+        y=[metric],
+        title_x="epoch",
+        title_y=label,
+        smoothing_type="none",
+        max_runs_to_show=MOST_RUNS,
+        **MEANS,
+    )
+
+
+def _final(protocol: str, network: str) -> panels.BarPlot | panels.ScalarChart:
+    import wandb_workspaces.reports.v2 as panels
+
+    title, metric = f"{protocol}, {network}", f"final/{protocol}/{network}"
+    if network not in TRAINED:  # hardly a row's business: the weights are those of the seed, the pixels the dataset's
+        return panels.ScalarChart(title=title, metric=metric, groupby_aggfunc="mean")
+    return panels.BarPlot(
+        title=title,
+        metrics=[metric],
+        orientation="h",
+        title_x="% of test images",
+        max_runs_to_show=MOST_RUNS,
+        max_bars_to_show=MOST_RUNS,
+        **MEANS,
+    )
 
 
 def _section(name: str, panels: Sequence[Any], columns: int) -> workspaces.Section:
@@ -214,7 +222,7 @@ def save(experiment: Experiment, datasets: Sequence[str], settings: Mapping[str,
     except wandb.errors.UsageError as error:
         raise UserError(f"W&B asks for a key ({_line(error)}): run wandb login or set WANDB_API_KEY; {hint}.") from None
     except Exception as error:  # of many kinds: W&B's, and those of the libraries below it
-        raise UserError(f"W&B cannot be reached ({_line(error)}): look at the network and the key; {hint}.") from None
+        raise UserError(f"W&B cannot be reached ({_line(error)}): check the network and the key; {hint}.") from None
     if not entity:
         raise UserError("the key belongs to no W&B user or team: name one, as in entity=NAME.")
     addresses = []

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from ssl_bench.data.catalog import DATASETS
 from ssl_bench.data.readers import stl10
-from ssl_bench.files import write_text
+from ssl_bench.files import csv_text, write_text
 
 # The paper's five, then those that need no download or next to none.
 NAMES = {
@@ -98,11 +96,7 @@ def latex(rows: Sequence[Row]) -> str:
 
 
 def comma_separated(rows: Sequence[Row]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Row)])
-    writer.writerows(astuple(row) for row in rows)
-    return text.getvalue()
+    return csv_text([field.name for field in fields(Row)], map(astuple, rows))
 
 
 README = """\

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ssl_bench.config.experiments import method_of
 from ssl_bench.config.options import stated
 from ssl_bench.errors import UserError
 
@@ -88,11 +89,6 @@ def row_styles(rows: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, str]]:
     for label in methods:
         found[label] = found.get(label) or next(style for style in free if style not in found.values())
     return {label: found[label] for label in rows}
-
-
-def method_of(words: Sequence[str]) -> str:
-    """The method among the arguments of a row."""
-    return next(word.partition("=")[2] for word in words if word.startswith("method="))
 
 
 def _mix(colour: str, other: str, share: float) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import filecmp
 import importlib
-import io
 import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,20 +17,31 @@ from ssl_bench.config import experiments
 from ssl_bench.config.options import near_or_all
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
-from ssl_bench.files import write_text
+from ssl_bench.files import csv_text, write_text
 from ssl_bench.report import calibration, comparison, configurations, expected, provenance, records, render, trials
 from ssl_bench.report.records import Run
 from ssl_bench.results.record import Record
 
-OTHERS = {"table1": "ssl_bench.report.datasets", "wandb": "ssl_bench.report.dashboard"}  # with words of their own
+OTHERS = {"table1": "ssl_bench.report.datasets", "wandb": "ssl_bench.report.dashboard"}  # with options of their own
 PLACES = ("data_dir", "logger")  # change no figure, and may name a place on this machine
 
 
-def report(name: str, words: Sequence[str]) -> None:
-    """Render ``name`` for the choices in ``words``."""
+@dataclass(frozen=True)
+class Report:
+    """What is rendered of a table or figure."""
+
+    experiment: experiments.Experiment
+    runs: list[Run]
+    configs: list[Config]  # of the runs
+    calibration: Path  # committed accuracies, by which the errors of a table's test are counted
+    out: Path | None  # the folder to save in; None: nothing is saved
+
+
+def report(name: str, options: Sequence[str]) -> None:
+    """Render ``name`` for the choices in ``options``."""
     if name not in experiments.names() and name not in OTHERS and not name.endswith(".yaml"):
         raise UserError(f"there is no table or figure {name!r}{near_or_all(name, [*experiments.names(), *OTHERS])}")
-    settings, others = experiments.read_words(words, "report.yaml")
+    settings, others = experiments.read_words(options, "report.yaml")
     out = None if settings["out"] is None else Path(settings["out"])
     if name == "table1":
         _table1(out)
@@ -43,7 +52,7 @@ def report(name: str, words: Sequence[str]) -> None:
         methods=settings["methods"],
         datasets=settings["datasets"],
         seeds=settings["seeds"],
-        words=[word for word in others if word.lstrip("+").partition("=")[0].partition(".")[0] not in PLACES],
+        words=[option for option in others if option.lstrip("+").partition("=")[0].partition(".")[0] not in PLACES],
     )
     configs = configurations.configurations(cells, _compose, configurations.remembered())
     _check_protocols(experiment, configs[0])
@@ -59,17 +68,10 @@ def report(name: str, words: Sequence[str]) -> None:
         again = ["retry_failed=true"] if failures else []
         raise UserError(
             f"none of the {len(runs)} runs of {name} at scale={settings['scale']} is in {where}; "
-            f"python -m ssl_bench sweep {' '.join([name, *_without_own(words), *again])} makes them.{failures}"
+            f"python -m ssl_bench sweep {' '.join([name, *_without_own(options), *again])} makes them.{failures}"
         )
-    kinds = {
-        "table": _table,
-        "curves": _curves,
-        "calibration": _calibration,
-        "trials": _trials,
-        "expected": _expected,
-    }
-    render_and_save = kinds[experiment.show["kind"]]
-    render_and_save(experiment, runs, configs, Path(settings["calibration"]), out)
+    kinds = {"table": _table, "curves": _curves, "calibration": _calibration, "trials": _trials, "expected": _expected}
+    kinds[experiment.show["kind"]](Report(experiment, runs, configs, Path(settings["calibration"]), out))
 
 
 def _check_protocols(experiment: experiments.Experiment, config: Config) -> None:
@@ -88,9 +90,9 @@ def _check_protocols(experiment: experiments.Experiment, config: Config) -> None
         )
 
 
-def _without_own(words: Iterable[str]) -> list[str]:
-    """Words that the sweep understands, too."""
-    return [word for word in words if word.partition("=")[0] not in ("records", "calibration", "out")]
+def _without_own(options: Iterable[str]) -> list[str]:
+    """Those that the sweep has, too."""
+    return [option for option in options if option.partition("=")[0] not in ("records", "calibration", "out")]
 
 
 def _compose(cells: Sequence[experiments.Cell]) -> list[Config]:
@@ -102,32 +104,26 @@ def _compose(cells: Sequence[experiments.Cell]) -> list[Config]:
 # -- what is rendered -----------------------------------------------------------------------------
 
 
-def _table(
-    experiment: experiments.Experiment, runs: list[Run], configs: list[Config], calibrated: Path, out: Path | None
-) -> None:
-    table = comparison.comparison(experiment, runs, configs, calibration.note(calibrated))
-    print(render.markdown(table), end="")
+def _table(asked: Report) -> None:
+    show, runs, out = asked.experiment.show, asked.runs, asked.out
+    table = comparison.comparison(asked.experiment, runs, asked.configs, calibration.note(asked.calibration))
+    _show(table, asked, "results.csv", provenance.RESULTS, provenance.results(runs))
     if out is not None:
-        _save_records(out, runs)
-        _save(out / "results.csv", lambda path: write_text(path, _csv(provenance.RESULTS, provenance.results(runs))))
-        _save(out / "table.md", lambda path: write_text(path, render.markdown(table)))
         _save(out / "table.tex", lambda path: write_text(path, render.latex(table)))
         _save(out / "table.png", lambda path: render.picture(path, table))
         from ssl_bench.report import verdicts  # which draws
 
-        title, ranked = experiment.show["title"], experiment.show["ranked"]
-        compared = verdicts.columns(runs, experiment.show["protocols"], ranked)
+        compared = verdicts.columns(runs, show["protocols"], show["ranked"])
         if compared:
-            _save(out / "differences.png", lambda path: verdicts.forest(path, title, compared))
+            _save(out / "differences.png", lambda path: verdicts.forest(path, show["title"], compared))
         if compared and len(verdicts.everywhere(compared)) >= verdicts.FEWEST_ROWS:
-            _save(out / "ranks.png", lambda path: verdicts.ranking(path, title, compared))
+            _save(out / "ranks.png", lambda path: verdicts.ranking(path, show["title"], compared))
 
 
-def _curves(
-    experiment: experiments.Experiment, runs: list[Run], configs: list[Config], calibrated: Path, out: Path | None
-) -> None:
+def _curves(asked: Report) -> None:
     from ssl_bench.report import curves
 
+    experiment, runs, configs, out = asked.experiment, asked.runs, asked.configs, asked.out
     show = experiment.show
     found = curves.lines(runs, configs, show["protocol"], show["network"])
     print(f"{experiment.name}: {show['title']}, last epoch")
@@ -139,52 +135,53 @@ def _curves(
     if out is not None:
         _save_records(out, runs)
         rows = curves.results(runs, configs, show["protocol"], show["network"])
-        _save(out / "results.csv", lambda path: write_text(path, _csv(curves.CURVES, rows)))
+        _save(out / "results.csv", lambda path: write_text(path, csv_text(curves.CURVES, rows)))
         _save(out / "figure.png", lambda path: curves.picture(path, experiment, runs, configs))
 
 
-def _calibration(
-    experiment: experiments.Experiment, runs: list[Run], configs: list[Config], calibrated: Path, out: Path | None
+def _calibration(asked: Report) -> None:
+    show, runs = asked.experiment.show, asked.runs
+    deployed = {run.record.fingerprint: run.record.evaluated for run in runs if run.record}
+    place = provenance.RESULTS.index
+    rows = (
+        row
+        for row in provenance.results(runs)
+        if row[place("protocol")] in show["protocols"]
+        and row[place("network")] == deployed[str(row[place("fingerprint")])]
+    )
+    table = calibration.table(show["title"], runs, asked.configs, show["protocols"])
+    _show(table, asked, "results.csv", provenance.RESULTS, rows, with_records=False)
+
+
+def _trials(asked: Report) -> None:
+    title, protocols, runs = asked.experiment.show["title"], asked.experiment.show["protocols"], asked.runs
+    rows = trials.results(runs, protocols)
+    _show(trials.table(title, runs, protocols), asked, "results.csv", trials.heading(protocols), rows)
+
+
+def _expected(asked: Report) -> None:
+    title, protocols, runs = asked.experiment.show["title"], asked.experiment.show["protocols"], asked.runs
+    rows = map(astuple, expected.of_runs(runs, protocols))
+    _show(expected.table(title, runs, protocols), asked, "expected.csv", expected.COLUMNS, rows)
+
+
+def _show(
+    table: comparison.Table,
+    asked: Report,
+    name: str,
+    heading: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    with_records: bool = True,
 ) -> None:
-    protocols = experiment.show["protocols"]
-    table = calibration.table(experiment.show["title"], runs, configs, protocols)
-    print(render.markdown(table), end="")
+    """Print a table and, with ``out``, save it there, ``rows`` in the file ``name``, and the records it is made of."""
+    text, out = render.markdown(table), asked.out
+    print(text, end="")
     if out is not None:
-        deployed = {run.record.fingerprint: run.record.evaluated for run in runs if run.record}
-        place = provenance.RESULTS.index
-        rows = [
-            row
-            for row in provenance.results(runs)
-            if row[place("protocol")] in protocols and row[place("network")] == deployed[str(row[place("fingerprint")])]
-        ]
-        _save(out / "results.csv", lambda path: write_text(path, _csv(provenance.RESULTS, rows)))
-        _save(out / "table.md", lambda path: write_text(path, render.markdown(table)))
-
-
-def _trials(
-    experiment: experiments.Experiment, runs: list[Run], configs: list[Config], calibrated: Path, out: Path | None
-) -> None:
-    protocols = experiment.show["protocols"]
-    table = render.markdown(trials.table(experiment.show["title"], runs, protocols))
-    print(table, end="")
-    if out is not None:
-        _save_records(out, runs)
-        rows = trials.results(runs, protocols)
-        _save(out / "results.csv", lambda path: write_text(path, _csv(trials.heading(protocols), rows)))
-        _save(out / "table.md", lambda path: write_text(path, table))
-
-
-def _expected(
-    experiment: experiments.Experiment, runs: list[Run], configs: list[Config], calibrated: Path, out: Path | None
-) -> None:
-    protocols = experiment.show["protocols"]
-    table = render.markdown(expected.table(experiment.show["title"], runs, protocols))
-    print(table, end="")
-    if out is not None:
-        _save_records(out, runs)
-        rows = map(astuple, expected.of_runs(runs, protocols))
-        _save(out / "expected.csv", lambda path: write_text(path, _csv(expected.COLUMNS, rows)))
-        _save(out / "table.md", lambda path: write_text(path, table))
+        if with_records:
+            _save_records(out, asked.runs)
+        _save(out / name, lambda path: write_text(path, csv_text(heading, rows)))
+        _save(out / "table.md", lambda path: write_text(path, text))
 
 
 def _table1(out: Path | None) -> None:
@@ -206,14 +203,6 @@ def other(name: str) -> Any:
 # -- files ----------------------------------------------------------------------------------------
 
 
-def _csv(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(heading)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def _save_records(out: Path, runs: Sequence[Run]) -> None:
     """Copy every record, whole, to where it can be committed, unless it is in the folder beside for another table."""
     own = out / "records"
@@ -230,7 +219,7 @@ def _save_records(out: Path, runs: Sequence[Run]) -> None:
 
 
 def _same(source: Path, copy: Path, record: Record) -> bool:
-    """Whether a copy says of the run what its record says; how long it took may differ."""
+    """Whether a copy has the figures of the record; how long the run took may differ."""
     if filecmp.cmp(source, copy, shallow=False):
         return True
     try:

@@ -25,48 +25,16 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @property
-    def fingerprint(self) -> str:
-        return self.path.name
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.csv"
-
-    @property
-    def record(self) -> Path:
-        return self.path / "record.json"
-
-    @property
-    def predictions(self) -> Path:
-        return self.path / "predictions.npz"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoints" / "last.ckpt"
-
-    @property
-    def encoder(self) -> Path:
-        return self.path / "encoder.safetensors"
-
-    @property
-    def picture(self) -> Path:
-        return self.path / "tsne.png"
-
-    @property
-    def failure(self) -> Path:
-        """Why a sweep could not finish the run; gone once it is finished."""
-        return self.path / "failed.json"
-
-    @property
-    def log(self) -> Path:
-        """What the run printed when a sweep ran it."""
-        return self.path / "log.txt"
+        self.fingerprint = path.name
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.csv"
+        self.record = path / "record.json"
+        self.predictions = path / "predictions.npz"
+        self.checkpoint = path / "checkpoints" / "last.ckpt"
+        self.encoder = path / "encoder.safetensors"
+        self.picture = path / "tsne.png"
+        self.failure = path / "failed.json"  # why a sweep could not finish the run; gone once it is finished
+        self.log = path / "log.txt"  # what the run printed when a sweep ran it
 
     def finished(self) -> Record | None:
         """The record of a finished run, or None; UserError if it is damaged."""
@@ -106,13 +74,13 @@ class RunFolder:
             return f"{self.failure} cannot be read ({misfit(error)})"
 
     def fail(self, error: str, traceback: str | None, config: Mapping[str, Any]) -> None:
-        """Leave word of what ended which run, unless another process has taken it up since."""
+        """Write down what ended which run, unless another process has taken it up since."""
         content = {"error": error, "traceback": traceback, "config": config}
         with suppress(Busy), self.locked():
             write_text(self.failure, json.dumps(content, ensure_ascii=False, indent=1))
 
     def busy(self) -> bool:
-        """Whether another process holds the lock; the look takes it for an instant itself."""
+        """Whether another process holds the lock; to find out takes it for an instant."""
         if not (self.path / ".lock").exists():
             return False
         try:

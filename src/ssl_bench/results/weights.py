@@ -35,12 +35,12 @@ class Opened:
     file: Path
     backbone: nn.Module  # in eval mode; normalised images [N, C, S, S] → [N, F]
     network: dict[str, Any]  # arguments of build_backbone
-    clean: dict[str, Any] | None  # arguments of the clean view, None where the file does not say
-    statistics: tuple[list[float], list[float]] | None  # mean and std that timm publishes for the model
-    dataset: str | None  # by whose mean and std a checkpoint of ours normalises
     keys: Keys
-    assumed: tuple[str, ...]  # clauses
-    fingerprint: str | None  # of the run that trained it
+    clean: dict[str, Any] | None = None  # arguments of the clean view, None where the file does not state them
+    statistics: tuple[list[float], list[float]] | None = None  # mean and std that timm publishes for the model
+    dataset: str | None = None  # by whose mean and std a checkpoint of ours normalises
+    assumed: tuple[str, ...] = ()  # clauses
+    fingerprint: str | None = None  # of the run that trained it
 
     @property
     def channels(self) -> int:
@@ -73,11 +73,8 @@ def open_encoder(
             file=path,
             backbone=encoder.backbone,
             network=description["backbone"],
-            clean=description["clean"],
-            statistics=None,
-            dataset=None,
             keys=Keys("", tuple(encoder.backbone.state_dict()), ()),
-            assumed=(),
+            clean=description["clean"],
             fingerprint=description.get("fingerprint"),
         )
     file = read_checkpoint(path)
@@ -89,7 +86,7 @@ def open_encoder(
         opened = _open_timm(path, file.tensors, name, prefix)
     else:
         opened = _open_resnet(path, file.tensors, name, stem, width, prefix)
-    return _with_what_the_file_tells(opened, file)
+    return _with_its_file(opened, file)
 
 
 def _refuse(path: Path, given: Mapping[str, str | int | None]) -> None:
@@ -98,7 +95,7 @@ def _refuse(path: Path, given: Mapping[str, str | int | None]) -> None:
         raise UserError(f"{path} says itself what network it holds: leave {' and '.join(wrong)} out.")
 
 
-def _with_what_the_file_tells(opened: Opened, file: Checkpoint) -> Opened:
+def _with_its_file(opened: Opened, file: Checkpoint) -> Opened:
     """The account with the file's own names, and what the run of a checkpoint of ours says of images."""
     used, left_over = (tuple(map(file.names.__getitem__, names)) for names in (opened.keys.used, opened.keys.left_over))
     opened = replace(opened, keys=replace(opened.keys, used=used, left_over=left_over))
@@ -219,12 +216,8 @@ def _open_resnet(
         file=path,
         backbone=_filled(build_backbone(**network)[0], tensors, keys),
         network=network,
-        clean=None,
-        statistics=None,
-        dataset=None,
         keys=keys,
         assumed=tuple(assumed),
-        fingerprint=None,
     )
 
 
@@ -244,12 +237,8 @@ def _open_timm(path: Path, tensors: Mapping[str, Tensor], name: str, prefix: str
                 file=path,
                 backbone=_filled(backbone, tensors, keys),
                 network=network,
-                clean=None,
-                statistics=(list(about["mean"]), list(about["std"])) if channels == len(about["mean"]) else None,
-                dataset=None,
                 keys=keys,
-                assumed=(),
-                fingerprint=None,
+                statistics=(list(about["mean"]), list(about["std"])) if channels == len(about["mean"]) else None,
             )
     _require(path, found[0], name)
     raise AssertionError  # found[0] does not fit

@@ -136,24 +136,20 @@ def _report(folder: Path, statuses: list[int], killed: set[int], received: list[
     known = [rank for rank in causes if rank in reports] or [rank for rank in causes if statuses[rank] < 0]
     cause = (known or causes or failed)[0]
     if cause in reports:
-        raise _error(reports[cause]["sentence"], reports[cause]["status"])
+        raise UserError(reports[cause]["sentence"], reports[cause]["status"])
     if received:
         name = signal.Signals(received[0]).name
-        raise _error(f"stopped by {name}; the same command resumes from the last checkpoint.", SIGNALLED + received[0])
+        raise UserError(
+            f"stopped by {name}; the same command resumes from the last checkpoint.", SIGNALLED + received[0]
+        )
     if statuses[cause] < 0:
         name = signal.Signals(-statuses[cause]).name
-        raise _error(
+        raise UserError(
             f"rank {cause} was ended by {name}; the last checkpoint is intact and the same command resumes from there.",
             SIGNALLED - statuses[cause],
         )
     sys.stderr.write((folder / f"{cause}.err").read_text(encoding="utf-8", errors="replace"))
-    raise _error(f"rank {cause} ended with the error above.", statuses[cause])
-
-
-def _error(sentence: str, status: int) -> UserError:
-    error = UserError(sentence)
-    error.status = status
-    return error
+    raise UserError(f"rank {cause} ended with the error above.", statuses[cause])
 
 
 # -- a rank ---------------------------------------------------------------------------------------

@@ -151,9 +151,9 @@ def test_a_gray_network_takes_gray_pictures_only(tmp_path: Path, capsys: pytest.
 def test_foreign_weights_need_a_size(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(build_backbone("resnet18", stem="cifar", width=4, channels=3)[0].state_dict(), "w.pth")
     assert embedded("w.pth", pictures, "size=24") == 2
-    assert "w.pth does not tell its stem" in capsys.readouterr().err
+    assert "w.pth does not show its stem" in capsys.readouterr().err
     assert embedded("w.pth", pictures, "stem=cifar") == 2
-    assert "w.pth does not say for images of which size it is: set size" in capsys.readouterr().err
+    assert "w.pth does not state for images of which size it is: set size" in capsys.readouterr().err
     assert embedded("w.pth", pictures, "stem=cifar", "size=24", "crop=0.75") == 0
     assert "at 24 pixels" in (shown := capsys.readouterr().out)
     assert "ImageNet's" in shown
@@ -185,7 +185,7 @@ def test_names_that_are_no_lines_are_refused(
         (["e.safetensors", "pictures", "sise=3"], "option sise is unknown; did you mean size?"),
         (["e.safetensors", "pictures", "crop=0"], "crop=0 is not allowed: crop is null or a number above 0"),
         (["e.safetensors", "pictures", "out=f.csv"], "out=f.csv is to end in .npy"),
-        (["e.safetensors", "pictures", "backbone=resnet18"], "says itself what network it holds: leave backbone out"),
+        (["e.safetensors", "pictures", "backbone=resnet18"], "states itself what network it holds: leave backbone out"),
         (["pictures", "pictures"], "pictures/encoder.safetensors does not exist"),
         (["e.safetensors", "e.safetensors"], "Cannot read e.safetensors"),
     ],

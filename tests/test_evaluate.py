@@ -75,7 +75,7 @@ def test_a_runs_encoder_gets_the_figures_of_its_record(tmp_path: Path) -> None:
     options.pop()  # of two networks the one that the record names
     opened = open_encoder(checkpoint, name=None, stem=None, width=None, prefix=None)
     assert opened.keys.prefix == "state_dict.teacher.backbone."
-    with pytest.raises(UserError, match="says itself what network it holds: leave stem out"):
+    with pytest.raises(UserError, match="states itself what network it holds: leave stem out"):
         evaluated(checkpoint, *options, "backbone.stem=cifar")
 
 
@@ -178,7 +178,7 @@ def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scor
         ([], "word 1 is to be a run's folder or a file of weights"),
         (["dataset=digits"], "word 1 is to be a run's folder or a file of weights, and dataset=digits is none"),
         (["nowhere", "dataset=digits"], "nowhere does not exist"),
-        (["HERE"], "say on which dataset, as in dataset=digits"),
+        (["HERE"], "set the dataset, as in dataset=digits"),
         (["HERE", "dataset=digit"], "dataset=digit is unknown; did you mean digits?"),
         (["HERE", "sedd=1"], "option sedd is unknown; did you mean seed?"),
         (["HERE", "prefx=a"], "option prefx is unknown; did you mean prefix?"),

@@ -85,5 +85,5 @@ def test_an_unknown_table_is_answered_with_those_there_are() -> None:
 
 
 def test_a_sweep_is_not_one_run() -> None:
-    with pytest.raises(UserError, match=r"experiment=table3 is many runs: add -m, or say python -m ssl_bench sweep"):
+    with pytest.raises(UserError, match=r"experiment=table3 is many runs: add -m, or run python -m ssl_bench sweep"):
         config.compose(["experiment=table3"])

@@ -45,8 +45,8 @@ from ssl_bench.sweep.grid import SweepRun
     ("said", "sentence"),
     [
         (["table33"], "there is no table or figure 'table33'; did you mean table3?"),
-        ([], "no table or figure is named: say one of calibration, fig2, fig3, fig4, fig5, fig6, table3."),
-        (["fig2", "fig3"], "fig2 fig3 are named: say one of"),
+        ([], "no table or figure is named: choose one of calibration, fig2, fig3, fig4, fig5, fig6, table3."),
+        (["fig2", "fig3"], "fig2 fig3 are named: choose one of"),
         (["fig2", "seeds=0,x"], "seeds=0,x is not allowed: seeds are whole numbers"),
         (["fig2", "seed=1"], "seed=1 is an option of one run: a sweep takes seeds=1."),
         (["fig2", "jobs=0"], "jobs=0 is not allowed"),
@@ -54,8 +54,8 @@ from ssl_bench.sweep.grid import SweepRun
         (["fig2", "scale=smoke", "optimizer.lrr=1"], "option optimizer.lrr is unknown; did you mean optimizer.lr?"),
         (["fig2", "scale=smoke", "epochs=0"], "epochs=0 is not allowed"),
         (["fig2", "methods=byol"], "fig2 has no row of method=byol"),
-        (["fig2", "seeds="], "fig2 has no run at scale=cpu under these words."),
-        (["fig2", "launcher=slurm"], "launcher=slurm: say trainer.precision=bf16-mixed or 32-true, for this machine"),
+        (["fig2", "seeds="], "fig2 has no run at scale=cpu under these options."),
+        (["fig2", "launcher=slurm"], "launcher=slurm: set trainer.precision=bf16-mixed or 32-true, for this machine"),
     ],
 )
 def test_a_wrong_word_is_answered_in_one_sentence(
@@ -183,7 +183,7 @@ class Witness:
     def event(self, entry: SweepRun, what: str) -> None:
         self.events.append((entry.folder.fingerprint, what))
 
-    def tell(self, sentence: str) -> None:
+    def show(self, sentence: str) -> None:
         self.said.append(sentence)
 
     def refresh(self) -> None:
@@ -197,7 +197,7 @@ def succeed(entry: SweepRun) -> Outcome:
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
-    monkeypatch.setattr(loop, "LOOK_SECONDS", 0.002)
+    monkeypatch.setattr(loop, "POLL_SECONDS", 0.002)
     monkeypatch.setattr(loop, "ELSEWHERE_SECONDS", 0.01)
     monkeypatch.setattr(record.Record, "run_fingerprint", property(lambda found: found.fingerprint))  # a, b, c and d
     return [RunFolder(tmp_path / name) for name in "abcd"]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ssl_bench.commands import COMMANDS, RUN
-from ssl_bench.entry import tell
+from ssl_bench.entry import print_error
 from ssl_bench.errors import UserError
 
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         module = importlib.import_module(f"ssl_bench.cli.{command}")
     except UserError as error:  # of a user's own folder of configurations
-        return tell(error)
+        return print_error(error)
     status: int = module.main(given)
     return status
 

@@ -1,4 +1,4 @@
-"""The words that cross rooms: a batch of images, its place in the run, and how tensors travel to a device.
+"""What crosses rooms: a batch of images, its place in the run, and how tensors travel to a device.
 
 What travels to an accelerator in a training step, none of it blocking (``to_device``):
 

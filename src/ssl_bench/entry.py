@@ -50,19 +50,19 @@ def guarded(work: Callable[[], int | None], *, interrupted: str) -> int:
         try:
             status = work() or 0
         except UserError as error:
-            status = tell(error)
+            status = print_error(error)
         except KeyboardInterrupt:
-            _say(interrupted)
+            _print(interrupted)
             status = SIGNALLED + signal.SIGINT
         if sys.stdout is not None:  # a daemon's is closed
             sys.stdout.flush()
         return status
     except UserError as error:  # of standard output
-        return tell(error)
+        return print_error(error)
 
 
 class Unread(UserError):  # noqa: N818 (nothing is wrong)
-    """Nobody reads the output any more, as after `| head`: there is nothing to say."""
+    """Nobody reads the output any more, as after `| head`: there is nothing to print."""
 
     status = SIGNALLED + signal.SIGPIPE
 
@@ -110,38 +110,38 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
-def take_over(hear: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
-    """Let ``hear`` be called for Ctrl-C, SIGTERM and SIGHUP; returns what was called before, by signal.
+def take_over(handle: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
+    """Let ``handle`` be called for Ctrl-C, SIGTERM and SIGHUP; returns what was called before, by signal.
 
     SIGHUP stays ignored where it is, as under nohup. A terminal that goes may send it more than once, which is no
     second request: it counts as the first signal alone.
     """
     received: list[int] = []
 
-    def heed(number: int, frame: FrameType | None) -> None:
+    def receive(number: int, frame: FrameType | None) -> None:
         if number == HANGUP and received:
             return
         received.append(number)
-        hear(number, frame)
+        handle(number, frame)
 
     names = [signal.SIGINT, signal.SIGTERM]
     if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
         names.append(HANGUP)
-    return {name: signal.signal(name, heed) for name in names}
+    return {name: signal.signal(name, receive) for name in names}
 
 
-def tell(error: UserError) -> int:
+def print_error(error: UserError) -> int:
     """Print the error's one sentence; returns its exit status."""
-    # Of several processes on a machine, one speaks; LOCAL_RANK alone may be left over in a shell.
+    # Of several processes on a machine, one prints; LOCAL_RANK alone may be left over in a shell.
     started = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
     if not started or os.environ.get("LOCAL_RANK", "0") == "0":
-        _say(str(error))
+        _print(str(error))
     return error.status
 
 
-def _say(sentence: str) -> None:
+def _print(sentence: str) -> None:
     try:
         if sentence:
             print("ssl_bench:", *sentence.split(), file=sys.stderr)
-    except OSError:  # a terminal that was closed, or a full disk: nobody is left to tell
+    except OSError:  # a terminal that was closed, or a full disk: nobody is left to read it
         _drop(sys.stderr)

@@ -36,7 +36,7 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
     A kill while they are put in place leaves some of them missing, but never old ones beside new ones.
     """
     first, *others = writers
-    # The suffix tells writers the format.
+    # The suffix shows writers the format.
     temporaries = {path: path.with_name(f".{path.stem}.tmp{path.suffix}") for path in writers}
     path = first
     try:

@@ -62,12 +62,12 @@ def test_all_images_and_views_stand_in_rows_magnified_alike(tmp_path: Path) -> N
         Row(view(32), f"$\\frac{{$ 日本 {number}", [[view(32), view(16)], [view(32), view(16)]]) for number in (1, 2)
     ]
     # An image may be looked at less often than others.
-    rows[0] = replace(rows[0], looks=rows[0].looks[:1])
+    rows[0] = replace(rows[0], draws=rows[0].draws[:1])
     path = tmp_path / "picture.png"
     contact_sheet(path, rows, title="title", lines=["words " * 60])
     picture = np.asarray(Image.open(path).convert("RGB"))
     found = [
-        [find(picture, one.repeat(3, 0).repeat(3, 1)) for one in (row.clean, *(v for look in row.looks for v in look))]
+        [find(picture, one.repeat(3, 0).repeat(3, 1)) for one in (row.clean, *(v for draw in row.draws for v in draw))]
         for row in rows
     ]
     assert all(len(corners) == 1 for row in found for corners in row)

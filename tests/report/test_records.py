@@ -234,7 +234,7 @@ def test_a_failure_that_does_not_say_of_what_is_named_and_skipped(made: Made, tm
     (tmp_path / "0123456789ab").mkdir()
     (tmp_path / "0123456789ab" / "failed.json").write_text('{"error": "out of memory"}', encoding="utf-8")
     (said,) = read(tmp_path, None).skipped
-    assert said.endswith("0123456789ab/failed.json does not say which run failed (it has no config)")
+    assert said.endswith("0123456789ab/failed.json does not name the run that failed (it has no config)")
 
 
 def test_the_command_says_what_the_figures_depend_on(made: Made, tmp_path: Path) -> None:

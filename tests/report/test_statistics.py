@@ -11,6 +11,7 @@ from scipy import stats
 from ssl_bench.report import statistics as tested
 from ssl_bench.report.statistics import (
     beyond,
+    distinguished,
     false_positives,
     holm,
     interval,
@@ -19,7 +20,6 @@ from ssl_bench.report.statistics import (
     paired_p,
     seeds_needed,
     smallest_step,
-    told,
 )
 
 
@@ -73,7 +73,7 @@ def test_the_highest_is_named_and_what_is_told_from_it() -> None:
         "near": {seed: 94.9 + noise[-1 - seed] for seed in range(5)},
         "far": {seed: 90.0 + noise[-1 - seed] for seed in range(5)},
     }
-    assert told(rows) == ("best", {"far"})
+    assert distinguished(rows) == ("best", {"far"})
 
 
 def test_the_correction_counts_the_rows_of_the_column() -> None:
@@ -83,18 +83,18 @@ def test_the_correction_counts_the_rows_of_the_column() -> None:
     low = {seed: 95.0 - differences[seed] for seed in range(4)}
     p = paired_p(highest, low)
     assert 0.02 < p < 0.05
-    assert told({"highest": highest, "low": low}) == ("highest", {"low"})
-    assert told({"highest": highest, **{f"low {i}": low for i in range(3)}}) == ("highest", set())
+    assert distinguished({"highest": highest, "low": low}) == ("highest", {"low"})
+    assert distinguished({"highest": highest, **{f"low {i}": low for i in range(3)}}) == ("highest", set())
 
 
 def test_with_fewer_than_three_seeds_nothing_is_compared() -> None:
     two = {"a": {0: 99.0, 1: 99.0}, "b": {0: 50.0, 1: 50.0}}
-    assert told(two) == (None, set())
-    assert told({"a": dict.fromkeys(range(3), 99.0), "b": two["b"]}) == (None, set())
+    assert distinguished(two) == (None, set())
+    assert distinguished({"a": dict.fromkeys(range(3), 99.0), "b": two["b"]}) == (None, set())
     three = {"b": {0: 90.0, 1: 91.0, 2: 90.5}, "c": {0: 50.0, 1: 50.0, 2: 51.0}}
-    assert told({"a": {0: 99.0, 1: 99.0}, **three}) == told(three) == ("b", {"c"})
+    assert distinguished({"a": {0: 99.0, 1: 99.0}, **three}) == distinguished(three) == ("b", {"c"})
     without_common_seeds = {"a": dict.fromkeys(range(3), 99.0), "b": dict.fromkeys(range(3, 6), 98.0)}
-    assert told(without_common_seeds) == (None, set())
+    assert distinguished(without_common_seeds) == (None, set())
 
 
 def null_runs(draw: np.random.Generator, count: int, images: int = 359) -> list[float]:
@@ -109,7 +109,7 @@ def test_equal_methods_are_told_apart_at_most_about_as_often_as_the_level_says(n
     apart = 0
     for _ in range(2000):
         one, other = (dict(enumerate(null_runs(draw, n))) for _ in range(2))
-        apart += len(told({"one": one, "other": other}, step=100 / 359).apart)
+        apart += len(distinguished({"one": one, "other": other}, step=100 / 359).apart)
     # Of 2,000 with 5 % the standard deviation is 0.5 %.
     assert 0.03 < apart / 2000 < 0.065
 
@@ -132,7 +132,7 @@ def test_columns_of_the_calibration_are_compared_as_those_of_a_table(monkeypatch
     apart = []
     for column in values[order].reshape(300, 3, 4):
         rows = {str(row): dict(enumerate(percents.tolist())) for row, percents in enumerate(column)}
-        apart.append(len(told(rows, step=0.2).apart))
+        apart.append(len(distinguished(rows, step=0.2).apart))
     expected = statistics.fmean(apart) / 2, statistics.fmean(number > 0 for number in apart)
     assert false_positives(values.tolist(), 4, rows=3, step=0.2) == pytest.approx(expected)
 

@@ -79,7 +79,7 @@ def test_a_timm_file_gives_its_own_features_and_its_published_statistics(tmp_pat
     with torch.no_grad():
         expected = published.forward_head(published.forward_features(images), pre_logits=True)
         torch.testing.assert_close(found.backbone(images), expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(UserError, match=r"does not say which network it holds.*timm/<model>"):
+    with pytest.raises(UserError, match=r"does not state which network it holds.*timm/<model>"):
         opened(path)
 
 
@@ -184,7 +184,7 @@ def test_our_own_file_says_what_it_is_and_bears_no_contradiction(tmp_path: Path)
     found = opened(path)
     assert (found.network, found.clean, found.fingerprint, found.assumed) == (network, CLEAN, "abc", ())
     assert found.keys.used == tuple(found.backbone.state_dict())
-    with pytest.raises(UserError, match="says itself what network it holds: leave backbone and stem out"):
+    with pytest.raises(UserError, match="states itself what network it holds: leave backbone and stem out"):
         opened(path, "resnet18", stem="cifar")
 
 

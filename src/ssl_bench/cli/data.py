@@ -20,7 +20,7 @@ Settings = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the words, then do what the first one says; 0 if all is well, 1 if `verify` finds fault, 2 for an error."""
+    """Check the options, then do the command; 0 if all is well, 1 if `verify` finds fault, 2 for an error."""
 
     def work(words: list[str]) -> int:
         command, config, settings = read(words)
@@ -52,7 +52,7 @@ def help_text() -> str:
     lines += [f"  {name:<10}{meaning}" for name, (_, meaning) in COMMANDS.items()]
     lines += [
         "",
-        "The words are those of python -m ssl_bench, such as dataset=, data_dir=, dataset.root=, augment= and scale=;",
+        "Options are those of python -m ssl_bench, such as dataset=, data_dir=, dataset.root=, augment= and scale=;",
         "python -m ssl_bench --help lists them. In addition:",
     ]
     return "\n".join([*lines, *settings_text(OPTIONS)])
@@ -114,7 +114,7 @@ def table(config: Config, settings: Settings) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[Config, Settings], int], str]] = {
     "list": (list_datasets, "what there is, and what of it is on disk"),
-    "prepare": (prepare, "download a dataset if need be, read it once, say what was found"),
+    "prepare": (prepare, "download a dataset if need be, read it once, show what was found"),
     "pack": (pack, "pack a folder of pictures, or ImageNet-100, into one file that need not fit into memory"),
     "verify": (verify, "read a dataset again and check all that is known of it; status 1 if something is wrong"),
     "show": (show, "draw images and their views as training draws them, into a picture"),

@@ -87,7 +87,7 @@ def read(words: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, Any]]:
         if key in TRAINING or not any(key == known or (known[-1] == "." and key.startswith(known)) for known in READ):
             raise UserError(f"{key} makes no sense here, where nothing is trained: leave it out.")
     if "dataset" not in given:
-        raise UserError(f"say on which dataset, as in dataset=digits; known are {', '.join(GROUPS['dataset'])}.")
+        raise UserError(f"set the dataset, as in dataset=digits; known are {', '.join(GROUPS['dataset'])}.")
     require_root(config.dataset.name, config.dataset.options.get("root", ""))
     require_protocols(config.evaluation.protocols, config.evaluation.linear.learning_rates)
     return Path(encoder), config, given, settings

@@ -28,7 +28,7 @@ Ends with status 0 if all runs are done."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check all words, look at the data and the store, then run what is left; returns the exit status."""
+    """Check all options, read the data and the store, then run what is left; returns the exit status."""
     return answer(
         arguments,
         help_text,
@@ -44,7 +44,7 @@ def help_text() -> str:
 
 
 def sweep(asked: words.Asked) -> int:
-    """Run what is left of the runs asked for, and say at the end what is not done."""
+    """Run what is left of the runs asked for, and show at the end what is not done."""
     console = Console()
     for runs_dir in dict.fromkeys(config.runs_dir for config in asked.configs):
         require_writable(Path(runs_dir), f"runs_dir={runs_dir}")

@@ -107,7 +107,7 @@ def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Pl
             )
     if experiments.is_sweep(str(groups.get("experiment", "none"))):
         name = groups["experiment"]
-        raise UserError(f"experiment={name} is many runs: add -m, or say python -m ssl_bench sweep {name}.")
+        raise UserError(f"experiment={name} is many runs: add -m, or run python -m ssl_bench sweep {name}.")
     defaults, options, choices, blocks = _files(_words(groups))
     settings = {
         override.key_or_group: value_of(override, options.get(override.key_or_group))
@@ -123,13 +123,13 @@ def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Pl
         "original": options["recipe"].read(_get(config, "recipe")) == "original",
         "check": certified,
     }
-    said_by: dict[str, str] = {}
+    set_by: dict[str, str] = {}
     for block in (block for block in BLOCKS if counted[block]):
         for key, value in blocks[block].items():
             if key not in settings:
                 _set(config, key, value)
-                said_by[key] = block
-    found = _resolved(config, options, _file("method", choices), said_by)
+                set_by[key] = block
+    found = _resolved(config, options, _file("method", choices), set_by)
     for key, function in blocks[AUTO].items():
         if _value_at(found, key) == "auto":
             with _blaming(_file("method", choices), AUTO):
@@ -157,7 +157,7 @@ def _resolved(config: DictConfig, options: Mapping[str, Option], file: str, bloc
 
 @functools.cache
 def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict[str, str], Blocks]:
-    """What conf/ says under the given choices: values with their references, options, the file of each group, and
+    """What conf/ holds under the given choices: values with their references, options, the file of each group, and
     what the method's blocks set beside what an experiment sets."""
     config, choices = _hydra(groups)
     chosen = _set_by_experiment(choices["experiment"])
@@ -206,7 +206,7 @@ def _pop_blocks(config: DictConfig) -> Blocks:
 
 
 def _pop_scales(config: DictConfig, kept: set[str]) -> list[tuple[str, str, Plain]]:
-    """Set what the files' blocks say of the chosen scale, but for keys that are ``kept``; the blocks leave ``config``.
+    """Set what the files' blocks hold for the chosen scale, but for ``kept`` keys; the blocks leave ``config``.
 
     Returns group, scale and options of each.
     """

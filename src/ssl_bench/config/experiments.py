@@ -1,7 +1,7 @@
 """Tables and figures as sweeps: which runs belong to one, and how it is shown; ``conf/experiment/<name>.yaml``.
 
 ``sweep`` names the runs: every row (a label and the words of ``python -m ssl_bench`` that make it) on every dataset
-of the scale with every seed. ``show`` says how their records are presented; ``report`` reads it.
+of the scale with every seed. ``show`` states how their records are presented; ``report`` reads it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ssl_bench.config.options import GROUPS, near_or_all, options_in, read_setti
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 
-KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the file says otherwise
+KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the file sets it
     "table": {"protocols": ["knn1", "linear"]},
     "curves": {"protocol": "knn1", "network": "student"},
     "calibration": {"protocols": ["knn1", "linear"]},
@@ -70,7 +70,7 @@ class Experiment:
     ) -> list[Cell]:
         """The runs, dataset by dataset and row by row; ``words`` are given to every one of them.
 
-        With ``logger=wandb`` among them, every run says its row and its group, too.
+        With ``logger=wandb`` among them, every run names its row and its group, too.
 
         methods, datasets, seeds: limit or replace those of the experiment.
 
@@ -107,11 +107,11 @@ class Experiment:
             for label, row in rows.items()
         ]
         if not found:
-            raise UserError(f"{self.name} has no run at scale={scale} under these words.")
+            raise UserError(f"{self.name} has no run at scale={scale} under these options.")
         return found
 
     def group(self, scale: str) -> str:
-        """What W&B calls the runs together, unless ``logger.group`` says otherwise."""
+        """What W&B calls the runs together, unless ``logger.group`` is set."""
         return f"{self.name}-{scale}"
 
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from ssl_bench.config.compose import compose
 from ssl_bench.config.parse import cells, starting_points
 from ssl_bench.config.schema import Config
-from ssl_bench.entry import tell
+from ssl_bench.entry import print_error
 from ssl_bench.errors import SIGNALLED, UserError
 
 Task = Callable[[Config], Any]  # what it returns may have to be pickled
@@ -92,7 +92,7 @@ def _job(task: Task, value: Callable[[Any], float] | None, _: DictConfig) -> Out
         result = task(compose(words))
         return Outcome(words, 0, result, value(result) if value else None)
     except UserError as error:
-        status = tell(error)
+        status = print_error(error)
         if status > SIGNALLED:  # asked to stop: the runs that are left shall not start either
             sys.exit(status)
         return Outcome(words, status)

@@ -1,10 +1,10 @@
-"""What conf/ says about its keys: which values each may have, what it means, whether it is part of a run's identity.
+"""What conf/ states of its keys: which values each may have, what it means, whether it is part of a run's identity.
 
 The comment that ends a key's line is its contract, ``# [allowed] meaning {identity: …}``. Allowed are words, null, and
 at most one range: ``[mean|sum]``, ``[0..1)``, ``(0..]``, ``[null|1..]``; a round bracket leaves its end of the range
 out. The type is that of the key's value in conf/. An option counts in a run's name unless its comment ends in
 
-- ``{identity: no}``: it tells where things lie, who watches or what runs them;
+- ``{identity: no}``: it sets where things lie, who watches or what runs them;
 - ``{identity: elsewhere}``: it counts by the values that it leads to, or by the images;
 - ``{identity: unless false}``: it was added later, and with this value a run is what it was before.
 

@@ -68,7 +68,7 @@ def seconds(measured: Measured, config: Config) -> float:
 
 
 def evaluations(passes: int, monitor_every: int, curves_every: int) -> tuple[int, int]:
-    """How often the monitor looks alone, and how often curves are measured; they are after the last pass, too."""
+    """How often the monitor measures alone, and how often curves are measured; they are after the last pass, too."""
     curves = {*range(curves_every, passes + 1, curves_every), passes}
     return len(set(range(monitor_every, passes + 1, monitor_every)) - curves), len(curves)
 

@@ -17,21 +17,21 @@ from ssl_bench.report.statistics import (
     MOST_SEEDS,
     POWER,
     BySeed,
+    distinguished,
     mean_and_spread,
     seeds_needed,
-    told,
 )
 from ssl_bench.report.tables import NAMES
 
 # Words that make no other row of a method: what published figures are compared by, and when curves are measured.
 COMPARED = ("method", "dataset", "scale", "seed", "epochs", "batch_size", "eval_every", "monitor_every")
-ENOUGH = 5  # seeds; with fewer, what is not marked says more about the test than about the rows
+ENOUGH = 5  # seeds; with fewer, what is not marked shows more of the test than of the rows
 APART = "†"
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """What one place of a table says."""
+    """What stands at one place of a table."""
 
     text: str
     bold: bool = False
@@ -105,7 +105,7 @@ def _plain_rows(runs: Sequence[Run]) -> list[str]:
 def _column(runs: Sequence[Run], protocol: str, ranked: Sequence[str]) -> dict[str, TableCell]:
     """Entries of one dataset under one protocol by row."""
     scores = by_row(runs, protocol)
-    highest, apart = told({row: scores[row] for row in scores if row in ranked}, step=worth(runs))
+    highest, apart = distinguished({row: scores[row] for row in scores if row in ranked}, step=worth(runs))
     column = {}
     for row, by_seed in scores.items():
         cells = [run for run in runs if run.cell.row == row]
@@ -218,7 +218,7 @@ def _closest(runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str
         step = worth(here)
         for protocol in protocols:
             rows = {row: scores for row, scores in by_row(here, protocol).items() if row in ranked}
-            highest, apart = told(rows, step=step)
+            highest, apart = distinguished(rows, step=step)
             means = {row: statistics.fmean(scores.values()) for row, scores in rows.items() if len(scores) >= FEWEST}
             rivals = means.keys() - apart - {highest}
             if highest is not None and rivals:

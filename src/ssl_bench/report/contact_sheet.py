@@ -28,20 +28,20 @@ INK, PALE, FRAME = "#1b1b1b", "#6b6b6b", 208
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image: as evaluation sees it, what it is called, and its views by look."""
+    """One image: as evaluation sees it, what it is called, and its views by draw."""
 
     clean: Pixels
     name: str
-    looks: Sequence[Sequence[Pixels]]
+    draws: Sequence[Sequence[Pixels]]
 
 
 def contact_sheet(path: Path, rows: Sequence[Row], *, title: str, lines: Sequence[str]) -> None:
     """Draw every row pixel by pixel, magnified alike; ``lines`` stand below the title."""
-    most = max(rows, key=lambda row: len(row.looks))
-    sides = [view.shape[0] for row in rows for view in (row.clean, *(view for look in row.looks for view in look))]
+    most = max(rows, key=lambda row: len(row.draws))
+    sides = [view.shape[0] for row in rows for view in (row.clean, *(view for draw in row.draws for view in draw))]
     factor = max(1, round(TILE / max(sides)))
     tile = factor * max(sides)
-    groups = [[factor * view.shape[1] for view in look] for look in ([most.clean], *most.looks)]
+    groups = [[factor * view.shape[1] for view in draw] for draw in ([most.clean], *most.draws)]
     starts, right = [], MARGIN
     for group in groups:
         starts.append(right)
@@ -75,9 +75,9 @@ def contact_sheet(path: Path, rows: Sequence[Row], *, title: str, lines: Sequenc
         write(start, top - 8, head, 8.2, weight="bold")
     for number, row in enumerate(rows):
         y = top + step * number
-        for start, look in zip(starts, ([row.clean], *row.looks), strict=False):
+        for start, draw in zip(starts, ([row.clean], *row.draws), strict=False):
             x = start
-            for view in look:
+            for view in draw:
                 side = factor * view.shape[0]
                 _place(canvas, view, x, y + (tile - side) // 2, factor)
                 x += side + GAP

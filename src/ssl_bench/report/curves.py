@@ -51,7 +51,7 @@ def network_of(record: Record, wanted: str) -> str:
 
 
 def points(run: Run, config: Config, protocol: str, network: str) -> list[tuple[float, float]]:
-    """Epoch and percent on test images; an epoch is as many passes over the images as the method says."""
+    """Epoch and percent on test images; an epoch is as many passes over the images as the method counts."""
     assert run.record is not None
     curve = run.record.curves.get(f"test/{protocol}/{network_of(run.record, network)}", [])
     return [
@@ -135,13 +135,13 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Se
     found = lines(runs, configs, protocol, network)
     panels: dict[str, list[str]] = show.get("panels") or {"": list(experiment.rows)}
     datasets = list(dict.fromkeys(line.dataset for line in found))
-    looks = styles(experiment)
+    drawn_as = styles(experiment)
     width = max(4.6 * len(panels) + 0.6, 6.4)
     notes_below = [part for note in notes(experiment, runs, configs) for part in textwrap.wrap(note, int(width * 18))]
-    drawn_inches, said_inches = 3.2 * len(datasets) + 1.2, 0.14 * len(notes_below) + 0.1
-    figure = Figure(figsize=(width, drawn_inches + said_inches), layout="constrained")
+    drawn_inches, text_inches = 3.2 * len(datasets) + 1.2, 0.14 * len(notes_below) + 0.1
+    figure = Figure(figsize=(width, drawn_inches + text_inches), layout="constrained")
     FigureCanvasAgg(figure)
-    parts: Any = figure.subfigures(2, 1, height_ratios=[drawn_inches, said_inches])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[drawn_inches, text_inches])
     above, below = parts
     below.text(0.01, 1, "\n".join(notes_below), fontsize=7, ha="left", va="top")
     grid = above.subplots(len(datasets), len(panels), squeeze=False, sharey="row")
@@ -153,7 +153,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Se
             for number, line in enumerate(line for line in shown if line.points):
                 other = line.network != network and network != "deployed"
                 name = f"{line.row} ({line.network})" if other else line.row
-                handles.setdefault(name, _draw(axes, line, looks[line.row], number))
+                handles.setdefault(name, _draw(axes, line, drawn_as[line.row], number))
             axes.set_xlim(left=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
             axes.set_title(f"{dataset}: {panel}" if panel else dataset, fontsize=10)

@@ -10,7 +10,7 @@ from ssl_bench.results.code import code_digest
 from ssl_bench.results.fingerprint import FREE
 from ssl_bench.results.record import Record
 
-TOLD = ("trainer", "trainer.precision")
+SHOWN = ("trainer", "trainer.precision")
 
 
 def provenance(runs: Sequence[Run]) -> list[str]:
@@ -60,7 +60,7 @@ def _changed_code(runs: Sequence[Run]) -> Iterator[str]:
 def counts(word: str) -> bool:
     """Whether a word may change figures in a way that nothing else shows; devices and precision are shown."""
     key = word.lstrip("+").partition("=")[0]
-    return key not in (*FREE, *TOLD) and key.partition(".")[0] not in FREE
+    return key not in (*FREE, *SHOWN) and key.partition(".")[0] not in FREE
 
 
 def _codes(record: Record) -> Iterator[str]:
@@ -95,7 +95,7 @@ def command(run: Run) -> str:
             "trainer.nodes": trainer["nodes"],
             "trainer.sync_batchnorm": str(record.batch_statistics == "global").lower(),
         }
-    # What the cell says of these is what was asked for; the record knows what came of it.
+    # The cell has of these what was asked for, the record what came of it.
     words = [word for word in run.cell.words if word.lstrip("+").partition("=")[0] not in (*notes, *devices)]
     words += [f"{key}={value}" for key, value in notes.items()]
     return f"python -m ssl_bench {shlex.join(words)}"

@@ -31,7 +31,7 @@ class Figure:
 
     @property
     def origin(self) -> str:
-        """Where it is from and how it came about; what footnotes say."""
+        """Where it is from and how it came about, for a footnote."""
         epochs = f"{self.epochs} epochs" if self.epochs.isdigit() else f"epochs {self.epochs}"
         return f"{self.source}; {epochs}, batch {self.batch_size}, {self.backbone}"
 

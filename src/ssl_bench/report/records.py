@@ -72,7 +72,7 @@ def read(runs_dir: Path, committed: str | None) -> Store:
             content = json.loads(path.read_text(encoding="utf-8"))
             store.failures[configuration_key(content["config"])] = str(content["error"])
         except MISFITS as error:
-            store.skipped.append(f"{path} does not say which run failed ({misfit(error)})")
+            store.skipped.append(f"{path} does not name the run that failed ({misfit(error)})")
     return store
 
 

@@ -63,14 +63,14 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-class Told(NamedTuple):
-    """What a column says of its rows."""
+class Distinguished(NamedTuple):
+    """What the tests find in a column."""
 
     highest: str | None  # the row with the highest mean; None where nothing is compared
     apart: frozenset[str]  # the rows that the tests tell from it
 
 
-def told(rows: Mapping[str, BySeed], *, step: float = 0.0) -> Told:
+def distinguished(rows: Mapping[str, BySeed], *, step: float = 0.0) -> Distinguished:
     """The row with the highest mean, and those that the paired tests tell from it.
 
     Only rows with FEWEST seeds take part, and of the others those that share FEWEST with the highest one. The tests are
@@ -78,7 +78,7 @@ def told(rows: Mapping[str, BySeed], *, step: float = 0.0) -> Told:
     """
     enough = {name: by_seed for name, by_seed in rows.items() if len(by_seed) >= FEWEST}
     if not enough:
-        return Told(None, frozenset())
+        return Distinguished(None, frozenset())
     highest = max(enough, key=lambda name: statistics.fmean(enough[name].values()))
     others = [
         name
@@ -86,9 +86,9 @@ def told(rows: Mapping[str, BySeed], *, step: float = 0.0) -> Told:
         if name != highest and len(by_seed.keys() & enough[highest].keys()) >= FEWEST
     ]
     if not others:
-        return Told(None, frozenset())
+        return Distinguished(None, frozenset())
     adjusted = holm([paired_p(enough[highest], enough[name], step=step) for name in others])
-    return Told(highest, frozenset(name for name, p in zip(others, adjusted, strict=True) if p <= ALPHA))
+    return Distinguished(highest, frozenset(name for name, p in zip(others, adjusted, strict=True) if p <= ALPHA))
 
 
 def interval(one: BySeed, other: BySeed, *, step: float = 0.0) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ssl_bench.report.comparison import by_row, worth
 from ssl_bench.report.figures import save
 from ssl_bench.report.records import Run
-from ssl_bench.report.statistics import ALPHA, FEWEST, interval, mean_ranks, told
+from ssl_bench.report.statistics import ALPHA, FEWEST, distinguished, interval, mean_ranks
 
 FEWEST_ROWS = 3  # of a ranking
 
@@ -44,7 +44,7 @@ def forest(path: Path, title: str, compared: Columns) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(compared), sharey=True, squeeze=False)[0]
     for axes, (heading, (scores, step)) in zip(panels, compared.items(), strict=True):
-        highest, apart = told(scores, step=step)
+        highest, apart = distinguished(scores, step=step)
         axes.axvline(0, color="0.6", linewidth=0.8)
         for place, row in enumerate(rows):
             if highest is None or row not in scores or len(scores[row].keys() & scores[highest].keys()) < FEWEST:

@@ -44,7 +44,7 @@ UNREAD = (
 
 
 class RunConfig(NamedTuple):
-    """What the configuration of a run says of its network and of what that sees."""
+    """What the configuration of a run holds of its network and of what that sees."""
 
     name: str
     stem: str
@@ -110,7 +110,7 @@ def _read(path: Path) -> Any:
                 f"{path} is not read, for beside weights it holds {foreign[1]}, which could run code: "
                 "save the state dict alone."
             ) from None
-        # Its own words advise to trust the file; the system's say why it could not be read.
+        # Its own message advises to trust the file; the system's states why it could not be read.
         reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         raise UserError(f"{path} is damaged or no file of weights{reason}: give a state dict.") from None
 
@@ -148,7 +148,7 @@ def _renamed(name: str, stages: Mapping[str, str]) -> str:
 
 
 def _run(path: Path, tree: Any) -> RunConfig | None:
-    """What the configuration beside a checkpoint of ours says; None where there is none."""
+    """What the configuration beside a checkpoint of ours holds; None where there is none."""
     if not (isinstance(tree, Mapping) and isinstance(tree.get("ssl_bench"), Mapping)):
         return None
     for folder in path.absolute().parents[:2]:

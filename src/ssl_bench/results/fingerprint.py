@@ -14,7 +14,7 @@ from ssl_bench.config.options import identities
 # Raised whenever the same configuration gives other numbers than before.
 NUMERICS = 1
 
-# What conf/ says of its options beside their values.
+# What the comments in conf/ state of options beside their values.
 FREE = {key for key, identity in identities().items() if identity == "no"}
 LEFT_OUT = FREE | {key for key, identity in identities().items() if identity == "elsewhere"}
 NEUTRAL: dict[str, Any] = {
@@ -23,8 +23,8 @@ NEUTRAL: dict[str, Any] = {
     if identity.startswith("unless ")
 }
 
-# Epochs between looks of the live monitor, which changes no score, by scale: today's default, and the one under which
-# runs got their names.
+# Epochs between two measurements of the live monitor, which changes no score, by scale: today's default, and the one
+# under which runs got their names.
 FIRST_DEFAULTS: dict[tuple[Any, Any], int] = {("cpu", 5): 2, ("paper", 10): 1}
 
 
@@ -66,7 +66,7 @@ def fingerprint(
 
 def configuration_key(config: Mapping[str, Any]) -> str:
     """Names what a run was asked for: equal for equal runs on whatever data and precision, other for any other."""
-    # Without the data, whose digest covers them, these alone tell which images they were.
+    # Without the data, whose digest covers them, these alone show which images they were.
     dataset = config["dataset"]
     chosen = {key: dataset[key] for key in ("split", "fold") if key in dataset}
     chosen |= {key: dataset[key] for key in ("depth", "min_images") if dataset.get(key) is not None}

@@ -60,7 +60,7 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 def peak_memory() -> int | None:
-    """Largest resident memory of this process so far in bytes, or None where the system does not tell."""
+    """Largest resident memory of this process so far in bytes, or None where the system does not know."""
     try:
         import resource
     except ImportError:
@@ -187,7 +187,7 @@ class Record:
         """The record of the finished run ``name``.
 
         Raises:
-            ValueError: the file holds none, or that of another run; the message says what is wrong with it.
+            ValueError: the file holds none, or that of another run; the message states what is wrong with it.
         """
         try:
             record = cls.from_json(json.loads(path.read_text(encoding="utf-8")))

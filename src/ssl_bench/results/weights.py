@@ -1,8 +1,8 @@
 """Any encoder from a file of weights, with an account of every key.
 
-Files: ours, which say what network they hold; or a state dict as torchvision, timm and Lightning save it. Wrappers such
-as ``{"state_dict": …}`` and prefixes such as ``module.`` are one thing here: what stands before the network's own names
-once nested names are joined by dots.
+Files: ours, which state what network they hold; or a state dict as torchvision, timm and Lightning save it. Wrappers
+such as ``{"state_dict": …}`` and prefixes such as ``module.`` are one thing here: what stands before the network's own
+names once nested names are joined by dots.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def open_encoder(
 ) -> Opened:
     """The encoder of a run's folder or of any file of weights.
 
-    A checkpoint of ours has its network stand in the configuration of its run. What a foreign file does not say: name,
-    stem and width as for `build_backbone`, or None to look at the weights; prefix: what stands before the network's
-    names, None to find it. Nothing in the file is run.
+    A checkpoint of ours has its network stand in the configuration of its run. What a foreign file does not
+    state: name, stem and width as for `build_backbone`, or None to conclude it from the weights; prefix: what stands
+    before the network's names, None to find it. Nothing in the file is run.
 
     Raises:
         UserError: the file is missing, damaged or no file of weights; its names or shapes are not the network's; its
-            stem cannot be known; or one of the words contradicts a file of ours.
+            stem cannot be known; or one of the arguments contradicts a file of ours.
     """
     path = encoder_file(run_or_file)
     given = {"backbone": name, "stem": stem, "width": width}
@@ -90,13 +90,13 @@ def open_encoder(
 
 
 def _refuse(path: Path, given: Mapping[str, str | int | None]) -> None:
-    wrong = [word for word, value in given.items() if value is not None]
+    wrong = [name for name, value in given.items() if value is not None]
     if wrong:
-        raise UserError(f"{path} says itself what network it holds: leave {' and '.join(wrong)} out.")
+        raise UserError(f"{path} states itself what network it holds: leave {' and '.join(wrong)} out.")
 
 
 def _with_its_file(opened: Opened, file: Checkpoint) -> Opened:
-    """The account with the file's own names, and what the run of a checkpoint of ours says of images."""
+    """The account with the file's own names, and what the run of a checkpoint of ours has of images."""
     used, left_over = (tuple(map(file.names.__getitem__, names)) for names in (opened.keys.used, opened.keys.left_over))
     opened = replace(opened, keys=replace(opened.keys, used=used, left_over=left_over))
     if file.numbered:
@@ -197,7 +197,7 @@ def _open_resnet(
         found[candidate] = compare(tensors, wanted, prefix=before, classifier=CLASSIFIER), network
     if not found:
         raise UserError(
-            f"{path} does not say which network it holds, and its names are not those of a ResNet ("
+            f"{path} does not state which network it holds, and its names are not those of a ResNet ("
             f"{listed(list(tensors)[:3])} …): name it, as timm/<model>."
         )
     chosen = min(found, key=lambda candidate: found[candidate][0].complaints_count)
@@ -206,7 +206,7 @@ def _open_resnet(
     _require(path, keys, f"{nearest}{chosen} with the {network['stem']} stem")
     if stem is None and network["stem"] == "cifar":
         raise UserError(
-            f"{path} does not tell its stem, for cifar and small have weights of the same shapes: set backbone.stem= "
+            f"{path} does not show its stem, for cifar and small have weights of the same shapes: set backbone.stem= "
             "(of embed: stem=) to cifar if its first layer has stride 1, to small if it has stride 2."
         )
     assumed = [f"{chosen}, by its layers"] if name is None else []

@@ -1,4 +1,4 @@
-"""One run in a process of its own: what the process does, and what it says at its end."""
+"""One run in a process of its own: what the process does, and what it sends at its end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
     card_lost: bool = False  # or ranks lost each other, for which a card may be the reason
 
 
-Line = connection.Connection  # what the parent hears of the process; it breaks when the process ends
+Line = connection.Connection  # what the process sends to the parent; it breaks when the process ends
 
 
 def train(line: Line, config: Config, path: Path, cards: Sequence[str] = ()) -> None:

@@ -37,7 +37,7 @@ class SweepRun:
     def kind(self) -> tuple[str, str]:
         return self.cell.row, self.cell.dataset
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Find the state on the disk; for runs that this sweep is not at work on."""
         self.error, self.damaged, self.changed, self.seconds = "", False, False, None
         try:
@@ -79,7 +79,7 @@ def entries(cells: Sequence[Cell], configs: Sequence[Config], names: Sequence[st
         for cell, config, name in zip(cells, configs, names, strict=True)
     ]
     for entry in found:
-        entry.look()
+        entry.refresh()
     return found
 
 

@@ -49,7 +49,7 @@ class Job:
     def poll(self, seconds: float = 0.0) -> Outcome | None:
         """How the run ended, or None if it has not within ``seconds``.
 
-        The line tells, and not the exit status: that is the server's to know, and the server may have been killed.
+        By the pipe, not by the exit status: that is the server's to know, and the server may have been killed.
         """
         if not self.line.poll(seconds):
             return None
@@ -86,7 +86,7 @@ def ask(function: Callable[..., T], *given: Any, folder: Path | None = None) -> 
         kind, answer = line.recv()
     except EOFError:
         raise UserError(
-            "the process at work was ended from outside, as where memory is short: say the same again."
+            "the process at work was ended from outside, as where memory is short: run the same command again."
         ) from None
     process.join()
     if kind == "mistake":

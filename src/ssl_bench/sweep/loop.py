@@ -12,8 +12,8 @@ from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import SweepRun
 from ssl_bench.training import launch
 
-LOOK_SECONDS = 0.05  # between looks at the processes
-ELSEWHERE_SECONDS = 1.0  # between looks at what other sweeps are at work on
+POLL_SECONDS = 0.05  # between two polls of the processes
+ELSEWHERE_SECONDS = 1.0  # between two checks of what other sweeps are at work on
 DEATHS = 2  # a run that ends so often without being asked to is not started again
 
 
@@ -29,7 +29,7 @@ class Watcher(Protocol):
     """Whoever shows the sweep to a person."""
 
     def event(self, entry: SweepRun, what: str) -> None: ...
-    def tell(self, sentence: str) -> None: ...
+    def show(self, sentence: str) -> None: ...
     def refresh(self) -> None: ...
 
 
@@ -44,13 +44,13 @@ def run(
     if retry_failed:
         todo.extend(entry for entry in entries if entry.state == "failed" and not entry.damaged)
     running: dict[int, tuple[SweepRun, Job]] = {}
-    looked_at, passed_on = time.monotonic(), 0
+    checked_at, passed_on = time.monotonic(), 0
     with launch.listening() as received:
         while True:
             for number in received[passed_on:]:
                 passed_on += 1
                 if running:
-                    watcher.tell(_stopping(number, len(running), passed_on))
+                    watcher.show(_stopping(number, len(running), passed_on))
                 for _, job in running.values():
                     job.signal(number) if passed_on == 1 else job.kill()
             for key, (entry, job) in list(running.items()):
@@ -69,20 +69,20 @@ def run(
                 entry.state, entry.error, entry.began = "running", "", time.monotonic()
                 running[id(entry)] = entry, start(entry)
                 watcher.event(entry, "resumes" if resumes else "started")
-            if time.monotonic() - looked_at > ELSEWHERE_SECONDS:
-                looked_at = time.monotonic()
+            if time.monotonic() - checked_at > ELSEWHERE_SECONDS:
+                checked_at = time.monotonic()
                 todo.extend(entry for entry in entries if entry.state == "elsewhere" and _is_free(entry, watcher))
             if not running and not todo and not any(entry.state == "elsewhere" for entry in entries):
                 return 0
             watcher.refresh()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
 
 def _end(entry: SweepRun, outcome: Outcome, *, stopping: bool, watcher: Watcher) -> bool:
     """Note how a run ended; whether it is to be started again."""
-    entry.look()
+    entry.refresh()
     if entry.state == "failed" or outcome.state == "failed":
-        # Where not even failed.json could be written, the run's own words are all there is.
+        # Where not even failed.json could be written, the run's own message is all there is.
         entry.state, entry.error = "failed", entry.error or outcome.sentence
         watcher.event(entry, "failed")
         return False
@@ -104,8 +104,8 @@ def _end(entry: SweepRun, outcome: Outcome, *, stopping: bool, watcher: Watcher)
 
 
 def _is_free(entry: SweepRun, watcher: Watcher) -> bool:
-    """Look at a run that another process had; whether it is left to this sweep."""
-    entry.look()
+    """Read again a run that another process had; whether it is left to this sweep."""
+    entry.refresh()
     if entry.state == "elsewhere":
         return False
     if entry.state in ("done", "failed"):

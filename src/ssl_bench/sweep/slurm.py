@@ -78,7 +78,7 @@ def submitter(settings: Mapping[str, Any], runs_dir: Path) -> Callable[[SweepRun
         import submitit
     except ImportError:
         raise UserError(
-            "launcher=slurm needs submitit: pip install 'ssl-bench[slurm]', or say launcher=local."
+            "launcher=slurm needs submitit: pip install 'ssl-bench[slurm]', or set launcher=local."
         ) from None
     logging.getLogger("submitit").setLevel(logging.ERROR)
     cluster, folder = settings["slurm.cluster"], (runs_dir / ".slurm").absolute()
@@ -87,7 +87,7 @@ def submitter(settings: Mapping[str, Any], runs_dir: Path) -> Callable[[SweepRun
     except RuntimeError as error:
         raise UserError(
             f"slurm.cluster={cluster} cannot be used here ({str(error).splitlines()[0]}): start the sweep on a machine "
-            "that can submit jobs, or say launcher=local."
+            "that can submit jobs, or set launcher=local."
         ) from None
     executor.update_parameters(
         name="ssl_bench",

@@ -49,11 +49,11 @@ class View:
         line = f"{entry.cell.name}: {what}{took}{reason}"
         if self.live is None:
             done = sum(entry.state == "done" for entry in self.entries)
-            self.tell(f"[{done}/{len(self.entries)}] {line} · {entry.folder.path}")
+            self.show(f"[{done}/{len(self.entries)}] {line} · {entry.folder.path}")
         elif entry.error:
-            self.tell(line)
+            self.show(line)
 
-    def tell(self, sentence: str) -> None:
+    def show(self, sentence: str) -> None:
         self.console.print(escape(sentence), highlight=False, soft_wrap=True)
 
     def refresh(self) -> None:

@@ -30,7 +30,7 @@ class Asked:
     settings: dict[str, Any]
     cells: list[Cell]
     configs: list[Config]  # of the cells
-    said_to_all: list[str]
+    set_for_all: list[str]
     cards: list[str] = field(default_factory=list)  # GPUs of this machine, where runs use them
 
     @property
@@ -53,17 +53,17 @@ def read(words: Sequence[str], *files: str) -> Asked:
     if len(names) != 1:
         known = ", ".join(experiments.names())
         raise UserError(
-            f"{'no table or figure is' if not names else ' '.join(names) + ' are'} named: say one of {known}."
+            f"{'no table or figure is' if not names else ' '.join(names) + ' are'} named: choose one of {known}."
         )
     experiment = experiments.find(names[0])
-    settings, said_to_all = experiments.read_words((word for word in words if "=" in word), FILE, *files)
-    _check_keys(said_to_all, {key for file in (FILE, *files) for key in options_in(file)})
+    settings, set_for_all = experiments.read_words((word for word in words if "=" in word), FILE, *files)
+    _check_keys(set_for_all, {key for file in (FILE, *files) for key in options_in(file)})
     cells = experiment.cells(
         settings["scale"],
         methods=settings["methods"],
         datasets=settings["datasets"],
         seeds=settings["seeds"],
-        words=said_to_all,
+        words=set_for_all,
     )
     configs = configurations(cells, compose_cells, remembered())
     for config in configs:
@@ -71,7 +71,7 @@ def read(words: Sequence[str], *files: str) -> Asked:
     configs = [config.changed({"trainer.progress": False}) for config in configs]  # it is no part of a run's identity
     if settings["launcher"] == "slurm":
         configs = [_settled_for_jobs(config, settings) for config in configs]
-    return Asked(experiment.name, settings, cells, configs, said_to_all)
+    return Asked(experiment.name, settings, cells, configs, set_for_all)
 
 
 def _settled_for_jobs(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -79,7 +79,7 @@ def _settled_for_jobs(config: Config, settings: Mapping[str, Any]) -> Config:
     chosen = config.trainer
     if chosen.precision == "auto":
         raise UserError(
-            "launcher=slurm: say trainer.precision=bf16-mixed or 32-true, for this machine does not know what is "
+            "launcher=slurm: set trainer.precision=bf16-mixed or 32-true, for this machine does not know what is "
             "fastest (auto) on those that the jobs will come to."
         )
     if chosen.accelerator == "auto":
@@ -95,7 +95,7 @@ def _settled_for_jobs(config: Config, settings: Mapping[str, Any]) -> Config:
 def placed(asked: Asked, cards: Sequence[str]) -> Asked:
     """The same with the GPUs of this machine, and the cores divided among the runs at once."""
     asked = replace(asked, cards=list(cards))
-    if any(word.lstrip("+").startswith("trainer.threads=") for word in asked.said_to_all):
+    if any(word.lstrip("+").startswith("trainer.threads=") for word in asked.set_for_all):
         return asked
     if asked.settings["launcher"] == "slurm":
         shared = asked.settings["slurm.cpus"]

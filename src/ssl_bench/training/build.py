@@ -114,7 +114,7 @@ def _seeded(seed: int) -> Iterator[None]:
 def _backbone(config: Config, dataset: Dataset) -> tuple[nn.Module, int]:
     network, width = build_backbone(**config.backbone.as_dict(), channels=dataset.channels)
     name = config.backbone.name
-    if name.startswith("timm/"):  # some take one size only, which they tell when they see another
+    if name.startswith("timm/"):  # some take one size only, and refuse another when they see it
         for size in {config.dataset.size, *config.augment.sizes.values()}:
             require_size(network, f"backbone.name={name}", dataset.channels, size)
     return network, width
@@ -170,14 +170,14 @@ def encoder_clean(
 ) -> tuple[dict[str, Any], str]:
     """Arguments of an encoder's clean view, and whose mean and standard deviation they hold, in words.
 
-    size and crop: None for what its file says. statistics: ``dataset``, ``imagenet``, or ``auto`` for the file's, else
-    those that timm publishes for the model, else ImageNet's for three channels and the dataset's for one. Raises
-    UserError where the file is asked and does not say, and for statistics of more channels than the network has.
+    size and crop: None for what its file states. statistics: ``dataset``, ``imagenet``, or ``auto`` for the file's,
+    else those that timm publishes for the model, else ImageNet's for three channels and the dataset's for one. Raises
+    UserError where the file is asked and does not state it, and for statistics of more channels than the network has.
     """
     clean = dict(encoder.clean or {"crop": 1.0})
     clean |= {key: value for key, value in (("size", size), ("crop", crop)) if value is not None}
     if "size" not in clean:
-        raise UserError(f"{encoder.file} does not say for images of which size it is: set size, as in size=224.")
+        raise UserError(f"{encoder.file} does not state for images of which size it is: set size, as in size=224.")
     if statistics == "auto" and encoder.dataset in catalog.DATASETS:
         trained = catalog.DATASETS[encoder.dataset]
         return {**clean, "mean": list(trained.mean), "std": list(trained.std)}, "its run's"
@@ -191,7 +191,7 @@ def encoder_clean(
             raise UserError(f"statistics=imagenet are of three channels, but the network has {encoder.channels}.")
         return {**clean, "mean": list(catalog.IMAGENET_MEAN), "std": list(catalog.IMAGENET_STD)}, "ImageNet's"
     if dataset is None:
-        raise UserError(f"{encoder.file} does not say by what it normalises images of {encoder.channels} channel(s).")
+        raise UserError(f"{encoder.file} does not state by what it normalises images of {encoder.channels} channel(s).")
     repeated = encoder.channels // len(dataset.mean)
     return {**clean, "mean": [*dataset.mean] * repeated, "std": [*dataset.std] * repeated}, f"those of {dataset.name}"
 

@@ -46,7 +46,7 @@ SMALL = (
     "method.concat_views=false",
 )
 NORMS = ("alone", "synced")
-SILENCE = 120  # seconds after which a rank that says nothing is taken for lost
+SILENCE = 120  # seconds after which a rank that sends nothing is taken for lost
 
 Trace = dict[str, Any]
 

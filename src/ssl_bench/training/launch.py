@@ -27,7 +27,7 @@ from ssl_bench.errors import SIGNALLED, UserError
 from ssl_bench.machine import cores
 from ssl_bench.results.record import Record
 
-LOOK_SECONDS = 0.05  # between looks at the ranks
+POLL_SECONDS = 0.05  # between two polls of the ranks
 RECORD = "record.json"  # of the run, from rank 0 to the launcher
 GRACE_SECONDS = 15.0  # for the other ranks to end by themselves once one has failed
 
@@ -40,7 +40,7 @@ def needed(config: Config) -> bool:
     if nodes > 1:
         raise UserError(
             f"trainer.nodes={nodes}: start the same command on each machine by torchrun --nnodes={nodes} "
-            f"--nproc-per-node={devices} --rdzv-backend=c10d --rdzv-endpoint=HOST:PORT -m ssl_bench and these words."
+            f"--nproc-per-node={devices} --rdzv-backend=c10d --rdzv-endpoint=HOST:PORT -m ssl_bench and these options."
         )
     return True
 
@@ -105,7 +105,7 @@ def _wait(ranks: list[subprocess.Popen[bytes]], received: list[int]) -> set[int]
     """Until all have ended; the ranks that had to be killed, since another failed or a second signal came."""
     passed_on, deadline, killed = 0, float("inf"), set[int]()
     while any(process.poll() is None for process in ranks):
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         for number in received[passed_on:]:
             for process in ranks:
                 if process.poll() is None:
@@ -122,12 +122,12 @@ def _wait(ranks: list[subprocess.Popen[bytes]], received: list[int]) -> set[int]
 
 
 def _report(folder: Path, statuses: list[int], killed: set[int], received: list[int]) -> None:
-    """UserError with the words of the rank that failed; not of those that failed since it had."""
+    """UserError with the message of the rank that failed; not of those that failed since it had."""
     reports = {}
     for rank in range(len(statuses)):
-        words = folder / f"{rank}.json"
-        if words.exists():
-            reports[rank] = json.loads(words.read_text(encoding="utf-8"))
+        report = folder / f"{rank}.json"
+        if report.exists():
+            reports[rank] = json.loads(report.read_text(encoding="utf-8"))
     failed = [rank for rank, status in enumerate(statuses) if status]
     if not failed:
         return
@@ -174,10 +174,10 @@ def main() -> int:
     except UserError as error:
         from ssl_bench.distributed import RankLost
 
-        words = {"sentence": str(error), "status": error.status, "lost": isinstance(error, RankLost)}
+        report = {"sentence": str(error), "status": error.status, "lost": isinstance(error, RankLost)}
         path = folder / f"{os.environ['RANK']}.json"
         if folder.exists():  # it goes with the launcher
-            path.write_text(json.dumps(words), encoding="utf-8")
+            path.write_text(json.dumps(report), encoding="utf-8")
         return error.status
 
 

@@ -1,4 +1,4 @@
-r"""Loggers that people look at while a run trains; what a run leaves behind does not depend on them.
+r"""Loggers that people watch while a run trains; what a run leaves behind does not depend on them.
 
 A run that resumes after an interruption first repeats its earlier epochs, so what a logger writes then is the whole
 curve by itself. TensorBoard shows the newest edition of every step. W&B cannot resume offline and starts a new file
@@ -6,7 +6,7 @@ under the same run id, and `latest-run` points to the newest, so this uploads ev
 
     find runs -name latest-run -exec wandb sync {} \;
 
-One run at a time: W&B writes its file every 15 seconds, and one that was killed before that and never went on has
+One run at a time: W&B writes its file every 15 seconds, and one that was killed before that and never resumed has
 nothing to read, which would stop `wandb sync` for all runs of one call.
 """
 
@@ -25,7 +25,7 @@ FINISH_SECONDS = 60  # to upload what is left at the end; the rest stays on disk
 
 
 class WandB(Logger):
-    """One W&B run under the fingerprint, offline unless WANDB_MODE says otherwise."""
+    """One W&B run under the fingerprint, offline unless WANDB_MODE sets another mode."""
 
     def __init__(self, config: Config, folder: Path, fingerprint: str) -> None:
         import wandb
@@ -87,10 +87,10 @@ class TensorBoard(Logger):
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # The thread that writes keeps what ended it for the next call, from which we hear of it.
+        # The thread that writes keeps what ended it for the next call, which then raises it.
         self.shown_of_threads = threading.excepthook
         threading.excepthook = self._unless_of_tensorboard
-        # Every start tells the whole history, so it supersedes all that earlier ones wrote.
+        # Every start writes the whole history, so it supersedes all that earlier ones wrote.
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=0)
         self.step = 0
 

@@ -57,7 +57,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
     """Do the run of ``config``, unless its folder holds the result already; returns the record.
 
     ``watchers`` see the training before the run's own callbacks do. Under several devices every rank calls this; rank
-    0 alone decides, writes and speaks.
+    0 alone decides, writes and prints.
     """
     quiet()
     chosen = config.trainer
@@ -80,7 +80,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
         name = distributed.agreed(fingerprint_of(config, data.digest), "configuration, data or precision")
         folder = RunFolder(Path(config.runs_dir) / name)
         if folder.finished() is None:  # before a folder is made
-            _require_word(config, data)
+            _require_consent(config, data)
 
         def claim() -> Record | None:
             held.enter_context(folder.locked())
@@ -88,7 +88,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
 
         record = distributed.on_rank_zero(claim)
         if record is None:
-            _require_word(config, data)
+            _require_consent(config, data)
             record = _Run(config, data, resolve_precision(chosen.precision, chosen.accelerator), folder, console).do(
                 watchers
             )
@@ -97,7 +97,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
     return record
 
 
-def _require_word(config: Config, data: DataModule) -> None:
+def _require_consent(config: Config, data: DataModule) -> None:
     """UserError at scale=paper where no GPU was found and the CPU was not asked for."""
     none_found = config.trainer.accelerator == "auto" and device_type(config.trainer.accelerator) == "cpu"
     if config.scale.name == "paper" and none_found:

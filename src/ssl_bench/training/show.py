@@ -17,16 +17,16 @@ def show(config: Config, path: Path, *, images: int, views: int) -> str:
     dataset, drawn_by = data.dataset, build_views(config, data.dataset)
     clean = CleanView(**clean_arguments(config, dataset))
     loader = data.train_dataloader()
-    looks = -(-views // drawn_by.count)
+    draws = -(-views // drawn_by.count)
     rows = []
     for number in chosen_images(loader, images):
-        seen = [one for one, _ in zip(batches_of(loader, number), range(looks), strict=False)]
+        seen = [one for one, _ in zip(batches_of(loader, number), range(draws), strict=False)]
         label = int(seen[0].labels)
         rows.append(
             Row(
                 clean=pixels(clean_view(clean, seen[0]), clean),
                 name=dataset.class_names[label] if label >= 0 else "",
-                looks=[[pixels(view, drawn_by) for view in drawn_by(one)] for one in seen],
+                draws=[[pixels(view, drawn_by) for view in drawn_by(one)] for one in seen],
             )
         )
     groups = {group: drawn_by.groups.count(group) for group in drawn_by.groups}
@@ -41,7 +41,7 @@ def show(config: Config, path: Path, *, images: int, views: int) -> str:
                 for group, count in groups.items()
             ),
             "First column: the image as evaluation sees it. Then the views of the first "
-            f"{f'{looks} times' if looks > 1 else 'time'} that training looks at it, with seed={config.seed}.",
+            f"{f'{draws} times' if draws > 1 else 'time'} that training looks at it, with seed={config.seed}.",
         ],
     )
-    return f"{path} shows {len(rows)} images and {sum(map(len, rows[0].looks))} views of each."
+    return f"{path} shows {len(rows)} images and {sum(map(len, rows[0].draws))} views of each."

@@ -27,7 +27,7 @@ def build_trainer(
     share_statistics: bool,
     folder: Path,
 ) -> pl.Trainer:
-    """A Trainer that does what its arguments say and what the callbacks add, and writes nothing of its own.
+    """A Trainer that does what its arguments state and what the callbacks add, and writes nothing of its own.
 
     It trains alone on ``device`` or, in a process group, as one of its ranks. devices: of one machine. accumulate:
     batches per step. clip: the largest norm of a gradient. share_statistics: whether ranks have BatchNorm statistics

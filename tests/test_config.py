@@ -103,10 +103,10 @@ def test_every_key_has_a_meaning(group: str, file: str) -> None:
     no_options = (*BLOCKS, *STATED, AUTO, SCALES) if group == "method" else ("defaults", "hydra", SCALES)
     prefix = f"{group}." if group else ""
     keys = {prefix + key for key, _ in leaves({k: v for k, v in tree.items() if k not in no_options})}
-    said = options.comments(file, group)
+    stated = options.comments(file, group)
     inherited = {key for other in (options.bases(file) if group else ()) for key in options.comments(other, group)}
-    assert set(said) == {key for key in keys if is_option(key)} | inherited
-    assert all(len(meaning.split()) >= 2 for _, meaning in said.values())
+    assert set(stated) == {key for key in keys if is_option(key)} | inherited
+    assert all(len(meaning.split()) >= 2 for _, meaning in stated.values())
 
 
 @pytest.mark.parametrize(("group", "file"), CONF_FILES, ids=lambda value: str(value))
@@ -410,7 +410,7 @@ def test_an_experiment_outdoes_the_defaults_and_the_command_line_outdoes_it(tmp_
     ("text", "sentence"),
     [
         ("seed: -1", "seed=-1 is not allowed: seed is a whole number at least 0 and at most 4294967295."),
-        ("method:\n  negatives: all  # [all|none] said again", "method.negatives is both_views or other_view."),
+        ("method:\n  negatives: all  # [all|none] once more", "method.negatives is both_views or other_view."),
         ("optimizer:\n  lr: fast", "optimizer.lr=fast is not allowed: optimizer.lr is a number above 0."),
         ("optimiser:\n  lr: 1", "experiment=mine: option optimiser.lr is unknown; did you mean optimizer.lr?"),
     ],
@@ -481,7 +481,7 @@ scales:
   cpu: {sets: {labels: 23}}
 """
 KEYS = ("seed", "epochs", "labels", "subset", "monitor_every", "eval_every")
-# monitor_every is set to its default: it is said all the same. eval_every is said by what the experiment builds on.
+# monitor_every is set to its default: it is set all the same. eval_every is set by what the experiment builds on.
 MINE = "# @package _global_\ndefaults:\n  - parent\n  - override /method: doe\nrecipe: original\nmonitor_every: 2\n"
 PARENT = "# @package _global_\neval_every: 10\n"
 

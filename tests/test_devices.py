@@ -1,4 +1,4 @@
-"""Which device a run computes on, what it is refused for, and what is said when the device fails."""
+"""Which device a run computes on, what it is refused for, and what is shown when the device fails."""
 
 from __future__ import annotations
 
@@ -156,18 +156,18 @@ NOT_LOST = (
 )
 
 
-@pytest.mark.parametrize("said", LOST)
-def test_a_card_that_failed_is_named_with_what_cuda_says(said: str) -> None:
+@pytest.mark.parametrize("message", LOST)
+def test_a_card_that_failed_is_named_with_what_cuda_says(message: str) -> None:
     with pytest.raises(devices.Failed) as failure, devices.failures_named():
-        raise RuntimeError(said)
+        raise RuntimeError(message)
     assert "\n" not in str(failure.value)
-    assert said.splitlines()[0].partition(": ")[2] in str(failure.value)
+    assert message.splitlines()[0].partition(": ")[2] in str(failure.value)
 
 
-@pytest.mark.parametrize("said", NOT_LOST)
-def test_errors_that_would_return_are_left_as_they_are(said: str) -> None:
-    with pytest.raises(RuntimeError, match=said[:20]), devices.failures_named():
-        raise RuntimeError(said)
+@pytest.mark.parametrize("message", NOT_LOST)
+def test_errors_that_would_return_are_left_as_they_are(message: str) -> None:
+    with pytest.raises(RuntimeError, match=message[:20]), devices.failures_named():
+        raise RuntimeError(message)
 
 
 def test_a_full_memory_names_the_options_to_lower() -> None:

@@ -84,7 +84,7 @@ def refuse() -> None:
     raise UserError(f"rank {distributed.rank()} refuses")
 
 
-def said(act: Callable[[], Any]) -> Any:
+def outcome(act: Callable[[], Any]) -> Any:
     """What ``act`` returns, or the sentence of its UserError."""
     try:
         return act()
@@ -108,13 +108,13 @@ def agreement_program(rank: int, world: int, folder: str) -> None:
     module.running_mean.fill_(rank + 1.0)  # type: ignore[union-attr]
     distributed.share_buffers(module)
     found = {
-        "everywhere": said(lambda: distributed.on_every_rank(lambda: rank)),
-        "one refuses": said(lambda: distributed.on_every_rank(refuse if rank == 1 else lambda: None)),
+        "everywhere": outcome(lambda: distributed.on_every_rank(lambda: rank)),
+        "one refuses": outcome(lambda: distributed.on_every_rank(refuse if rank == 1 else lambda: None)),
         "everywhere, slowly": slowly(rank),
-        "first": said(lambda: distributed.on_rank_zero(lambda: f"rank {rank}")),
-        "first refuses": said(lambda: distributed.on_rank_zero(refuse)),
-        "agreed": said(lambda: distributed.agreed("word", "everything")),
-        "not agreed": said(lambda: distributed.agreed(f"word {rank}", "words")),
+        "first": outcome(lambda: distributed.on_rank_zero(lambda: f"rank {rank}")),
+        "first refuses": outcome(lambda: distributed.on_rank_zero(refuse)),
+        "agreed": outcome(lambda: distributed.agreed("word", "everything")),
+        "not agreed": outcome(lambda: distributed.agreed(f"word {rank}", "words")),
         "largest": distributed.largest(rank * 7),
         "mean": distributed.mean_over_ranks(torch.tensor(float(rank))).item(),
         "uneven": distributed.gather_uneven(torch.full((rank, 1), rank)).tolist(),
@@ -177,7 +177,7 @@ NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3690, {}, NCCL version 2.27.3\n{}\nL
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("message", "part"),
     [
         (
             NCCL.format(
@@ -197,22 +197,23 @@ NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3690, {}, NCCL version 2.27.3\n{}\nL
         ("[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)", None),
     ],
 )
-def test_what_nccl_says_is_told_and_only_what_happened_to_another_rank_is_a_loss(
-    said: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+def test_what_nccl_says_is_shown_and_only_what_happened_to_another_rank_is_a_loss(
+    message: str, part: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as raised, distributed.joined(devices=2, nodes=1, cuda=False, timeout=5):
-        raise RuntimeError(said)
-    assert isinstance(raised.value, distributed.RankLost) == (told is None)
-    if told is not None:
-        assert f"NCCL, by which GPUs exchange gradients, failed ({told});" in str(raised.value)
+        raise RuntimeError(message)
+    assert isinstance(raised.value, distributed.RankLost) == (part is None)
+    if part is not None:
+        assert f"NCCL, by which GPUs exchange gradients, failed ({part});" in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    "said", ["Wait timeout", "Timed out waiting 1800000ms", "Connection closed by peer", "[gloo/transport] read: reset"]
+    "message",
+    ["Wait timeout", "Timed out waiting 1800000ms", "Connection closed by peer", "[gloo/transport] read: reset"],
 )
-def test_errors_of_a_rank_that_is_gone_are_known_as_such(said: str) -> None:
-    assert distributed._is_broken_line(RuntimeError(said))
+def test_errors_of_a_rank_that_is_gone_are_known_as_such(message: str) -> None:
+    assert distributed._is_broken_line(RuntimeError(message))
     assert not distributed._is_broken_line(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

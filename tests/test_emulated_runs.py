@@ -62,9 +62,9 @@ def require_equal_files(one: Path, other: Path) -> None:
     weights, same = (load_file(path / "encoder.safetensors") for path in (one, other))
     assert list(weights) == list(same)
     assert all(torch.equal(weights[name], same[name]) for name in weights)
-    said, same_said = (np.load(path / "predictions.npz") for path in (one, other))
-    assert said.files == same_said.files
-    assert all((said[name] == same_said[name]).all() for name in said.files)
+    predictions, others = (np.load(path / "predictions.npz") for path in (one, other))
+    assert predictions.files == others.files
+    assert all((predictions[name] == others[name]).all() for name in predictions.files)
     for row, again in zip(figures(one), figures(other), strict=True):
         assert row == pytest.approx(again, rel=1e-6)  # torch computes singular values there by another routine
     assert (other / "tsne.png").stat().st_size > 1000

@@ -44,16 +44,16 @@ def test_a_mistake_is_one_line_and_a_status(capsys: Captured) -> None:
     assert capsys.readouterr() == ("", "ssl_bench: a is wrong.\n")
 
 
-@pytest.mark.parametrize(("started", "heard"), [({}, True), ({"RANK": "1", "WORLD_SIZE": "2"}, False)])
+@pytest.mark.parametrize(("started", "printed"), [({}, True), ({"RANK": "1", "WORLD_SIZE": "2"}, False)])
 def test_of_several_processes_one_speaks_but_a_variable_left_in_the_shell_silences_nobody(
-    started: dict[str, str], heard: bool, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    started: dict[str, str], printed: bool, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"LOCAL_RANK": "1", **started}.items():
         monkeypatch.setenv(name, value)
     assert answer(["a"], lambda: "usage", fail) == 2
-    assert capsys.readouterr().err == ("ssl_bench: a is wrong.\n" if heard else "")
+    assert capsys.readouterr().err == ("ssl_bench: a is wrong.\n" if printed else "")
 
 
 def test_what_the_work_says_is_the_status(capsys: Captured) -> None:

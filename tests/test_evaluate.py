@@ -147,7 +147,7 @@ def test_statistics_are_the_files_own_unless_one_chooses(tmp_path: Path) -> None
         statistics(gray, "imagenet")
 
 
-def test_our_files_size_holds_unless_one_is_said_and_a_foreign_ones_is_the_datasets(tmp_path: Path) -> None:
+def test_our_files_size_holds_unless_one_is_set_and_a_foreign_ones_is_the_datasets(tmp_path: Path) -> None:
     own, other = mine(tmp_path / "e.safetensors"), foreign(tmp_path / "w.pth")
     runs = f"runs_dir={tmp_path}"
     assert (evaluated(own, *SMALL, runs, "dataset.clean_crop=0.5").encoder or {})["clean"] == {**GRAY, "crop": 0.5}
@@ -199,7 +199,7 @@ def test_a_wrong_word_is_answered_in_one_line(
     assert shown.count("\n") == 1
 
 
-def test_help_shows_what_may_be_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_what_may_be_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(

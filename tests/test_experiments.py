@@ -42,18 +42,18 @@ def test_cells_that_differ_by_their_seed_are_composed_as_they_would_be_alone() -
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_runs_told_to_wandb_say_group_and_row_and_stay_the_same_runs(name: str) -> None:
+def test_runs_that_wandb_watches_have_group_and_row_and_stay_the_same_runs(name: str) -> None:
     experiment = experiments.find(name)
     methods = [[*experiment.rows.values()][-1][0].partition("=")[2]]
     plain = config.compose_cells(experiment.cells("smoke", seeds=[0], methods=methods))
     cells = experiment.cells("smoke", seeds=[0], methods=methods, words=["logger=wandb"])
-    told = config.compose_cells(cells)
-    assert [said.logger.options["row"] for said in told] == [cell.row for cell in cells]
-    assert {said.logger.options["group"] for said in told} == {f"{name}-smoke"}
-    assert [configuration_key(said.as_dict()) for said in told] == [configuration_key(said.as_dict()) for said in plain]
+    watched = config.compose_cells(cells)
+    assert [one.logger.options["row"] for one in watched] == [cell.row for cell in cells]
+    assert {one.logger.options["group"] for one in watched} == {f"{name}-smoke"}
+    assert [configuration_key(one.as_dict()) for one in watched] == [configuration_key(one.as_dict()) for one in plain]
 
 
-def test_a_group_that_is_said_is_kept_by_a_multirun_too() -> None:
+def test_a_group_that_is_set_is_kept_by_a_multirun_too() -> None:
     words = ["experiment=fig2", "scale=smoke", "seed=4", "logger=wandb"]
     for extra, group in (([], "fig2-smoke"), (["logger.group=mine"], "mine"), (["++logger.group=mine"], "mine")):
         runs = [config.compose(run) for run in parse.cells([*words, *extra])]

@@ -202,9 +202,9 @@ def test_every_method_of_conf_is_a_class_and_every_method_file_has_a_conf() -> N
     base = importlib.import_module("ssl_bench.methods.base").Method
     modules = set()
     for file in (CONF / "method").glob("*.yaml"):
-        said = yaml.safe_load(file.read_text(encoding="utf-8"))
-        module, _, name = said["target"].rpartition(".")
-        assert said["name"] == file.stem
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        module, _, name = found["target"].rpartition(".")
+        assert found["name"] == file.stem
         assert issubclass(getattr(importlib.import_module(module), name), base)
         modules.add(module.rpartition(".")[2])
     assert modules == {file.stem for file in (SOURCE / "methods").glob("*.py")} - {"__init__", "base"}
@@ -214,7 +214,7 @@ def test_every_dataset_of_conf_is_in_the_catalog_and_has_a_recipe_of_views() -> 
     catalog = importlib.import_module("ssl_bench.data.catalog")
     names = {file.stem for file in (CONF / "dataset").glob("*.yaml")}
     for name in names:
-        said = yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text(encoding="utf-8"))
-        assert said["name"] == name
+        found = yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert found["name"] == name
     assert names == set(catalog.DATASETS)
     assert names <= {file.stem for file in (CONF / "augment").glob("*.yaml")}

@@ -70,7 +70,7 @@ def no_warning(sentence: str) -> None:
 
 
 def tell(name: str, folder: Path, rows: list[dict[str, float]], *words: str) -> Logger:
-    """A logger of a started (or restarted) run that has heard ``rows``."""
+    """A logger of a started (or restarted) run that has got ``rows``."""
     folder.mkdir(parents=True, exist_ok=True)
     config = compose([f"logger={name}", "scale=smoke", *words])
     logger = build_logger(config, folder=folder, fingerprint=FINGERPRINT, warn=no_warning)
@@ -194,8 +194,8 @@ def test_a_wandb_run_of_a_table_says_its_group_row_and_dataset(tmp_path: Path, h
     end(build_logger(config, folder=tmp_path, fingerprint=FINGERPRINT, warn=no_warning))
     run = Contents(tmp_path / "wandb" / "latest-run")
     assert (run.id, run.group, run.job_type, run.tags) == (FINGERPRINT, "fig2-smoke", cell.row, ["digits"])
-    said = run.config
-    names = said["method"]["name"], said["dataset"]["name"], said["seed"], said["row"]
+    config = run.config
+    names = config["method"]["name"], config["dataset"]["name"], config["seed"], config["row"]
     assert names == ("clbo", "digits", 3, "CLBO, K = 1, without the proximal term")
 
 
@@ -371,14 +371,14 @@ def test_tensorboard_shows_each_step_once_after_a_restart(tmp_path: Path, pictur
 
 
 def test_tensorboard_on_a_full_disk_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no traceback of the thread that writes for it; other threads are heard as ever."""
+    """And no traceback of the thread that writes for it; other threads are reported as ever."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     def full(self: RecordWriter, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    heard: list[threading.Thread | None] = []
-    monkeypatch.setattr(threading, "excepthook", lambda failed: heard.append(failed.thread))
+    reported: list[threading.Thread | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda failed: reported.append(failed.thread))
     warnings: list[str] = []
     config = compose(["logger=tensorboard", "scale=smoke"])
     logger = build_logger(config, folder=tmp_path, fingerprint=FINGERPRINT, warn=warnings.append)
@@ -390,7 +390,7 @@ def test_tensorboard_on_a_full_disk_is_one_warning(tmp_path: Path, monkeypatch: 
     other = threading.Thread(target=lambda: 1 / 0)
     other.start()
     other.join()
-    assert heard == [other]
+    assert reported == [other]
 
 
 @pytest.mark.parametrize("broken", ["start", "log", "log_results", "close"])

@@ -30,8 +30,7 @@ from ssl_bench.plan import forecast
 from ssl_bench.plan import sampled as sampling
 from ssl_bench.plan.forecast import Baseline, Evaluation, Measured
 from ssl_bench.plan.sampled import Sampled
-from ssl_bench.sweep import cards, grid, local
-from ssl_bench.sweep import words as said
+from ssl_bench.sweep import cards, grid, local, request
 
 EVALUATION = Evaluation(
     key="", load=1.0, monitor=10.0, curves=100.0, final=1000.0, baselines=(), files=7, memory=0, gpu_memory=0
@@ -224,7 +223,7 @@ def test_planning_on_a_cpu_waits_for_no_card(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 def test_a_plan_does_not_train_probes_for_hours(tmp_path: Path) -> None:
     words = ["fig2", "scale=smoke", "seeds=0", "subset=96", "batch_size=16", "trainer.threads=1"]
-    asked = said.read([*words, "evaluation.linear.epochs=1000000", f"runs_dir={tmp_path}"])
+    asked = request.read([*words, "evaluation.linear.epochs=1000000", f"runs_dir={tmp_path}"])
     measured = local.ask(forecast.measure, asked.configs[0], {}, folder=tmp_path)  # it returns
     random, pixels = measured.evaluation.baselines
     assert min(measured.evaluation.curves, random.seconds, pixels.seconds) > 300.0
@@ -252,7 +251,7 @@ def test_what_is_measured_is_of_the_size_of_what_runs_take(tmp_path: Path, progr
     swept = program("sweep", *words)
     assert swept.returncode == 0, swept.stdout + swept.stderr
     took = [json.loads(file.read_text())["session_seconds"] for file in tmp_path.glob("runs/*/record.json")]
-    asked = said.read([*words, f"runs_dir={tmp_path}/other"])
+    asked = request.read([*words, f"runs_dir={tmp_path}/other"])
     measured = [local.ask(forecast.measure, found, {}, folder=tmp_path) for found in asked.configs]
     charged: set[Path] = set()
     for one, found, seconds in zip(measured, asked.configs, sorted(took), strict=True):

@@ -226,6 +226,6 @@ def test_a_mistake_in_options_is_answered_without_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "remedy"), [(1, "use 2 images at least."), (0, "use 2 images"), (2, "choose at most 2, or more images.")]
 )
-def test_nobody_is_told_to_choose_a_batch_of_less_than_two(images: int, remedy: str) -> None:
+def test_nobody_is_advised_to_choose_a_batch_of_less_than_two(images: int, remedy: str) -> None:
     with pytest.raises(UserError, match=remedy):
         require_a_batch(16, images)

@@ -295,16 +295,17 @@ def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
     before = code_digest(config.method.target)
     assert record.code["digest"] == before
 
-    def shown(digest: str | None, **said: Any) -> tuple[Record, str]:
+    def shown(digest: str | None, **options: Any) -> tuple[Record, str]:
         for module in ("observers", "earlier"):
             monkeypatch.setattr(f"ssl_bench.training.{module}.code_digest", lambda target: digest)
-        found = run(replace(config, **said))
+        found = run(replace(config, **options))
         return found, " ".join(capsys.readouterr().out.split())
 
-    found, said = shown("another")
-    assert "Finished before" in said
+    found, output = shown("another")
+    assert "Finished before" in output
     assert (
-        "the code of clbo has changed since it was trained; rerun=true trains it again and keeps what there is." in said
+        "the code of clbo has changed since it was trained; rerun=true trains it again and keeps what there is."
+        in output
     )
     assert found.code["digest"] == before
     # A record of a version that kept no digest: nothing is known of its code.
@@ -312,14 +313,14 @@ def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
     assert "changed" not in shown("another")[1]
     # Resumed, here after its last step, by other code.
     (own / "record.json").unlink()
-    found, said = shown("another")
-    assert "the code of clbo has changed since the checkpoint was saved; rerun=true" in said
+    found, output = shown("another")
+    assert "the code of clbo has changed since the checkpoint was saved; rerun=true" in output
     assert [version["digest"] for version in found.code_versions] == ["another", before]
     assert found.results == record.results  # scored from the checkpoint
     # Trained again, once.
     left = {path.name for path in own.iterdir()} - {".lock"}
-    found, said = shown("another", rerun=True)
-    assert f"clbo is trained again: what the run left is in {own}/earlier/1" in said
+    found, output = shown("another", rerun=True)
+    assert f"clbo is trained again: what the run left is in {own}/earlier/1" in output
     assert {path.name for path in (own / "earlier" / "1").iterdir()} == left
     assert found.code_versions == [{**found.code, "digest": "another"}]
     assert found.results == record.results
@@ -478,16 +479,16 @@ def test_mse_without_a_predictor_collapses_and_the_panel_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("method=clbo", "method.objective=mse", "scale=smoke", "epochs=8", "optimizer.lr=0.1")
-    said = {}
+    warnings = {}
     for name, more in (("mse", ()), ("info_nce", ("method.objective=info_nce",))):
         chosen = [word for word in words if not more or not word.startswith("method.objective")]
         record = run(
             compose([*chosen, *more, f"runs_dir={tmp_path}", "evaluation.protocols=[knn1]", "trainer.progress=false"])
         )
-        said[name] = record.warnings
-    assert any("Collapsed" in sentence for sentence in said["mse"])
+        warnings[name] = record.warnings
+    assert any("Collapsed" in sentence for sentence in warnings["mse"])
     assert "Collapsed" in capsys.readouterr().out
-    assert not said["info_nce"]
+    assert not warnings["info_nce"]
 
 
 def test_the_recorded_loss_is_that_of_the_images_however_many_batches_a_step_takes(tmp_path: Path) -> None:
@@ -534,9 +535,9 @@ def test_a_compiled_run_has_a_name_of_its_own_and_without_a_compiler_it_is_a_pla
 
     monkeypatch.setattr("ssl_bench.devices.BACKEND", missing)
     assert run(config).fingerprint == plain.fingerprint
-    said = " ".join(capsys.readouterr().out.split())
-    assert "trainer.compile=true does not work on this machine (no C++ compiler): training is not compiled." in said
-    assert "Finished before" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "trainer.compile=true does not work on this machine (no C++ compiler): training is not compiled." in output
+    assert "Finished before" in output
 
     graphs = []
 

@@ -34,15 +34,15 @@ from ssl_bench.report.configurations import configurations, remembered
 from ssl_bench.results import record
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.store import RunFolder
-from ssl_bench.sweep import cards, cell, grid, local, loop, view, words
+from ssl_bench.sweep import cards, cell, grid, local, loop, request, view
 from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import SweepRun
 
-# -- words ----------------------------------------------------------------------------------------
+# -- what is asked --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"),
+    ("options", "sentence"),
     [
         (["table33"], "there is no table or figure 'table33'; did you mean table3?"),
         ([], "no table or figure is named: choose one of calibration, fig2, fig3, fig4, fig5, fig6, table3."),
@@ -59,9 +59,9 @@ from ssl_bench.sweep.grid import SweepRun
     ],
 )
 def test_a_wrong_word_is_answered_in_one_sentence(
-    said: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+    options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(said) == 2
+    assert command.main(options) == 2
     answer = capsys.readouterr().err
     assert answer.startswith(f"ssl_bench: {sentence}")
     assert answer.count("\n") == 1
@@ -81,7 +81,7 @@ def test_mistakes_and_help_are_answered_without_torch() -> None:
 
 
 def test_lists_of_one_and_several_choose_the_cells() -> None:
-    asked = words.read(["fig6", "scale=smoke", "seeds=7", "methods=[byol,clbo]", "datasets=digits", "epochs=3"])
+    asked = request.read(["fig6", "scale=smoke", "seeds=7", "methods=[byol,clbo]", "datasets=digits", "epochs=3"])
     assert [(cell.row, cell.seed) for cell in asked.cells] == [("BYOL", 7), ("CLBO", 7)]
     assert [config.epochs for config in asked.configs] == [3, 3]
     assert asked.cells[0].command == "python -m ssl_bench method=byol dataset=digits scale=smoke seed=7 epochs=3"
@@ -91,9 +91,9 @@ def test_what_a_sweep_has_composed_its_table_and_the_next_sweep_need_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = words.read(["fig5", "scale=smoke", "seeds=0,1"])
-    monkeypatch.setattr(words, "compose_cells", lambda cells: pytest.fail("composed again"))
-    assert words.read(["fig5", "scale=smoke", "seeds=0,1"]).configs == first.configs
+    first = request.read(["fig5", "scale=smoke", "seeds=0,1"])
+    monkeypatch.setattr(request, "compose_cells", lambda cells: pytest.fail("composed again"))
+    assert request.read(["fig5", "scale=smoke", "seeds=0,1"]).configs == first.configs
     assert [config.seed for config in first.configs] == [0, 0, 0, 1, 1, 1]
     assert configurations(first.cells, lambda cells: pytest.fail("composed again"), remembered())
 
@@ -102,17 +102,17 @@ def test_a_job_is_named_without_the_device_that_it_will_run_on() -> None:
     from ssl_bench.devices import resolve_precision
 
     for precision in ("bf16-mixed", "32-true", "16-mixed"):
-        said = ["fig2", "scale=smoke", "launcher=slurm", f"trainer.precision={precision}", "trainer.accelerator=gpu"]
-        trainer = words.read(said).configs[0].trainer
+        options = ["fig2", "scale=smoke", "launcher=slurm", f"trainer.precision={precision}", "trainer.accelerator=gpu"]
+        trainer = request.read(options).configs[0].trainer
         assert resolve_precision(trainer.precision, trainer.accelerator) == precision  # though there may be no GPU here
 
 
-def test_runs_at_once_divide_the_cores_unless_threads_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_at_once_divide_the_cores_unless_threads_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(words, "cores", lambda: 8)
+    monkeypatch.setattr(request, "cores", lambda: 8)
 
-    def threads(*said: str, gpus: Sequence[str] = ()) -> Any:
-        asked = words.placed(words.read(["fig2", "scale=smoke", "seeds=0", *said]), gpus)
+    def threads(*options: str, gpus: Sequence[str] = ()) -> Any:
+        asked = request.placed(request.read(["fig2", "scale=smoke", "seeds=0", *options]), gpus)
         return asked.configs[0].trainer.threads
 
     assert threads() is None
@@ -133,7 +133,7 @@ def test_runs_at_once_divide_the_cores_unless_threads_are_said(monkeypatch: pyte
 CONFIG = compose(["epochs=4", "evaluation.protocols=[knn1]"])
 
 
-def record_of(folder: RunFolder, seconds: float = 10.0, **said: Any) -> None:
+def record_of(folder: RunFolder, seconds: float = 10.0, **changes: Any) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     found = {
         **{known.name: record._KINDS[known.name]() for known in fields(record.Record)},
@@ -146,7 +146,7 @@ def record_of(folder: RunFolder, seconds: float = 10.0, **said: Any) -> None:
         "config": {**CONFIG.as_dict(), "runs_dir": str(folder.path.parent)},
         "session_seconds": seconds,
         "train_seconds": 1.0,
-        **said,
+        **changes,
     }
     folder.record.write_text(json.dumps(found))
 
@@ -157,20 +157,20 @@ def checkpoint_of(folder: RunFolder) -> None:
 
 
 class MadeUp:
-    """A run whose end is decided by the test; it hears signals."""
+    """A run whose end is decided by the test; it keeps the signals it gets."""
 
     def __init__(self, entry: SweepRun, end: Callable[[SweepRun], Outcome | None]) -> None:
         self.entry, self.end = entry, end
-        self.heard: list[int | str] = []
+        self.received: list[int | str] = []
 
     def poll(self) -> Outcome | None:
         return self.end(self.entry)
 
     def signal(self, number: int) -> None:
-        self.heard.append(number)
+        self.received.append(number)
 
     def kill(self) -> None:
-        self.heard.append("kill")
+        self.received.append("kill")
 
 
 class Witness:
@@ -178,13 +178,13 @@ class Witness:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
-        self.said: list[str] = []
+        self.sentences: list[str] = []
 
     def event(self, entry: SweepRun, what: str) -> None:
         self.events.append((entry.folder.fingerprint, what))
 
     def show(self, sentence: str) -> None:
-        self.said.append(sentence)
+        self.sentences.append(sentence)
 
     def refresh(self) -> None:
         pass
@@ -203,9 +203,9 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
     return [RunFolder(tmp_path / name) for name in "abcd"]
 
 
-def entries_in(folders: Sequence[RunFolder], **said: Any) -> list[SweepRun]:
+def entries_in(folders: Sequence[RunFolder], **options: Any) -> list[SweepRun]:
     cells = experiments.find("fig2").cells("smoke", seeds=[0, 1])
-    config = replace(CONFIG, runs_dir=str(folders[0].path.parent), **said)
+    config = replace(CONFIG, runs_dir=str(folders[0].path.parent), **options)
     return grid.entries(cells, [config] * 4, [folder.fingerprint for folder in folders])
 
 
@@ -282,7 +282,7 @@ def test_a_damaged_record_is_named_and_neither_believed_nor_tried_again(folders:
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"),
+    ("changes", "sentence"),
     [
         ({"results": None}, "it has no results"),
         ({"results": {"student": {"knn1": "90"}}}, "its knn1 is '90'"),
@@ -292,9 +292,9 @@ def test_a_damaged_record_is_named_and_neither_believed_nor_tried_again(folders:
     ],
 )
 def test_a_record_that_lost_its_results_or_holds_text_in_place_of_numbers_is_named(
-    folders: list[RunFolder], said: dict[str, Any], sentence: str
+    folders: list[RunFolder], changes: dict[str, Any], sentence: str
 ) -> None:
-    record_of(folders[2], **said)
+    record_of(folders[2], **changes)
     entry = entries_in(folders)[2]
     assert (entry.state, entry.damaged) == ("failed", True)
     assert f"c/record.json is not the record of this run ({sentence}" in entry.error
@@ -396,7 +396,7 @@ def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFold
 
     def end(entry: SweepRun) -> Outcome | None:
         mine = next(job for job in jobs if job.entry is entry)
-        return Outcome("interrupted", "saved") if len(mine.heard) >= signals else None
+        return Outcome("interrupted", "saved") if len(mine.received) >= signals else None
 
     def start(entry: SweepRun) -> MadeUp:
         jobs.append(MadeUp(entry, end))
@@ -409,9 +409,9 @@ def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFold
     entries = entries_in(folders)
     witness = Witness()
     assert loop.run(entries, start, slots=2, retry_failed=False, watcher=witness) == signal.SIGINT
-    assert [job.heard for job in jobs] == [[signal.SIGINT, "kill"][:signals]] * 2
-    assert len(witness.said) == signals
-    assert "2 run(s) save their state and stop" in witness.said[0]
+    assert [job.received for job in jobs] == [[signal.SIGINT, "kill"][:signals]] * 2
+    assert len(witness.sentences) == signals
+    assert "2 run(s) save their state and stop" in witness.sentences[0]
     assert len(jobs) == 2
 
 
@@ -537,7 +537,7 @@ def test_runs_on_the_cpu_take_no_card(folders: list[RunFolder]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "gpus", "jobs"),
+    ("options", "gpus", "jobs"),
     [
         ((), "", 1),
         ((), "0", 1),
@@ -547,8 +547,8 @@ def test_runs_on_the_cpu_take_no_card(folders: list[RunFolder]) -> None:
         (("jobs=1",), "01", 1),
     ],
 )
-def test_as_many_runs_go_at_once_as_there_are_gpus_for(said: tuple[str, ...], gpus: str, jobs: int) -> None:
-    assert words.placed(words.read(["fig2", "scale=smoke", *said]), gpus).jobs == jobs
+def test_as_many_runs_go_at_once_as_there_are_gpus_for(options: tuple[str, ...], gpus: str, jobs: int) -> None:
+    assert request.placed(request.read(["fig2", "scale=smoke", *options]), gpus).jobs == jobs
 
 
 @pytest.mark.parametrize(
@@ -568,7 +568,7 @@ def test_cards_are_those_that_the_sweep_itself_may_use(
 
 
 @pytest.mark.parametrize(
-    ("said", "gpus", "sentence"),
+    ("options", "gpus", "sentence"),
     [
         (("trainer=ddp", "trainer.devices=4"), "01", r"^trainer.devices=4, but PyTorch finds 2 CUDA device\(s\) here"),
         (("trainer.accelerator=gpu",), "", r"^PyTorch finds no GPU here: set trainer.accelerator=cpu to"),
@@ -578,30 +578,30 @@ def test_cards_are_those_that_the_sweep_itself_may_use(
         (("trainer=ddp", "trainer.devices=2"), "", None),
     ],
 )
-def test_a_sweep_is_refused_before_its_runs_would_be(said: tuple[str, ...], gpus: str, sentence: str | None) -> None:
-    scale = () if "scale=paper" in said else ("scale=smoke",)
-    asked = words.placed(words.read(["fig2", "datasets=digits", *scale, *said]), gpus)
+def test_a_sweep_is_refused_before_its_runs_would_be(options: tuple[str, ...], gpus: str, sentence: str | None) -> None:
+    scale = () if "scale=paper" in options else ("scale=smoke",)
+    asked = request.placed(request.read(["fig2", "datasets=digits", *scale, *options]), gpus)
     if sentence is None:
-        words.require_cards(asked)
+        request.require_cards(asked)
     else:
         with pytest.raises(UserError, match=sentence):
-            words.require_cards(asked)
+            request.require_cards(asked)
 
 
 def test_jobs_of_a_cluster_compute_on_gpus_if_they_have_some(capsys: pytest.CaptureFixture[str]) -> None:
-    said = ["fig2", "datasets=digits", "scale=paper", "launcher=slurm", "trainer.precision=32-true"]
-    assert command.main(said) == 2
+    options = ["fig2", "datasets=digits", "scale=paper", "launcher=slurm", "trainer.precision=32-true"]
+    assert command.main(options) == 2
     assert "launcher=slurm scale=paper: without a GPU a run takes weeks; set slurm.gpus=1" in capsys.readouterr().err
     for more, accelerator in ((["slurm.gpus=1"], "gpu"), (["trainer.accelerator=cpu"], "cpu"), (["scale=cpu"], "cpu")):
-        kept = [word for word in said if not more[0].startswith("scale") or word != "scale=paper"]
-        assert {config.trainer.accelerator for config in words.read([*kept, *more]).configs} == {accelerator}
+        kept = [word for word in options if not more[0].startswith("scale") or word != "scale=paper"]
+        assert {config.trainer.accelerator for config in request.read([*kept, *more]).configs} == {accelerator}
 
 
 @pytest.mark.slow
 def test_runs_see_the_cards_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cards, "found", lambda configs: ["4", "GPU-7"])
-    said = ["fig2", "scale=smoke", "seeds=0", "epochs=1", "subset=96", "batch_size=16", "trainer.threads=1"]
-    assert command.main([*said, f"runs_dir={tmp_path}"]) == 0
+    options = ["fig2", "scale=smoke", "seeds=0", "epochs=1", "subset=96", "batch_size=16", "trainer.threads=1"]
+    assert command.main([*options, f"runs_dir={tmp_path}"]) == 0
     first = [log.read_text().splitlines()[0] for log in tmp_path.glob("*/log.txt")]
     assert sorted(first) == ["CUDA_VISIBLE_DEVICES=4", "CUDA_VISIBLE_DEVICES=GPU-7"]
 
@@ -623,10 +623,10 @@ def test_the_grid_has_a_symbol_for_each_seed_and_the_share_of_epochs_that_are_ov
     entries[2].state = "running"
     folders[2].path.mkdir(exist_ok=True)
     folders[2].metrics.write_text("epoch,loss\n1,2.0\n")
-    said = shown(entries)
-    assert "✓ ▶25%" in said  # seeds 0 and 1 of the first row
-    assert "· ✗" in said
-    assert "4 runs · ✓ 1 done · ▶ 1 running · ✗ 1 failed · · 1 left" in said
+    text = shown(entries)
+    assert "✓ ▶25%" in text  # seeds 0 and 1 of the first row
+    assert "· ✗" in text
+    assert "4 runs · ✓ 1 done · ▶ 1 running · ✗ 1 failed · · 1 left" in text
 
 
 def test_time_to_go_is_that_of_finished_runs_alike_divided_by_the_runs_at_once(folders: list[RunFolder]) -> None:
@@ -651,12 +651,12 @@ def test_the_share_of_epochs_counts_passes_as_the_methods_do() -> None:
     from ssl_bench.data import catalog
     from ssl_bench.training.build import build_method
 
-    for said in (
+    for options in (
         ["method.epoch_unit=teacher"],
         ["method.epoch_unit=teacher", "method.lookahead_batch=same_images"],
         [],
     ):
-        config = compose(["method=clbo", "scale=smoke", "method.lookahead=3", *said])
+        config = compose(["method=clbo", "scale=smoke", "method.lookahead=3", *options])
         assert (
             grid.passes_per_epoch(config)
             == build_method(config, catalog.chosen(config.dataset.as_dict())).passes_per_epoch
@@ -673,7 +673,7 @@ def test_runs_are_named_as_the_program_names_them_and_each_dataset_is_read_once(
     from ssl_bench.data import catalog
     from ssl_bench.training import build
 
-    configs = words.read(["fig2", "scale=smoke"]).configs
+    configs = request.read(["fig2", "scale=smoke"]).configs
     expected = [build.fingerprint_of(config, build.build_data(config).digest) for config in configs]
     reads, load = [], catalog.load
     monkeypatch.setattr(catalog, "load", lambda *given: reads.append(given) or load(*given))  # type: ignore[func-returns-value]
@@ -682,14 +682,14 @@ def test_runs_are_named_as_the_program_names_them_and_each_dataset_is_read_once(
     assert len(reads) == 1
 
 
-def test_all_data_that_are_missing_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_data_that_are_missing_are_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ssl_bench.data.readers import downloads
 
     def silence(url: str) -> None:
         raise TimeoutError("no answer")
 
     monkeypatch.setattr(downloads, "_wait_for_answer", silence)
-    asked = words.read(["fig2", "scale=smoke", "datasets=digits,cifar10,stl10", "seeds=0", f"data_dir={tmp_path}"])
+    asked = request.read(["fig2", "scale=smoke", "datasets=digits,cifar10,stl10", "seeds=0", f"data_dir={tmp_path}"])
     with pytest.raises(
         UserError, match=r"^nothing was started, for data are missing: .*cifar.*; .*stl10.*\.$"
     ) as caught:
@@ -697,7 +697,7 @@ def test_all_data_that_are_missing_are_told_at_once(tmp_path: Path, monkeypatch:
     assert "digits" not in str(caught.value)
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_data_are_looked_at(
+def test_a_folder_that_cannot_be_written_is_refused_before_data_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(local, "ask", None)
@@ -709,12 +709,12 @@ def test_a_folder_that_cannot_be_written_is_told_before_data_are_looked_at(
 def test_slurm_without_submitit_or_a_cluster_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = ["fig2", "scale=smoke", "launcher=slurm", "trainer.precision=bf16-mixed", f"runs_dir={tmp_path}"]
+    options = ["fig2", "scale=smoke", "launcher=slurm", "trainer.precision=bf16-mixed", f"runs_dir={tmp_path}"]
     if not any((Path(folder) / "sbatch").exists() for folder in os.environ["PATH"].split(os.pathsep)):
-        assert command.main(said) == 2
+        assert command.main(options) == 2
         assert "slurm.cluster=slurm cannot be used here" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "submitit", None)
-    assert command.main(said) == 2
+    assert command.main(options) == 2
     assert "launcher=slurm needs submitit: pip install 'ssl-bench[slurm]'" in capsys.readouterr().err
 
 
@@ -725,10 +725,10 @@ QUICK = ("evaluation.protocols=[knn1]", "evaluation.curves=[knn1]", "data_dir=da
 OFTEN = "trainer.checkpoint_seconds=0.05"
 
 
-def start(folder: Path, *said: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "ssl_bench", "sweep", *said, *QUICK],
+        [sys.executable, "-m", "ssl_bench", "sweep", *options, *QUICK],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -737,8 +737,8 @@ def start(folder: Path, *said: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(folder: Path, *said: str) -> str:
-    process = start(folder, *said)
+def finish(folder: Path, *options: str) -> str:
+    process = start(folder, *options)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return output
@@ -849,10 +849,10 @@ def test_two_sweeps_on_one_store_train_every_run_once(tmp_path: Path, gone: list
 def test_a_signal_saves_every_run_and_the_same_command_goes_on(
     tmp_path: Path, gone: list[subprocess.Popen[str]]
 ) -> None:
-    said = ("fig2", *SMALL, "epochs=30", "eval_every=30", "monitor_every=30", "jobs=2")
-    said = tuple(word for word in said if word != "epochs=3")
-    finish(tmp_path / "whole", *said)
-    process = start(tmp_path / "broken", *said, OFTEN)
+    options = ("fig2", *SMALL, "epochs=30", "eval_every=30", "monitor_every=30", "jobs=2")
+    options = tuple(word for word in options if word != "epochs=3")
+    finish(tmp_path / "whole", *options)
+    process = start(tmp_path / "broken", *options, OFTEN)
     gone.append(process)
     wait_for(lambda: len(list((tmp_path / "broken").glob("runs/*/checkpoints/last.ckpt"))) == 2)
     process.send_signal(signal.SIGINT)
@@ -862,7 +862,7 @@ def test_a_signal_saves_every_run_and_the_same_command_goes_on(
     assert output.count("ssl_bench: stopped by SIGINT; the same command resumes") == 1
     assert not list((tmp_path / "broken").glob("runs/*/record.json"))
     assert not list((tmp_path / "broken").glob("runs/*/failed.json"))
-    assert "2 interrupted" in finish(tmp_path / "broken", *said)
+    assert "2 interrupted" in finish(tmp_path / "broken", *options)
     assert_same_runs(tmp_path / "whole", tmp_path / "broken")
 
 
@@ -901,19 +901,27 @@ def test_killed_at_random_moments_it_ends_as_undisturbed(
     tmp_path: Path, gone: list[subprocess.Popen[str]], kills: int, victims: tuple[str, ...], more: tuple[str, ...]
 ) -> None:
     epochs = 250 if "jobs=2" in more else 12
-    said = ["fig2", *SMALL[:4], SMALL[5], f"epochs={epochs}", f"eval_every={epochs}", f"monitor_every={epochs}", *more]
-    finish(tmp_path / "whole", *said)
+    options = [
+        "fig2",
+        *SMALL[:4],
+        SMALL[5],
+        f"epochs={epochs}",
+        f"eval_every={epochs}",
+        f"monitor_every={epochs}",
+        *more,
+    ]
+    finish(tmp_path / "whole", *options)
     broken, chance, hit = tmp_path / "broken", random.Random(20), 0
     process = None
     for number in itertools.count():
         if hit == kills:
             break
         if len(list(broken.glob("runs/*/record.json"))) == 2:  # all is done before all kills are: once more
-            finish(broken, *said)
+            finish(broken, *options)
             assert_same_runs(tmp_path / "whole", broken)
             shutil.rmtree(broken / "runs")
         if process is None or process.poll() is not None:
-            process = start(broken, *said, OFTEN)
+            process = start(broken, *options, OFTEN)
             gone.append(process)
         pid = process.pid
         wait_for(partial(lambda process: bool(cells_of(process.pid)) or process.poll() is not None, process), 60)
@@ -935,7 +943,7 @@ def test_killed_at_random_moments_it_ends_as_undisturbed(
             process.communicate(timeout=60)
     if process is not None and process.poll() is None:
         process.communicate(timeout=600)
-    finish(broken, *said)
+    finish(broken, *options)
     assert_same_runs(tmp_path / "whole", broken)
 
 
@@ -947,10 +955,12 @@ def test_a_job_whose_time_is_up_saves_is_queued_again_and_ends_as_undisturbed(
     tmp_path: Path, gone: list[subprocess.Popen[str]]
 ) -> None:
     pytest.importorskip("submitit")
-    said = ["fig2", *SMALL[:4], "epochs=40", "eval_every=40", "monitor_every=40", "trainer.threads=1"]
-    said.append("trainer.precision=bf16-mixed")
-    finish(tmp_path / "whole", *said)
-    process = start(tmp_path / "jobs", *said, OFTEN, "launcher=slurm", "slurm.cluster=local", "slurm.cpus=1", "jobs=1")
+    options = ["fig2", *SMALL[:4], "epochs=40", "eval_every=40", "monitor_every=40", "trainer.threads=1"]
+    options.append("trainer.precision=bf16-mixed")
+    finish(tmp_path / "whole", *options)
+    process = start(
+        tmp_path / "jobs", *options, OFTEN, "launcher=slurm", "slurm.cluster=local", "slurm.cpus=1", "jobs=1"
+    )
     gone.append(process)
     assert wait_for(lambda: bool(list((tmp_path / "jobs").glob("runs/*/checkpoints/last.ckpt"))))
     (controller,) = [pid for pid in children(process.pid) if b"submitit" in Path(f"/proc/{pid}/cmdline").read_bytes()]

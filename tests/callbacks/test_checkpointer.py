@@ -89,7 +89,7 @@ def test_a_signal_is_a_wish_a_second_one_an_order_and_after_training_all_is_as_b
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_terminal_that_goes_is_heard_once_however_often_it_says_so() -> None:
+def test_a_terminal_that_goes_counts_once_however_often_it_signals() -> None:
     checkpointer = listening()
     for _ in range(3):
         os.kill(os.getpid(), signal.SIGHUP)

@@ -31,7 +31,7 @@ def test_spread_embeddings_say_nothing() -> None:
     assert set(history.rows[0]) == {f"collapse/{n}" for n in ("embedding_std", "rankme", "uniformity", "alignment")}
 
 
-def test_a_collapse_is_told_when_it_begins_and_not_again_with_other_figures() -> None:
+def test_a_collapse_is_shown_when_it_begins_and_not_again_with_other_figures() -> None:
     torch.manual_seed(0)
     point = torch.ones(64, 16)
     shown, monitor, _ = epochs(
@@ -42,7 +42,7 @@ def test_a_collapse_is_told_when_it_begins_and_not_again_with_other_figures() ->
     assert monitor.warned == shown
 
 
-def test_a_resumed_run_remembers_what_was_told() -> None:
+def test_a_resumed_run_remembers_what_was_shown() -> None:
     shown, monitor, _ = epochs(torch.ones(64, 16))
     again = CollapseMonitor(History(), shown.append)
     again.load_state_dict(monitor.state_dict())

@@ -167,8 +167,8 @@ def test_a_group_of_ones_own_is_asked_for(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_project_is_the_one_that_runs_go_to() -> None:
-    told, shown = (yaml.safe_load((PACKAGE / file).read_text()) for file in ("logger/wandb.yaml", "dashboard.yaml"))
-    assert shown["project"] == told["project"]
+    logger, shown = (yaml.safe_load((PACKAGE / file).read_text()) for file in ("logger/wandb.yaml", "dashboard.yaml"))
+    assert shown["project"] == logger["project"]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def commit(folder: Path, one: dict[str, Any]) -> None:
     (folder / f"{one['fingerprint']}.json").write_text(json.dumps(one), encoding="utf-8")
 
 
-def test_a_run_of_ones_own_counts_before_a_committed_record_of_it_which_is_said(made: Made, tmp_path: Path) -> None:
+def test_a_run_of_ones_own_counts_before_a_committed_record_of_it_which_is_noted(made: Made, tmp_path: Path) -> None:
     keep(tmp_path / "runs", made[2][:2])
     commit(tmp_path / "a" / "records", record(made[0][0], made[1][0], percent=12.5))
     commit(tmp_path / "b" / "records", made[2][1])
@@ -129,7 +129,7 @@ def test_records_of_other_images_are_not_those_asked_for(tmp_path: Path) -> None
         assert all(run.record for run in matched((cells, configs, []), tmp_path))
 
 
-def test_what_was_said_to_all_runs_stands_under_them(tmp_path: Path) -> None:
+def test_what_was_set_for_all_runs_stands_under_them(tmp_path: Path) -> None:
     words = [
         "subset=500",
         "labels=100",
@@ -141,8 +141,8 @@ def test_what_was_said_to_all_runs_stands_under_them(tmp_path: Path) -> None:
     ]
     cells, configs = cells_of("table3", "smoke", methods=["moco"], seeds=[0], words=words)
     keep(tmp_path, [record(cells[0], configs[0])])
-    said = provenance(matched((cells, configs, []), tmp_path))
-    assert said[1:] == ["Set for all runs: subset=500 labels=100 recipe=original trainer.clip=1.0 scale.lr=1."]
+    shown = provenance(matched((cells, configs, []), tmp_path))
+    assert shown[1:] == ["Set for all runs: subset=500 labels=100 recipe=original trainer.clip=1.0 scale.lr=1."]
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ def test_damaged_and_half_written_records_are_named_and_skipped(
     damaged.parent.mkdir()
     damaged.write_text(text, encoding="utf-8")
     store = read(tmp_path, None)
-    (said,) = store.skipped
-    assert said.startswith(f"{damaged} is no finished record (")
-    assert reason in said
+    (shown,) = store.skipped
+    assert shown.startswith(f"{damaged} is no finished record (")
+    assert reason in shown
     assert damaged.read_text(encoding="utf-8") == text
     assert match(made[0], made[1], store)[0].record == Record.from_json(made[2][0])
 
@@ -210,10 +210,10 @@ def test_a_record_in_a_folder_of_another_run_and_one_with_impossible_figures_are
     keep(tmp_path, [record(made[0][1], made[1][1], percent=float("nan"))])
     borrowed = {**made[2][0], "config": made[1][1].as_dict()}
     keep(tmp_path, [borrowed])
-    said = "\n".join(read(tmp_path, None).skipped)
-    assert "its configuration, data or precision is that of another run" in said
-    assert f"it belongs to run {made[2][0]['fingerprint']}" in said
-    assert "its knn1 is nan" in said
+    shown = "\n".join(read(tmp_path, None).skipped)
+    assert "its configuration, data or precision is that of another run" in shown
+    assert f"it belongs to run {made[2][0]['fingerprint']}" in shown
+    assert "its knn1 is nan" in shown
     assert not any(run.record for run in matched(made, tmp_path))
 
 
@@ -233,8 +233,8 @@ def test_failed_runs_are_told_from_missing_ones(made: Made, tmp_path: Path) -> N
 def test_a_failure_that_does_not_say_of_what_is_named_and_skipped(made: Made, tmp_path: Path) -> None:
     (tmp_path / "0123456789ab").mkdir()
     (tmp_path / "0123456789ab" / "failed.json").write_text('{"error": "out of memory"}', encoding="utf-8")
-    (said,) = read(tmp_path, None).skipped
-    assert said.endswith("0123456789ab/failed.json does not name the run that failed (it has no config)")
+    (shown,) = read(tmp_path, None).skipped
+    assert shown.endswith("0123456789ab/failed.json does not name the run that failed (it has no config)")
 
 
 def test_the_command_says_what_the_figures_depend_on(made: Made, tmp_path: Path) -> None:
@@ -242,12 +242,12 @@ def test_the_command_says_what_the_figures_depend_on(made: Made, tmp_path: Path)
     one["config"]["trainer"]["threads"] = 3
     one["environment"]["threads"] = 3
     keep(tmp_path, [one, made[2][1]])
-    said = [command(run) for run in matched(made, tmp_path)]
-    assert said[0] == (
+    shown = [command(run) for run in matched(made, tmp_path)]
+    assert shown[0] == (
         "python -m ssl_bench method=moco dataset=digits scale=smoke seed=0 trainer.precision=bf16-mixed "
         "trainer.threads=3"
     )
-    assert said[1].endswith(f" trainer.threads={made[2][1]['environment']['threads']}")
+    assert shown[1].endswith(f" trainer.threads={made[2][1]['environment']['threads']}")
 
 
 def test_the_command_says_of_devices_threads_and_precision_what_the_record_says(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_all_code_that_trained_a_run_is_named(made: Made, tmp_path: Path) -> Non
     assert "mixed code versions: 0123456, fedcba9." in provenance(matched(made, tmp_path))[0]
 
 
-def test_code_that_differs_among_runs_or_has_changed_since_is_said_under_them(made: Made, tmp_path: Path) -> None:
+def test_code_that_differs_among_runs_or_has_changed_since_is_noted_under_them(made: Made, tmp_path: Path) -> None:
     """One's own runs are compared with the code here, too; committed records only with one another."""
     first, second = made[2][:2]
     now = code_digest(first["config"]["method"]["target"])

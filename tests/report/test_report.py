@@ -37,7 +37,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> str:
+def printed(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> str:
     assert main(words) == status
     output, errors = capsys.readouterr()
     return output if status == 0 else errors
@@ -46,7 +46,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> st
 def test_a_table_is_saved_with_its_records_and_rendered_from_them_alone(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = said(capsys, "table3", *WORDS, "out=experiments/table3")
+    first = printed(capsys, "table3", *WORDS, "out=experiments/table3")
     out = store / "experiments" / "table3"
     assert {file.name for file in out.iterdir()} == {
         *("records", "results.csv", "table.md", "table.tex", "table.png", "differences.png")
@@ -57,12 +57,12 @@ def test_a_table_is_saved_with_its_records_and_rendered_from_them_alone(
     assert copies == {run["fingerprint"]: run for run in runs}
     (store / "runs").rename(store / "elsewhere")
     before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
-    assert said(capsys, "table3", *WORDS, "out=experiments/table3") == first
+    assert printed(capsys, "table3", *WORDS, "out=experiments/table3") == first
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
 
 
 def test_results_hold_every_figure_with_its_run_and_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said(capsys, "table3", *WORDS, "out=here", "data_dir=/somewhere/of/mine")
+    printed(capsys, "table3", *WORDS, "out=here", "data_dir=/somewhere/of/mine")
     with (store / "here" / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["dataset", "row", "seed", "network", "protocol", "percent", "fingerprint", "command"]
@@ -78,7 +78,7 @@ def test_results_hold_every_figure_with_its_run_and_command(store: Path, capsys:
 
 
 def test_an_empty_store_says_how_to_fill_it(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sentence = said(capsys, "fig4", "scale=smoke", "runs_dir=nowhere", "out=here", "epochs=1", status=2)
+    sentence = printed(capsys, "fig4", "scale=smoke", "runs_dir=nowhere", "out=here", "epochs=1", status=2)
     assert sentence == (
         "ssl_bench: none of the 9 runs of fig4 at scale=smoke is in nowhere or experiments/*/records; "
         "python -m ssl_bench sweep fig4 scale=smoke runs_dir=nowhere epochs=1 makes them.\n"
@@ -103,14 +103,14 @@ def test_an_empty_store_says_how_to_fill_it(store: Path, capsys: pytest.CaptureF
 def test_a_wrong_word_is_answered_in_one_sentence(
     words: list[str], sentence: str, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer = said(capsys, *words, status=2)
+    answer = printed(capsys, *words, status=2)
     assert answer.startswith(f"ssl_bench: {sentence}")
     assert answer.count("\n") == 1
 
 
-def test_an_unwritable_folder_is_told_in_one_sentence(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_folder_is_refused_in_one_sentence(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (store / "file").write_text("", encoding="utf-8")
-    answer = said(capsys, "table3", *WORDS, "out=file/below", status=2)
+    answer = printed(capsys, "table3", *WORDS, "out=file/below", status=2)
     assert answer.startswith("ssl_bench: out: file/below/records/")
     assert answer.endswith("choose another folder.\n")
     assert answer.count("\n") == 1
@@ -129,7 +129,7 @@ def test_damaged_records_are_named_and_counted_and_the_table_is_made(
 
 
 def test_figures_are_saved_with_their_points(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said(capsys, "fig6", "scale=smoke", "methods=moco,clbo", "out=fig6")
+    printed(capsys, "fig6", "scale=smoke", "methods=moco,clbo", "out=fig6")
     assert {file.name for file in (store / "fig6").iterdir()} == {"records", "results.csv", "figure.png"}
 
 
@@ -146,7 +146,7 @@ def test_trials_are_compared_on_validation_images(store: Path, capsys: pytest.Ca
     for number, one in enumerate(made):
         one["curves"]["validation/knn1/student"][-1][1] = [50.0, 65.0, 70.0, 80.0][number]
     keep(store / "runs", made[:3])
-    shown = said(capsys, "./width.yaml", "scale=smoke", "out=width")
+    shown = printed(capsys, "./width.yaml", "scale=smoke", "out=width")
     first, second = shown.splitlines()[4:6]
     assert first.startswith("| digits, wide")
     assert " 65.0 (1/2) |" in first
@@ -169,14 +169,14 @@ def test_trials_are_compared_on_validation_images(store: Path, capsys: pytest.Ca
 
 
 def test_the_rate_of_errors_stands_under_every_table(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "A/A calibration: not measured" in said(capsys, "table3", *WORDS)
+    assert "A/A calibration: not measured" in printed(capsys, "table3", *WORDS)
     cells, configs = cells_of("calibration")
     keep(store / "runs", [record(*pair) for pair in zip(cells, configs, strict=True)])
-    shown = said(capsys, "calibration", "scale=smoke", "out=experiments/calibration")
+    shown = printed(capsys, "calibration", "scale=smoke", "out=experiments/calibration")
     assert "| 2 rows of n = 3 |" in shown
     with (store / "experiments" / "calibration" / "results.csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 2 * 48
-    note = said(capsys, "table3", *WORDS)
+    note = printed(capsys, "table3", *WORDS)
     (line,) = [line for line in note.splitlines() if "A/A calibration" in line]
     for n in (3, 5):
         assert f"n = {n}: knn1 " in line

@@ -42,8 +42,8 @@ def saved(path: Path, tree: Any) -> Path:
     return path
 
 
-def opened(path: Path, name: str | None = None, **said: Any) -> Opened:
-    return open_encoder(path, name=name, **{"stem": None, "width": None, "prefix": None, **said})
+def opened(path: Path, name: str | None = None, **options: Any) -> Opened:
+    return open_encoder(path, name=name, **{"stem": None, "width": None, "prefix": None, **options})
 
 
 def below(prefix: str, network: nn.Module) -> dict[str, Tensor]:
@@ -125,7 +125,7 @@ def test_a_stem_that_shapes_do_not_tell_is_asked_for(tmp_path: Path) -> None:
     assert opened(path, stem="small").network["stem"] == "small"
 
 
-def test_what_is_said_of_a_resnet_is_not_assumed(tmp_path: Path) -> None:
+def test_what_is_set_for_a_resnet_is_not_assumed(tmp_path: Path) -> None:
     found = opened(saved(tmp_path / "r.pth", small(stem="small").state_dict()), "resnet18", stem="small")
     assert found.assumed == ()
     assert found.network["stem"] == "small"
@@ -140,12 +140,12 @@ def test_two_networks_in_a_file_must_be_told_apart(tmp_path: Path) -> None:
     assert opened(path, prefix="state_dict.encoder_q.", stem="cifar").network["stem"] == "cifar"
 
 
-@pytest.mark.parametrize("said", [None, "resnet18"])
-def test_missing_keys_are_named(tmp_path: Path, said: str | None) -> None:
+@pytest.mark.parametrize("named", [None, "resnet18"])
+def test_missing_keys_are_named(tmp_path: Path, named: str | None) -> None:
     state = small().state_dict()
     del state["layer4.1.bn2.running_var"], state["layer1.0.conv1.weight"]
     with pytest.raises(UserError, match=r"nothing for layer1.0.conv1.weight, layer4.1.bn2.running_var\."):
-        opened(saved(tmp_path / "r.pth", state), said)
+        opened(saved(tmp_path / "r.pth", state), named)
 
 
 def test_files_without_batch_counters_fit(tmp_path: Path) -> None:
@@ -164,11 +164,11 @@ def test_shapes_and_types_that_differ_are_named(tmp_path: Path) -> None:
         opened(saved(tmp_path / "r.pth", state))
 
 
-@pytest.mark.parametrize("said", [None, "resnet18"])
-def test_layers_that_the_network_has_not_make_it_another_network(tmp_path: Path, said: str | None) -> None:
+@pytest.mark.parametrize("named", [None, "resnet18"])
+def test_layers_that_the_network_has_not_make_it_another_network(tmp_path: Path, named: str | None) -> None:
     state = {**small("resnet34").state_dict(), "layer3.6.conv1.weight": torch.ones(16, 16, 3, 3)}
     with pytest.raises(UserError, match=r"the network has no layer[13]"):
-        opened(saved(tmp_path / "r.pth", state), said)
+        opened(saved(tmp_path / "r.pth", state), named)
 
 
 def test_a_first_layer_that_is_no_stem_of_ours_is_refused(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_a_size_that_the_network_does_not_take_is_named(tmp_path: Path) -> None:
 # -- names ----------------------------------------------------------------------------------------
 
 
-def test_a_prefix_that_nothing_stands_below_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_prefix_that_nothing_stands_below_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pth", below("module.", small()))
     with pytest.raises(UserError) as error:
         opened(path, prefix="foo")

@@ -20,7 +20,7 @@ from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
 from ssl_bench.plan import forecast
 from ssl_bench.plan.forecast import Evaluation
-from ssl_bench.sweep import cards, grid, local, words
+from ssl_bench.sweep import cards, grid, local, request
 from ssl_bench.sweep.grid import SweepRun
 from ssl_bench.sweep.view import duration, totals
 
@@ -53,12 +53,12 @@ class Kind:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check all words, then measure and print; returns the exit status."""
-    return answer(arguments, help_text, lambda given: plan(words.read(given, FILE)))
+    return answer(arguments, help_text, lambda given: plan(request.read(given, FILE)))
 
 
 def help_text() -> str:
     """Usage, what it does, options."""
-    options = [*settings_text(FILE), *settings_text(words.FILE)]
+    options = [*settings_text(FILE), *settings_text(request.FILE)]
     names = f"Tables and figures: {', '.join(experiments.names())}"
     return "\n".join([HELP, "", names, "", "Options, with the allowed values:", *options])
 
@@ -85,10 +85,10 @@ class Total:
         return one
 
 
-def plan(asked: words.Asked) -> None:
+def plan(asked: request.Request) -> None:
     """Measure every kind of run of which some are left, and print the forecast."""
     console = Console()
-    asked = words.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
+    asked = request.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     entries = grid.entries(asked.cells, asked.configs, local.ask(grid.fingerprints, asked.configs))
     console.print(totals(entries), highlight=False, soft_wrap=True)
@@ -127,7 +127,7 @@ def plan(asked: words.Asked) -> None:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
-def _kinds(entries: list[SweepRun], asked: words.Asked) -> list[Kind]:
+def _kinds(entries: list[SweepRun], asked: request.Request) -> list[Kind]:
     open_states = {"left", "interrupted", *(["failed"] if asked.settings["retry_failed"] else [])}
     kinds: dict[tuple[str, str], list[SweepRun]] = {}
     for entry in entries:
@@ -135,7 +135,7 @@ def _kinds(entries: list[SweepRun], asked: words.Asked) -> list[Kind]:
     return [Kind(runs, [entry for entry in runs if entry.state in open_states]) for runs in kinds.values()]
 
 
-def _sentences(total: Total, asked: words.Asked, *, at_once: int) -> Iterator[str]:
+def _sentences(total: Total, asked: request.Request, *, at_once: int) -> Iterator[str]:
     """What stands below the table; at_once: runs."""
     if total.shared:
         shared = duration(total.shared)

@@ -14,7 +14,7 @@ from ssl_bench.config.options import settings_text
 from ssl_bench.entry import answer
 from ssl_bench.errors import SIGNALLED
 from ssl_bench.files import require_writable
-from ssl_bench.sweep import cards, grid, local, loop, words
+from ssl_bench.sweep import cards, grid, local, loop, request
 from ssl_bench.sweep.grid import SweepRun
 from ssl_bench.sweep.view import View, totals
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return answer(
         arguments,
         help_text,
-        lambda given: sweep(words.read(given)),
+        lambda given: sweep(request.read(given)),
         interrupted="interrupted; the same command resumes.",
     )
 
@@ -40,22 +40,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def help_text() -> str:
     """Usage, what it does, options."""
     names = f"Tables and figures: {', '.join(experiments.names())}"
-    return "\n".join([HELP, "", names, "", "Options, with the allowed values:", *settings_text(words.FILE)])
+    return "\n".join([HELP, "", names, "", "Options, with the allowed values:", *settings_text(request.FILE)])
 
 
-def sweep(asked: words.Asked) -> int:
+def sweep(asked: request.Request) -> int:
     """Run what is left of the runs asked for, and show at the end what is not done."""
     console = Console()
     for runs_dir in dict.fromkeys(config.runs_dir for config in asked.configs):
         require_writable(Path(runs_dir), f"runs_dir={runs_dir}")
-    asked = words.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
+    asked = request.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
     start = _starter(asked)
     console.print(f"{asked.name}: looking at {len(asked.cells)} runs", highlight=False)
     names = local.ask(grid.fingerprints, asked.configs)
     entries = grid.entries(asked.cells, asked.configs, names)
     console.print(totals(entries), highlight=False, soft_wrap=True)
     if any(entry.state not in ("done", "failed") for entry in entries):
-        words.require_cards(asked)
+        request.require_cards(asked)
     title = f"{asked.name}, scale={asked.settings['scale']}"
     with View(console, title, entries, asked.jobs) as view:
         stopped = loop.run(entries, start, slots=asked.jobs, retry_failed=asked.settings["retry_failed"], watcher=view)
@@ -67,7 +67,7 @@ def sweep(asked: words.Asked) -> int:
     return 0 if all(entry.state == "done" for entry in entries) else 1
 
 
-def _starter(asked: words.Asked) -> Callable[[SweepRun], loop.Job]:
+def _starter(asked: request.Request) -> Callable[[SweepRun], loop.Job]:
     if asked.settings["launcher"] == "slurm":
         from ssl_bench.sweep.slurm import submitter
 

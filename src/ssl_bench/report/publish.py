@@ -116,7 +116,7 @@ def _table(asked: Report) -> None:
         compared = verdicts.columns(runs, show["protocols"], show["ranked"])
         if compared:
             _save(out / "differences.png", lambda path: verdicts.forest(path, show["title"], compared))
-        if compared and len(verdicts.everywhere(compared)) >= verdicts.FEWEST_ROWS:
+        if compared and len(verdicts.in_all_columns(compared)) >= verdicts.FEWEST_ROWS:
             _save(out / "ranks.png", lambda path: verdicts.ranking(path, show["title"], compared))
 
 

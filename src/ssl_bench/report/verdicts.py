@@ -31,7 +31,7 @@ def columns(runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str]
     return found
 
 
-def everywhere(compared: Columns) -> list[str]:
+def in_all_columns(compared: Columns) -> list[str]:
     """The rows that stand in every column, which can be ranked."""
     every = [scores.keys() for scores, _ in compared.values()]
     return [row for row in every[0] if all(row in rows for rows in every)]

@@ -126,7 +126,7 @@ def test_a_split_may_be_unpacked_and_the_other_packed(tmp_path: Path) -> None:
     assert {name: images.digest() for name, images in imagenet100.read(FOLDER, tmp_path).items()} == expected
 
 
-def test_another_layout_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_another_layout_is_refused_with_what_to_do(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere").startswith(f"{tmp_path / 'nowhere'} does not exist: set dataset.root to ")
     root = tmp_path / "kaggle" / "ILSVRC" / "Data" / "CLS-LOC"
     unpacked(root, {f"train/{n}": c for n, c in TRAIN.items()} | {f"val/{n}": c for n, c in VAL.items()})

@@ -1,4 +1,4 @@
-"""The words of a sweep: the table or figure, which of its runs, and the options of all of them."""
+"""What a sweep is asked for: the table or figure, which of its runs, and the options of all of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MANY = {"seed": "seeds", "method": "methods", "dataset": "datasets"}  # of one r
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What the command line asks for."""
 
     name: str
@@ -43,7 +43,7 @@ class Asked:
         return max(1, len(self.cards) // max(config.trainer.devices for config in self.configs))
 
 
-def read(words: Sequence[str], *files: str) -> Asked:
+def read(words: Sequence[str], *files: str) -> Request:
     """The runs that ``words`` name, composed; options stand in ``sweep.yaml`` and in ``files`` of conf/.
 
     Raises:
@@ -71,7 +71,7 @@ def read(words: Sequence[str], *files: str) -> Asked:
     configs = [config.changed({"trainer.progress": False}) for config in configs]  # it is no part of a run's identity
     if settings["launcher"] == "slurm":
         configs = [_settled_for_jobs(config, settings) for config in configs]
-    return Asked(experiment.name, settings, cells, configs, set_for_all)
+    return Request(experiment.name, settings, cells, configs, set_for_all)
 
 
 def _settled_for_jobs(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -92,7 +92,7 @@ def _settled_for_jobs(config: Config, settings: Mapping[str, Any]) -> Config:
     return config
 
 
-def placed(asked: Asked, cards: Sequence[str]) -> Asked:
+def placed(asked: Request, cards: Sequence[str]) -> Request:
     """The same with the GPUs of this machine, and the cores divided among the runs at once."""
     asked = replace(asked, cards=list(cards))
     if any(word.lstrip("+").startswith("trainer.threads=") for word in asked.set_for_all):
@@ -109,7 +109,7 @@ def placed(asked: Asked, cards: Sequence[str]) -> Asked:
     return replace(asked, configs=configs)
 
 
-def require_cards(asked: Asked) -> None:
+def require_cards(asked: Request) -> None:
     """UserError if the GPUs of this machine are fewer than a run asks for, or a run at scale=paper would have none."""
     if asked.settings["launcher"] == "slurm":
         return

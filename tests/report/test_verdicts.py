@@ -24,7 +24,7 @@ def test_bars_join_the_longest_runs_within_the_critical_difference(
 
 def test_rows_that_some_column_lacks_are_not_ranked() -> None:
     fewer = {row: ROWS[row] for row in "AB"}
-    assert verdicts.everywhere({"x": (ROWS, 0.1), "y": (fewer, 0.1)}) == ["A", "B"]
+    assert verdicts.in_all_columns({"x": (ROWS, 0.1), "y": (fewer, 0.1)}) == ["A", "B"]
 
 
 def test_both_pictures_are_drawn(tmp_path: Path) -> None:

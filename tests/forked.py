@@ -28,7 +28,8 @@ class Forked:
 
     def __init__(self, folder: Path, *words: str) -> None:
         self.output = folder / "output.txt"
-        self._process = local.server().Process(target=_program, args=(folder, words))  # type: ignore[attr-defined]
+        self.output.write_bytes(b"")
+        self._process = local.server().Process(target=_program, args=(folder, words, dict(os.environ)))  # type: ignore[attr-defined]
         self._process.start()
 
     def poll(self) -> int | None:
@@ -51,9 +52,9 @@ class Forked:
         return self.poll()
 
 
-def _program(folder: Path, words: tuple[str, ...]) -> None:
+def _program(folder: Path, words: tuple[str, ...], environment: dict[str, str]) -> None:
     os.chdir(folder)
-    os.environ["COLUMNS"] = "200"
+    os.environ |= {**environment, "COLUMNS": "200"}  # of the test, which the server has not
     file = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for number in (1, 2):
         os.dup2(file, number)

@@ -658,3 +658,43 @@ def test_composing_leaves_the_defaults_as_they_were() -> None:
 
 def test_any_timm_model_can_be_named() -> None:
     assert compose(["backbone.name=timm/resnet10t"])["backbone"]["name"] == "timm/resnet10t"
+
+
+@pytest.mark.parametrize(
+    ("comment", "part"),
+    [
+        ("[0.. 1] a share", "the allowed values cannot be read"),
+        ("(0,1] a share", "the allowed values cannot be read"),
+        ("[a..b] a share", "the allowed values cannot be read"),
+        ("a share {identity: unless}", "the identity cannot be read"),
+    ],
+)
+def test_a_contract_that_cannot_be_read_is_named(comment: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options.sources, "read", lambda name: f"rate: 1.0  # {comment}\n")
+    with pytest.raises(UserError, match=rf"^conf/mine\.yaml, line 1: {part}"):
+        options._comments.__wrapped__("mine.yaml", "")
+
+
+@pytest.mark.parametrize(
+    ("comment", "allowed", "identity"),
+    [
+        ("(positive) factor", None, None),
+        ("(0..1] share {identity: unless 0.5}", "(0..1]", "unless 0.5"),
+        ("[null|-1.5..2e3) {identity: no}", "[null|-1.5..2e3)", "no"),
+    ],
+)
+def test_a_contract_is_a_bracket_and_an_identity(
+    comment: str, allowed: str | None, identity: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options.sources, "read", lambda name: f"rate: 1.0  # {comment}\n")
+    found = options._comments.__wrapped__("mine.yaml", "")["rate"]
+    assert (found["allowed"], found["identity"]) == (allowed, identity)
+
+
+def test_an_empty_list_has_the_type_of_its_range() -> None:
+    assert Option("sizes", [], "[0.5..]", "").read([1]) == [1.0]
+
+
+def test_numbers_with_an_exponent_are_numbers_to_commands_too() -> None:
+    assert options._plain_value("1e3", text_only=False) == 1000
+    assert options._plain_value("1e3", text_only=True) == "1e3"

@@ -139,6 +139,22 @@ def test_every_method_trains_and_is_scored_where_what_cannot_repeat_is_an_error(
     assert record.config["trainer"]["deterministic"] is True
 
 
+def test_a_workspace_of_cublas_that_does_not_repeat_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+    with pytest.raises(UserError, match=r"^CUBLAS_WORKSPACE_CONFIG=:0:0 does not repeat"), devices.repeatable(True):
+        pass
+
+
+def test_what_may_not_repeat_is_as_before_afterwards() -> None:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with devices.repeatable(True):
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 # -- failures -------------------------------------------------------------------------------------
 
 LOST = (
@@ -203,7 +219,11 @@ def within_a_library() -> None:
     raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
 
-@pytest.mark.parametrize("act", [too_much, full, pinned, within_a_library])
+def too_much_for_numpy() -> None:
+    np.empty(2**60, np.uint8)
+
+
+@pytest.mark.parametrize("act", [too_much, full, pinned, within_a_library, too_much_for_numpy])
 def test_too_little_memory_of_card_or_machine_is_a_sentence_with_its_remedy(act: Callable[[], None]) -> None:
     asked = r"( \([\d.]+ (GiB|bytes) were asked for\))?"
     sentence = f"^this takes more memory than there is{asked}: lower that; the last checkpoint"

@@ -179,8 +179,8 @@ def test_names_that_are_no_lines_are_refused(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["e.safetensors"], "word 2 is to be a folder of pictures"),
-        (["e.safetensors", "size=3"], "word 2 is to be a folder of pictures, and size=3 is none"),
+        (["e.safetensors"], "argument 2 must be a folder of pictures"),
+        (["e.safetensors", "size=3"], "argument 2 must be a folder of pictures, and size=3 is none"),
         (["e.safetensors", "nowhere"], "nowhere does not exist"),
         (["e.safetensors", "pictures", "sise=3"], "option sise is unknown; did you mean size?"),
         (["e.safetensors", "pictures", "crop=0"], "crop=0 is not allowed: crop is null or a number above 0"),

@@ -13,7 +13,8 @@ from typing import NoReturn
 import pytest
 
 import ssl_bench
-from ssl_bench.entry import answer
+from ssl_bench.__main__ import main as program
+from ssl_bench.entry import answer, print_error
 from ssl_bench.errors import UserError
 
 Captured = pytest.CaptureFixture[str]
@@ -56,6 +57,17 @@ def test_of_several_processes_one_speaks_but_a_variable_left_in_the_shell_silenc
     assert capsys.readouterr().err == ("ssl_bench: a is wrong.\n" if printed else "")
 
 
+def test_spaces_of_a_name_are_kept_and_lines_joined(capsys: Captured) -> None:
+    print_error(UserError("my  pictures\n  do not exist."))
+    assert capsys.readouterr().err == "ssl_bench: my  pictures do not exist.\n"
+
+
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.import_module", lambda name: stop([]))
+    assert program(["sweep"]) == 130
+    assert capsys.readouterr() == ("", "ssl_bench: interrupted.\n")
+
+
 def test_what_the_work_says_is_the_status(capsys: Captured) -> None:
     assert answer([], lambda: "usage", lambda words: None) == 0
     assert answer([], lambda: "usage", lambda words: 1) == 1
@@ -69,7 +81,8 @@ def test_ctrl_c_is_no_traceback(capsys: Captured) -> None:
 
 LONG = """
 import sys
-from ssl_bench.entry import answer
+from ssl_bench.__main__ import main as program
+from ssl_bench.entry import answer, print_error
 
 def work(words):
     for number in range(int(words[0])):
@@ -147,7 +160,8 @@ def test_without_arguments_the_words_are_the_command_lines(monkeypatch: pytest.M
 
 DRAW = """
 import subprocess, sys
-from ssl_bench.entry import answer
+from ssl_bench.__main__ import main as program
+from ssl_bench.entry import answer, print_error
 
 def work(words):
     import matplotlib

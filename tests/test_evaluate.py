@@ -175,8 +175,8 @@ def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scor
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ([], "word 1 is to be a run's folder or a file of weights"),
-        (["dataset=digits"], "word 1 is to be a run's folder or a file of weights, and dataset=digits is none"),
+        ([], "argument 1 must be a run's folder or a file of weights"),
+        (["dataset=digits"], "argument 1 must be a run's folder or a file of weights, and dataset=digits is none"),
         (["nowhere", "dataset=digits"], "nowhere does not exist"),
         (["HERE"], "set the dataset, as in dataset=digits"),
         (["HERE", "dataset=digit"], "dataset=digit is unknown; did you mean digits?"),

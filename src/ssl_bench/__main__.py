@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
 from ssl_bench.commands import COMMANDS, RUN
 from ssl_bench.entry import print_error
-from ssl_bench.errors import UserError
+from ssl_bench.errors import SIGNALLED, UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"ssl_bench.cli.{command}")
     except UserError as error:  # of a user's own folder of configurations
         return print_error(error)
+    except KeyboardInterrupt:
+        return print_error(UserError("interrupted.", SIGNALLED + signal.SIGINT))
     status: int = module.main(given)
     return status
 

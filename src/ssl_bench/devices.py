@@ -108,17 +108,23 @@ def repeatable(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    # cuBLAS reads it when its first handle is made.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # cuBLAS reads it when its first handle is made, and repeats with one of these alone.
+    workspace = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if workspace not in (":4096:8", ":16:8"):
+        raise UserError(
+            f"CUBLAS_WORKSPACE_CONFIG={workspace} does not repeat bit for bit: unset it, or set "
+            "trainer.deterministic=false."
+        )
     cudnn = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before_cudnn = cudnn.deterministic, cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        cudnn.deterministic, cudnn.benchmark = before[1:]
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        cudnn.deterministic, cudnn.benchmark = before_cudnn
 
 
 # -- failures -------------------------------------------------------------------------------------
@@ -126,11 +132,11 @@ def repeatable(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def within_memory(doing: str, remedy: str) -> Iterator[None]:
-    """Say in one sentence that ``doing`` needs more memory than the card, or the machine, has, and the ``remedy``."""
+    """Raise UserError if ``doing`` needs more memory than the card, or the machine, has, and the ``remedy``."""
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and not re.search(FULL, str(error)):
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not re.search(FULL, str(error)):
             raise
         asked = re.search(r"[\d.]+ (?:[KMGT]iB|bytes)", str(error))
         size = f" ({asked[0]} were asked for)" if asked else ""
@@ -141,7 +147,7 @@ def within_memory(doing: str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def failures_named() -> Iterator[None]:
-    """Say in one sentence that the card's memory is full, that an operation cannot repeat bit for bit, or (by Failed)
+    """Raise UserError if the card's memory is full, that an operation cannot repeat bit for bit, or (by Failed)
     that the card failed or was taken away.
     """
     try:
@@ -164,7 +170,7 @@ def failures_named() -> Iterator[None]:
 
 
 def _failure(error: RuntimeError) -> str | None:
-    """What CUDA says of a card that failed; None for any other error."""
+    """CUDA's reason why a card failed; None for any other error."""
     found = re.search(r"(?:CUDA|cuDNN|CUBLAS|cuBLAS) error(?: \(\d+\))?: *([^\n]+)", str(error))
     if found is None or re.search(OURS, found[0], re.IGNORECASE):
         return None

@@ -6,6 +6,7 @@ import errno
 import gc
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -142,6 +143,6 @@ def print_error(error: UserError) -> int:
 def _print(sentence: str) -> None:
     try:
         if sentence:
-            print("ssl_bench:", *sentence.split(), file=sys.stderr)
+            print("ssl_bench:", re.sub(r"\s*\n\s*", " ", sentence.strip()), file=sys.stderr)
     except OSError:  # a terminal that was closed, or a full disk: nobody is left to read it
         _drop(sys.stderr)

@@ -50,7 +50,7 @@ def sweep(asked: request.Request) -> int:
         require_writable(Path(runs_dir), f"runs_dir={runs_dir}")
     asked = request.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
     start = _starter(asked)
-    console.print(f"{asked.name}: looking at {len(asked.cells)} runs", highlight=False)
+    console.print(f"{asked.name}: checking {len(asked.cells)} run(s)", highlight=False)
     names = local.ask(grid.fingerprints, asked.configs)
     entries = grid.entries(asked.cells, asked.configs, names)
     console.print(totals(entries), highlight=False, soft_wrap=True)

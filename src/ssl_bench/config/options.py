@@ -43,9 +43,11 @@ STATED = ("needs", "shown")
 AUTO = "auto"  # of a method's file: the functions that give the values of options that are set to auto
 SCALES = "scales"  # of any file: values of its options by scale, in place of those above
 COMMENT = re.compile(
-    r"\s#\s(?P<allowed>[\[(][^\s\])]*[\])])?\s*(?P<meaning>.*?)"
-    r"\s*(\{identity: (?P<identity>no|elsewhere|unless \w+)\})?$"
+    r"\s#\s(?P<allowed>\[[^\s\])]*[\])]|\([^\s\])]*\.\.[^\s\])]*[\])])?\s*(?P<meaning>.*?)"
+    r"\s*(\{identity: (?P<identity>no|elsewhere|unless [^\s}]+)\})?$"
 )
+NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+RANGE = re.compile(rf"({NUMBER})?\.\.({NUMBER})?")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Option:
     @property
     def kind(self) -> type:
         """The type of the value, or of its items: bool, int, float or str."""
-        example = self.default[0] if isinstance(self.default, list) else self.default
+        example = next(iter(self.default), None) if isinstance(self.default, list) else self.default
         has_range = any(".." in word for word in self.alternatives)
         if example is not None and not (has_range and example in self.words):
             return type(example)
@@ -187,11 +189,21 @@ def _comments(file: str, prefix: str) -> dict[str, re.Match[str]]:
                     continue
                 comment = COMMENT.search(lines[name.start_mark.line])
                 if comment and not isinstance(value, yaml.MappingNode):
+                    _require_readable(comment, f"conf/{file}, line {name.start_mark.line + 1}")
                     found[path + name.value] = comment
                 visit(value, f"{path}{name.value}.")
 
     visit(yaml.compose(text, sources.LOADER), f"{prefix}." if prefix else "")
     return found
+
+
+def _require_readable(comment: re.Match[str], where: str) -> None:
+    """UserError for a bracket or an identity that would be taken for a part of the meaning."""
+    ranges = [word for word in (comment["allowed"] or "")[1:-1].split("|") if ".." in word]
+    if not all(RANGE.fullmatch(word) for word in ranges) or re.match(r"\[|\(-?[\d.]+[,. ]", comment["meaning"]):
+        raise UserError(f"{where}: the allowed values cannot be read: write them as [1..], (0..1] or [mean|sum].")
+    if "{identity" in comment["meaning"]:
+        raise UserError(f"{where}: the identity cannot be read: write {{identity: no}} or {{identity: unless VALUE}}.")
 
 
 def bases(file: str) -> list[str]:
@@ -277,7 +289,7 @@ def leading(words: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
     for number, name in enumerate(names):
         if number >= len(words) or ("=" in words[number] and not os.path.exists(words[number])):
             found = f", and {words[number]} is none" if number < len(words) else ""
-            raise UserError(f"word {number + 1} is to be {name}{found}; --help shows more.")
+            raise UserError(f"argument {number + 1} must be {name}{found}; --help shows more.")
     return list(words[: len(names)]), list(words[len(names) :])
 
 
@@ -303,5 +315,7 @@ def _plain_value(text: str, *, text_only: bool) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+    if isinstance(value, str) and re.fullmatch(NUMBER, value) and not text_only:  # 1e3, which is text to YAML
+        value = float(value)
     plain = (str,) if text_only else (str, bool, int, float)
     return value if value is None or isinstance(value, plain) else text

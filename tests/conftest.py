@@ -50,6 +50,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 gc.disable()  # while PyTorch, Lightning and the tests are imported, of which nothing is garbage
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest goes first, so that no process waits for it at the end."""
+    items.sort(key=lambda item: item.path.name not in ("test_sweep.py", "test_readme.py", "test_learning.py"))
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()

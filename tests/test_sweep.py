@@ -849,7 +849,7 @@ def test_two_sweeps_on_one_store_train_every_run_once(tmp_path: Path, gone: list
 def test_a_signal_saves_every_run_and_the_same_command_goes_on(
     tmp_path: Path, gone: list[subprocess.Popen[str]]
 ) -> None:
-    options = ("fig2", *SMALL, "epochs=30", "eval_every=30", "monitor_every=30", "jobs=2")
+    options = ("fig2", *SMALL, "epochs=20", "eval_every=20", "monitor_every=20", "jobs=2")
     options = tuple(word for word in options if word != "epochs=3")
     finish(tmp_path / "whole", *options)
     process = start(tmp_path / "broken", *options, OFTEN)
@@ -892,7 +892,7 @@ def wait_for(true: Callable[[], bool], seconds: float = 120.0) -> bool:
 @pytest.mark.parametrize(
     ("kills", "victims", "more"),
     [
-        (9, ("sweep", "cell", "server"), ("jobs=2",)),
+        (6, ("sweep", "cell", "server"), ("jobs=2",)),
         (3, ("sweep", "cell", "rank"), ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true")),
     ],
     ids=["one process", "ranks"],
@@ -900,7 +900,7 @@ def wait_for(true: Callable[[], bool], seconds: float = 120.0) -> bool:
 def test_killed_at_random_moments_it_ends_as_undisturbed(
     tmp_path: Path, gone: list[subprocess.Popen[str]], kills: int, victims: tuple[str, ...], more: tuple[str, ...]
 ) -> None:
-    epochs = 250 if "jobs=2" in more else 12
+    epochs = 100 if "jobs=2" in more else 12
     options = [
         "fig2",
         *SMALL[:4],
@@ -955,7 +955,7 @@ def test_a_job_whose_time_is_up_saves_is_queued_again_and_ends_as_undisturbed(
     tmp_path: Path, gone: list[subprocess.Popen[str]]
 ) -> None:
     pytest.importorskip("submitit")
-    options = ["fig2", *SMALL[:4], "epochs=40", "eval_every=40", "monitor_every=40", "trainer.threads=1"]
+    options = ["fig2", *SMALL[:4], "epochs=15", "eval_every=15", "monitor_every=15", "trainer.threads=1"]
     options.append("trainer.precision=bf16-mixed")
     finish(tmp_path / "whole", *options)
     process = start(

@@ -22,8 +22,8 @@ from ssl_bench.training import certificate
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("world", "methods"), [(2, GROUPS["method"]), (3, ["clbo", "pic", "swav"])]
-)  # three: those that share out queues, instances or prototypes
+    ("world", "methods"), [(2, GROUPS["method"]), (3, ["pic", "swav"])]
+)  # three: those that share out instances or prototypes
 def test_methods_train_in_several_processes_as_in_one_and_resume(
     program: Program, world: int, methods: list[str]
 ) -> None:

@@ -247,7 +247,7 @@ def test_a_plan_names_every_kind_and_leaves_nothing_behind(tmp_path: Path, progr
 @pytest.mark.slow
 def test_what_is_measured_is_of_the_size_of_what_runs_take(tmp_path: Path, program: Program) -> None:
     """Within a factor of three, since other processes may disturb the tests."""
-    words = ("fig2", "scale=smoke", "seeds=0", "epochs=60", "eval_every=3", "trainer.threads=1")
+    words = ("fig2", "scale=smoke", "seeds=0", "epochs=30", "eval_every=3", "trainer.threads=1")
     swept = program("sweep", *words)
     assert swept.returncode == 0, swept.stdout + swept.stderr
     took = [json.loads(file.read_text())["session_seconds"] for file in tmp_path.glob("runs/*/record.json")]

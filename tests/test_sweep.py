@@ -892,7 +892,7 @@ def wait_for(true: Callable[[], bool], seconds: float = 120.0) -> bool:
 @pytest.mark.parametrize(
     ("kills", "victims", "more"),
     [
-        (6, ("sweep", "cell", "server"), ("jobs=2",)),
+        (4, ("sweep", "cell", "server"), ("jobs=2",)),
         (3, ("sweep", "cell", "rank"), ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true")),
     ],
     ids=["one process", "ranks"],
@@ -900,7 +900,7 @@ def wait_for(true: Callable[[], bool], seconds: float = 120.0) -> bool:
 def test_killed_at_random_moments_it_ends_as_undisturbed(
     tmp_path: Path, gone: list[subprocess.Popen[str]], kills: int, victims: tuple[str, ...], more: tuple[str, ...]
 ) -> None:
-    epochs = 100 if "jobs=2" in more else 12
+    epochs = 80 if "jobs=2" in more else 12
     options = [
         "fig2",
         *SMALL[:4],

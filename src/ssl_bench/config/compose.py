@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,7 +39,7 @@ from ssl_bench.config.options import (
     typed,
 )
 from ssl_bench.config.parse import parse, value_of
-from ssl_bench.config.schema import Config, Plain
+from ssl_bench.config.schema import Config, Plain, put, value_at
 from ssl_bench.errors import UserError
 
 Blocks = dict[str, dict[str, Any]]  # a method's blocks: values by option
@@ -131,9 +130,9 @@ def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Pl
                 set_by[key] = block
     found = _resolved(config, options, _file("method", choices), set_by)
     for key, function in blocks[AUTO].items():
-        if _value_at(found, key) == "auto":
+        if value_at(found, key) == "auto":
             with _blaming(_file("method", choices), AUTO):
-                _put(found, key, options[key].read(_computed(function, OmegaConf.create(found))))
+                put(found, key, options[key].read(_computed(function, OmegaConf.create(found))))
     return found, options, choices
 
 
@@ -151,7 +150,7 @@ def _resolved(config: DictConfig, options: Mapping[str, Option], file: str, bloc
         raise
     for key, option in options.items():
         with _blaming(file, blocks.get(key)):
-            _put(found, key, option.read(_value_at(found, key)))
+            put(found, key, option.read(value_at(found, key)))
     return found
 
 
@@ -289,17 +288,6 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _value_at(tree: Plain, key: str) -> Any:
-    """What stands at ``a.b.c``."""
-    return functools.reduce(operator.getitem, key.split("."), tree)
-
-
-def _put(tree: Plain, key: str, value: Any) -> None:
-    """Let it be ``value``."""
-    above, _, name = key.rpartition(".")
-    (_value_at(tree, above) if above else tree)[name] = value
 
 
 def _plain(config: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
@@ -214,12 +215,23 @@ class Config(Part):
         """Another configuration, with ``values`` by dotted key."""
         tree = self.as_dict()
         for key, value in values.items():
-            *path, last = key.split(".")
-            node = functools.reduce(lambda node, name: node[name], path, tree)
-            if last not in node:
-                raise KeyError(key)
-            node[last] = value
+            try:
+                value_at(tree, key)
+            except KeyError:
+                raise KeyError(key) from None
+            put(tree, key, value)
         return Config.from_dict(tree)
+
+
+def value_at(tree: Plain, key: str) -> Any:
+    """What stands at ``a.b.c``."""
+    return functools.reduce(operator.getitem, key.split("."), tree)
+
+
+def put(tree: Plain, key: str, value: Any) -> None:
+    """Let it be ``value``."""
+    above, _, name = key.rpartition(".")
+    (value_at(tree, above) if above else tree)[name] = value
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from made_up import TEST_IMAGES, cells_of, record, records_of
 
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import find
-from ssl_bench.report.comparison import Table, comparison
+from ssl_bench.report.comparison import Table, _closest, comparison
 from ssl_bench.report.records import Run, StoredRecord
 from ssl_bench.report.render import escaped, latex, markdown, picture
 
@@ -236,3 +236,11 @@ def test_one_image_is_the_step_of_the_test(made: Any) -> None:
     set_percents(runs, "SimCLR", [95.0, 96.0, 97.0])
     set_percents(runs, "MoCo", [95.0 - step, 96.0 - step, 97.0 - step])  # always one image less
     assert "†" not in table_of(runs, configs).ranked["MoCo"][0].text
+
+
+def test_seeds_that_two_rows_do_not_share_ask_for_no_more_of_them() -> None:
+    rows = {"a": {0: 90.0, 1: 91.0, 2: 90.5}, "b": {3: 89.0, 4: 90.0, 5: 89.5}, "c": {0: 80.0, 1: 85.0, 2: 89.0}}
+    (note,) = _closest({"digits, knn1": (rows, 0.1)})
+    assert "digits, knn1: a and c, " in note
+    del rows["c"]
+    assert _closest({"digits, knn1": (rows, 0.1)}) == []

@@ -28,6 +28,8 @@ COMPARED = ("method", "dataset", "scale", "seed", "epochs", "batch_size", "eval_
 ENOUGH = 5  # seeds; with fewer, what is not marked shows more of the test than of the rows
 APART = "†"
 
+Columns = dict[str, tuple[dict[str, dict[int, float]], float]]  # by heading: percent by row and seed, one image
+
 
 @dataclass(frozen=True)
 class TableCell:
@@ -136,6 +138,18 @@ def worth(runs: Sequence[Run]) -> float:
     return max((100 / run.record.images["test"] for run in runs if run.record), default=0.0)
 
 
+def columns(runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str]) -> Columns:
+    """By heading: percent by ranked row and seed, and what one test image is worth; rows of FEWEST seeds and more."""
+    found: Columns = {}
+    for dataset in dict.fromkeys(run.cell.dataset for run in runs):
+        here = [run for run in runs if run.cell.dataset == dataset]
+        for protocol in protocols:
+            rows = {r: s for r, s in by_row(here, protocol).items() if r in ranked and len(s) >= FEWEST}
+            if len(rows) > 1:
+                found[f"{dataset}, {protocol}"] = rows, worth(here)
+    return found
+
+
 def reference(runs: Sequence[Run], protocol: str, network: str) -> dict[int, float]:
     """Accuracy by seed of random weights or raw pixels: the mean over all records of the seed."""
     found: dict[int, list[float]] = {}
@@ -185,7 +199,7 @@ def _notes(
         f"% of test images, {f'mean ± standard deviation over n = {n} seeds' if n > 1 else 'one seed'}"
         + (f"; (k/{n}): there are k of them." if any(run.record is None for run in runs) else "."),
         *_test(n, calibration),
-        *_closest(runs, protocols, ranked),
+        *_closest(columns(runs, protocols, ranked)),
         f"Protocols {', '.join(f'{name} v{versions[name]}' for name in protocols)}; "
         f"scale {configs[0].scale.name}; {epochs(runs, configs)}.",
         *provenance(runs),
@@ -210,22 +224,20 @@ def _test(n: int, calibration: str) -> list[str]:
     ]
 
 
-def _closest(runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str]) -> list[str]:
+def _closest(compared: Columns) -> list[str]:
     """How many more seeds would tell the highest row of each column from the nearest that is not told from it."""
     found = []
-    for dataset in dict.fromkeys(run.cell.dataset for run in runs):
-        here = [run for run in runs if run.cell.dataset == dataset]
-        step = worth(here)
-        for protocol in protocols:
-            rows = {row: scores for row, scores in by_row(here, protocol).items() if row in ranked}
-            highest, apart = distinguished(rows, step=step)
-            means = {row: statistics.fmean(scores.values()) for row, scores in rows.items() if len(scores) >= FEWEST}
-            rivals = means.keys() - apart - {highest}
-            if highest is not None and rivals:
-                nearest = max(rivals, key=lambda row: (means[row], row))
-                needed = seeds_needed(rows[highest], rows[nearest], step=step)
-                more = f"{max(1, needed - len(rows[highest])):,}" if needed else f"over {MOST_SEEDS:,}"
-                found.append(f"{dataset}, {protocol}: {highest} and {nearest}, {more}")
+    for heading, (rows, step) in compared.items():
+        highest, apart = distinguished(rows, step=step)
+        if highest is None:
+            continue
+        others = rows.keys() - apart - {highest}
+        rivals = [row for row in others if len(rows[row].keys() & rows[highest].keys()) >= FEWEST]
+        if rivals:
+            nearest = max(rivals, key=lambda row: (statistics.fmean(rows[row].values()), row))
+            needed = seeds_needed(rows[highest], rows[nearest], step=step)
+            more = f"{max(1, needed - len(rows[highest])):,}" if needed else f"over {MOST_SEEDS:,}"
+            found.append(f"{heading}: {highest} and {nearest}, {more}")
     if not found:
         return []
     return [

@@ -113,7 +113,7 @@ def _table(asked: Report) -> None:
         _save(out / "table.png", lambda path: render.picture(path, table))
         from ssl_bench.report import verdicts  # which draws
 
-        compared = verdicts.columns(runs, show["protocols"], show["ranked"])
+        compared = comparison.columns(runs, show["protocols"], show["ranked"])
         if compared:
             _save(out / "differences.png", lambda path: verdicts.forest(path, show["title"], compared))
         if compared and len(verdicts.in_all_columns(compared)) >= verdicts.FEWEST_ROWS:

@@ -40,11 +40,14 @@ def paired_p(one: BySeed, other: BySeed, *, step: float = 0.0) -> float:
 
 def _p(differences: NDArray[np.float64], step: float) -> NDArray[np.float64]:
     """Two-sided p by row of ``[tests, seeds]``."""
-    n = differences.shape[1]
-    mean, variance = differences.mean(axis=1), differences.var(axis=1, ddof=1)
-    error = np.sqrt(np.maximum(variance, step**2 / 6) / n)
+    mean, error = differences.mean(axis=1), _error(differences, step)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return beyond(np.where(mean == 0, 0.0, mean / error), n - 1)
+        return beyond(np.where(mean == 0, 0.0, mean / error), differences.shape[1] - 1)
+
+
+def _error(differences: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """The standard error of the mean by row of ``[tests, seeds]``, at least that of rounding."""
+    return np.asarray(np.sqrt(np.maximum(differences.var(axis=1, ddof=1), step**2 / 6) / differences.shape[1]))
 
 
 def beyond(t: NDArray[np.float64], freedom: int) -> NDArray[np.float64]:
@@ -110,9 +113,9 @@ def seeds_needed(one: BySeed, other: BySeed, *, step: float = 0.0) -> int | None
 
 
 def _differences(one: BySeed, other: BySeed, step: float) -> tuple[NDArray[np.float64], float]:
-    """The differences seed by seed, and the standard error of their mean, at least that of rounding."""
+    """The differences seed by seed, and the standard error of their mean."""
     found = np.array([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())])
-    return found, float(np.sqrt(max(found.var(ddof=1), step**2 / 6) / len(found)))
+    return found, float(_error(found[None], step)[0])
 
 
 def mean_ranks(columns: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], float]:

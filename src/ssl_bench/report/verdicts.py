@@ -9,26 +9,11 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ssl_bench.report.comparison import by_row, worth
+from ssl_bench.report.comparison import Columns
 from ssl_bench.report.figures import save
-from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import ALPHA, FEWEST, distinguished, interval, mean_ranks
 
 FEWEST_ROWS = 3  # of a ranking
-
-Columns = dict[str, tuple[dict[str, dict[int, float]], float]]
-
-
-def columns(runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str]) -> Columns:
-    """By heading: percent by ranked row and seed, and what one test image is worth; rows of FEWEST seeds and more."""
-    found: Columns = {}
-    for dataset in dict.fromkeys(run.cell.dataset for run in runs):
-        here = [run for run in runs if run.cell.dataset == dataset]
-        for protocol in protocols:
-            rows = {r: s for r, s in by_row(here, protocol).items() if r in ranked and len(s) >= FEWEST}
-            if len(rows) > 1:
-                found[f"{dataset}, {protocol}"] = rows, worth(here)
-    return found
 
 
 def in_all_columns(compared: Columns) -> list[str]:

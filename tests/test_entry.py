@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pty
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 import ssl_bench
 from ssl_bench.__main__ import main as program
-from ssl_bench.entry import answer, print_error
+from ssl_bench.entry import answer, importing, print_error
 from ssl_bench.errors import UserError
 
 Captured = pytest.CaptureFixture[str]
@@ -66,6 +67,12 @@ def test_ctrl_c_while_a_command_is_imported_is_no_traceback(capsys: Captured, mo
     monkeypatch.setattr("importlib.import_module", lambda name: stop([]))
     assert program(["sweep"]) == 130
     assert capsys.readouterr() == ("", "ssl_bench: interrupted.\n")
+
+
+def test_garbage_is_searched_for_again_once_libraries_are_imported() -> None:
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 def test_what_the_work_says_is_the_status(capsys: Captured) -> None:

@@ -665,6 +665,9 @@ def test_any_timm_model_can_be_named() -> None:
     [
         ("[0.. 1] a share", "the allowed values cannot be read"),
         ("(0,1] a share", "the allowed values cannot be read"),
+        ("[0-1] a share", "the allowed values cannot be read"),
+        ("0..1] a share", "the allowed values cannot be read"),
+        ("[mean,sum] of what", "the allowed values cannot be read"),
         ("[a..b] a share", "the allowed values cannot be read"),
         ("a share {identity: unless}", "the identity cannot be read"),
     ],
@@ -698,3 +701,9 @@ def test_an_empty_list_has_the_type_of_its_range() -> None:
 def test_numbers_with_an_exponent_are_numbers_to_commands_too() -> None:
     assert options._plain_value("1e3", text_only=False) == 1000
     assert options._plain_value("1e3", text_only=True) == "1e3"
+
+
+def test_a_file_that_is_not_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+    done = in_house_with(tmp_path, {"method/doe.yaml": "name: doe\ntemperature 0.2\nout: 3\n"}, "method=doe")
+    assert_refused(done, "line 3 is not YAML: could not find expected ':'.")
+    assert "method/doe.yaml, line" in done.stderr

@@ -229,3 +229,21 @@ def test_a_mistake_in_options_is_answered_without_torch(tmp_path: Path) -> None:
 def test_nobody_is_advised_to_choose_a_batch_of_less_than_two(images: int, remedy: str) -> None:
     with pytest.raises(UserError, match=remedy):
         require_a_batch(16, images)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "sentence"),
+    [
+        (None, "nowhere.Doe", "there is no module nowhere beside conf/"),
+        ("class Doers: pass", "doe_at_hand.Doer", r"doe_at_hand has no class Doer; did you mean Doers\?"),
+        ("x y", "doe_broken.Doe", r"doe_broken\.py, line 1: invalid syntax"),
+    ],
+)
+def test_a_method_whose_class_is_not_to_be_found_is_refused(
+    source: str | None, target: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    if source is not None:
+        (tmp_path / f"{target.partition('.')[0]}.py").write_text(source)
+    with pytest.raises(UserError, match=sentence):
+        preflight.check(compose([]).changed({"method.target": target}))

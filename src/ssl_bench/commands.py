@@ -5,7 +5,7 @@ from __future__ import annotations
 RUN = "run"  # what is done where no command is named
 
 COMMANDS = {
-    RUN: "train one method on one dataset and score it; the default: method=clbo dataset=stl10",
+    RUN: "train one method on one dataset and score it, as in method=clbo dataset=stl10",
     "sweep": "run what a table or figure is made of, skipping what is finished",
     "plan": "what a sweep will cost on this machine: hours, memory, disk",
     "report": "render a table or figure from finished runs",

@@ -175,7 +175,7 @@ def test_the_project_is_the_one_that_runs_go_to() -> None:
     ("words", "sentence"),
     [
         (["experiment=table33"], "there is no table or figure 'table33'; did you mean table3?"),
-        (["scale=cpuu"], "scale=cpuu is unknown; did you mean cpu?"),
+        (["scale=cpuu"], "table3 has no runs at scale=cpuu; did you mean cpu?"),
         (["dri=true"], "option dri is unknown; did you mean dry?"),
         (["dry=true", "group=it's"], "group=it's cannot be asked for: W&B's filters take no apostrophe"),
     ],

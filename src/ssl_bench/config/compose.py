@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
@@ -272,6 +273,10 @@ def _hydra(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
         group, _, name = str(error.missing_cfg_file).partition("/")
         known = ", ".join(GROUPS.get(group, ()))
         raise UserError(f"conf/{group}/{name}.yaml is missing: write it, or set {group}= to one of {known}.") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf/"
+        raise UserError(f"{where} is not YAML: {error.problem}.") from None
     choices = {group: str(config.hydra.runtime.choices[group]) for group in GROUPS}
     OmegaConf.set_struct(config, False)
     del config["hydra"]

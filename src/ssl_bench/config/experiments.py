@@ -78,7 +78,7 @@ class Experiment:
             UserError: a name is unknown, or no run is left.
         """
         if scale not in self.datasets:
-            raise UserError(f"scale={scale} is unknown{near_or_all(scale, sorted(self.datasets))}")
+            raise UserError(f"{self.name} has no runs at scale={scale}{near_or_all(scale, sorted(self.datasets))}")
         own = {method_of(row) for row in self.rows.values()}
         for method in methods or ():
             if method not in own:

@@ -199,8 +199,9 @@ def _comments(file: str, prefix: str) -> dict[str, re.Match[str]]:
 
 def _require_readable(comment: re.Match[str], where: str) -> None:
     """UserError for a bracket or an identity that would be taken for a part of the meaning."""
-    ranges = [word for word in (comment["allowed"] or "")[1:-1].split("|") if ".." in word]
-    if not all(RANGE.fullmatch(word) for word in ranges) or re.match(r"\[|\(-?[\d.]+[,. ]", comment["meaning"]):
+    words = (comment["allowed"] or "")[1:-1].split("|")
+    wrong = [word for word in words if re.search(r",|^[\d.]+-[\d.]+$|\.\.", word) and not RANGE.fullmatch(word)]
+    if wrong or re.match(r"\[|\(-?[\d.]+[,. ]|-?[\d.]*\.\.", comment["meaning"]):
         raise UserError(f"{where}: the allowed values cannot be read: write them as [1..], (0..1] or [mean|sum].")
     if "{identity" in comment["meaning"]:
         raise UserError(f"{where}: the identity cannot be read: write {{identity: no}} or {{identity: unless VALUE}}.")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 
 from ssl_bench import conditions
-from ssl_bench.config.options import stated
+from ssl_bench.config.options import nearest, stated
 from ssl_bench.config.schema import Config
 from ssl_bench.data.sizes import HELD_OUT, STL10, STL10_HELD_OUT, TRAIN
 from ssl_bench.errors import UserError
@@ -32,6 +36,7 @@ def check(config: Config) -> None:
         )
     if "lookahead_batch" in options:
         conditions.require_gradients_apart(options["lookahead_batch"], options["lookahead"], trainer.accumulate)
+    _check_target(config)
     _check_needs(config)
     conditions.require_protocols(config.evaluation.protocols, config.evaluation.linear.learning_rates)
     conditions.require_precision(trainer.precision, trainer.accelerator)
@@ -72,6 +77,34 @@ def _check_views(config: Config) -> None:
     for group in config.augment.view_groups:
         conditions.require_drawable(group)
     conditions.require_largest_first(config.augment.view_sizes)
+
+
+def _check_target(config: Config) -> None:
+    """UserError where the method's class is not to be found; nothing is imported."""
+    module, _, name = config.method.target.rpartition(".")
+    where = f"conf/method/{config.method.name}.yaml: target {config.method.target}"
+    try:
+        found = _classes(module)
+    except (ImportError, ValueError):
+        raise UserError(f"{where}: there is no module {module} beside conf/, and none is installed.") from None
+    if found is not None and name not in found:
+        raise UserError(f"{where}: {module} has no class {name}{nearest(name, found) or '.'}")
+
+
+@functools.cache
+def _classes(module: str) -> tuple[str, ...] | None:
+    """The classes that a module defines or imports; None where its source is not at hand."""
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        raise ImportError(module)
+    if spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    try:
+        body = ast.parse(Path(spec.origin).read_bytes()).body
+    except SyntaxError as error:
+        raise UserError(f"{spec.origin}, line {error.lineno}: {error.msg}.") from None
+    imported = (alias.asname or alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names)
+    return (*(node.name for node in body if isinstance(node, ast.ClassDef)), *imported)
 
 
 def _check_needs(config: Config) -> None:

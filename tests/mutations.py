@@ -205,7 +205,10 @@ def in_copies(roots: Sequence[Path], act: Callable[[Path, T], R], items: Sequenc
             free.put(root)
 
     with ThreadPoolExecutor(len(roots)) as pool:
-        yield from pool.map(one, items)
+        try:
+            yield from pool.map(one, items)
+        finally:
+            pool.shutdown(cancel_futures=True)  # where nobody asks for the rest
 
 
 def main(words: Sequence[str]) -> int:
@@ -216,6 +219,7 @@ def main(words: Sequence[str]) -> int:
         return 2
     chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
     started = time.monotonic()
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # as in conftest.py: before the libraries bring Triton
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     escaped = 0

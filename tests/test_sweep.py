@@ -688,7 +688,7 @@ def test_all_data_that_are_missing_are_named_at_once(tmp_path: Path, monkeypatch
     def silence(url: str) -> None:
         raise TimeoutError("no answer")
 
-    monkeypatch.setattr(downloads, "_wait_for_answer", silence)
+    monkeypatch.setattr(downloads, "_require_answer", silence)
     asked = request.read(["fig2", "scale=smoke", "datasets=digits,cifar10,stl10", "seeds=0", f"data_dir={tmp_path}"])
     with pytest.raises(
         UserError, match=r"^nothing was started, for data are missing: .*cifar.*; .*stl10.*\.$"

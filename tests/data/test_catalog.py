@@ -21,7 +21,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_answer(url: str) -> None:
         raise OSError("offline")
 
-    monkeypatch.setattr(downloads, "_wait_for_answer", no_answer)
+    monkeypatch.setattr(downloads, "_require_answer", no_answer)
 
 
 @pytest.mark.parametrize("name", [name for name, dataset in catalog.DATASETS.items() if dataset.height])

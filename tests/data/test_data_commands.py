@@ -40,7 +40,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     def no_download(*_: object, **__: object) -> None:
         raise UserError("Nothing is downloaded here.")
 
-    monkeypatch.setattr(downloads, "_wait_for_answer", no_download)
+    monkeypatch.setattr(downloads, "_require_answer", no_download)
 
     def run(*options: str) -> tuple[int, str, str]:
         status = command.main(options)

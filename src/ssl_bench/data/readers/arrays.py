@@ -7,7 +7,6 @@ trust the type, the shape and the flags that a pickle states.
 
 import math
 import pickle
-import pickletools
 from io import BytesIO
 from typing import Any
 
@@ -60,7 +59,15 @@ def _frombuffer(content: object, kind: object, shape: Any, order: object) -> _Ar
     return array
 
 
+def _encode(text: object, encoding: object) -> bytes:
+    """In place of ``_codecs.encode``, by which Python 3 writes bytes so that Python 2 can read them."""
+    if type(text) is not str or encoding != "latin1":
+        raise pickle.UnpicklingError("bytes that are not written as Latin-1 text")
+    return text.encode("latin-1")
+
+
 KNOWN = {
+    ("_codecs", "encode"): _encode,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _ByteType,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
@@ -71,39 +78,10 @@ KNOWN = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, content: bytes) -> None:
-        super().__init__(BytesIO(content), encoding="bytes")
-        self._left = len(content)  # bytes that may be encoded: a text that is remembered could be so again and again
-
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):
-            return self._encode
         if (module, name) not in KNOWN:
             raise pickle.UnpicklingError(f"{module}.{name}, which does not belong into a file of images")
         return KNOWN[module, name]
-
-    def _encode(self, text: object, encoding: object) -> bytes:
-        """In place of ``_codecs.encode``, by which Python 3 writes bytes so that Python 2 can read them."""
-        if type(text) is not str or encoding != "latin1":
-            raise pickle.UnpicklingError("bytes that are not written as Latin-1 text")
-        self._left -= len(text)
-        if self._left < 0:
-            raise pickle.UnpicklingError("more bytes than the file has")
-        return text.encode("latin-1")
-
-
-def _check(content: bytes) -> None:
-    """Errors for a pickle that would take more memory than it has bytes, before any is taken.
-
-    One that promises more bytes than follow ends the walk over its instructions; what it remembers it is to number in
-    turn, as every pickler does (from 0 or, in Python 2, from 1), for a number takes the memory of all below it.
-    """
-    remembered = 0
-    for instruction, argument, _ in pickletools.genops(content):
-        if instruction.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            remembered += 1
-            if int(argument or 0) > remembered:
-                raise pickle.UnpicklingError(f"a memo numbered {argument} where {remembered} is the largest")
 
 
 def read_pickle(content: bytes) -> dict[str, Any]:
@@ -113,8 +91,7 @@ def read_pickle(content: bytes) -> dict[str, Any]:
         ValueError: it holds anything else, or is damaged.
     """
     try:
-        _check(content)
-        found = _Unpickler(content).load()
+        found = _Unpickler(BytesIO(content), encoding="bytes").load()
         return {
             key.decode() if isinstance(key, bytes) else key: value.values if type(value) is _Array else value
             for key, value in found.items()

@@ -19,7 +19,6 @@ from ssl_bench.data.readers.arrays import read_pickle
 
 SIDE = 32
 ROW = 3 * SIDE * SIDE  # bytes
-LARGEST = 160_000_000  # bytes of a file: the official ones have at most 155,249,918, all of CIFAR-100's train
 URL = "https://www.cs.toronto.edu/~kriz/"
 
 
@@ -130,7 +129,7 @@ def read(cifar: Cifar, data_dir: Path) -> dict[str, Images]:
     splits = version.splits()
     lists = dict(zip(version.label_files, splits.values(), strict=False))
     with intact(path):
-        for name, stream, _ in streams(path, version, LARGEST):
+        for name, stream, _ in streams(path, version):
             file = f"{path}: {name}" if path.is_file() else str(path / name)
             if version.labels is not None:
                 rows[name], found = _decode(stream.read(), version.labels, file)

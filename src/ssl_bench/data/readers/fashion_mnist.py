@@ -4,9 +4,10 @@ An idx file is: two zero bytes, one byte for the type (8: unsigned bytes), one f
 dimension as a big-endian uint32, then the values in C order (http://yann.lecun.com/exdb/mnist/).
 """
 
+import gzip
 import math
+import os
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ssl_bench.data.images import Images
-from ssl_bench.data.readers.archive import check_labels, is_file, misfit
+from ssl_bench.data.readers.archive import check_labels, intact, misfit
 from ssl_bench.data.readers.downloads import Published, download
 from ssl_bench.errors import UserError
 
@@ -27,7 +28,6 @@ FILES = (  # images and labels of train, then of test
     Published(name="t10k-images-idx3-ubyte.gz", size=4_422_102, md5="bef4ecab320f06d8554ea6380940ec79"),
     Published(name="t10k-labels-idx1-ubyte.gz", size=5_148, md5="bb300cfdad3c16e7a12a480ee83cd310"),
 )
-LARGEST = 100_000_000  # bytes of an unzipped file; 60,000 images of 28 × 28 pixels have 47,040,016
 
 
 def read(data_dir: Path) -> dict[str, Images]:
@@ -57,7 +57,7 @@ def find(data_dir: Path) -> list[Path]:
             for file in FILES
             # the plain file wins: it need not be unzipped
             for path in (folder / file.name, folder / file.name.removesuffix(".gz"))
-            if is_file(path)
+            if os.path.isfile(path)
         }
         if len(found) == len(FILES):
             return list(found.values())
@@ -80,49 +80,22 @@ def read_pair(images_path: Path, labels_path: Path, classes: int) -> Images:
 
 
 def read_idx(path: Path, what: str, dimensions: int) -> Tensor:
-    """The unsigned bytes in ``path``, in the shape that the file states.
+    """The unsigned bytes in ``path``, gzipped or not whatever its name, in the shape that the file states.
 
     Raises:
-        UserError: the file cannot be read, is not idx, does not hold so many dimensions of unsigned bytes, or is
-            shorter or longer than its header promises.
+        UserError: the file cannot be read, does not hold so many dimensions of unsigned bytes, or is shorter or longer
+            than its header promises.
     """
-    content = _content(path)
-    if len(content) < 4 or content[:2] != b"\0\0":
-        raise misfit(path, "it to begin with 0000", content[:4].hex() or "nothing", "is not an idx file")
-    if content[2:4] != bytes([8, dimensions]):
-        raise UserError(
-            f"{path} does not hold {what}: expected unsigned bytes (type 8) in {dimensions} dimension(s), found type "
-            f"{content[2]} in {content[3]}; put the file of {what} in its place."
-        )
-    start = 4 + 4 * dimensions
-    if len(content) < start:
-        raise misfit(path, f"a header of {start} bytes", len(content), "is cut short")
-    shape = struct.unpack(f">{dimensions}I", content[4:start])
-    expected = math.prod(shape)
-    if len(content) - start != expected:
-        wrong = "is cut short" if len(content) - start < expected else "is too long"
-        raise misfit(path, f"{' × '.join(map(str, shape))} values", f"{len(content) - start} bytes", wrong)
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).copy()).view(shape)  # to be written to
-
-
-def _content(path: Path) -> bytes:
-    """The bytes of a file, unzipped if it is gzipped, whatever its name; LARGEST at most."""
-    try:
+    with intact(path):
         content = path.read_bytes()
-        if content[:2] != b"\x1f\x8b":
-            return content
-        # zlib checks length and checksum as the gzip module does, in three quarters of the time
-        stream = zlib.decompressobj(wbits=31)
-        unzipped = stream.decompress(content, LARGEST + 1)
-        if len(unzipped) > LARGEST:
-            raise zlib.error(f"more than {LARGEST} bytes")
-        if not stream.eof:
-            raise zlib.error("incomplete or truncated stream")
-        return unzipped
-    except OSError as error:
-        raise UserError(
-            f"Cannot read {path}: expected a readable idx file, found: {error.strerror}; "
-            "mend its permissions or replace it."
-        ) from error
-    except zlib.error as error:
-        raise misfit(path, "a whole gzip stream", error) from error
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    magic, start = bytes([0, 0, 8, dimensions]), 4 + 4 * dimensions
+    if content[:4] != magic:
+        found = content[:4].hex() or "nothing"
+        raise misfit(path, f"it to begin with {magic.hex()}", found, f"is no idx file of {what}")
+    shape = struct.unpack(f">{dimensions}I", content[4:start].ljust(start - 4, b"\0"))
+    if len(content) - start != math.prod(shape):
+        expected = f"a header of {start} bytes and {' × '.join(map(str, shape))} values"
+        raise misfit(path, expected, f"{len(content)} bytes", "has the wrong length")
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).copy()).view(shape)  # to be written to

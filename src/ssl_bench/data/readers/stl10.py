@@ -32,7 +32,6 @@ ARCHIVE = Archive(
     dataset="stl10",
 )
 URL = "http://ai.stanford.edu/~acoates/stl10/"
-FOLD_BYTES = 1 << 20  # the official file has a twentieth of that
 STEP = 1_000  # images on their way into memory at a time
 
 
@@ -56,9 +55,9 @@ def read(data_dir: Path, *, unlabelled: bool, fold: int | None) -> dict[str, Ima
     labels = {"train_y.bin": torch.full((len(train),), -1), "test_y.bin": torch.empty(len(test), dtype=torch.int64)}
     known = torch.ones(len(train), dtype=torch.bool)
     with intact(path):
-        for name, stream, size in streams(path, archive, SIZE * max(COUNTS.values())):
+        for name, stream, size in streams(path, archive):
             if name == FOLD_FILE:
-                known = _fold(stream.read(FOLD_BYTES), fold or 0, len(train), f"{name} of {path}")
+                known = _fold(stream.read(), fold or 0, len(train), f"{name} of {path}")
                 continue
             count = COUNTS[name.partition("_")[0]]
             expected = count * SIZE if name in places else count

@@ -109,7 +109,7 @@ def test_wrappers_and_prefixes_are_seen_through(tmp_path: Path, wrapper: str | N
     assert all(map(torch.equal, found.backbone.state_dict().values(), network.state_dict().values()))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet10", "resnet18", "resnet34", "resnet50"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_resnet_is_known_by_its_layers(tmp_path: Path, name: str, channels: int) -> None:
     found = opened(saved(tmp_path / "r.pth", small(name, stem="imagenet", channels=channels).state_dict()))

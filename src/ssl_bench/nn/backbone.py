@@ -14,6 +14,7 @@ LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),
 }
 
 
@@ -64,7 +65,7 @@ class ResNet(TorchvisionResNet):
 def build_backbone(name: str, *, stem: str, width: int, channels: int) -> tuple[nn.Module, int]:
     """The network ``[N, C, H, W]`` → ``[N, F]`` and its feature width F.
 
-    ``name`` is one of ``resnet18|34|50`` or ``timm/<model>``, which needs the extra ``timm`` and ignores
+    ``name`` is one of ``resnet18|34|50|10`` or ``timm/<model>``, which needs the extra ``timm`` and ignores
     ``stem`` and ``width``. Raises UserError for a name that is neither.
     """
     network: nn.Module

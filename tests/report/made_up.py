@@ -12,6 +12,7 @@ import numpy as np
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Cell, find
 from ssl_bench.config.schema import Config
+from ssl_bench.report.records import Run, StoredRecord
 from ssl_bench.results.record import Record
 
 TEST_IMAGES = 400
@@ -75,6 +76,16 @@ def cells_of(name: str, scale: str = "smoke", **limits: Any) -> tuple[list[Cell]
     """Cells of a table or figure with their configurations."""
     cells = find(name).cells(scale, **limits)
     return cells, compose_cells(cells)
+
+
+def runs_of(cells: Sequence[Cell], configs: Sequence[Config]) -> list[Run]:
+    """Finished runs of these cells, with made-up records."""
+    pairs = list(zip(cells, configs, strict=True))
+    made = records_of([record(cell, config) for cell, config in pairs])
+    return [
+        Run(cell, config, StoredRecord(Path(one.fingerprint), one), None)
+        for (cell, config), one in zip(pairs, made, strict=True)
+    ]
 
 
 def keep(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -8,23 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import TEST_IMAGES, cells_of, record, records_of
+from made_up import TEST_IMAGES, cells_of, runs_of
 
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import find
 from ssl_bench.report.comparison import Table, _closest, comparison
-from ssl_bench.report.records import Run, StoredRecord
+from ssl_bench.report.records import Run
 from ssl_bench.report.render import escaped, latex, markdown, picture
 
 
-def runs_of(scale: str = "smoke", **limits: Any) -> tuple[list[Run], list[dict[str, Any]]]:
-    cells, configs = cells_of("table3", scale, **limits)
-    records = records_of([record(cell, config) for cell, config in zip(cells, configs, strict=True)])
-    return [Run(c, StoredRecord(Path(r.fingerprint), r), None) for c, r in zip(cells, records, strict=True)], configs
-
-
-def table_of(runs: list[Run], configs: list[dict[str, Any]]) -> Table:
-    return comparison(find("table3"), runs, configs, "calibrated")
+def table_of(runs: list[Run]) -> Table:
+    return comparison(find("table3"), runs, "calibrated")
 
 
 def set_percents(runs: list[Run], row: str, percents: list[float]) -> None:
@@ -38,22 +32,22 @@ METHODS = ["simclr", "moco", "clbo", "supervised"]
 
 
 @pytest.fixture
-def made() -> tuple[list[Run], list[dict[str, Any]]]:
-    return runs_of(methods=METHODS)
+def made() -> list[Run]:
+    return runs_of(*cells_of("table3", methods=METHODS))
 
 
-def test_entries_are_means_and_standard_deviations_of_the_network_evaluated(made: Any) -> None:
-    runs, configs = made
+def test_entries_are_means_and_standard_deviations_of_the_network_evaluated(made: list[Run]) -> None:
+    runs = made
     set_percents(runs, "CLBO", [90.0, 92.0, 94.0])
-    table = table_of(runs, configs)
+    table = table_of(runs)
     assert table.columns == ["digits, knn1", "digits, linear"]
     assert table.ranked["CLBO"][0].text == "92.0 ± 2.0"
     assert list(table.ranked) == ["SimCLR", "MoCo", "CLBO"]
     assert list(table.reference) == ["CLBO, K × epochs", "Supervised", "random weights", "raw pixels"]
 
 
-def test_the_highest_is_bold_what_is_told_from_it_marked_and_reference_rows_never(made: Any) -> None:
-    runs, configs = made
+def test_the_highest_is_bold_what_is_told_from_it_marked_and_reference_rows_never(made: list[Run]) -> None:
+    runs = made
     for row, percents in {
         "SimCLR": [95.0, 95.25, 95.5],
         "MoCo": [95.0, 95.75, 95.25],
@@ -61,7 +55,7 @@ def test_the_highest_is_bold_what_is_told_from_it_marked_and_reference_rows_neve
         "Supervised": [99.0, 99.0, 99.0],
     }.items():
         set_percents(runs, row, percents)
-    table = table_of(runs, configs)
+    table = table_of(runs)
     first = {row: entries[0] for row, entries in (table.ranked | table.reference).items()}
     assert {row for row, entry in first.items() if entry.bold} == {"MoCo"}
     assert {row for row, entry in first.items() if entry.text.endswith(" †")} == {"CLBO"}
@@ -69,14 +63,14 @@ def test_the_highest_is_bold_what_is_told_from_it_marked_and_reference_rows_neve
     assert re.search(r"digits, knn1: MoCo and SimCLR, \d+", line)
 
 
-def test_missing_and_failed_runs_are_counted(made: Any) -> None:
-    runs, configs = made
+def test_missing_and_failed_runs_are_counted(made: list[Run]) -> None:
+    runs = made
     left = []
     for run in runs:
         gone = (run.cell.row == "MoCo" and run.cell.seed == 2) or run.cell.row == "SimCLR"
         failure = "out of memory" if run.cell.row == "SimCLR" and run.cell.seed == 1 else None
-        left.append(Run(run.cell, None, failure) if gone else run)
-    table = table_of(left, configs)
+        left.append(replace(run, entry=None, failure=failure) if gone else run)
+    table = table_of(left)
     assert table.ranked["MoCo"][0].text.endswith(" (2/3)")
     assert [entry.text for entry in table.ranked["SimCLR"]] == ["– (0/3, 1 failed)"] * 2
     assert not table.ranked["SimCLR"][0].bold
@@ -84,27 +78,27 @@ def test_missing_and_failed_runs_are_counted(made: Any) -> None:
     assert "Failed: 1 of 15 runs, such as SimCLR on digits, seed 1: out of memory" in table.notes
 
 
-def test_random_weights_are_the_mean_over_all_records_of_a_seed_and_spread_over_seeds(made: Any) -> None:
-    runs, configs = made
+def test_random_weights_are_the_mean_over_all_records_of_a_seed_and_spread_over_seeds(made: list[Run]) -> None:
+    runs = made
     for number, run in enumerate(runs):
         assert run.record
         run.record.results["random"]["knn1"] = 60.0 + 10 * run.cell.seed + (1 if number % 5 == 0 else -0.25)
-    assert table_of(runs, configs).reference["random weights"][0].text == "70.0 ± 10.0"
+    assert table_of(runs).reference["random weights"][0].text == "70.0 ± 10.0"
 
 
-def test_what_does_not_apply_is_no_missing_run(made: Any) -> None:
-    runs, configs = made
+def test_what_does_not_apply_is_no_missing_run(made: list[Run]) -> None:
+    runs = made
     for run in runs:
         assert run.record
         run.record.results["student"]["linear"] = None
-    assert table_of(runs, configs).ranked["MoCo"][1].text == "n. a."
+    assert table_of(runs).ranked["MoCo"][1].text == "n. a."
 
 
-def test_the_notes_say_how_the_figures_came_about(made: Any) -> None:
-    runs, configs = made
+def test_the_notes_say_how_the_figures_came_about(made: list[Run]) -> None:
+    runs = made
     assert runs[0].record
     runs[0].record.code = {"version": "0.1.0", "commit": "fedcba9876", "modified": True}
-    notes = "\n".join(table_of(runs, configs).notes)
+    notes = "\n".join(table_of(runs).notes)
     for words in (
         "over n = 3 seeds.",
         "knn1 v1, linear v1; scale smoke; epochs: 2 on digits; CLBO, K × epochs: of 2 passes",
@@ -117,7 +111,7 @@ def test_the_notes_say_how_the_figures_came_about(made: Any) -> None:
 
 @pytest.mark.parametrize(("seeds", "said"), [([0], "one seed."), ([0, 1], "over n = 2 seeds.")])
 def test_with_few_seeds_nothing_is_marked(seeds: list[int], said: str) -> None:
-    table = table_of(*runs_of(datasets=["digits"], methods=["simclr", "moco"], seeds=seeds))
+    table = table_of(runs_of(*cells_of("table3", methods=["simclr", "moco"], seeds=seeds)))
     assert table.notes[0].endswith(said)
     assert table.notes[1] == "Nothing is marked: rows with fewer than 3 seeds are not compared."
     assert not any(entry.bold or "†" in entry.text for row in table.ranked.values() for entry in row)
@@ -136,10 +130,7 @@ def published(*words: str, rows: dict[str, tuple[str, ...]] = ROWS, **show: Any)
     experiment = find("table3")
     experiment = replace(experiment, rows=rows, show={**experiment.show, "ranked": list(rows), **show})
     cells = experiment.cells("paper", datasets=["cifar10"], seeds=[0], words=words)
-    configs = compose_cells(cells)
-    records = records_of([record(cell, config) for cell, config in zip(cells, configs, strict=True)])
-    runs = [Run(c, StoredRecord(Path(r.fingerprint), r), None) for c, r in zip(cells, records, strict=True)]
-    table = comparison(experiment, runs, configs, "calibrated")
+    table = comparison(experiment, runs_of(cells, compose_cells(cells)), "calibrated")
     found = {heading: {row: e[i].text for row, e in table.ranked.items()} for i, heading in enumerate(table.columns)}
     return {
         heading.removeprefix("cifar10, "): {row: text for row, text in texts.items() if text}
@@ -181,10 +172,10 @@ def test_nothing_published_stands_beside_other_settings(word: str) -> None:
     assert published("batch_size=512", word) == {}
 
 
-def test_at_short_scales_nothing_published_stands_beside(made: Any) -> None:
-    assert "ublished" not in markdown(table_of(*made))
-    runs, configs = runs_of("smoke", datasets=["cifar10"], methods=["simclr"], seeds=[0])
-    assert "ublished" not in markdown(table_of(runs, configs))
+def test_at_short_scales_nothing_published_stands_beside(made: list[Run]) -> None:
+    assert "ublished" not in markdown(table_of(made))
+    runs = runs_of(*cells_of("table3", datasets=["cifar10"], methods=["simclr"], seeds=[0]))
+    assert "ublished" not in markdown(table_of(runs))
 
 
 def test_a_row_with_settings_of_its_own_has_nothing_published_beside_it_and_other_experiments_nothing_at_all() -> None:
@@ -197,18 +188,18 @@ def test_a_row_with_settings_of_its_own_has_nothing_published_beside_it_and_othe
 # -- as text and picture --------------------------------------------------------------------------
 
 
-def test_markdown_is_a_table_with_marks(made: Any) -> None:
-    runs, configs = made
+def test_markdown_is_a_table_with_marks(made: list[Run]) -> None:
+    runs = made
     set_percents(runs, "SimCLR", [99.5, 99.5, 99.75])
-    lines = markdown(table_of(runs, configs)).splitlines()
+    lines = markdown(table_of(runs)).splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
     assert any(line.startswith("| SimCLR ") and "**99.6 ± 0.1**" in line for line in rows)
     assert "- calibrated" in lines
 
 
-def test_latex_escapes_what_would_not_compile(made: Any) -> None:
-    text = latex(table_of(*made))
+def test_latex_escapes_what_would_not_compile(made: list[Run]) -> None:
+    text = latex(table_of(made))
     body = text.replace(r"\%", "").replace(r"\_", "").replace("% \\usepackage", "")
     assert "%" not in body
     assert "_" not in body
@@ -223,19 +214,19 @@ def test_latex_escapes_what_would_not_compile(made: Any) -> None:
     )
 
 
-def test_the_picture_of_a_table_is_the_same_every_time(made: Any, tmp_path: Path) -> None:
-    table = table_of(*made)
+def test_the_picture_of_a_table_is_the_same_every_time(made: list[Run], tmp_path: Path) -> None:
+    table = table_of(made)
     for name in ("a.png", "b.png"):
         picture(tmp_path / name, table)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_one_image_is_the_step_of_the_test(made: Any) -> None:
-    runs, configs = made
+def test_one_image_is_the_step_of_the_test(made: list[Run]) -> None:
+    runs = made
     step = 100 / TEST_IMAGES
     set_percents(runs, "SimCLR", [95.0, 96.0, 97.0])
     set_percents(runs, "MoCo", [95.0 - step, 96.0 - step, 97.0 - step])  # always one image less
-    assert "†" not in table_of(runs, configs).ranked["MoCo"][0].text
+    assert "†" not in table_of(runs).ranked["MoCo"][0].text
 
 
 def test_seeds_that_two_rows_do_not_share_ask_for_no_more_of_them() -> None:

@@ -14,6 +14,7 @@ import pytest
 import wandb
 import yaml
 
+from ssl_bench.cli.report import main
 from ssl_bench.config import experiments
 from ssl_bench.config.sources import PACKAGE
 from ssl_bench.report import dashboard
@@ -87,7 +88,7 @@ def views(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Views]:  # no
 
 
 def dry(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
-    assert dashboard.main(["dry=true", *words]) == 0
+    assert main(["wandb", "dry=true", *words]) == 0
     printed: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     return printed
 
@@ -181,13 +182,13 @@ def test_the_project_is_the_one_that_runs_go_to() -> None:
     ],
 )
 def test_a_wrong_word_is_one_sentence(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dashboard.main(words) == 2
+    assert main(["wandb", *words]) == 2
     assert capsys.readouterr().err.startswith(f"ssl_bench: {sentence}")
 
 
 def test_a_missing_package_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard.importlib.util, "find_spec", lambda name: None)
-    assert dashboard.main(["dry=true"]) == 2
+    assert main(["wandb", "dry=true"]) == 2
     assert capsys.readouterr().err.endswith("pip install 'ssl-bench[dashboard]'.\n")
 
 
@@ -195,12 +196,12 @@ def test_a_missing_package_is_one_sentence(capsys: pytest.CaptureFixture[str], m
 
 
 def test_a_second_time_updates_the_views_and_adds_none(views: Views, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dashboard.main([]) == 0
+    assert main(["wandb"]) == 0
     addresses = capsys.readouterr().out.split()
     assert views.inserted == [True, True]
     first = dict(views.views)
     views.views["nw-of-somebody-v"] = {"id": "other", "name": "nw-of-somebody-v", "spec": "{}"}
-    assert dashboard.main([]) == 0
+    assert main(["wandb"]) == 0
     assert capsys.readouterr().out.split() == addresses
     assert views.inserted == [True, True, False, False]
     assert views.views.pop("nw-of-somebody-v")["spec"] == "{}"
@@ -208,7 +209,7 @@ def test_a_second_time_updates_the_views_and_adds_none(views: Views, capsys: pyt
 
 
 def test_what_is_saved_is_what_a_dry_run_prints(views: Views, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dashboard.main(["experiment=fig2", "scale=smoke"]) == 0
+    assert main(["wandb", "experiment=fig2", "scale=smoke"]) == 0
     (address,) = capsys.readouterr().out.split()
     (printed,) = dry(capsys, "experiment=fig2", "scale=smoke", "entity=someone")
     (saved,) = views.views.values()
@@ -234,7 +235,7 @@ def test_what_wandb_does_not_do_is_one_sentence(
 ) -> None:
     for name, value in wrong.items():
         setattr(views, name, value)
-    assert dashboard.main(words) == 2
+    assert main(["wandb", *words]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     (line,) = printed.err.splitlines()
@@ -245,7 +246,7 @@ def test_without_a_key_one_sentence_says_how_to_get_one(
     views: Views, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY")
-    assert dashboard.main([]) == 2
+    assert main(["wandb"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ssl_bench: W&B asks for a key (No API key configured")
     assert line.endswith("run wandb login or set WANDB_API_KEY; dry=true prints the dashboard without asking W&B.")
@@ -254,7 +255,7 @@ def test_without_a_key_one_sentence_says_how_to_get_one(
 @pytest.mark.slow  # W&B's client tries three times
 def test_without_a_network_one_sentence_says_so_before_long(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    command = [sys.executable, "-m", "ssl_bench.report.dashboard"]
+    command = [sys.executable, "-m", "ssl_bench", "report", "wandb"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

@@ -17,7 +17,6 @@ from made_up import cells_of, keep, record
 from ssl_bench.cli.report import main
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose_cells
-from ssl_bench.config.experiments import Cell
 from ssl_bench.config.schema import Config
 from ssl_bench.config.sources import PACKAGE
 from ssl_bench.report import configurations, publish, records
@@ -232,7 +231,7 @@ def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None
     for found, expected in ((kept(90.0, 2.0), kept(90.0, 1.0)), (kept(91.0, 3.0), kept(91.0, 3.0))):
         old.write_text(json.dumps(kept(90.0, 1.0)), encoding="utf-8")
         own.write_text(json.dumps(found), encoding="utf-8")
-        run = Run(Cell("a", "digits", 0, ()), records.StoredRecord(own, Record.from_json(found)), None)
+        run = Run(cells[0], configs[0], records.StoredRecord(own, Record.from_json(found)), None)
         publish._save_records(tmp_path / "fig4", [run])
         assert json.loads(old.read_text(encoding="utf-8")) == expected
         assert not (tmp_path / "fig4").exists()

@@ -3,44 +3,70 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ssl_bench.config import experiments
-from ssl_bench.config.options import settings_text
+from ssl_bench.config.options import near_or_all, read_settings, settings_text
 from ssl_bench.entry import answer
 from ssl_bench.errors import UserError
-from ssl_bench.report.publish import OTHERS, other, report
+from ssl_bench.report import dashboard, publish
+
+HELP = """python -m ssl_bench report NAME [key=value ...]
+
+Renders a table or a figure from finished runs and committed records, and trains nothing."""
+WANDB = """python -m ssl_bench report wandb [key=value ...]
+
+Defines the W&B dashboard of a table or figure: one saved view per dataset, of the runs that W&B groups under the
+table's name, with one line per row, which is the mean over seeds with its standard deviation, in the row's colour. A
+second time, the views are updated: anything changed in them by hand is lost, other views are not touched."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the words, then read, print and save; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if _names(words)[:1] == ["wandb"]:
-        return int(other("wandb").main([word for word in words if word != "wandb"]))
-    return answer(words, help_text, _report_named, interrupted="interrupted; what was written is whole.")
+    return answer(words, help_text, _report, interrupted="interrupted; what was written is whole.")
 
 
-def _names(words: Sequence[str]) -> list[str]:
-    return [word for word in words if "=" not in word and not word.startswith("-")]
-
-
-def _report_named(words: list[str]) -> None:
-    names = _names(words)
+def _report(words: list[str]) -> None:
+    names = [word for word in words if "=" not in word]
+    known = [*experiments.names(), *OTHERS]
     if len(names) != 1:
-        known = ", ".join([*experiments.names(), *OTHERS])
-        raise UserError(f"one table or figure at a time, not {len(names)}: name one of {known}.")
-    report(names[0], [word for word in words if word != names[0]])
+        raise UserError(f"one table or figure at a time, not {len(names)}: name one of {', '.join(known)}.")
+    (name,) = names
+    options = [word for word in words if word != name]
+    if name in OTHERS:
+        OTHERS[name](options)
+    elif name in known or name.endswith(".yaml"):
+        publish.report(name, options)
+    else:
+        raise UserError(f"there is no table or figure {name!r}{near_or_all(name, known)}")
+
+
+def _table1(options: Sequence[str]) -> None:
+    from ssl_bench.report import datasets  # its readers import PyTorch
+
+    settings = read_settings("report.yaml", options)
+    print(datasets.markdown(datasets.table1()), end="")
+    if settings["out"] is not None:
+        publish.save(Path(settings["out"]), datasets.write)
+
+
+def _wandb(options: Sequence[str]) -> None:
+    dashboard.dashboard(read_settings("dashboard.yaml", options))
+
+
+OTHERS: dict[str, Callable[[Sequence[str]], None]] = {"table1": _table1, "wandb": _wandb}  # that are no sweeps
 
 
 def help_text() -> str:
     """Usage, tables and figures, options."""
-    lines = [
-        "python -m ssl_bench report NAME [key=value ...]",
-        "",
-        "Renders a table or a figure from finished runs and committed records, and trains nothing.",
-        "",
-        f"Names: {', '.join([*experiments.names(), *OTHERS])}",
-        "",
-        "Options, with the allowed values; every other key=value is set for all runs, as by the sweep:",
-    ]
-    return "\n".join([*lines, *settings_text("report.yaml")])
+    return "\n".join(
+        [
+            *(HELP, "", f"Names: {', '.join([*experiments.names(), *OTHERS])}", ""),
+            "Options, with the allowed values; every other key=value is set for all runs, as by the sweep:",
+            *settings_text("report.yaml"),
+            *("", WANDB, "", "Options, with the allowed values:"),
+            *settings_text("dashboard.yaml"),
+        ]
+    )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ssl_bench.config.schema import Config
 from ssl_bench.report.comparison import Table, TableCell, epochs
-from ssl_bench.report.provenance import absent, provenance
+from ssl_bench.report.provenance import RESULTS, absent, provenance
+from ssl_bench.report.provenance import results as provenance_results
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import ALPHA, false_positives, smallest_step
 
@@ -43,31 +43,36 @@ def note(file: Path) -> str:
     )
 
 
-def table(title: str, runs: Sequence[Run], configs: Sequence[Config], protocols: Sequence[str]) -> Table:
+def table(title: str, runs: Sequence[Run], protocols: Sequence[str]) -> Table:
     """Rates by number of rows and seeds, for every protocol."""
     rows: dict[str, list[TableCell]] = {}
     values = {name: [p for run in runs if (p := run.percents(name)) is not None] for name in protocols}
     for count in ROWS:
         for n in GROUPS:
-            entries = []
+            rates: list[float | None] = []
             for name in protocols:
-                if count * n > len(values[name]):
-                    entries += [TableCell("–"), TableCell("–")]
-                    continue
-                apart, columns = false_positives(values[name], n, rows=count, step=smallest_step(values[name]))
-                entries += [TableCell(f"{apart:.1%}"), TableCell(f"{columns:.1%}")]
-            rows[f"{count} rows of n = {n}"] = entries
+                enough, step = count * n <= len(values[name]), smallest_step(values[name])
+                rates += false_positives(values[name], n, rows=count, step=step) if enough else (None, None)
+            rows[f"{count} rows of n = {n}"] = [TableCell("–" if rate is None else f"{rate:.1%}") for rate in rates]
     there = sum(run.record is not None for run in runs)
     return Table(
         title=title,
         columns=[f"{name}, {what}" for name in protocols for what in ("rows told from the best", "columns with one")],
         ranked=rows,
-        reference={},
         notes=[
             f"Rows of equal runs, dealt at random from {there} that differ in their seed alone, compared as a table "
             f"compares methods (α = {ALPHA:g}): every row told from the best one is an error.",
-            f"{runs[0].cell.row} at scale {configs[0].scale.name}; {epochs(runs, configs)}.",
+            f"{runs[0].cell.row} at scale {runs[0].config.scale.name}; {epochs(runs)}.",
             *provenance(runs),
             *absent(runs),
         ],
     )
+
+
+def results(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[tuple[object, ...]]:
+    """A line of RESULTS for every accuracy that is counted: of the network that the method deploys."""
+    evaluated = {run.record.fingerprint: run.record.evaluated for run in runs if run.record}
+    for row in provenance_results(runs):
+        of_row = dict(zip(RESULTS, row, strict=True))
+        if of_row["protocol"] in protocols and of_row["network"] == evaluated[str(of_row["fingerprint"])]:
+            yield row

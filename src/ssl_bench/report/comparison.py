@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ssl_bench.config.experiments import Experiment, passes_per_epoch
-from ssl_bench.config.schema import Config
 from ssl_bench.report.provenance import absent, counts, provenance
 from ssl_bench.report.published import Figure, figures
 from ssl_bench.report.records import Run
@@ -45,13 +44,13 @@ class Table:
 
     title: str
     columns: list[str]
-    ranked: dict[str, list[TableCell]]
-    reference: dict[str, list[TableCell]]
     notes: list[str]
+    ranked: dict[str, list[TableCell]]
+    reference: dict[str, list[TableCell]] = field(default_factory=dict)
 
 
-def comparison(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Config], calibration: str) -> Table:
-    """The table of ``experiment``; ``configs`` are those of ``runs``, ``calibration`` a note on the test's errors."""
+def comparison(experiment: Experiment, runs: Sequence[Run], calibration: str) -> Table:
+    """The table of ``experiment``; ``calibration`` is a note on the test's errors."""
     protocols: list[str] = experiment.show["protocols"]
     datasets = list(dict.fromkeys(run.cell.dataset for run in runs))
     labels = list(dict.fromkeys(run.cell.row for run in runs))
@@ -66,7 +65,7 @@ def comparison(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Co
 
     for dataset in datasets:
         here = [run for run in runs if run.cell.dataset == dataset]
-        config = {run.cell.row: found for run, found in zip(runs, configs, strict=True) if run.cell.dataset == dataset}
+        config = {run.cell.row: run.config for run in here}
         theirs = {
             (label, figure): figure
             for label in (_plain_rows(here) if experiment.show.get("published") else ())
@@ -91,7 +90,7 @@ def comparison(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Co
         columns=columns,
         ranked={label: entries[label] for label in labels if label in experiment.show["ranked"]},
         reference={label: row for label, row in entries.items() if label not in experiment.show["ranked"]},
-        notes=_notes(runs, configs, protocols, experiment.show["ranked"], calibration, origins),
+        notes=_notes(runs, protocols, experiment.show["ranked"], calibration, origins),
     )
 
 
@@ -186,7 +185,6 @@ def _letter(number: int) -> str:
 
 def _notes(
     runs: Sequence[Run],
-    configs: Sequence[Config],
     protocols: Sequence[str],
     ranked: Sequence[str],
     calibration: str,
@@ -201,7 +199,7 @@ def _notes(
         *_test(n, calibration),
         *_closest(columns(runs, protocols, ranked)),
         f"Protocols {', '.join(f'{name} v{versions[name]}' for name in protocols)}; "
-        f"scale {configs[0].scale.name}; {epochs(runs, configs)}.",
+        f"scale {runs[0].config.scale.name}; {epochs(runs)}.",
         *provenance(runs),
         *absent(runs),
     ]
@@ -246,13 +244,13 @@ def _closest(compared: Columns) -> list[str]:
     ]
 
 
-def epochs(runs: Sequence[Run], configs: Sequence[Config]) -> str:
+def epochs(runs: Sequence[Run]) -> str:
     """``epochs: 100 on digits, 10 on fashion_mnist``, and which rows count them otherwise."""
     lengths: dict[str, list[int]] = {}
     longer: dict[str, int] = {}
-    for run, config in zip(runs, configs, strict=True):
-        lengths.setdefault(run.cell.dataset, []).append(config.epochs)
-        if passes_per_epoch(config) > 1:
-            longer[run.cell.row] = passes_per_epoch(config)
+    for run in runs:
+        lengths.setdefault(run.cell.dataset, []).append(run.config.epochs)
+        if passes_per_epoch(run.config) > 1:
+            longer[run.cell.row] = passes_per_epoch(run.config)
     each = ", ".join(f"{' and '.join(map(str, sorted(set(found))))} on {dataset}" for dataset, found in lengths.items())
     return f"epochs: {each}" + "".join(f"; {row}: of {k} passes over the images each" for row, k in longer.items())

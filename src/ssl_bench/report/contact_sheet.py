@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -54,7 +53,6 @@ def contact_sheet(path: Path, rows: Sequence[Row], *, title: str, lines: Sequenc
 
     canvas = np.full((height, width, 3), 255, np.uint8)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    FigureCanvasAgg(figure)
 
     def write(x: float, y: float, words: str, size: float, colour: str = INK, weight: str = "normal") -> None:
         # A class may be called $cash$, which is no formula.

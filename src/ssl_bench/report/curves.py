@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.config.experiments import Experiment, passes_per_epoch
-from ssl_bench.config.schema import Config
 from ssl_bench.report.comparison import epochs, reference
 from ssl_bench.report.palette import LINES, row_colours, row_styles
 from ssl_bench.report.provenance import absent, command, provenance
@@ -50,30 +49,31 @@ def network_of(record: Record, wanted: str) -> str:
     return wanted if wanted in record.results else record.evaluated
 
 
-def points(run: Run, config: Config, protocol: str, network: str) -> list[tuple[float, float]]:
+def points(run: Run, protocol: str, network: str) -> list[tuple[float, float]]:
     """Epoch and percent on test images; an epoch is as many passes over the images as the method counts."""
-    assert run.record is not None
+    if run.record is None:
+        return []
     curve = run.record.curves.get(f"test/{protocol}/{network_of(run.record, network)}", [])
     return [
-        (epoch / passes_per_epoch(config), percent)
+        (epoch / passes_per_epoch(run.config), percent)
         for epoch, percent in curve
         if epoch is not None and percent is not None
     ]
 
 
-def lines(runs: Sequence[Run], configs: Sequence[Config], protocol: str, network: str) -> list[Line]:
+def lines(runs: Sequence[Run], protocol: str, network: str) -> list[Line]:
     """Means over seeds; the band is ± one standard deviation, from lowest to highest where only two seeds are there."""
     found = []
     for dataset, row in dict.fromkeys((run.cell.dataset, run.cell.row) for run in runs):
-        here = [(r, c) for r, c in zip(runs, configs, strict=True) if (r.cell.dataset, r.cell.row) == (dataset, row)]
-        there = [(run, config) for run, config in here if run.record]
+        here = [run for run in runs if (run.cell.dataset, run.cell.row) == (dataset, row)]
+        records = [run.record for run in here if run.record]
         by_epoch: dict[float, list[float]] = {}
-        for run, config in there:
-            for epoch, percent in points(run, config, protocol, network):
+        for run in here:
+            for epoch, percent in points(run, protocol, network):
                 by_epoch.setdefault(epoch, []).append(percent)
-        shown = network_of(there[0][0].record, network) if there and there[0][0].record else network
+        shown = network_of(records[0], network) if records else network
         known = [_point(epoch, by_epoch[epoch]) for epoch in sorted(by_epoch)]
-        found.append(Line(row, dataset, shown, known, len(there), len(here)))
+        found.append(Line(row, dataset, shown, known, len(records), len(here)))
     return found
 
 
@@ -84,19 +84,17 @@ def _point(epoch: float, values: Sequence[float]) -> Point:
     return Point(epoch, mean, mean - spread, mean + spread)
 
 
-def results(
-    runs: Sequence[Run], configs: Sequence[Config], protocol: str, network: str
-) -> Iterator[tuple[object, ...]]:
+def results(runs: Sequence[Run], protocol: str, network: str) -> Iterator[tuple[object, ...]]:
     """One line of CURVES for every point of every seed."""
-    for run, config in zip(runs, configs, strict=True):
-        if run.record is None:
-            continue
-        name, again, shown = run.record.fingerprint, command(run), network_of(run.record, network)
-        for epoch, percent in points(run, config, protocol, network):
-            yield run.cell.dataset, run.cell.row, run.cell.seed, shown, protocol, f"{epoch:g}", percent, name, again
+    for run in runs:
+        if record := run.record:
+            cell, shown = (run.cell.dataset, run.cell.row, run.cell.seed), network_of(record, network)
+            again = command(run)
+            for epoch, percent in points(run, protocol, network):
+                yield *cell, shown, protocol, f"{epoch:g}", percent, record.fingerprint, again
 
 
-def notes(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Config]) -> list[str]:
+def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
     """What stands under the picture."""
     protocol = experiment.show["protocol"]
     seeds = len({run.cell.seed for run in runs})
@@ -104,27 +102,25 @@ def notes(experiment: Experiment, runs: Sequence[Run], configs: Sequence[Config]
     band = "± one standard deviation" if seeds >= FEWEST else "from lowest to highest"
     fewer = " (fewer where a panel says so)" if any(run.record is None for run in runs) else ""
     spread = f"mean over {seeds} seeds{fewer}, band {band}" if seeds > 1 else "one seed"
-    scale = configs[0].scale.name
+    scale = runs[0].config.scale.name
     return [
-        f"{protocol} v{version}, scale {scale}, {spread}; {epochs(runs, configs)}.",
+        f"{protocol} v{version}, scale {scale}, {spread}; {epochs(runs)}.",
         *provenance(runs),
         *absent(runs),
     ]
 
 
-def epoch_label(configs: Sequence[Config]) -> str:
+def epoch_label(runs: Sequence[Run]) -> str:
     """What the axis counts."""
-    longer = [config for config in configs if passes_per_epoch(config) > 1]
-    if not longer:
+    single = [run.config.method.options for run in runs if passes_per_epoch(run.config) == 1]
+    if len(single) == len(runs):
         return "epoch (a pass over the images)"
-    others = [config for config in configs if passes_per_epoch(config) == 1]
-    everywhere = all(config.method.options.get("lookahead", 1) == 1 for config in others)
-    return "epoch (of K passes over the images)" if everywhere else "epoch (a pass, or several, as stated below)"
+    in_all = all(options.get("lookahead", 1) == 1 for options in single)
+    return "epoch (of K passes over the images)" if in_all else "epoch (a pass, or several, as stated below)"
 
 
-def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Sequence[Config]) -> None:
+def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
     """Draw the figure as PNG: a row of panels for each dataset, a column for each group of methods."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -132,15 +128,14 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Se
 
     show = experiment.show
     protocol, network = show["protocol"], show["network"]
-    found = lines(runs, configs, protocol, network)
+    found = lines(runs, protocol, network)
     panels: dict[str, list[str]] = show.get("panels") or {"": list(experiment.rows)}
     datasets = list(dict.fromkeys(line.dataset for line in found))
     drawn_as = styles(experiment)
     width = max(4.6 * len(panels) + 0.6, 6.4)
-    notes_below = [part for note in notes(experiment, runs, configs) for part in textwrap.wrap(note, int(width * 18))]
+    notes_below = [part for note in notes(experiment, runs) for part in textwrap.wrap(note, int(width * 18))]
     drawn_inches, text_inches = 3.2 * len(datasets) + 1.2, 0.14 * len(notes_below) + 0.1
     figure = Figure(figsize=(width, drawn_inches + text_inches), layout="constrained")
-    FigureCanvasAgg(figure)
     parts: Any = figure.subfigures(2, 1, height_ratios=[drawn_inches, text_inches])
     above, below = parts
     below.text(0.01, 1, "\n".join(notes_below), fontsize=7, ha="left", va="top")
@@ -157,7 +152,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], configs: Se
             axes.set_xlim(left=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
             axes.set_title(f"{dataset}: {panel}" if panel else dataset, fontsize=10)
-            axes.set_xlabel(epoch_label(configs), fontsize=8)
+            axes.set_xlabel(epoch_label(runs), fontsize=8)
             axes.tick_params(labelsize=8)
             axes.grid(visible=True, color="#e5e5e5", linewidth=0.6)
             axes.set_axisbelow(True)
@@ -202,6 +197,15 @@ def _draw(axes: Any, line: Line, style: Mapping[str, Any], number: int) -> Any:
         x, [p.mean for p in line.points], **style, linewidth=1.5, markersize=5, markevery=(number % step, step)
     )
     return drawn
+
+
+def text(experiment: Experiment, runs: Sequence[Run]) -> str:
+    """The last accuracy of every line, and what stands under the picture."""
+    shown = [f"{experiment.name}: {experiment.show['title']}, last epoch"]
+    for line in lines(runs, experiment.show["protocol"], experiment.show["network"]):
+        last = f"{line.points[-1].mean:.1f} % at epoch {line.points[-1].epoch:g}" if line.points else "–"
+        shown.append(f"  {line.dataset}, {line.row}: {last} ({line.network}, {line.seeds}/{line.wanted} seeds)")
+    return "\n".join([*shown, *(f"- {note}" for note in notes(experiment, runs))]) + "\n"
 
 
 def _references(row: Sequence[Any], runs: Sequence[Run], protocol: str) -> None:

@@ -1,9 +1,4 @@
-"""python -m ssl_bench report wandb [key=value ...]: the W&B dashboard of a table or figure.
-
-One saved view per dataset, of the runs that W&B groups under the table's name: one line per row, which is the mean
-over seeds with its standard deviation, in the row's colour. A second time, the views are updated: anything changed in
-them by hand is lost, other views are not touched.
-"""
+"""The W&B dashboard of a table or figure: a saved view per dataset, by wandb-workspaces."""
 
 from __future__ import annotations
 
@@ -11,14 +6,12 @@ import hashlib
 import importlib.util
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench.config import experiments, sources
 from ssl_bench.config.experiments import Experiment
-from ssl_bench.config.options import CHOICES, read_settings, settings_text
-from ssl_bench.entry import answer
+from ssl_bench.config.options import CHOICES
 from ssl_bench.errors import UserError
 from ssl_bench.report.palette import row_colours
 
@@ -39,17 +32,6 @@ FIND_VIEW = """
         }
     }
 """
-
-
-def main(words: Sequence[str]) -> int:
-    """Define the dashboard and save it at W&B, or print it; returns the exit status."""
-    return answer(words, help_text, lambda words: dashboard(read_settings("dashboard.yaml", words)))
-
-
-def help_text() -> str:
-    """Usage, what it does, options."""
-    lines = [*str(__doc__).strip().splitlines(), "", "Options, with the allowed values:"]
-    return "\n".join([*lines, *settings_text("dashboard.yaml")])
 
 
 def dashboard(settings: Mapping[str, Any]) -> None:
@@ -249,7 +231,3 @@ def save(experiment: Experiment, datasets: Sequence[str], settings: Mapping[str,
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).partition(" while retrying")[0].split()).rstrip(".")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

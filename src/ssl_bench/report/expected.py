@@ -101,7 +101,6 @@ def table(title: str, runs: Sequence[Run], protocols: Sequence[str]) -> Table:
             ]
             for method in dict.fromkeys(method for method, _ in found)
         },
-        reference={},
         notes=[
             f"% of test images: mean ± {WIDTH:g} standard deviations over seeds, or ± {WIDTH:g} times the median "
             "standard deviation of all methods where that is larger.",

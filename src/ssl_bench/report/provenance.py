@@ -44,11 +44,11 @@ def _changed_code(runs: Sequence[Run]) -> Iterator[str]:
     own: dict[str, str] = {}  # method → its class, of runs that are no committed records
     for run in runs:
         if run.entry is not None:
-            method = run.entry.record.config["method"]
+            method = run.config.method
             known = {str(version["digest"]) for version in run.entry.record.code_versions if version.get("digest")}
-            digests.setdefault(method["name"], set()).update(known)
+            digests.setdefault(method.name, set()).update(known)
             if known and not run.entry.committed:
-                own[method["name"]] = method["target"]
+                own[method.name] = method.target
     mixed = [name for name, known in digests.items() if len(known) > 1]
     since = [name for name, target in own.items() if name not in mixed and code_digest(target) not in digests[name]]
     if mixed:
@@ -83,18 +83,14 @@ def absent(runs: Sequence[Run]) -> list[str]:
 def command(run: Run) -> str:
     """What gives the record's figures again, on the same machine digit by digit."""
     assert run.record is not None
-    record, trainer = run.record, run.record.config["trainer"]
-    notes = {"trainer.precision": record.precision, "trainer.threads": record.environment["threads"]}
+    record = run.record
+    notes: dict[str, object] = {"trainer.precision": record.precision, "trainer.threads": record.environment["threads"]}
     if record.device != "cpu":
         notes["trainer.accelerator"] = "gpu"
     devices = ("trainer", "trainer.devices", "trainer.nodes", "trainer.sync_batchnorm")
     if record.processes > 1:
-        notes |= {
-            "trainer": "ddp",
-            "trainer.devices": trainer["devices"],
-            "trainer.nodes": trainer["nodes"],
-            "trainer.sync_batchnorm": str(record.batch_statistics == "global").lower(),
-        }
+        synced = str(record.batch_statistics == "global").lower()
+        notes |= dict(zip(devices, ("ddp", *record.devices_and_nodes, synced), strict=True))
     # The cell has of these what was asked for, the record what came of it.
     words = [word for word in run.cell.words if word.lstrip("+").partition("=")[0] not in (*notes, *devices)]
     words += [f"{key}={value}" for key, value in notes.items()]

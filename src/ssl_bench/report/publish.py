@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 import filecmp
-import importlib
 import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ssl_bench.config import experiments
-from ssl_bench.config.options import near_or_all
+from ssl_bench.config.experiments import Experiment
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.files import csv_text, write_text
-from ssl_bench.report import calibration, comparison, configurations, expected, provenance, records, render, trials
+from ssl_bench.report import (
+    calibration,
+    comparison,
+    configurations,
+    curves,
+    expected,
+    provenance,
+    records,
+    render,
+    trials,
+    verdicts,
+)
 from ssl_bench.report.records import Run
-from ssl_bench.results.record import Record
+from ssl_bench.results.record import MISFITS, Record
 
-OTHERS = {"table1": "ssl_bench.report.datasets", "wandb": "ssl_bench.report.dashboard"}  # with options of their own
 PLACES = ("data_dir", "logger")  # change no figure, and may name a place on this machine
+OWN = ("records", "calibration", "out")  # options that the sweep does not have
 
-
-@dataclass(frozen=True)
-class Report:
-    """What is rendered of a table or figure."""
-
-    experiment: experiments.Experiment
-    runs: list[Run]
-    configs: list[Config]  # of the runs
-    calibration: Path  # committed accuracies, by which the errors of a table's test are counted
-    out: Path | None  # the folder to save in; None: nothing is saved
+Files = dict[str, Callable[[Path], object]]  # what writes each, by name
 
 
 def report(name: str, options: Sequence[str]) -> None:
     """Render ``name`` for the choices in ``options``."""
-    if name not in experiments.names() and name not in OTHERS and not name.endswith(".yaml"):
-        raise UserError(f"there is no table or figure {name!r}{near_or_all(name, [*experiments.names(), *OTHERS])}")
     settings, others = experiments.read_words(options, "report.yaml")
-    out = None if settings["out"] is None else Path(settings["out"])
-    if name == "table1":
-        _table1(out)
-        return
     experiment = experiments.find(name)
     cells = experiment.cells(
         settings["scale"],
@@ -65,34 +59,32 @@ def report(name: str, options: Sequence[str]) -> None:
     if not any(run.record for run in runs):
         where = settings["runs_dir"] + (f" or {settings['records']}" if settings["records"] else "")
         failures = "".join(f" {line}" for line in provenance.absent(runs) if line.startswith("Failed"))
+        of_sweep = [option for option in options if option.partition("=")[0] not in OWN]
         again = ["retry_failed=true"] if failures else []
         raise UserError(
             f"none of the {len(runs)} runs of {name} at scale={settings['scale']} is in {where}; "
-            f"python -m ssl_bench sweep {' '.join([name, *_without_own(options), *again])} makes them.{failures}"
+            f"python -m ssl_bench sweep {' '.join([name, *of_sweep, *again])} makes them.{failures}"
         )
-    kinds = {"table": _table, "curves": _curves, "calibration": _calibration, "trials": _trials, "expected": _expected}
-    kinds[experiment.show["kind"]](Report(experiment, runs, configs, Path(settings["calibration"]), out))
+    text, files = _rendered(experiment, runs, Path(settings["calibration"]))
+    print(text, end="")
+    if settings["out"] is not None:
+        out = Path(settings["out"])
+        if experiment.show["kind"] != "calibration":  # its records are many, and its accuracies all that is read
+            _save_records(out, runs)
+        for file, write in files.items():
+            save(out / file, write)
 
 
-def _check_protocols(experiment: experiments.Experiment, config: Config) -> None:
+def _check_protocols(experiment: Experiment, config: Config) -> None:
     """UserError where the runs that are asked for leave out what is shown."""
     show = experiment.show
-    if show["kind"] == "curves":
-        key, shown, scored = "curves", [show["protocol"]], config.evaluation.curves
-    elif show["kind"] == "trials":
-        key, shown, scored = "curves", show["protocols"], config.evaluation.curves
-    else:
-        key, shown, scored = "protocols", show["protocols"], config.evaluation.protocols
-    left = [name for name in shown if name not in scored]
+    key = "curves" if show["kind"] in ("curves", "trials") else "protocols"
+    scored = getattr(config.evaluation, key)
+    left = [name for name in show.get("protocols") or [show["protocol"]] if name not in scored]
     if left:
         raise UserError(
             f"{experiment.name} shows {' and '.join(left)}, which evaluation.{key} leaves out: name it there."
         )
-
-
-def _without_own(options: Iterable[str]) -> list[str]:
-    """Those that the sweep has, too."""
-    return [option for option in options if option.partition("=")[0] not in ("records", "calibration", "out")]
 
 
 def _compose(cells: Sequence[experiments.Cell]) -> list[Config]:
@@ -104,103 +96,49 @@ def _compose(cells: Sequence[experiments.Cell]) -> list[Config]:
 # -- what is rendered -----------------------------------------------------------------------------
 
 
-def _table(asked: Report) -> None:
-    show, runs, out = asked.experiment.show, asked.runs, asked.out
-    table = comparison.comparison(asked.experiment, runs, asked.configs, calibration.note(asked.calibration))
-    _show(table, asked, "results.csv", provenance.RESULTS, provenance.results(runs))
-    if out is not None:
-        _save(out / "table.tex", lambda path: write_text(path, render.latex(table)))
-        _save(out / "table.png", lambda path: render.picture(path, table))
-        from ssl_bench.report import verdicts  # which draws
+def _rendered(experiment: Experiment, runs: Sequence[Run], accuracies: Path) -> tuple[str, Files]:
+    """What is printed of a table or figure, and what writes each of its files.
 
-        compared = comparison.columns(runs, show["protocols"], show["ranked"])
+    accuracies: those by which the errors of a table's test are counted.
+    """
+    show, kind = experiment.show, experiment.show["kind"]
+    if kind == "curves":
+        points = curves.results(runs, show["protocol"], show["network"])
+        drawn = partial(curves.picture, experiment=experiment, runs=runs)
+        return curves.text(experiment, runs), {"results.csv": _csv(curves.CURVES, points), "figure.png": drawn}
+    protocols: Sequence[str] = show["protocols"]
+    given = show["title"], runs, protocols
+    csv = "results.csv"
+    heading: Sequence[str] = provenance.RESULTS
+    rows: Iterable[Sequence[object]] = provenance.results(runs)
+    files: Files = {}
+    if kind == "trials":
+        table, heading, rows = trials.table(*given), trials.heading(protocols), trials.results(runs, protocols)
+    elif kind == "expected":
+        table, heading, rows = expected.table(*given), expected.COLUMNS, map(astuple, expected.of_runs(runs, protocols))
+        csv = "expected.csv"
+    elif kind == "calibration":
+        table, rows = calibration.table(*given), calibration.results(runs, protocols)
+    else:
+        table = comparison.comparison(experiment, runs, calibration.note(accuracies))
+        compared = comparison.columns(runs, protocols, show["ranked"])
+        files = {
+            "table.tex": lambda path: write_text(path, render.latex(table)),
+            "table.png": lambda path: render.picture(path, table),
+        }
         if compared:
-            _save(out / "differences.png", lambda path: verdicts.forest(path, show["title"], compared))
+            files["differences.png"] = lambda path: verdicts.forest(path, show["title"], compared)
         if compared and len(verdicts.in_all_columns(compared)) >= verdicts.FEWEST_ROWS:
-            _save(out / "ranks.png", lambda path: verdicts.ranking(path, show["title"], compared))
-
-
-def _curves(asked: Report) -> None:
-    from ssl_bench.report import curves
-
-    experiment, runs, configs, out = asked.experiment, asked.runs, asked.configs, asked.out
-    show = experiment.show
-    found = curves.lines(runs, configs, show["protocol"], show["network"])
-    print(f"{experiment.name}: {show['title']}, last epoch")
-    for line in found:
-        last = f"{line.points[-1].mean:.1f} % at epoch {line.points[-1].epoch:g}" if line.points else "–"
-        print(f"  {line.dataset}, {line.row}: {last} ({line.network}, {line.seeds}/{line.wanted} seeds)")
-    for note in curves.notes(experiment, runs, configs):
-        print(f"- {note}")
-    if out is not None:
-        _save_records(out, runs)
-        rows = curves.results(runs, configs, show["protocol"], show["network"])
-        _save(out / "results.csv", lambda path: write_text(path, csv_text(curves.CURVES, rows)))
-        _save(out / "figure.png", lambda path: curves.picture(path, experiment, runs, configs))
-
-
-def _calibration(asked: Report) -> None:
-    show, runs = asked.experiment.show, asked.runs
-    deployed = {run.record.fingerprint: run.record.evaluated for run in runs if run.record}
-    place = provenance.RESULTS.index
-    rows = (
-        row
-        for row in provenance.results(runs)
-        if row[place("protocol")] in show["protocols"]
-        and row[place("network")] == deployed[str(row[place("fingerprint")])]
-    )
-    table = calibration.table(show["title"], runs, asked.configs, show["protocols"])
-    _show(table, asked, "results.csv", provenance.RESULTS, rows, with_records=False)
-
-
-def _trials(asked: Report) -> None:
-    title, protocols, runs = asked.experiment.show["title"], asked.experiment.show["protocols"], asked.runs
-    rows = trials.results(runs, protocols)
-    _show(trials.table(title, runs, protocols), asked, "results.csv", trials.heading(protocols), rows)
-
-
-def _expected(asked: Report) -> None:
-    title, protocols, runs = asked.experiment.show["title"], asked.experiment.show["protocols"], asked.runs
-    rows = map(astuple, expected.of_runs(runs, protocols))
-    _show(expected.table(title, runs, protocols), asked, "expected.csv", expected.COLUMNS, rows)
-
-
-def _show(
-    table: comparison.Table,
-    asked: Report,
-    name: str,
-    heading: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    *,
-    with_records: bool = True,
-) -> None:
-    """Print a table and, with ``out``, save it there, ``rows`` in the file ``name``, and the records it is made of."""
-    text, out = render.markdown(table), asked.out
-    print(text, end="")
-    if out is not None:
-        if with_records:
-            _save_records(out, asked.runs)
-        _save(out / name, lambda path: write_text(path, csv_text(heading, rows)))
-        _save(out / "table.md", lambda path: write_text(path, text))
-
-
-def _table1(out: Path | None) -> None:
-    datasets = other("table1")
-    print(datasets.markdown(datasets.table1()), end="")
-    if out is not None:
-        _save(out, datasets.write)
-
-
-def other(name: str) -> Any:
-    try:
-        return importlib.import_module(OTHERS[name])
-    except ModuleNotFoundError as error:
-        if error.name != OTHERS[name]:
-            raise
-        raise UserError(f"{name} is not part of this version.") from None
+            files["ranks.png"] = lambda path: verdicts.ranking(path, show["title"], compared)
+    text = render.markdown(table)
+    return text, {csv: _csv(heading, rows), "table.md": lambda path: write_text(path, text), **files}
 
 
 # -- files ----------------------------------------------------------------------------------------
+
+
+def _csv(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Callable[[Path], object]:
+    return lambda path: write_text(path, csv_text(heading, rows))
 
 
 def _save_records(out: Path, runs: Sequence[Run]) -> None:
@@ -211,11 +149,10 @@ def _save_records(out: Path, runs: Sequence[Run]) -> None:
         kept.setdefault(path.name, []).append(path)
     for run in runs:
         if run.entry is not None:
-            source = run.entry.path
             name = f"{run.entry.record.fingerprint}.json"
             for copy in kept.get(name, [own / name]):  # of one run there is one record, wherever it lies
-                if not copy.exists() or not _same(source, copy, run.entry.record):
-                    _save(copy, partial(_copy, source))
+                if not copy.exists() or not _same(run.entry.path, copy, run.entry.record):
+                    save(copy, partial(_copy, run.entry.path))
 
 
 def _same(source: Path, copy: Path, record: Record) -> bool:
@@ -225,7 +162,7 @@ def _same(source: Path, copy: Path, record: Record) -> bool:
     try:
         other = json.loads(copy.read_text(encoding="utf-8"))
         return (other["results"], other["curves"]) == (record.results, record.curves)
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except MISFITS:
         return False
 
 
@@ -236,7 +173,7 @@ def _copy(source: Path, target: Path) -> None:
     temporary.replace(target)
 
 
-def _save(path: Path, write: Callable[[Path], object]) -> None:
+def save(path: Path, write: Callable[[Path], object]) -> None:
     """Write; UserError that names ``out`` where that is not possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

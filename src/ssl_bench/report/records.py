@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Run:
     """A cell with what there is of it."""
 
     cell: Cell
+    config: Config
     entry: StoredRecord | None
     failure: str | None
     differs: bool = False  # from the committed record of the same name
@@ -101,7 +102,7 @@ def match(cells: Sequence[Cell], configs: Sequence[Config], store: Store) -> lis
         found.append(_of_one_device(entries, config.trainer.accelerator))
     _refuse_mixtures([(cell, entry) for cell, entries in zip(cells, found, strict=True) for entry in _counted(entries)])
     return [
-        _run(cell, entries, None if entries else store.failures.get(configuration_key(config.as_dict())))
+        _run(cell, config, entries, None if entries else store.failures.get(configuration_key(config.as_dict())))
         for cell, config, entries in zip(cells, configs, found, strict=True)
     ]
 
@@ -121,7 +122,7 @@ def _of_one_device(entries: Sequence[StoredRecord], accelerator: str) -> list[St
     return [entry for entry in entries if not wanted or entry.record.device in wanted]
 
 
-def _run(cell: Cell, entries: Sequence[StoredRecord], failure: str | None) -> Run:
+def _run(cell: Cell, config: Config, entries: Sequence[StoredRecord], failure: str | None) -> Run:
     """The cell with its one record. Copies are the same; a run of one's own counts before a committed record of it."""
     differs = False
     for other in entries[1:]:
@@ -135,57 +136,50 @@ def _run(cell: Cell, entries: Sequence[StoredRecord], failure: str | None) -> Ru
                     "results: move one of them away, or read others with records=."
                 )
             differs = True
-    return Run(cell, entries[0] if entries else None, failure, differs)
+    return Run(cell, config, entries[0] if entries else None, failure, differs)
 
 
 def _refuse_mixtures(found: Sequence[tuple[Cell, StoredRecord]]) -> None:
     """UserError where the records were not made and measured in one way."""
-    entries = [entry for _, entry in found]
-    _refuse_differing("the scale", [(entry.record.scale, entry) for entry in entries])
-    _refuse_differing("the version of numerics", [(entry.record.numerics, entry) for entry in entries])
-    precisions = [(entry.record.precision, entry) for entry in entries]
-    _refuse_differing("the precision", precisions, hint="choose one with trainer.precision=")
-    devices = [(entry.record.device, entry) for entry in entries]
-    _refuse_differing("the device", devices, hint="choose one with trainer.accelerator=cpu or gpu")
-    _refuse_differing(
-        "what BatchNorm takes its statistics of", [(_batch_statistics(entry), entry) for entry in entries]
-    )
-    for name in dict.fromkeys(name for entry in entries for name in entry.record.protocols):
-        having = [entry for entry in entries if name in entry.record.protocols]
-        versions = [(entry.record.protocols[name], entry) for entry in having]
-        _refuse_differing(f"the version of protocol {name}", versions, SCORED_AGAIN)
-    for name in NAMES:
-        versions = [(entry.record.baselines[name], entry) for entry in entries]
-        _refuse_differing(f"the version of the baseline {NAMES[name]}", versions, SCORED_AGAIN)
+    records = [entry.record for _, entry in found]
+
+    def refuse(what: str, value: Callable[[Record], object], hint: str = OTHERS) -> None:
+        """Where the ``value`` is not the same for all records that have one."""
+        paths: dict[object, list[str]] = {}
+        for _, entry in found:
+            if (own := value(entry.record)) is not None:
+                paths.setdefault(own, []).append(str(entry.path))
+        if len(paths) > 1:
+            content = "; ".join(f"{own} in {_first_three(named)}" for own, named in paths.items())
+            raise UserError(f"{what} differs, {content}: such records are never mixed; {hint}.")
+
+    refuse("the scale", lambda record: record.scale)
+    refuse("the version of numerics", lambda record: record.numerics)
+    refuse("the precision", lambda record: record.precision, "choose one with trainer.precision=")
+    refuse("the device", lambda record: record.device, "choose one with trainer.accelerator=cpu or gpu")
+    refuse("what BatchNorm takes its statistics of", _batch_statistics)
+    for protocol in dict.fromkeys(name for record in records for name in record.protocols):
+        refuse(f"the version of protocol {protocol}", lambda record, p=protocol: record.protocols.get(p), SCORED_AGAIN)  # type: ignore[misc]
+    for network, name in NAMES.items():
+        refuse(f"the version of the baseline {name}", lambda record, n=network: record.baselines[n], SCORED_AGAIN)  # type: ignore[misc]
     for dataset in dict.fromkeys(cell.dataset for cell, _ in found):
-        digests = [(entry.record.data_digest[:12], entry) for cell, entry in found if cell.dataset == dataset]
-        _refuse_differing(f"the content of {dataset}", digests)
+        refuse(
+            f"the content of {dataset}",
+            lambda record, d=dataset: record.data_digest[:12] if record.dataset == d else None,  # type: ignore[misc]
+        )
 
 
-def _batch_statistics(entry: StoredRecord) -> str:
-    kind = entry.record.batch_statistics
-    return kind if kind == "global" else f"{kind} of {entry.record.processes}"
+def _batch_statistics(record: Record) -> str:
+    kind = record.batch_statistics
+    return kind if kind == "global" else f"{kind} of {record.processes}"
 
 
+OTHERS = "move the others away, or read others with runs_dir= and records="
 SCORED_AGAIN = (
     "runs score again from their checkpoints once their record.json is removed; or read others with runs_dir= and "
     "records="
 )
 
 
-def _refuse_differing(
-    what: str,
-    found: Sequence[tuple[object, StoredRecord]],
-    hint: str = "move the others away, or read others with runs_dir= and records=",
-) -> None:
-    values: dict[object, list[StoredRecord]] = {}
-    for value, entry in found:
-        values.setdefault(value, []).append(entry)
-    if len(values) > 1:
-        content = "; ".join(f"{value} in {_named(entries)}" for value, entries in values.items())
-        raise UserError(f"{what} differs, {content}: such records are never mixed; {hint}.")
-
-
-def _named(entries: Sequence[StoredRecord]) -> str:
-    paths = [str(entry.path) for entry in entries]
+def _first_three(paths: Sequence[str]) -> str:
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

@@ -101,7 +101,6 @@ def escaped(text: str) -> str:
 
 def picture(path: Path, table: Table) -> None:
     """Draw the table as PNG, in one colour."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from ssl_bench.report.figures import save
@@ -119,7 +118,6 @@ def picture(path: Path, table: Table) -> None:
     below = 0.16 * len(notes) + 0.2
     height = 0.4 + head + ROW_INCHES * len(rows) + below
     figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(0, width)

@@ -30,7 +30,7 @@ def results(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[tuple[obj
                 *(run.cell.dataset, run.cell.row, options, run.cell.seed, record.evaluated),
                 *(record.on_validation(name) for name in protocols),
                 *(run.percents(name) for name in protocols),
-                *(record.config["epochs"], record.student_steps, record.train_seconds, record.core_seconds),
+                *(run.config.epochs, record.student_steps, record.train_seconds, record.core_seconds),
                 *(record.fingerprint, command(run)),
             )
 
@@ -52,7 +52,6 @@ def table(title: str, runs: Sequence[Run], protocols: Sequence[str]) -> Table:
             ]
             for dataset, row in ordered
         },
-        reference={},
         notes=["% of validation images after the last epoch.", *provenance(runs), *absent(runs)],
     )
 

@@ -6,11 +6,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from ssl_bench.report.comparison import Columns
-from ssl_bench.report.figures import save
 from ssl_bench.report.statistics import ALPHA, FEWEST, distinguished, interval, mean_ranks
 
 FEWEST_ROWS = 3  # of a ranking
@@ -24,9 +20,12 @@ def in_all_columns(compared: Columns) -> list[str]:
 
 def forest(path: Path, title: str, compared: Columns) -> None:
     """Draw each row's difference to the highest mean of its column, with its 95 % interval."""
+    from matplotlib.figure import Figure
+
+    from ssl_bench.report.figures import save
+
     rows = list(dict.fromkeys(row for scores, _ in compared.values() for row in scores))
     figure = Figure(figsize=(2 + 2.6 * len(compared), 1.2 + 0.26 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(compared), sharey=True, squeeze=False)[0]
     for axes, (heading, (scores, step)) in zip(panels, compared.items(), strict=True):
         highest, apart = distinguished(scores, step=step)
@@ -57,6 +56,10 @@ def forest(path: Path, title: str, compared: Columns) -> None:
 
 def ranking(path: Path, title: str, compared: Columns) -> None:
     """Draw the mean rank of each row over all columns, with bars over rows that are not told apart (Demšar 2006)."""
+    from matplotlib.figure import Figure
+
+    from ssl_bench.report.figures import save
+
     ranks, critical = mean_ranks(
         [
             {row: statistics.fmean(by_seed.values()) for row, by_seed in scores.items()}
@@ -66,7 +69,6 @@ def ranking(path: Path, title: str, compared: Columns) -> None:
     ordered = sorted(ranks, key=lambda row: ranks[row])
     bars = groups([ranks[row] for row in ordered], critical)
     figure = Figure(figsize=(7, 1.3 + 0.24 * len(ordered)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     for place, row in enumerate(ordered):
         axes.plot([ranks[row], ranks[row]], [-0.5, place], color="0.8", linewidth=0.8, zorder=0)

@@ -156,6 +156,11 @@ class Record:
         return [self.code, *self.earlier_code]
 
     @property
+    def devices_and_nodes(self) -> tuple[int, int]:
+        """How many devices each machine had, and how many machines there were."""
+        return self.config["trainer"]["devices"], self.config["trainer"]["nodes"]
+
+    @property
     def last_on_validation(self) -> float | None:
         """The monitor's percent on validation images after the last epoch; None where none were held out."""
         return self.on_validation(self.config["evaluation"]["monitor"])

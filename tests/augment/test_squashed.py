@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from ssl_bench.augment import ops
 from ssl_bench.augment.draws import ViewGroup, ViewParameters
 from ssl_bench.augment.views import CleanView
 from ssl_bench.batch import Batch, Place
-from ssl_bench.data.readers.pictures import decode_all
+from ssl_bench.data.readers.pictures import Listing, decode_all
 
 STORED = 256
 SHAPES = [(375, 500), (500, 375), (300, 300), (200, 900), (900, 200), (427, 640), (120, 90)]
@@ -49,7 +50,9 @@ def stored(images: list[Image.Image], kind: str = "BMP") -> tuple[Tensor, Tensor
         file = BytesIO()
         image.save(file, kind, **({"quality": 95} if kind == "JPEG" else {}))
         files[str(number)] = file.getvalue()
-    found = decode_all(list(files), files.__getitem__, side=STORED, skip=False, max_pixels=10**9)
+    listing = Listing(Path(), list(files), torch.zeros(len(files)), files.__getitem__)
+    found = decode_all(listing, side=STORED, skip=False, max_pixels=10**9)
+    assert found.sizes is not None
     return found.images, found.sizes
 
 

@@ -398,7 +398,8 @@ def test_a_few_pictures_per_core_are_ahead_of_those_written(root: Path) -> None:
         read.append(name)
         return content
 
-    stream = pictures.decoded(names, reader, side=4, max_pixels=10**6, threads=2)
+    listing = pictures.Listing(root, names, torch.zeros(500), reader)
+    stream = pictures.decoded([(listing, name) for name in names], side=4, max_pixels=10**6, threads=2)
     for _ in range(10):
         next(stream)
     time.sleep(0.1)

@@ -11,7 +11,8 @@ from ssl_bench.data import packed, sizes
 from ssl_bench.data.class_names import class_names
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import cifar, digits, fashion_mnist, imagenet100, stl10, tiny_imagenet
-from ssl_bench.data.readers.folder import Folder, Listing, listings
+from ssl_bench.data.readers.folder import Folder, listings
+from ssl_bench.data.readers.pictures import Listing
 from ssl_bench.errors import UserError
 
 

@@ -27,8 +27,8 @@ from rich.filesize import decimal
 from ssl_bench.data.images import HASH_BYTES, Images
 from ssl_bench.data.pack_file import HEADER, SPLITS, PackFile, Part, damaged, finish
 from ssl_bench.data.pack_journal import Done, Journal, resumed
-from ssl_bench.data.readers.folder import Folder, Listing, read_listing
-from ssl_bench.data.readers.pictures import Picture, broken, decoded
+from ssl_bench.data.readers.folder import Folder
+from ssl_bench.data.readers.pictures import Listing, Picture, broken, decode_all, decoded
 from ssl_bench.errors import UserError
 from ssl_bench.files import reason, sync_folder
 from ssl_bench.machine import cores
@@ -51,7 +51,10 @@ def read(dataset: str, pictures: Mapping[str, Listing], folder: Folder, data_dir
     if packs and source.path in packs:
         return _images(source)
     if folder.memory is None or source.bytes <= folder.memory:
-        return {split: read_listing(listing, folder) for split, listing in pictures.items()}
+        return {
+            split: decode_all(listing, side=folder.stored, skip=folder.skip, max_pixels=folder.max_pixels)
+            for split, listing in pictures.items()
+        }
     stale = [path for path in packs if _place(path) == source.place]
     if stale:
         raise UserError(
@@ -185,25 +188,18 @@ def _short(content: Any) -> str:
 def _write(source: _Source, progress: Callable[[int, int], None]) -> None:
     partial = source.path.with_name(f"{source.path.name}.partial")
     journal = _journal(source.path)
-    names = [(split, name) for split in SPLITS for name in source.pictures[split].names]
-    paths = [str(source.pictures[split].root / name) for split, name in names]
-    listed = dict(zip(paths, names, strict=True))
-
-    def content(path: str) -> bytes:
-        split, name = listed[path]
-        return source.pictures[split].read(name)
-
+    listings = [source.pictures[split] for split in SPLITS]
+    pictures = [(listing, name) for listing in listings for name in listing.names]
     with partial.open("r+b" if partial.exists() else "w+b") as rows, journal.open("a+b") as lines:
         title = f"{source.key} {source.place}\n".encode()
         done = resumed(title, source.count, source.row, rows, lines)
         _require_room(source, partial)
         for position, reason in done.skipped.items():
             if not source.folder.skip:
-                raise broken(paths[position], reason)
-        progress(len(done), len(paths))
+                raise broken(*pictures[position], reason)
+        progress(len(done), len(pictures))
         found = decoded(
-            paths[len(done) :],
-            content,
+            pictures[len(done) :],
             side=source.folder.stored,
             max_pixels=source.folder.max_pixels,
             threads=cores(),
@@ -213,9 +209,9 @@ def _write(source: _Source, progress: Callable[[int, int], None]) -> None:
                 if isinstance(picture, Picture):
                     rows.write(picture.pixels.data)
                 elif not source.folder.skip:
-                    raise broken(paths[len(done)], picture)
+                    raise broken(*pictures[len(done)], picture)
                 written.add(done.add(picture))
-                progress(len(done), len(paths))
+                progress(len(done), len(pictures))
         _finish(source, done, rows)
     os.replace(partial, source.path)
     sync_folder(source.path.parent)
@@ -287,7 +283,7 @@ def _images(source: _Source) -> dict[str, Images]:
     for split in SPLITS:
         skipped = found.text(f"{split}.skipped")
         if skipped and not source.folder.skip:
-            raise broken(str(source.pictures[split].root / skipped[0][0]), skipped[0][1])
+            raise broken(source.pictures[split], *skipped[0])
         splits[split] = Images(
             images=found.images(split),
             labels=torch.from_numpy(found.array(f"{split}.labels")),

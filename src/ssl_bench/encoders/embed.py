@@ -1,8 +1,8 @@
 """Features of every picture below a folder, read as they are needed."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from torch import Tensor, nn
 
 from ssl_bench.augment.views import CleanView
-from ssl_bench.data.readers.pictures import fault, in_colour, large_ones_alone, limited, opened, upright
+from ssl_bench.data.readers.pictures import fault, in_colour, large_ones_alone, limited, on_threads, opened, upright
 from ssl_bench.data.readers.scan import scan
 from ssl_bench.devices import resolve_device
 from ssl_bench.errors import UserError
@@ -169,20 +169,12 @@ def read_in_batches(
     """Each name with the network's input ``[C, S, S]``, or with why the picture cannot be read; one batch ahead."""
     turn = large_ones_alone(threads)
 
-    def one(name: str) -> Tensor | str:
-        return network_input(folder / name, clean=clean, channels=channels, max_pixels=max_pixels, turn=turn)
+    def one(name: str) -> tuple[str, Tensor | str]:
+        return name, network_input(folder / name, clean=clean, channels=channels, max_pixels=max_pixels, turn=turn)
 
-    with limited(max_pixels), ThreadPoolExecutor(threads) as pool:
-        try:
-            parts = [names[start : start + batch_size] for start in range(0, len(names), batch_size)]
-            following = pool.map(one, parts[0])
-            for number, part in enumerate(parts):
-                current = following
-                if number + 1 < len(parts):
-                    following = pool.map(one, parts[number + 1])
-                yield list(zip(part, current, strict=True))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with limited(max_pixels), closing(on_threads(one, names, threads, ahead=batch_size)) as found:
+        while batch := list(itertools.islice(found, batch_size)):
+            yield batch
 
 
 def network_input(
@@ -195,8 +187,8 @@ def network_input(
 ) -> Tensor | str:
     """The network's input ``[C, S, S]`` of a picture at its own size, or why it cannot be read."""
 
-    def seen(image: Image) -> Tensor | str:
-        with turn(image.width * image.height):
+    try:
+        with opened(path.read_bytes()) as image, turn(image.width * image.height):
             picture = native(image)  # [3, H, W]
             short, long = sorted(picture.shape[1:])
             if long * clean.resized**2 > max_pixels * short:
@@ -207,9 +199,6 @@ def network_input(
                 picture = picture[:1]
             view: Tensor = clean(picture[None])[0]
             return view
-
-    try:
-        return opened(path.read_bytes(), seen)
     # Decoders stumble over damaged files anywhere, with errors of every kind.
     except Exception as error:
         return fault(str(path), error, max_pixels)

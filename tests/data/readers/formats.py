@@ -8,6 +8,9 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import torch
+
+from ssl_bench.data.readers.pictures import Listing
 
 
 def python2_string(text: bytes) -> bytes:
@@ -60,3 +63,8 @@ def unpacked(folder: Path, members: dict[str, bytes]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
+
+
+def listed(content: dict[str, bytes]) -> Listing:
+    """Pictures that lie in no folder, without labels."""
+    return Listing(Path(), list(content), torch.full((len(content),), -1), content.__getitem__)

@@ -6,16 +6,15 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
+from formats import listed
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssl_bench.data.readers.metadata import without_metadata
 from ssl_bench.data.readers.pictures import decode_all, limited, opened
 from ssl_bench.encoders.embed import native
 
@@ -58,8 +57,8 @@ def exif(*entries: tuple[int, int, int, bytes]) -> bytes:
     return jpeg((0xE1, b"Exif\0\0" + tiff(*entries)))
 
 
-def png(kind: bytes, body: bytes, *, behind: bool = False, wrong: int = 0) -> bytes:
-    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ wrong)
+def png(kind: bytes, body: bytes, *, behind: bool = False) -> bytes:
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     place = len(PNG) - 12 if behind else 33
     return PNG[:place] + chunk + PNG[place:]
 
@@ -67,12 +66,12 @@ def png(kind: bytes, body: bytes, *, behind: bool = False, wrong: int = 0) -> by
 def seen(content: bytes) -> NDArray[np.uint8]:
     """As embed sees it, [3, H, W]."""
     with limited(10**6):
-        return opened(content, native).numpy()
+        return native(opened(content)).numpy()
 
 
 def shown(content: bytes) -> tuple[int, int]:
     """Height and width, after both readers agreed that the picture is all there, and turned alike."""
-    found = decode_all(["x"], lambda _: content, side=8, skip=False, max_pixels=10**6)
+    found = decode_all(listed({"x": content}), side=8, skip=False, max_pixels=10**6)
     pixels = seen(content)
     assert tuple(found.sizes[0].tolist()) == pixels.shape[1:]
     corner = (slice(None), slice(4), slice(-4, None) if pixels.shape[1:] == TURNED else slice(4))
@@ -103,20 +102,14 @@ ODD = {
     "EXIF that is none": (jpeg((0xE1, b"Exif\0\0This is no EXIF")), UPRIGHT),
     "half of EXIF": (jpeg((0xE1, b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01")), UPRIGHT),
     "EXIF twice begun": (jpeg((0xE1, b"Exif\0\0Exif\0\0" + tiff(SIX))), TURNED),
-    "a short JFIF header": (jpeg((0xE1, b"Exif\0\0" + tiff(SIX)), (0xE0, b"JFIF\0")), TURNED),
     "a malformed list of pictures": (jpeg((0xE2, b"MPF\0II*\0\x08\0\0\0\1\0")), UPRIGHT),
-    "Photoshop's block cut short": (jpeg((0xED, b"Photoshop 3.0\0008BIM\3\xed")), UPRIGHT),
     "a PNG's EXIF": (png(b"eXIf", tiff(SIX)), TURNED),
     "a PNG's EXIF behind its pixels": (png(b"eXIf", tiff(SIX), behind=True), TURNED),
     "a PNG's EXIF that is none": (png(b"eXIf", b"b'Exif\\x00'"), UPRIGHT),
-    "a PNG's EXIF with a wrong checksum": (png(b"eXIf", tiff(SIX), wrong=1), UPRIGHT),
-    "text with a wrong checksum": (png(b"tEXt", b"a\0b", wrong=1), UPRIGHT),
     "text without end": (png(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 21))), UPRIGHT),
-    "text in an unknown form": (png(b"zTXt", b"a\0\7x", behind=True), UPRIGHT),
     "a damaged colour profile": (png(b"iCCP", b"icc\0\0notzlib"), UPRIGHT),
     "a colour profile without end": (png(b"iCCP", b"icc\0\0" + zlib.compress(bytes(1 << 21))), UPRIGHT),
     "EXIF in hexadecimals that are none": (png(b"tEXt", b"Raw profile type exif\0\nexif\n  9\nzz"), UPRIGHT),
-    "a resolution of no bytes": (png(b"pHYs", b""), UPRIGHT),
     "WebP with EXIF that is none": (encoded("WEBP", lossless=True, exif=b"garbage"), UPRIGHT),
 }
 
@@ -127,34 +120,11 @@ def test_metadata_is_nobodys_reason_to_refuse_whole_pixels(what: str) -> None:
     assert shown(content) == expected
 
 
-def damaged() -> Iterator[bytes]:
-    """As above, with pixels that are not whole."""
-    content = png(b"tEXt", b"a\0b", wrong=1)
-    place = content.index(b"IDAT") + 20
-    yield content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
-    yield content[:place]
-    yield ODD["a short JFIF header"][0][:300]
-
-
-@pytest.mark.parametrize("content", [*damaged()], ids=["changed", "cut", "cut JPEG"])
-def test_damaged_pixels_stay_damaged(content: bytes) -> None:
-    found = decode_all(["x"], lambda _: content, side=8, skip=True, max_pixels=10**6)
-    assert found.skipped == ("x",)
-
-
 def test_pillows_own_warnings_name_no_picture_and_are_not_shown() -> None:
     noisy = jpeg((0xE1, b"Exif\0\0" + tiff((0x0100, 3, 2, b"\1\0\1\0"), SIX)), (0xE2, b"MPF\0II*\0\x08\0\0\0\1\0"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        decode_all(["x"], lambda _: noisy, side=8, skip=False, max_pixels=10**6)
+        decode_all(listed({"x": noisy}), side=8, skip=False, max_pixels=10**6)
     assert not caught
     with pytest.warns(UserWarning, match="MPO|EXIF"):  # so that there is something to be quiet about
-        opened(noisy, native)
-
-
-def test_what_is_without_metadata_stays_as_it_is() -> None:
-    for content in (b"", PNG[:3], PNG[:20], PNG, JPEG[:3], JPEG, encoded("GIF"), encoded("BMP")):
-        assert without_metadata(content) == content
-    photograph = encoded("JPEG", quality=95, comment=b"comment", icc_profile=b"profile")
-    assert b"comment" in photograph
-    assert without_metadata(photograph) == JPEG
+        native(opened(noisy))

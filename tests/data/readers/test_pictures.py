@@ -3,11 +3,13 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from formats import listed
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,7 +27,7 @@ GRAY = np.asarray(Image.fromarray(COLOUR).convert("L"))
 def decode(content: bytes, side: int) -> NDArray[np.uint8]:
     """[side, side, 3], as a viewer shows it."""
     return (
-        decode_all(["x"], lambda _: content, side=side, skip=False, max_pixels=10**9).images[0].permute(1, 2, 0).numpy()
+        decode_all(listed({"x": content}), side=side, skip=False, max_pixels=10**9).images[0].permute(1, 2, 0).numpy()
     )
 
 
@@ -170,14 +172,14 @@ def broken() -> dict[str, bytes]:
 def test_a_broken_picture_is_named_or_left_out(what: str) -> None:
     content = {"a.png": picture(8, 8), "b.png": broken()[what], "c.png": picture(5, 9)}
     with pytest.raises(UserError) as caught:
-        decode_all(list(content), content.__getitem__, side=8, skip=False, max_pixels=10**8)
+        decode_all(listed(content), side=8, skip=False, max_pixels=10**8)
     assert str(caught.value).startswith("b.png cannot be read as a picture: ")
     assert "\n" not in str(caught.value)
     assert "0x" not in str(caught.value)
     assert ("more than 100000000 pixels" in str(caught.value)) == (what == "a bomb")
-    found = decode_all(list(content), content.__getitem__, side=8, skip=True, max_pixels=10**8)
+    found = decode_all(listed(content), side=8, skip=True, max_pixels=10**8)
     assert found.skipped == ("b.png",)
-    assert found.kept.tolist() == [0, 2]
+    assert found.names == ("a.png", "c.png")
     assert found.images.shape == (2, 3, 8, 8)
     assert found.images[:, :, 4, 4].tolist() == [[10, 200, 30]] * 2
 
@@ -186,7 +188,7 @@ def test_a_broken_picture_is_named_or_left_out(what: str) -> None:
 def test_the_limit_of_pixels_holds_exactly_and_is_put_back(excess: int) -> None:
     before = Image.MAX_IMAGE_PIXELS
     content = {"a.png": picture(100, 10), "b.png": picture(100 * excess, 10)}
-    found = decode_all(list(content), content.__getitem__, side=8, skip=True, max_pixels=1000)
+    found = decode_all(listed(content), side=8, skip=True, max_pixels=1000)
     assert found.skipped == (() if excess == 1 else ("b.png",))
     assert before == Image.MAX_IMAGE_PIXELS
 
@@ -194,31 +196,26 @@ def test_the_limit_of_pixels_holds_exactly_and_is_put_back(excess: int) -> None:
 def test_more_pictures_than_memory_are_refused_before_one_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "memory", lambda: 1000)
     with pytest.raises(UserError, match=r"2 images of 64 × 64 pixels need 24.6 kB of .* smaller dataset\.stored"):
-        decode_all(["a", "b"], lambda name: b"", side=64, skip=True, max_pixels=10**8)
+        decode_all(listed({"a": b"", "b": b""}), side=64, skip=True, max_pixels=10**8)
 
 
 def test_several_threads_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     content = {f"{number}.png": encoded(Image.new("L", (9, 9), number), "PNG") for number in range(200)}
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    found = decode_all(list(content), content.__getitem__, side=9, skip=False, max_pixels=100)
+    found = decode_all(listed(content), side=9, skip=False, max_pixels=100)
     assert found.images[:, 0, 0, 0].tolist() == list(range(200))
     assert found.images.is_contiguous()
 
 
 def test_many_threads_take_no_more_memory_for_what_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[int] = []
-    empty = np.empty
-
-    def watched(shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
-        taken.append(int(np.prod(shape)))
-        return empty(shape, kind)
-
-    monkeypatch.setattr(pictures.np, "empty", watched)
     monkeypatch.setattr(pictures, "BLOCKS", 100_000)
-    content = picture(20, 20)
-    found = list(pictures.decoded([*"abcdefgh"], lambda _: content, side=20, max_pixels=1000, threads=16))
-    assert len(found) == 8
-    assert sum(taken) <= 100_000
+    read: list[str] = []
+    listing = listed({str(number): picture(20, 20) for number in range(200)})
+    reading = replace(listing, content=lambda name: read.append(name) or listing.read(name))  # type: ignore[func-returns-value]
+    found = pictures.decoded([(reading, name) for name in listing.names], side=20, max_pixels=1000, threads=16)
+    assert isinstance(next(found), pictures.Picture)
+    found.close()
+    assert 1 <= len(read) * 3 * 20 * 20 <= 100_000
 
 
 @pytest.mark.parametrize(("threads", "most"), [(2, 2), (4, 1)])
@@ -229,6 +226,7 @@ def test_all_threads_together_decode_no_more_than_one_large_picture(
     seen: list[int] = []
     monkeypatch.setattr(pictures, "_opaque", at_once(pictures._opaque, seen))
     content = encoded(Image.new("RGB", (6, 6)), "PNG")  # 36 pixels
-    names = [str(number) for number in range(80)]
-    assert len(list(pictures.decoded(names, lambda _: content, side=4, max_pixels=10**6, threads=threads))) == 80
+    listing = listed({str(number): content for number in range(80)})
+    items = [(listing, name) for name in listing.names]
+    assert len(list(pictures.decoded(items, side=4, max_pixels=10**6, threads=threads))) == 80
     assert max(seen) == most

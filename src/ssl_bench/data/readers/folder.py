@@ -16,11 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ssl_bench.conditions import require_root
-from ssl_bench.data.images import Images
-from ssl_bench.data.readers.pictures import decode_all
+from ssl_bench.data.readers.pictures import Listing
 from ssl_bench.data.readers.scan import Found, scan
 from ssl_bench.data.splits import SPLIT_SEED, hold_out
 from ssl_bench.errors import UserError
@@ -45,24 +43,6 @@ class Folder:
     memory: int | None = None  # bytes that they may take decoded; None: as many as there are
     depth: int | None = None  # folders of a picture's path that make its class; None: all
     min_images: int | None = None  # pictures of a class, which is none with fewer; None: as few as the splits need
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Listing:
-    """The pictures below a folder, sorted by name."""
-
-    root: Path
-    names: list[str]
-    labels: Tensor  # int64 [M], -1 where there is no class
-    content: Callable[[str], bytes] | None = None  # the bytes of a name; None: of the file below root
-    notes: tuple[str, ...] = ()  # what is shown to a user about the folder, in sentences
-
-    def rows(self, index: Tensor) -> Listing:
-        return replace(self, names=[self.names[row] for row in index.tolist()], labels=self.labels[index])
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a picture, from any thread."""
-        return self.content(name) if self.content else (self.root / name).read_bytes()
 
 
 def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
@@ -101,21 +81,6 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
         rest, test = hold_out(train.labels, TEST_FRACTION, SPLIT_SEED)
         return classes, {"train": train.rows(rest), "test": train.rows(test)}
     return classes, {"train": train, "test": _test_listing(folder, Path(folder.test_root), classes, small)}
-
-
-def read_listing(listing: Listing, folder: Folder) -> Images:
-    """Decode the pictures; raises UserError as `decode_all`."""
-    names = {str(listing.root / name): name for name in listing.names}
-    found = decode_all(
-        list(names),
-        lambda path: listing.read(names[path]),
-        side=folder.stored,
-        skip=folder.skip,
-        max_pixels=folder.max_pixels,
-    )
-    skipped = tuple(names[path] for path in found.skipped)
-    kept = tuple(listing.names[row] for row in found.kept.tolist())
-    return Images(found.images, listing.labels[found.kept], skipped, found.sizes, found.hashes, kept)
 
 
 def restricted(root: Path, classes: Collection[str]) -> Listing:

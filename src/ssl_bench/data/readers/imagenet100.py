@@ -13,7 +13,8 @@ from pathlib import Path
 from ssl_bench.data import packed
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import imagenet_tars
-from ssl_bench.data.readers.folder import Folder, Listing, restricted
+from ssl_bench.data.readers.folder import Folder, restricted
+from ssl_bench.data.readers.pictures import Listing
 from ssl_bench.errors import UserError
 
 CLASSES = 100

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ssl_bench.data.readers.archive import MEND, Archive, intact, misfit, streams
-from ssl_bench.data.readers.folder import Listing, of_classes
+from ssl_bench.data.readers.folder import of_classes
+from ssl_bench.data.readers.pictures import Listing
 from ssl_bench.errors import UserError
 
 TRAIN = "ILSVRC2012_img_train.tar"

@@ -5,31 +5,34 @@ red, green and blue, of an animation the first frame. Colour profiles are not ap
 antialiasing; the height and width that it had are kept beside it, so that views can undo this.
 """
 
+from __future__ import annotations
+
 import errno
 import itertools
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 from rich.filesize import decimal
 from torch import Tensor
 
-from ssl_bench.data.images import HASH_BYTES, hash_of
-from ssl_bench.data.readers.metadata import without_metadata
+from ssl_bench.data.images import HASH_BYTES, Images, hash_of
 from ssl_bench.errors import UserError
 from ssl_bench.machine import memory
 
-T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 (an item)
+R = TypeVar("R")  # a result
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 OF_THE_FILE = (errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM)
@@ -50,24 +53,32 @@ ADVICE = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pictures:
-    """What could be read of a list of picture files."""
+class Listing:
+    """The pictures below a folder, sorted by name."""
 
-    images: Tensor  # u8 [M, 3, S, S]
-    sizes: Tensor  # int64 [M, 2], height and width before they were squashed
-    hashes: Tensor  # u8 [M, HASH_BYTES], of the images
-    kept: Tensor  # int64 [M], positions in the list
-    skipped: tuple[str, ...]  # names of those that could not be read
+    root: Path
+    names: list[str]
+    labels: Tensor  # int64 [M], -1 where there is no class
+    content: Callable[[str], bytes] | None = None  # the bytes of a name; None: of the file below root
+    notes: tuple[str, ...] = ()  # what is shown to a user about the folder, in sentences
+
+    def rows(self, index: Tensor) -> Listing:
+        return replace(self, names=[self.names[row] for row in index.tolist()], labels=self.labels[index])
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a picture, from any thread."""
+        return self.content(name) if self.content else (self.root / name).read_bytes()
 
 
 class Picture(NamedTuple):
     """A picture as it is kept."""
 
-    pixels: NDArray[np.uint8]  # [3, S, S], contiguous; lent until the next picture is asked for
+    pixels: NDArray[np.uint8]  # [3, S, S], contiguous
     size: tuple[int, int]  # height and width before it was squashed
     hash: bytes  # of the pixels
 
 
+TEXT = 1 << 26  # bytes of text or a colour profile that a PNG may hold; Pillow itself allows a sixty-fourth
 LARGE = 1 << 24  # pixels that all threads together decode, but for one larger picture at a time: 16 bytes each or so
 TURN = 8  # pictures at most that a thread decodes before it hands them on
 AHEAD = 2  # turns per thread that are begun before they are asked for
@@ -76,48 +87,47 @@ STRIP = 256  # rows of a picture that are laid over white at a time
 
 
 def decoded(
-    names: Sequence[str], read: Callable[[str], bytes], *, side: int, max_pixels: int, threads: int
+    pictures: Sequence[tuple[Listing, str]], *, side: int, max_pixels: int, threads: int
 ) -> Generator[Picture | str, None, None]:
-    """The pictures called ``names`` in their order, or what is wrong with one; close it to stop early.
+    """The pictures in their order, or what is wrong with one; close it to stop early.
 
-    Arguments as of ``decode_all``. However many there are, a few per thread are in memory, always in the same: fresh
-    memory costs more than what is written there.
+    pictures: a listing and a name in it, for each. The others are those of ``decode_all``. However many there are, a
+    few per thread are in memory.
     """
     turn = large_ones_alone(threads)
 
-    def one(name: str, pixels: NDArray[np.uint8]) -> Picture | str:
+    def one(listing: Listing, name: str) -> Picture | str:
         try:
-            image, size = squashed(read(name), side, turn)
+            image, size = squashed(listing.read(name), side, turn)
+            pixels = np.empty((3, side, side), np.uint8)
             for plane, band in zip(pixels, image.split(), strict=True):
-                plane[:] = band
+                plane[:] = np.asarray(band)
             return Picture(pixels, size, hash_of(pixels))
         # Decoders stumble over damaged files anywhere, with errors of every kind.
         except Exception as error:
-            return fault(name, error, max_pixels)
+            return fault(str(listing.root / name), error, max_pixels)
 
-    def several(turn: Sequence[str], block: NDArray[np.uint8]) -> list[Picture | str]:
-        return [one(name, pixels) for name, pixels in zip(turn, block, strict=False)]
+    ahead = AHEAD * threads
+    count = max(1, min(TURN, BLOCKS // ((ahead + 1) * 3 * side * side)))
+    turns = (pictures[first : first + count] for first in range(0, len(pictures), count))
+    with (
+        limited(max_pixels),
+        closing(on_threads(lambda turn: list(itertools.starmap(one, turn)), turns, threads, ahead)) as found,
+    ):
+        yield from itertools.chain.from_iterable(found)
 
-    with limited(max_pixels), ThreadPoolExecutor(threads) as pool:
-        blocks = AHEAD * threads + 1
-        count = max(1, min(TURN, BLOCKS // (blocks * 3 * side * side)))
-        turns = (names[first : first + count] for first in range(0, len(names), count))
-        spare = [np.empty((count, 3, side, side), np.uint8) for _ in range(blocks)]
-        underway = deque[tuple[Future[list[Picture | str]], NDArray[np.uint8]]]()
 
-        def begin(count: int) -> None:
-            for turn in itertools.islice(turns, count):
-                block = spare.pop()
-                underway.append((pool.submit(several, turn, block), block))
-
+def on_threads(work: Callable[[I], R], items: Iterable[I], threads: int, ahead: int) -> Generator[R, None, None]:
+    """``work`` of each item, in their order; so many are begun ahead of the one asked for. Close it to stop early."""
+    underway = deque[Future[R]]()
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            begin(AHEAD * threads)
+            for item in items:
+                underway.append(pool.submit(work, item))
+                if len(underway) > ahead:
+                    yield underway.popleft().result()
             while underway:
-                begun, block = underway.popleft()
-                found = begun.result()
-                begin(1)
-                yield from found
-                spare.append(block)
+                yield underway.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -131,15 +141,15 @@ def large_ones_alone(threads: int) -> Callable[[int], AbstractContextManager[obj
 @contextmanager
 def limited(max_pixels: int) -> Iterator[None]:
     """Let PIL refuse a picture with more pixels before it is decoded, and keep to itself what it warns of others."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = max_pixels
+    before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = max_pixels, TEXT
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # which name no picture
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
 def fault(name: str, error: Exception, max_pixels: int) -> str:
@@ -161,16 +171,15 @@ def fault(name: str, error: Exception, max_pixels: int) -> str:
     return reason
 
 
-def decode_all(
-    names: Sequence[str], read: Callable[[str], bytes], *, side: int, skip: bool, max_pixels: int, advice: str = ADVICE
-) -> Pictures:
-    """The pictures called ``names``, whose bytes ``read`` gives, on as many threads as PyTorch uses.
+def decode_all(listing: Listing, *, side: int, skip: bool, max_pixels: int, advice: str = ADVICE) -> Images:
+    """The pictures of a listing, on as many threads as PyTorch uses.
 
     side: S. skip: leave out what cannot be read. max_pixels: a picture with more is not even decoded.
 
     Raises:
         UserError: they do not fit into memory; or, without ``skip``, a picture cannot be read.
     """
+    names = listing.names
     needed = len(names) * 3 * side * side
     if needed > memory():
         raise UserError(
@@ -181,7 +190,8 @@ def decode_all(
     sizes = torch.empty(len(names), 2, dtype=torch.int64)
     hashes = torch.empty(len(names), HASH_BYTES, dtype=torch.uint8)
     rows, kept, skipped = images.numpy(), list[int](), list[str]()
-    with closing(decoded(names, read, side=side, max_pixels=max_pixels, threads=torch.get_num_threads())) as found:
+    pictures = [(listing, name) for name in names]
+    with closing(decoded(pictures, side=side, max_pixels=max_pixels, threads=torch.get_num_threads())) as found:
         for number, picture in enumerate(found):
             if isinstance(picture, Picture):
                 rows[len(kept)] = picture.pixels
@@ -191,14 +201,16 @@ def decode_all(
             elif skip:
                 skipped.append(names[number])
             else:
-                raise broken(names[number], picture, advice)
+                raise broken(listing, names[number], picture, advice)
     m = len(kept)
-    return Pictures(images[:m], sizes[:m], hashes[:m], torch.tensor(kept, dtype=torch.int64), tuple(skipped))
+    return Images(
+        images[:m], listing.labels[kept], tuple(skipped), sizes[:m], hashes[:m], tuple(names[row] for row in kept)
+    )
 
 
-def broken(name: str, reason: str, advice: str = ADVICE) -> UserError:
+def broken(listing: Listing, name: str, reason: str, advice: str = ADVICE) -> UserError:
     """The error for a picture that ends the run."""
-    return UserError(f"{name} cannot be read as a picture: {reason}; {advice}.")
+    return UserError(f"{listing.root / name} cannot be read as a picture: {reason}; {advice}.")
 
 
 def squashed(
@@ -208,46 +220,26 @@ def squashed(
 
     A picture of so many pixels is decoded within ``turn(pixels)``. Raises what PIL raises, which may be anything.
     """
-
-    def shrunk(image: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
+    with opened(content) as image, turn(image.width * image.height):
         width, height = image.size
-        with turn(width * height):
-            image.draft(None, (2 * side, 2 * side))  # a JPEG may be decoded smaller, yet twice as large as wanted
-            if orientation(image) in SIDEWAYS:
-                height, width = width, height
-            colour = _opaque(upright(image))
-            if colour.size != (side, side) and colour.mode == "RGBA":
-                # Channel by channel: a copy of a large picture without its alpha would take as much as the picture.
-                small = [colour.getchannel(band).resize((side, side), Image.Resampling.BILINEAR) for band in "RGB"]
-                colour = Image.merge("RGB", small)
-            elif colour.size != (side, side):
-                colour = colour.resize((side, side), Image.Resampling.BILINEAR)
-            colour = colour if colour.mode == "RGB" else colour.convert("RGB")
-            colour.load()
-            return colour, (height, width)
-
-    return opened(content, shrunk)
+        image.draft(None, (2 * side, 2 * side))  # a JPEG may be decoded smaller, yet twice as large as wanted
+        if orientation(image) in SIDEWAYS:
+            height, width = width, height
+        colour = _opaque(upright(image))
+        if colour.size != (side, side) and colour.mode == "RGBA":
+            # Channel by channel: a copy of a large picture without its alpha would take as much as the picture.
+            small = [colour.getchannel(band).resize((side, side), Image.Resampling.BILINEAR) for band in "RGB"]
+            colour = Image.merge("RGB", small)
+        elif colour.size != (side, side):
+            colour = colour.resize((side, side), Image.Resampling.BILINEAR)
+        colour = colour if colour.mode == "RGB" else colour.convert("RGB")
+        colour.load()
+        return colour, (height, width)
 
 
-def opened(content: bytes, make: Callable[[Image.Image], T]) -> T:
-    """What ``make`` gives of the picture in a file's bytes; a second time without metadata where they may be at fault.
-
-    Raises what PIL or ``make`` raises.
-    """
-    try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
-            return make(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
-        raise
-    except Exception as error:
-        bare = without_metadata(content)
-        if bare == content or getattr(error, "errno", None) is not None:
-            raise
-        try:
-            with Image.open(BytesIO(bare), formats=FORMATS) as image:
-                return make(image)
-        except Exception:
-            raise error from None
+def opened(content: bytes) -> Image.Image:
+    """The picture in a file's bytes, not decoded yet; raises what PIL raises."""
+    return Image.open(BytesIO(content), formats=FORMATS)
 
 
 def orientation(image: Image.Image) -> int:

@@ -13,7 +13,7 @@ import torch
 
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers.archive import MEND, Archive, intact, located, misfit
-from ssl_bench.data.readers.pictures import decode_all
+from ssl_bench.data.readers.pictures import Listing, decode_all
 
 CLASSES = 200
 SIDE = 64
@@ -66,13 +66,8 @@ def _read(path: Path, names: list[str], content: Callable[[str], bytes]) -> dict
         raise misfit(path, f"a class of {WNIDS} for {unknown[0]}", "none")
     splits = {}
     for split, classes in class_of.items():
-        found = decode_all(
-            list(classes),
-            content,
-            side=SIDE,
-            skip=False,
-            max_pixels=SIDE * SIDE,
-            advice=f"it belongs to {path}: {MEND[:-1]}",
-        )
-        splits[split] = Images(found.images, torch.tensor([number[wnid] for wnid in classes.values()]))
+        listing = Listing(path, list(classes), torch.tensor([number[wnid] for wnid in classes.values()]), content)
+        advice = f"it belongs to {path}: {MEND[:-1]}"
+        found = decode_all(listing, side=SIDE, skip=False, max_pixels=SIDE * SIDE, advice=advice)
+        splits[split] = Images(found.images, found.labels)
     return splits

@@ -14,9 +14,7 @@ Shapes: M images of a split, S × S pixels as kept.
 import hashlib
 import json
 import math
-import mmap
 import os
-import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -99,19 +97,16 @@ class PackFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            if path.exists() and not path.is_file():  # one could wait for a pipe without end
-                raise ValueError("it is no regular file")
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            length = int.from_bytes(self._map[:LENGTH], "little")
-            header = json.loads(self._map[LENGTH : LENGTH + length]) if length + LENGTH == HEADER else {}
+            self._bytes = np.memmap(path, np.uint8, mode="c")
+            length = int.from_bytes(self._bytes[:LENGTH].tobytes(), "little")
+            header = json.loads(self._bytes[LENGTH:HEADER].tobytes()) if length + LENGTH == HEADER else {}
             self.about: dict[str, Any] = json.loads(header.pop("__metadata__")["ssl_bench"])
             self._tensors: dict[str, Any] = header
             end = max(entry["data_offsets"][1] for entry in header.values())
             begin = max(header[f"{split}.images"]["data_offsets"][1] for split in SPLITS)
-            if len(self._map) != HEADER + end:
-                raise ValueError(f"it has {len(self._map):,} bytes where {HEADER + end:,} are expected")
-            if _checksum(self.about, header, self._map[HEADER + begin :]) != self.about["checksum"]:
+            if len(self._bytes) != HEADER + end:
+                raise ValueError(f"it has {len(self._bytes):,} bytes where {HEADER + end:,} are expected")
+            if _checksum(self.about, header, self._bytes[HEADER + begin :].tobytes()) != self.about["checksum"]:
                 raise ValueError("its labels, sizes or names have changed")
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
@@ -120,12 +115,12 @@ class PackFile:
             raise damaged(path, str(error) if plain else "it has not the header of a pack") from None
 
     def array(self, name: str) -> NDArray[Any]:
-        """A tensor that is no image, copied out of the file."""
+        """A tensor; what is written to it stays in memory, and the file as it is."""
         entry = self._tensors[name]
         begin, end = entry["data_offsets"]
-        values: NDArray[Any] = np.frombuffer(self._map[HEADER + begin : HEADER + end], dtype=TYPES[entry["dtype"]])
-        native: NDArray[Any] = values.astype(values.dtype.newbyteorder("=")).reshape(entry["shape"])
-        return native
+        values = np.asarray(self._bytes[HEADER + begin : HEADER + end]).view(TYPES[entry["dtype"]])
+        shaped: NDArray[Any] = values.reshape(entry["shape"])
+        return shaped
 
     def text(self, name: str) -> Any:
         try:
@@ -134,15 +129,8 @@ class PackFile:
             raise damaged(self.path, f"its {name} are no list") from None
 
     def images(self, split: str) -> Tensor:
-        """u8 [M, 3, S, S], the file's own memory: shared, not to be written to, and read from the disk on access."""
-        entry = self._tensors[f"{split}.images"]
-        begin, end = entry["data_offsets"]
-        if begin == end:
-            return torch.empty(entry["shape"], dtype=torch.uint8)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given buffer is not writable")
-            flat = torch.frombuffer(self._map, dtype=torch.uint8, count=end - begin, offset=HEADER + begin)
-        return flat.view(entry["shape"])
+        """u8 [M, 3, S, S], the file's own memory, read from the disk on access."""
+        return torch.from_numpy(self.array(f"{split}.images"))
 
 
 def verify(path: Path) -> None:

@@ -12,8 +12,8 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from rich.filesize import decimal
 
 from ssl_bench.data.images import HASH_BYTES, Images
 from ssl_bench.data.pack_file import HEADER, SPLITS, PackFile, Part, damaged, finish
-from ssl_bench.data.pack_journal import Done, Journal, resumed
+from ssl_bench.data.pack_journal import Entry, line, resumed
 from ssl_bench.data.readers.folder import Folder
 from ssl_bench.data.readers.pictures import Listing, Picture, broken, decode_all, decoded
 from ssl_bench.errors import UserError
@@ -85,19 +85,23 @@ def pack(dataset: Dataset, folder: Folder, data_dir: Path, *, progress: Callable
         PackFile(source.path)  # UserError if it is damaged
         if not _left_over(source):
             return source.path
-    with _disk_errors(source.path):
+    try:
         source.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Of the place: what another process packs of it, its files as they were then, is not left over.
-            with FileLock(source.path.with_name(f".{source.dataset}-{source.place}.lock"), timeout=0):
-                if not source.path.exists():
-                    _write(source, progress)
-                for path in _left_over(source):
-                    path.unlink(missing_ok=True)
-        except Timeout:
-            raise UserError(
-                f"Another process packs the pictures of {source.root}: wait for it, or stop it first."
-            ) from None
+        # Of the place: what another process packs of it, its files as they were then, is not left over.
+        with FileLock(source.path.with_name(f".{source.dataset}-{source.place}.lock"), timeout=0):
+            if not source.path.exists():
+                _write(source, progress)
+            for path in _left_over(source):
+                path.unlink(missing_ok=True)
+    except Timeout:
+        raise UserError(
+            f"Another process packs the pictures of {source.root}: wait for it, or stop it first."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{source.path} could not be packed ({reason(error)}): make room or choose another data_dir, then run the "
+            "same command again to resume."
+        ) from error
     return source.path
 
 
@@ -194,9 +198,9 @@ def _write(source: _Source, progress: Callable[[int, int], None]) -> None:
         title = f"{source.key} {source.place}\n".encode()
         done = resumed(title, source.count, source.row, rows, lines)
         _require_room(source, partial)
-        for position, reason in done.skipped.items():
-            if not source.folder.skip:
-                raise broken(*pictures[position], reason)
+        for number, entry in enumerate(done):
+            if isinstance(entry, str) and not source.folder.skip:
+                raise broken(*pictures[number], entry)
         progress(len(done), len(pictures))
         found = decoded(
             pictures[len(done) :],
@@ -204,13 +208,15 @@ def _write(source: _Source, progress: Callable[[int, int], None]) -> None:
             max_pixels=source.folder.max_pixels,
             threads=cores(),
         )
-        with closing(found), closing(Journal(rows, lines)) as written:
+        with closing(found):
             for picture in found:
                 if isinstance(picture, Picture):
                     rows.write(picture.pixels.data)
                 elif not source.folder.skip:
                     raise broken(*pictures[len(done)], picture)
-                written.add(done.add(picture))
+                done.append((picture.size, picture.hash) if isinstance(picture, Picture) else picture)
+                lines.write(line(done[-1]))
+                lines.flush()
                 progress(len(done), len(pictures))
         _finish(source, done, rows)
     os.replace(partial, source.path)
@@ -240,38 +246,24 @@ def _require_room(source: _Source, partial: Path) -> None:
         )
 
 
-def _finish(source: _Source, done: Done, rows: BinaryIO) -> None:
+def _finish(source: _Source, done: Sequence[Entry], rows: BinaryIO) -> None:
     """Write what is known of the images behind their rows."""
-    sizes = np.array(done.sizes, np.int64).reshape(-1, 2)
-    hashes = np.frombuffer(done.hashes, np.uint8).reshape(-1, HASH_BYTES)
     parts, first = {}, 0
     for split in SPLITS:
         listing = source.pictures[split]
-        end = first + len(listing.names)
-        rows_of_split = [row for row, position in enumerate(done.kept) if first <= position < end]
-        kept = [done.kept[row] - first for row in rows_of_split]
+        entries = done[first : first + len(listing.names)]
+        kept = [row for row, entry in enumerate(entries) if not isinstance(entry, str)]
+        known = [entry for entry in entries if not isinstance(entry, str)]
         parts[split] = Part(
             labels=listing.labels[kept].numpy(),
-            sizes=sizes[rows_of_split],
-            hashes=hashes[rows_of_split],
-            names=[listing.names[position] for position in kept],
-            skipped=[(listing.names[at - first], why) for at, why in done.skipped.items() if first <= at < end],
+            sizes=np.array([size for size, _ in known], np.int64).reshape(-1, 2),
+            hashes=np.frombuffer(b"".join(digest for _, digest in known), np.uint8).reshape(-1, HASH_BYTES),
+            names=[listing.names[row] for row in kept],
+            skipped=[(name, why) for name, why in zip(listing.names, entries, strict=True) if isinstance(why, str)],
         )
-        first = end
+        first += len(entries)
     about = {"format": FORMAT, "dataset": source.dataset, "key": source.key, "place": source.place}
     finish(rows, source.folder.stored, parts, about)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Errors of the disk as UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{path} could not be packed ({reason(error)}): make room or choose another data_dir, then run the same "
-            "command again to resume."
-        ) from error
 
 
 def _images(source: _Source) -> dict[str, Images]:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from made_up import TEST_IMAGES, cells_of, runs_of
 
-from ssl_bench.config.compose import compose_cells
+from ssl_bench.config.compose import compose, compose_cells
 from ssl_bench.config.experiments import find
 from ssl_bench.report.comparison import Table, _closest, comparison
+from ssl_bench.report.published import figures
 from ssl_bench.report.records import Run
 from ssl_bench.report.render import escaped, latex, markdown, picture
 
@@ -170,6 +171,14 @@ def test_a_figure_of_another_protocol_or_of_epochs_not_stated_has_a_column_that_
 )
 def test_nothing_published_stands_beside_other_settings(word: str) -> None:
     assert published("batch_size=512", word) == {}
+
+
+@pytest.mark.parametrize("word", ["subset=5000", "labels=100", "scale.width=16", "backbone=resnet50", "epochs=7"])
+def test_a_published_figure_is_of_all_images_and_of_the_network_and_epochs_stated(word: str) -> None:
+    figure = next(one for one in figures() if (one.method, one.dataset, one.epochs) == ("moco", "cifar10", "800"))
+    words = ["method=moco", "dataset=cifar10", "scale=paper", f"batch_size={figure.batch_size}"]
+    assert not figure.differs(compose(words))
+    assert figure.differs(compose([*words, word]))
 
 
 def test_at_short_scales_nothing_published_stands_beside(made: list[Run]) -> None:

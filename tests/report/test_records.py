@@ -315,7 +315,13 @@ def test_code_that_differs_among_runs_or_has_changed_since_is_noted_under_them(m
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("environment", {}), ("protocols", {"knn1": None}), ("images", {"test": "a"}), ("curves", {"a": "b"})],
+    [
+        ("environment", {}),
+        ("protocols", {}),
+        ("protocols", {"knn1": None}),
+        ("images", {"test": "a"}),
+        ("curves", {"a": "b"}),
+    ],
 )
 def test_records_that_are_nearly_right_are_named_and_skipped(
     made: Made, tmp_path: Path, field: str, value: dict[str, object]

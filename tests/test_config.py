@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import pytest
 import yaml
 
 from ssl_bench.config import compose as config
-from ssl_bench.config import experiments, options
+from ssl_bench.config import experiments, options, sources
 from ssl_bench.config.command_line import help_text, main
 from ssl_bench.config.options import AUTO, BLOCKS, GROUPS, SCALES, STATED, Option, typed
 from ssl_bench.config.parse import cells
@@ -81,6 +78,29 @@ def refusal(*words: str) -> str:
     return sentence
 
 
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, str]], None]]:
+    """Files of one's own beside those of conf/."""
+    cached = [f for module in (config, options) for f in vars(module).values() if hasattr(f, "cache_clear")]
+
+    def add(files: dict[str, str]) -> None:
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        for group in GROUPS:
+            monkeypatch.setitem(GROUPS, group, sources.names(group))
+
+    monkeypatch.setattr(sources, "OWN", (tmp_path,))
+    monkeypatch.setattr(sources, "ROOTS", (sources.PACKAGE, tmp_path))
+    monkeypatch.setattr(config, "_PARTS", dict(config._PARTS))
+    yield add
+    for function in cached:
+        function.cache_clear()
+
+
+Own = Callable[[dict[str, str]], None]
+
+
 # -- conf/ ----------------------------------------------------------------------------------------
 
 
@@ -123,6 +143,35 @@ def test_every_constraint_can_be_read(group: str, file: str) -> None:
         for low, high in (text.split("..") for text in ranges):
             assert not (low and high) or float(low) < float(high), key
         assert ranges or allowed[0] + allowed[-1] == "[]", key
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_put_together_from_parts_a_composition_is_what_hydra_makes_of_its_files(number: int) -> None:
+    words = tuple(
+        f"{group}={choices[number % len(choices)]}" for group, choices in GROUPS.items() if group != "experiment"
+    )
+    for group in words:
+        config._tree((group,) if not group.startswith("dataset") else (group, "augment=digits"))
+    config._files.__wrapped__(words)  # which changes nothing that is kept
+    together = list(leaves(config._tree(words)[0]))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(config, "_PARTS", {})
+        assert together == list(leaves(config._tree(words)[0]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# @package _global_\norder:\n  wide: 7\n",
+        "defaults:\n  - supervised\n  - /backbone@_global_.order.wide: resnet18\n",
+    ],
+)
+def test_a_file_that_sets_what_is_outside_its_group_counts_in_its_own_compositions_alone(own: Own, text: str) -> None:
+    own({"method/wide.yaml": text})
+    before, _ = config._tree(())
+    for _ in range(2):
+        assert "wide" in config._tree(("method=wide",))[0]["order"]
+        assert config._tree(())[0] == before
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -170,12 +219,13 @@ def test_what_is_auto_follows_what_it_depends_on(words: str, schedule: str, step
 BASE = "# Made up.\ndefaults: [cifar10, _self_]\nname: mine\nsize: 24\n"
 
 
-def test_a_block_of_the_scale_stands_above_its_file_and_below_experiments_and_the_command_line(tmp_path: Path) -> None:
+def test_a_block_of_the_scale_stands_above_its_file_and_below_experiments_and_the_command_line(own: Own) -> None:
     files = {
         "dataset/mine.yaml": f"{BASE}scales:\n  demo: {{epochs: 7, size: 20}}\n",
         "augment/mine.yaml": "defaults: [cifar10]\n",
         "experiment/own.yaml": "# @package _global_\ndefaults:\n  - override /dataset: mine\ndataset:\n  size: 28\n",
     }
+    own(files)
     for words, expected in (
         (["dataset=mine"], (7, 20, 512)),  # 512: of the block that it builds on
         (["dataset=mine", "scale=cpu"], (10, 24, 2048)),
@@ -183,9 +233,8 @@ def test_a_block_of_the_scale_stands_above_its_file_and_below_experiments_and_th
         (["dataset=mine", "dataset.epochs=3"], (3, 20, 512)),
         (["experiment=own"], (7, 28, 512)),
     ):
-        found = yaml.safe_load(in_house_with(tmp_path, files, *words).stdout)["dataset"]
+        found = compose(words)["dataset"]
         assert (found["epochs"], found["size"], found["queue"]) == expected
-        shutil.rmtree(tmp_path / "ssl_bench")
 
 
 @pytest.mark.parametrize(
@@ -196,9 +245,9 @@ def test_a_block_of_the_scale_stands_above_its_file_and_below_experiments_and_th
         ("papre: {epochs: 3}", "papre: there is no scale papre; did you mean paper?"),
     ],
 )
-def test_a_mistake_in_the_block_of_any_scale_is_answered(tmp_path: Path, block: str, sentence: str) -> None:
-    files = {"dataset/mine.yaml": f"{BASE}scales:\n  {block}\n", "augment/mine.yaml": "defaults: [cifar10]\n"}
-    assert_refused(in_house_with(tmp_path, files, "dataset=mine"), f"conf/dataset/mine.yaml, scales, {sentence}")
+def test_a_mistake_in_the_block_of_any_scale_is_answered(own: Own, block: str, sentence: str) -> None:
+    own({"dataset/mine.yaml": f"{BASE}scales:\n  {block}\n", "augment/mine.yaml": "defaults: [cifar10]\n"})
+    assert refusal("dataset=mine") == f"conf/dataset/mine.yaml, scales, {sentence}"
 
 
 # -- values ---------------------------------------------------------------------------------------
@@ -378,29 +427,10 @@ def test_a_constraint_permits_what_it_says(allowed: str, default: Any, inside: l
 # -- values from other files ----------------------------------------------------------------------
 
 
-def in_house_with(tmp_path: Path, files: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    """The configuration that the program shows with more ``files`` under ``conf/``."""
-    house = tmp_path / "ssl_bench"
-    shutil.copytree(ROOT / "src" / "ssl_bench", house, ignore=shutil.ignore_patterns("__pycache__", "conf"))
-    shutil.copytree(CONF, house / "conf")
-    for name, text in files.items():
-        (house / "conf" / name).write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "ssl_bench", "--cfg", "job", *words]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], sentence: str) -> None:
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("ssl_bench: ")
-    assert done.stderr.endswith(f"{sentence}\n")
-    assert done.stderr.count("\n") == 1
-
-
-def test_an_experiment_outdoes_the_defaults_and_the_command_line_outdoes_it(tmp_path: Path) -> None:
+def test_an_experiment_outdoes_the_defaults_and_the_command_line_outdoes_it(own: Own) -> None:
     text = "# @package _global_\ndefaults:\n  - override /method: byol\nseed: 5\noptimizer:\n  lr: 1\nepochs: 3\n"
-    done = in_house_with(tmp_path, {"experiment/mine.yaml": text}, "experiment=mine", "epochs=4")
-    settings = yaml.safe_load(done.stdout)
+    own({"experiment/mine.yaml": text})
+    settings = compose(["experiment=mine", "epochs=4"])
     assert (settings["method"]["name"], settings["seed"], settings["epochs"]) == ("byol", 5, 4)
     assert settings["optimizer"]["lr"] == 1.0
     assert settings["optimizer"]["momentum"] == 0.9
@@ -415,9 +445,9 @@ def test_an_experiment_outdoes_the_defaults_and_the_command_line_outdoes_it(tmp_
         ("optimiser:\n  lr: 1", "experiment=mine: option optimiser.lr is unknown; did you mean optimizer.lr?"),
     ],
 )
-def test_what_another_file_says_is_checked_too(tmp_path: Path, text: str, sentence: str) -> None:
-    done = in_house_with(tmp_path, {"experiment/mine.yaml": f"# @package _global_\n{text}\n"}, "experiment=mine")
-    assert_refused(done, sentence)
+def test_what_another_file_sets_is_checked_too(own: Own, text: str, sentence: str) -> None:
+    own({"experiment/mine.yaml": f"# @package _global_\n{text}\n"})
+    assert refusal("experiment=mine").endswith(sentence)
 
 
 # -- the method's blocks --------------------------------------------------------------------------
@@ -498,11 +528,10 @@ PARENT = "# @package _global_\neval_every: 10\n"
     ],
 )
 def test_user_experiment_original_sets_defaults_count_in_this_order(
-    tmp_path: Path, words: str, expected: list[int | None]
+    own: Own, words: str, expected: list[int | None]
 ) -> None:
-    files = {"method/doe.yaml": DOE + BLOCKS_OF_DOE, "experiment/mine.yaml": MINE, "experiment/parent.yaml": PARENT}
-    done = in_house_with(tmp_path, files, *words.split())
-    settings = yaml.safe_load(done.stdout)
+    own({"method/doe.yaml": DOE + BLOCKS_OF_DOE, "experiment/mine.yaml": MINE, "experiment/parent.yaml": PARENT})
+    settings = compose(words.split())
     assert [settings[key] for key in KEYS] == expected
     assert set(settings["method"]) == set(yaml.safe_load(DOE)) - set(STATED)
 
@@ -535,17 +564,17 @@ def test_user_experiment_original_sets_defaults_count_in_this_order(
         ),
     ],
 )
-def test_a_mistake_in_a_block_names_the_methods_file(tmp_path: Path, blocks: str, words: str, sentence: str) -> None:
-    done = in_house_with(tmp_path, {"method/doe.yaml": f"{DOE}{blocks}\n"}, "method=doe", *words.split())
-    block = blocks.partition(":")[0]
-    assert done.stderr.startswith(f"ssl_bench: conf/method/doe.yaml, {block}: ")
-    assert_refused(done, sentence)
+def test_a_mistake_in_a_block_names_the_methods_file(own: Own, blocks: str, words: str, sentence: str) -> None:
+    own({"method/doe.yaml": f"{DOE}{blocks}\n"})
+    found = refusal("method=doe", *words.split())
+    assert found.startswith(f"conf/method/doe.yaml, {blocks.partition(':')[0]}: ")
+    assert found.endswith(sentence)
 
 
-def test_an_experiment_sets_options_and_not_blocks(tmp_path: Path) -> None:
+def test_an_experiment_sets_options_and_not_blocks(own: Own) -> None:
     experiment = "# @package _global_\nmethod:\n  sets:\n    seed: 3\n"
-    done = in_house_with(tmp_path, {"experiment/mine.yaml": experiment}, "experiment=mine")
-    assert_refused(done, "experiment=mine: sets, original, check are no options: set what they set.")
+    own({"experiment/mine.yaml": experiment})
+    assert refusal("experiment=mine") == "experiment=mine: sets, original, check are no options: set what they set."
 
 
 # -- sweeps ---------------------------------------------------------------------------------------
@@ -557,18 +586,19 @@ def runs_of(*words: str) -> tuple[int, list[Config]]:
 
 
 def test_a_sweep_runs_the_product_of_its_values() -> None:
-    status, ran = runs_of("-m", "method=clbo,byol", "seed=range(0,2)", "optimizer.lr=1", 'runs_dir="a,b",c d')
-    expected = itertools.product(["clbo", "byol"], [0, 1], ["a,b", "c d"])
+    status, ran = runs_of("-m", "method=clbo,byol", "seed=range(0,2)", "optimizer.lr=0.10,1e-3", "epochs=3")
+    expected = itertools.product(["clbo", "byol"], [0, 1], [0.1, 1e-3])
     assert status == 0
-    assert [(c.method.name, c.seed, c.runs_dir) for c in ran] == list(expected)
-    assert ran[0] == config.compose(["method=clbo", "seed=0", "optimizer.lr=1", 'runs_dir="a,b"'])
+    assert [(c.method.name, c.seed, c.optimizer.lr) for c in ran] == list(expected)
+    assert ran[0] == config.compose(["method=clbo", "seed=0", "optimizer.lr=0.1", "epochs=3"])
 
 
 def test_the_paths_of_a_sweep_are_text() -> None:
-    status, ran = runs_of("-m", "runs_dir=2024_01,1e3", "optimizer.lr=0.10,1e-3", "data_dir='x,y',[a]")
-    expected = itertools.product(["2024_01", "1e3"], [0.1, 1e-3], ["x,y", "[a]"])
+    status, ran = runs_of("-m", 'runs_dir=2024_01,1e3,"a,b",c d', "data_dir='x,y',[a]")
     assert status == 0
-    assert [(c.runs_dir, c.optimizer.lr, c.data_dir) for c in ran] == list(expected)
+    assert [(c.runs_dir, c.data_dir) for c in ran] == list(
+        itertools.product(["2024_01", "1e3", "a,b", "c d"], ["x,y", "[a]"])
+    )
 
 
 def test_a_sweep_without_commas_is_one_run() -> None:
@@ -703,7 +733,8 @@ def test_numbers_with_an_exponent_are_numbers_to_commands_too() -> None:
     assert options._plain_value("1e3", text_only=True) == "1e3"
 
 
-def test_a_file_that_is_not_yaml_is_named_with_its_line(tmp_path: Path) -> None:
-    done = in_house_with(tmp_path, {"method/doe.yaml": "name: doe\ntemperature 0.2\nout: 3\n"}, "method=doe")
-    assert_refused(done, "line 3 is not YAML: could not find expected ':'.")
-    assert "method/doe.yaml, line" in done.stderr
+def test_a_file_that_is_not_yaml_is_named_with_its_line(own: Own) -> None:
+    own({"method/doe.yaml": "name: doe\ntemperature 0.2\nout: 3\n"})
+    found = refusal("method=doe")
+    assert "method/doe.yaml" in found
+    assert found.endswith("line 3 is not YAML: could not find expected ':'.")

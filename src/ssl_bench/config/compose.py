@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,10 +31,12 @@ from ssl_bench.config import experiments, sources
 from ssl_bench.config.options import (
     AUTO,
     BLOCKS,
+    CHOICES,
     GROUPS,
     SCALES,
     STATED,
     Option,
+    bases,
     choices_with,
     nearest,
     options_of,
@@ -130,10 +133,12 @@ def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Pl
                 _set(config, key, value)
                 set_by[key] = block
     found = _resolved(config, options, _file("method", choices), set_by)
-    for key, function in blocks[AUTO].items():
-        if value_at(found, key) == "auto":
-            with _blaming(_file("method", choices), AUTO):
-                put(found, key, options[key].read(_computed(function, OmegaConf.create(found))))
+    automatic = [key for key in blocks[AUTO] if value_at(found, key) == "auto"]
+    resolved = OmegaConf.create(found if automatic else {})
+    for key in automatic:
+        with _blaming(_file("method", choices), AUTO):
+            put(found, key, options[key].read(_computed(blocks[AUTO][key], resolved)))
+            _set(resolved, key, value_at(found, key))
     return found, options, choices
 
 
@@ -159,20 +164,21 @@ def _resolved(config: DictConfig, options: Mapping[str, Option], file: str, bloc
 def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict[str, str], Blocks]:
     """What conf/ holds under the given choices: values with their references, options, the file of each group, and
     what the method's blocks set beside what an experiment sets."""
-    config, choices = _hydra(groups)
+    tree, choices = _tree(groups)
     chosen = _set_by_experiment(choices["experiment"])
     # An experiment sets options of all groups, so it is checked against the files it builds on.
     experiment = choices["experiment"]
-    base = config if experiment == "none" else _hydra(_words({**choices, "experiment": "none"}))[0]
+    base = tree if experiment == "none" else _tree(_words({**choices, "experiment": "none"}))[0]
     scales = _pop_scales(base, set())
-    if base is not config:
-        _pop_scales(config, chosen)
+    if base is not tree:
+        _pop_scales(tree, chosen)
     blocks = _pop_blocks(base)
-    if base is not config and _pop_blocks(config) != blocks:
+    if base is not tree and _pop_blocks(tree) != blocks:
         raise UserError(f"experiment={experiment}: {', '.join(BLOCKS)} are no options: set what they set.")
-    known = dict(leaves(_plain(base)))
+    config = OmegaConf.create(tree)
+    known = dict(leaves(_plain(config if base is tree else OmegaConf.create(base))))
     options = options_of(choices, known)
-    for key, _ in leaves(OmegaConf.to_container(config)):
+    for key, _ in leaves(tree):
         if key not in known:
             raise UserError(f"experiment={experiment}: {_unknown(key, options, choices)}")
     for group, scale, values in scales:
@@ -197,30 +203,33 @@ def _check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: 
             options[key].read(value)
 
 
-def _pop_blocks(config: DictConfig) -> Blocks:
-    """The method's blocks with their references; they leave ``config``."""
-    method: Any = OmegaConf.to_container(config.method)
-    for block in (*BLOCKS, *STATED, AUTO):
-        config.method.pop(block, None)
-    return {block: method.get(block) or {} for block in (*BLOCKS, AUTO)}
+def _pop_blocks(tree: Plain) -> Blocks:
+    """The method's blocks with their references; they leave ``tree``."""
+    taken = {block: tree["method"].pop(block, None) or {} for block in (*BLOCKS, *STATED, AUTO)}
+    return {block: values for block, values in taken.items() if block not in STATED}
 
 
-def _pop_scales(config: DictConfig, kept: set[str]) -> list[tuple[str, str, Plain]]:
-    """Set what the files' blocks hold for the chosen scale, but for ``kept`` keys; the blocks leave ``config``.
+def _pop_scales(tree: Plain, kept: set[str]) -> list[tuple[str, str, Plain]]:
+    """Set what the files' blocks hold for the chosen scale, but for ``kept`` keys; the blocks leave ``tree``.
 
     Returns group, scale and options of each.
     """
     found = []
     for group in GROUPS:
-        node = config.get(group)
-        plain: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}
-        for scale, values in (plain.get(SCALES) or {}).items():
-            if scale == config.scale.name:
-                config[group] = OmegaConf.merge(node, _without(values, kept, f"{group}."))
+        for scale, values in (tree.get(group, {}).pop(SCALES, None) or {}).items():
+            if scale == tree["scale"]["name"]:
+                _merge(tree[group], _without(values, kept, f"{group}."))
             found.append((group, scale, {key: value for key, value in values.items() if key not in (*BLOCKS, AUTO)}))
-        if SCALES in plain:
-            config[group].pop(SCALES)
     return found
+
+
+def _merge(tree: Plain, other: Plain) -> None:
+    """Set in ``tree`` what ``other`` holds."""
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
 
 
 def _without(tree: Plain, keys: set[str], prefix: str) -> Plain:
@@ -263,7 +272,37 @@ def _blaming(file: str, block: str | None) -> Iterator[None]:
         raise (UserError(f"{file}, {block}: {error}") if block else error) from None
 
 
-def _hydra(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+def _tree(groups: tuple[str, ...]) -> tuple[Plain, dict[str, str]]:
+    """The composition of the files, with its references, and the file of each group.
+
+    Hydra composes each file once, as a command may read hundreds of configurations: of files that set nothing outside
+    their groups, which all but experiments are, any other composition is put together from what it gave.
+    """
+    choices = {**CHOICES, **dict(word.split("=", 1) for word in groups)}
+    choices = {group: choices[choice[2:-1]] if choice[0] == "$" else choice for group, choice in choices.items()}
+    if ("", "") not in _PARTS or not choices.items() <= _PARTS.keys():
+        tree, choices = _hydra(groups)
+        if not all(_stays_inside(f"{group}/{choice}.yaml") for group, choice in choices.items()):
+            return tree, choices
+        for group, choice in choices.items():
+            _PARTS[group, choice] = {group: tree.pop(group)} if group in tree else {}
+        _PARTS["", ""] = tree
+    parts = (_PARTS[part] for part in (("", ""), *choices.items()))
+    return copy.deepcopy({key: value for part in parts for key, value in part.items()}), choices
+
+
+_PARTS: dict[tuple[str, str], Plain] = {}  # of compositions, by group and choice; "" for config.yaml itself
+
+
+@functools.cache
+def _stays_inside(file: str) -> bool:
+    """Whether a file of conf/, or one that it builds on, neither sets nor chooses anything outside its group."""
+    entries = sources.load(file).get("defaults", ())
+    plain = all(isinstance(entry, str) and not re.search("[/@]", entry) for entry in entries)
+    return plain and "@package" not in sources.read(file) and all(_stays_inside(base) for base in bases(file))
+
+
+def _hydra(groups: tuple[str, ...]) -> tuple[Plain, dict[str, str]]:
     """Hydra's composition of the files, and the file of each group."""
     GlobalHydra.instance().clear()
     try:
@@ -277,10 +316,9 @@ def _hydra(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
         mark = error.problem_mark
         where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf/"
         raise UserError(f"{where} is not YAML: {error.problem}.") from None
-    choices = {group: str(config.hydra.runtime.choices[group]) for group in GROUPS}
-    OmegaConf.set_struct(config, False)
-    del config["hydra"]
-    return config, choices
+    tree: Any = OmegaConf.to_container(config)
+    choices = tree.pop("hydra")["runtime"]["choices"]
+    return tree, {group: str(choices[group]) for group in GROUPS}
 
 
 def _words(choices: Mapping[str, Any]) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def test_entries_are_means_and_standard_deviations_of_the_network_evaluated(made
     assert list(table.reference) == ["CLBO, K × epochs", "Supervised", "random weights", "raw pixels"]
 
 
-def test_the_highest_is_bold_what_is_told_from_it_marked_and_reference_rows_never(made: list[Run]) -> None:
+def test_the_highest_is_bold_what_differs_from_it_marked_and_reference_rows_never(made: list[Run]) -> None:
     runs = made
     for row, percents in {
         "SimCLR": [95.0, 95.25, 95.5],
@@ -105,7 +105,7 @@ def test_the_notes_say_how_the_figures_came_about(made: list[Run]) -> None:
         "knn1 v1, linear v1; scale smoke; epochs: 2 on digits; CLBO, K × epochs: of 2 passes",
         "bf16-mixed, numerics 1, batch statistics global; mixed code versions: 0123456, fedcba9 (modified).",
         "calibrated",
-        "3 seeds tell large and steady differences apart only",
+        "3 seeds show large and steady differences alone",
     ):
         assert words in notes
 

@@ -66,7 +66,7 @@ def test_mean_and_standard_deviation_are_of_the_sample() -> None:
     assert mean_and_spread([90.0]) == (90.0, None)
 
 
-def test_the_highest_is_named_and_what_is_told_from_it() -> None:
+def test_the_highest_is_named_and_what_differs_from_it() -> None:
     noise = [0.0, 0.3, -0.2, 0.1, -0.3]
     rows = {
         "best": {seed: 95.0 + noise[seed] for seed in range(5)},
@@ -77,7 +77,7 @@ def test_the_highest_is_named_and_what_is_told_from_it() -> None:
 
 
 def test_the_correction_counts_the_rows_of_the_column() -> None:
-    # One comparison at p = 0.03 tells apart; among ten of which the others are certain it does not before its turn.
+    # One comparison at p = 0.03 shows a difference; among ten of which the others are certain it does not before its turn.
     highest = dict.fromkeys(range(4), 95.0)
     differences = np.array([1.0, 2.0, 3.0, 1.2])
     low = {seed: 95.0 - differences[seed] for seed in range(4)}
@@ -104,7 +104,7 @@ def null_runs(draw: np.random.Generator, count: int, images: int = 359) -> list[
 
 
 @pytest.mark.parametrize("n", [3, 5])
-def test_equal_methods_are_told_apart_at_most_about_as_often_as_the_level_says(n: int) -> None:
+def test_equal_methods_differ_at_most_about_as_often_as_the_level_sets(n: int) -> None:
     draw = np.random.default_rng(n)
     apart = 0
     for _ in range(2000):
@@ -147,7 +147,7 @@ def test_the_interval_of_a_difference_is_scipys() -> None:
 
 
 def test_the_seeds_that_are_needed_reach_the_power_when_drawn() -> None:
-    """Fresh differences of that mean and spread, so many at a time, are told apart four times in five."""
+    """Fresh differences of that mean and spread, so many at a time, are found to differ four times in five."""
     one = {0: 91.0, 1: 90.0, 2: 92.0}
     other = {0: 90.5, 1: 90.1, 2: 90.5}
     differences = np.array([0.5, -0.1, 1.5])

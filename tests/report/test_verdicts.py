@@ -1,4 +1,4 @@
-"""Pictures of what a table tells apart."""
+"""Pictures of which rows of a table differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often the tables' test tells a method from itself, counted on real runs that differ in their seed alone."""
+"""How often a method differs from itself by the tables' test, counted on real runs that differ in their seed alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def note(file: Path) -> str:
     except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
         return f"A/A calibration: {file} cannot be read ({error})."
     return (
-        f"A/A calibration, the share of pairs in which the test tells a method from itself with other seeds: "
+        f"A/A calibration, the share of pairs in which a method differs from itself with other seeds: "
         f"{'; '.join(rates)} ({where}; {ALPHA:.0%} are allowed)."
     )
 
@@ -57,11 +57,13 @@ def table(title: str, runs: Sequence[Run], protocols: Sequence[str]) -> Table:
     there = sum(run.record is not None for run in runs)
     return Table(
         title=title,
-        columns=[f"{name}, {what}" for name in protocols for what in ("rows told from the best", "columns with one")],
+        columns=[
+            f"{name}, {what}" for name in protocols for what in ("rows that differ from the best", "columns with one")
+        ],
         ranked=rows,
         notes=[
             f"Rows of equal runs, dealt at random from {there} that differ in their seed alone, compared as a table "
-            f"compares methods (α = {ALPHA:g}): every row told from the best one is an error.",
+            f"compares methods (α = {ALPHA:g}): every row that differs from the best one is an error.",
             f"{runs[0].cell.row} at scale {runs[0].config.scale.name}; {epochs(runs)}.",
             *provenance(runs),
             *absent(runs),

@@ -213,17 +213,17 @@ def _test(n: int, calibration: str) -> list[str]:
     """What is marked, and how often it is so by chance."""
     if n < FEWEST:
         return [f"Nothing is marked: rows with fewer than {FEWEST} seeds are not compared."]
-    few = f"; {n} seeds tell large and steady differences apart only" if n < ENOUGH else ""
+    few = f"; {n} seeds show large and steady differences alone" if n < ENOUGH else ""
     return [
-        f"Bold: the highest mean above the rule. {APART}: told from it by a t-test paired by seed (Holm-corrected "
-        f"within the column, α = {ALPHA:g}{few}); without a mark, it is not known which is better. "
+        f"Bold: the highest mean above the rule. {APART}: differs from it by a t-test paired by seed (Holm-corrected "
+        f"within the column, α = {ALPHA:g}{few}); a row without a mark does not, and which is better is not known. "
         f"Rows with fewer than {FEWEST} seeds are not compared.",
         calibration,
     ]
 
 
 def _closest(compared: Columns) -> list[str]:
-    """How many more seeds would tell the highest row of each column from the nearest that is not told from it."""
+    """How many more seeds would show that the highest row of each column differs from the nearest without a mark."""
     found = []
     for heading, (rows, step) in compared.items():
         highest, apart = distinguished(rows, step=step)
@@ -239,8 +239,8 @@ def _closest(compared: Columns) -> list[str]:
     if not found:
         return []
     return [
-        f"More seeds that would tell the closest two apart in {POWER:.0%} of cases, were difference and spread as "
-        f"measured: {'; '.join(found)}."
+        f"More seeds that would show with a power of {POWER:.0%} that the closest two differ, were difference and spread "
+        f"as measured: {'; '.join(found)}."
     ]
 
 

@@ -14,7 +14,7 @@ from scipy import special
 
 ALPHA = 0.05
 FEWEST = 3  # seeds: with fewer no difference is tested
-POWER = 0.8  # with which a number of seeds is to tell two rows apart
+POWER = 0.8  # with which a number of seeds is to show that two rows differ
 MOST_SEEDS = 1000
 PAIRS = 4000  # random ones, of which a rate is counted
 
@@ -70,11 +70,11 @@ class Distinguished(NamedTuple):
     """What the tests find in a column."""
 
     highest: str | None  # the row with the highest mean; None where nothing is compared
-    apart: frozenset[str]  # the rows that the tests tell from it
+    apart: frozenset[str]  # the rows that differ from it by the tests
 
 
 def distinguished(rows: Mapping[str, BySeed], *, step: float = 0.0) -> Distinguished:
-    """The row with the highest mean, and those that the paired tests tell from it.
+    """The row with the highest mean, and those that differ from it by the paired tests.
 
     Only rows with FEWEST seeds take part, and of the others those that share FEWEST with the highest one. The tests are
     corrected for their number within ``rows``.
@@ -101,7 +101,7 @@ def interval(one: BySeed, other: BySeed, *, step: float = 0.0) -> tuple[float, f
 
 
 def seeds_needed(one: BySeed, other: BySeed, *, step: float = 0.0) -> int | None:
-    """How many seeds would tell two rows apart by POWER, if difference and spread stay; None: more than MOST_SEEDS."""
+    """How many seeds would show by POWER that two rows differ, if difference and spread stay; None: more than MOST_SEEDS."""
     differences, error = _differences(one, other, step)
     effect = abs(float(differences.mean())) / (error * len(differences) ** 0.5)  # in standard deviations
     n = np.arange(FEWEST, MOST_SEEDS + 1)
@@ -121,7 +121,7 @@ def _differences(one: BySeed, other: BySeed, step: float) -> tuple[NDArray[np.fl
 def mean_ranks(columns: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], float]:
     """The rank of each row averaged over columns, 1 for the highest, and the critical difference (Demšar 2006).
 
-    Two rows whose ranks differ by less are not told apart by Nemenyi's test at ALPHA.
+    Rows whose ranks are closer than that do not differ by Nemenyi's test at ALPHA.
     """
     from scipy import stats  # takes a second to import
 

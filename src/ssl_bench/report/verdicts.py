@@ -1,4 +1,4 @@
-"""What a table tells apart, as pictures: differences to the best with intervals, and ranks over all columns."""
+"""Which rows of a table differ, as pictures: differences to the best with intervals, and ranks over all columns."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def forest(path: Path, title: str, compared: Columns) -> None:
     panels[0].invert_yaxis()
     figure.suptitle(
         f"{title}: difference to the highest mean (◆) with its {1 - ALPHA:.0%} interval, paired by seed\n"
-        "● told from it after Holm's correction, ○ not",
+        "● differs from it after Holm's correction, ○ does not",
         fontsize=9,
     )
     save(path, figure, dpi=130)
 
 
 def ranking(path: Path, title: str, compared: Columns) -> None:
-    """Draw the mean rank of each row over all columns, with bars over rows that are not told apart (Demšar 2006)."""
+    """Draw the mean rank of each row over all columns, with bars over rows that do not differ (Demšar 2006)."""
     from matplotlib.figure import Figure
 
     from ssl_bench.report.figures import save
@@ -88,7 +88,7 @@ def ranking(path: Path, title: str, compared: Columns) -> None:
     axes.xaxis.tick_top()
     axes.set_title(
         f"{title}: mean rank over {len(compared)} columns, 1 the highest\n"
-        f"Bars join rows that Nemenyi's test does not tell apart (critical difference {critical:.1f}, α = {ALPHA:g});\n"
+        f"Bars join rows that do not differ by Nemenyi's test (critical difference {critical:.1f}, α = {ALPHA:g});\n"
         "columns of one dataset are not independent, so that less is certain than that",
         fontsize=9,
     )

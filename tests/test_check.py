@@ -39,6 +39,7 @@ def test_methods_train_in_several_processes_as_in_one_and_resume(
         ("method=byoll", "method=byoll is unknown; did you mean byol?"),
         ("world=5", "world=5 does not divide the 12 images"),
         ("world=1", "world=1 is not allowed: world is a whole number at least 2 and at most 12"),
+        ("lerns", "there is no check lerns; did you mean learns?"),
         ("worlds=2", "option worlds is unknown; did you mean world?"),
         ("device=gpu", "device=gpu is not allowed: device is auto or cpu or cuda"),
         ("device=cuda", "device=cuda, but PyTorch finds no CUDA device: use device=cpu."),

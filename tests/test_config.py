@@ -493,7 +493,7 @@ def test_help_and_options_do_not_name_the_blocks() -> None:
     assert "optimizer.name=lars" in help_text(["method=byol", "recipe=original"])
 
 
-DOE = (CONF / "method" / "supervised.yaml").read_text(encoding="utf-8")
+DOE = (CONF / "method" / "supervised.yaml").read_text(encoding="utf-8").replace("name: supervised", "name: doe")
 BLOCKS_OF_DOE = """
 sets:  # what it needs
   seed: 1

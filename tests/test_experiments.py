@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_every_scale_names_known_datasets_and_what_is_shown_names_known_rows(nam
     experiment = experiments.find(name)
     assert set(experiment.datasets) == set(GROUPS["scale"])
     assert {dataset for datasets in experiment.datasets.values() for dataset in datasets} <= set(GROUPS["dataset"])
-    panels = experiment.show.get("panels", {}).values()
+    panels = (experiment.show.get("panels") or {}).values()
     assert {row for panel in panels for row in panel} | set(experiment.show.get("ranked", ())) <= set(experiment.rows)
 
 
@@ -82,6 +83,26 @@ def test_an_unknown_name_is_answered_with_the_nearest(limits: dict[str, list[str
 def test_an_unknown_table_is_answered_with_those_there_are() -> None:
     with pytest.raises(UserError, match=r"there is no table or figure 'table33'; did you mean table3\?"):
         experiments.find("table33")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("sweep:", "name: other\nsweep:", "name is unknown; known are sweep, show."),
+        ("seeds:", "seed: 0\n  seeds:", "sweep.seed is unknown; did you mean seeds?"),
+        ("title:", "titel:", "show.titel is unknown; did you mean title?"),
+        ("title:", "panels:", "show.panels is unknown; known are kind, title, protocols, ranked, published."),
+        ("kind: table", "kind: tabel", "show.kind is table or curves or calibration or trials or expected, not tabel."),
+    ],
+)
+def test_a_key_that_a_file_does_not_have_is_named(old: str, new: str, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    sweep = "sweep:\n  rows: {MoCo: method=moco}\n  datasets: {smoke: [digits]}\n  seeds: [0]\n"
+    text = f"{sweep}show: {{kind: table, title: x}}\n"
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        experiments.find(str(file))
+    assert str(caught.value) == f"{file}: {sentence}"
 
 
 def test_a_sweep_is_not_one_run() -> None:

@@ -65,6 +65,48 @@ def test_a_folder_that_does_not_fit_is_one_sentence(files: dict[str, str], sente
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "word", "sentence"),
+    [
+        (
+            "name: mine",
+            "name: other",
+            "",
+            "conf/method/mine.yaml: name is other; set it to mine, as the file is called.",
+        ),
+        (
+            "projector:",
+            "need: {smaller_views: false}\nprojector:",
+            "",
+            "conf/method/mine.yaml: there is no block need; did you mean needs?",
+        ),
+        (
+            "sharpness: 0.5",
+            "sharpness: 0.0",
+            "",
+            "conf/method/mine.yaml, default: method.sharpness=0.0 is not allowed: method.sharpness is a number ",
+        ),
+        (
+            "sharpness: 0.5  #",
+            "sharpness: 0.5\n#",
+            "method.sharpness=1",
+            "conf/method/mine.yaml: sharpness cannot be set, for its line has no comment: write what is allowed and ",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_ones_own_is_named(
+    old: str, new: str, word: str, sentence: str, tmp_path: Path
+) -> None:
+    shutil.copytree(OWN, tmp_path / "own")
+    file = tmp_path / "own/conf/method/mine.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    done = program("method=mine", *filter(None, [word]), "--cfg", "job", folder=tmp_path / "own", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"ssl_bench: {sentence}")
+
+
 def test_a_dataset_without_views_of_its_own_says_what_to_write(tmp_path: Path) -> None:
     shutil.copytree(OWN, tmp_path / "own")
     (tmp_path / "own/conf/augment/squares.yaml").unlink()

@@ -12,7 +12,7 @@ import torch
 
 from ssl_bench.conditions import require_a_batch
 from ssl_bench.config.compose import compose
-from ssl_bench.config.options import GROUPS, stated, typed
+from ssl_bench.config.options import GROUPS, block_of, typed
 from ssl_bench.data.catalog import DATASETS, load, stl10_with
 from ssl_bench.data.sizes import HELD_OUT, STL10, TRAIN
 from ssl_bench.data.splits import SPLIT_SEED, VALIDATION_FRACTION, hold_out, parts
@@ -149,13 +149,13 @@ LATE = [
     *(
         ([f"method={method}", f"augment.groups.global.count={count}"], "full-size view(s), but the augmentation makes")
         for method in GROUPS["method"]
-        for count in ({1: 2, 2: 1}.get(stated(method, "needs").get("full_size_views", 0)),)
+        for count in ({1: 2, 2: 1}.get(block_of(method, "needs").get("full_size_views", 0)),)
         if count is not None
     ),
     *(
         ([f"method={method}", "augment.groups.local.count=2"], "compares full-size views only")
         for method in GROUPS["method"]
-        if stated(method, "needs").get("smaller_views") is False
+        if block_of(method, "needs").get("smaller_views") is False
     ),
 ]
 
@@ -195,7 +195,7 @@ def test_what_the_parts_refuse_is_refused_before_them_in_the_same_sentence(
 
 @pytest.mark.parametrize("method", GROUPS["method"])
 def test_several_sizes_of_views_pass_where_the_method_takes_them(method: str) -> None:
-    views = stated(method, "needs").get("smaller_views", True)
+    views = block_of(method, "needs").get("smaller_views", True)
     preflight.check(compose([f"method={method}", f"augment.groups.local.count={2 if views else 0}"]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emulated import COPY, KINDS, LAUNCH, READ, SHAPE, WAITING_COPY
-from ssl_bench.config.options import GROUPS, stated
+from ssl_bench.config.options import GROUPS, block_of
 from step_counts import CROPS, STEPS, measure
 
 pytestmark = pytest.mark.usefixtures("few_layers")
@@ -34,7 +34,7 @@ def test_a_step_copies_once_and_waits_for_nothing(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("resident", ["true", "false"])
 def test_after_ten_steps_a_step_copies_parameters_and_images_and_waits_for_nothing(method: str, resident: str) -> None:
-    crops = CROPS if stated(method, "needs").get("smaller_views") else ()
+    crops = CROPS if block_of(method, "needs").get("smaller_views") else ()
     copies = 1 if resident == "true" else 2
     require_no_waiting(method, f"dataset.resident={resident}", *crops, copies=copies, first=10, steps=STEPS)
 

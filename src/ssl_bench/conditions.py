@@ -168,7 +168,7 @@ def require_cards(devices: int, found: int) -> None:
         )
 
 
-def require_word(scale: str, takes: str) -> None:
+def require_time_on_cpu(scale: str, takes: str) -> None:
     """UserError at the ``scale`` whose runs would occupy a CPU for weeks, unless a CPU is asked for by name.
 
     takes: how long a run takes, or how to find out.

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from small_runs import Fit, loss_of, make
 
 from ssl_bench.batch import Batch
-from ssl_bench.config.options import GROUPS, stated
+from ssl_bench.config.options import GROUPS, block_of
 from ssl_bench.errors import UserError
 
 METHODS = GROUPS["method"]
@@ -188,7 +188,7 @@ def test_supervised_loss_is_cross_entropy_over_labelled_images_of_every_view() -
     assert loss_of(method, logits, logits, batch).item() == 0
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if stated(name, "needs").get("full_size_views") == 2])
+@pytest.mark.parametrize("name", [name for name in METHODS if block_of(name, "needs").get("full_size_views") == 2])
 def test_a_method_of_two_views_refuses_another_number(name: str) -> None:
     with pytest.raises(UserError, match=r"needs 2 full-size view\(s\), but the augmentation makes 3"):
         make(f"method={name}", "augment.groups.global.count=3")

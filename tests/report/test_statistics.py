@@ -77,7 +77,7 @@ def test_the_highest_is_named_and_what_differs_from_it() -> None:
 
 
 def test_the_correction_counts_the_rows_of_the_column() -> None:
-    # One comparison at p = 0.03 shows a difference; among ten of which the others are certain it does not before its turn.
+    # One test at p = 0.03 shows a difference; among ten of which the others are certain it does not before its turn.
     highest = dict.fromkeys(range(4), 95.0)
     differences = np.array([1.0, 2.0, 3.0, 1.2])
     low = {seed: 95.0 - differences[seed] for seed in range(4)}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_bench.conditions import CHECKED_BATCH
-from ssl_bench.config.options import GROUPS, near_or_all, read_settings, settings_text
+from ssl_bench.config.options import GROUPS, near_or_all, nearest, read_settings, settings_text
 from ssl_bench.entry import answer, importing
 from ssl_bench.errors import UserError
 
@@ -62,6 +62,9 @@ def help_text() -> str:
 
 def read(words: Sequence[str]) -> tuple[list[str], int, str]:
     """The methods, the number of processes and the device; UserError for any other option."""
+    for word in words:
+        if "=" not in word and (near := nearest(word, ["learns"])):
+            raise UserError(f"there is no check {word}{near}")
     settings = read_settings("check.yaml", words)
     methods = GROUPS["method"] if settings["method"] == "all" else settings["method"].split(",")
     for name in methods:

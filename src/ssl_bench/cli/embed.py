@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_bench.config.options import leading, read_settings, settings_text
+from ssl_bench.config.options import positional, read_settings, settings_text
 from ssl_bench.entry import answer, importing
 from ssl_bench.errors import UserError
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check the words, then embed; returns the exit status."""
 
     def work(words: list[str]) -> None:
-        (encoder, folder), rest = leading(words, "a run's folder or a file of weights", "a folder of pictures")
+        (encoder, folder), rest = positional(words, "a run's folder or a file of weights", "a folder of pictures")
         settings, paths = read_settings(FILE, rest), (Path(encoder), Path(folder))
         if Path(settings["out"]).suffix != ".npy":
             raise UserError(f"out={settings['out']} is to end in .npy.")

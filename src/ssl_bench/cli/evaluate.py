@@ -17,7 +17,7 @@ from typing import Any
 
 from ssl_bench.conditions import require_protocols, require_root
 from ssl_bench.config.compose import compose
-from ssl_bench.config.options import GROUPS, leading, options_in, read_settings, require_known, settings_text
+from ssl_bench.config.options import GROUPS, options_in, positional, read_settings, require_known, settings_text
 from ssl_bench.config.parse import parse
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import answer, importing
@@ -74,7 +74,7 @@ def read(words: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, Any]]:
 
     Raises UserError for a word that is unknown, wrong, or makes no sense here.
     """
-    (encoder,), words = leading(words, "a run's folder or a file of weights")
+    (encoder,), words = positional(words, "a run's folder or a file of weights")
     if not Path(encoder).exists():
         raise UserError(f"{encoder} does not exist: give a finished run's folder or a file of weights.")
     own = options_in(FILE)

@@ -38,6 +38,7 @@ from ssl_bench.config.options import (
     Option,
     bases,
     choices_with,
+    comments,
     nearest,
     options_of,
     typed,
@@ -178,6 +179,7 @@ def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict
     config = OmegaConf.create(tree)
     known = dict(leaves(_plain(config if base is tree else OmegaConf.create(base))))
     options = options_of(choices, known)
+    _require_method_file(choices["method"], known, options)
     for key, _ in leaves(tree):
         if key not in known:
             raise UserError(f"experiment={experiment}: {_unknown(key, options, choices)}")
@@ -189,8 +191,22 @@ def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict
     for block in BLOCKS:
         with _blaming(_file("method", choices), block):
             _check(blocks[block], options, choices)
+    for key, option in options.items():
+        with _blaming("conf/config.yaml" if key in comments("config.yaml") else _file(_group(key), choices), "default"):
+            option.read(known[key])
     left = {block: {key: value for key, value in blocks[block].items() if key not in chosen} for block in BLOCKS}
     return config, options, choices, {**left, AUTO: blocks[AUTO]}
+
+
+def _require_method_file(name: str, known: Mapping[str, Any], options: Mapping[str, Option]) -> None:
+    """UserError where a method's file is called otherwise than its method, or a block of it is misspelt."""
+    own = known.get("method.name")
+    if own != name:
+        raise UserError(f"conf/method/{name}.yaml: name is {typed(own)}; set it to {name}, as the file is called.")
+    for key in {key.split(".")[1]: None for key in known if _group(key) == "method" and key not in options}:
+        near = nearest(key, (*BLOCKS, *STATED, AUTO, SCALES))
+        if near:
+            raise UserError(f"conf/method/{name}.yaml: there is no block {key}{near}")
 
 
 def _check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: Mapping[str, str]) -> None:
@@ -249,6 +265,10 @@ def _computed(function: Plain, config: DictConfig) -> Any:
         return getattr(importlib.import_module(module), name)(**arguments)
     except (OmegaConfBaseException, ArithmeticError) as error:
         raise UserError(f"{function['target']}: {str(error).splitlines()[0]}.") from None
+
+
+def _group(key: str) -> str:
+    return key.partition(".")[0]
 
 
 def _file(group: str, choices: Mapping[str, str]) -> str:
@@ -355,10 +375,23 @@ def _unknown(key: str, options: Mapping[str, Option], choices: Mapping[str, str]
     inside = [option for option in options if option.startswith(f"{key}.")]
     if inside:
         return f"{key} has options of its own: set one of {', '.join(inside)}."
+    group, _, name = key.partition(".")
+    if name and group in choices and _without_comment(name, f"{group}/{choices[group]}.yaml"):
+        return (
+            f"{_file(group, choices)}: {name} cannot be set, for its line has no comment: write what is allowed and "
+            "what it means behind the value, as in # [0..] weight of the loss."
+        )
     elsewhere = choices_with(key)
     if elsewhere:
-        group = key.partition(".")[0]
         own = f" If {choices[group]} is your own and can use it, add it to conf/method/{choices[group]}.yaml."
         sentence = f"option {key} is unknown under {group}={choices[group]}; it belongs to {' and '.join(elsewhere)}."
         return sentence + (own if group == "method" else "")
     return f"option {key} is unknown{nearest(key, [*GROUPS, *options]) or '; --help lists all options.'}"
+
+
+def _without_comment(name: str, file: str) -> bool:
+    """Whether a file of conf/, or one that it builds on, has such a key, which is no option for that reason alone."""
+    if name.partition(".")[0] in ("name", "target", "defaults", *BLOCKS, *STATED, AUTO, SCALES):
+        return False
+    keys = dict(leaves(sources.load(file)))
+    return name in keys or any(_without_comment(name, other) for other in bases(file))

@@ -19,12 +19,13 @@ from ssl_bench.config.options import GROUPS, near_or_all, options_in, read_setti
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 
+PROTOCOLS = {"protocols": ["knn1", "linear"]}
 KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the file sets it
-    "table": {"protocols": ["knn1", "linear"]},
-    "curves": {"protocol": "knn1", "network": "student"},
-    "calibration": {"protocols": ["knn1", "linear"]},
-    "trials": {"protocols": ["knn1", "linear"]},
-    "expected": {"protocols": ["knn1", "linear"]},
+    "table": {**PROTOCOLS, "ranked": None, "published": False},  # ranked null: all rows
+    "curves": {"protocol": "knn1", "network": "student", "panels": None},  # panels null: one
+    "calibration": PROTOCOLS,
+    "trials": PROTOCOLS,
+    "expected": PROTOCOLS,
 }
 KEYS = ("sweep.rows", "sweep.datasets", "sweep.seeds", "show.kind")  # that every experiment has
 LISTS = ("seeds", "methods", "datasets")  # options that choose among the runs
@@ -181,21 +182,35 @@ def find(name: str) -> Experiment:
     if not file and not is_sweep(name):
         raise UserError(f"there is no table or figure {name!r}{near_or_all(name, names())}")
     found = _read_file(Path(name)) if file else _read(name)
-    sweep = found["sweep"]
+    where, sweep = name if file else f"conf/experiment/{name}.yaml", found["sweep"]
+    _require_known(where, "", found, ("sweep", "show"))
+    _require_known(where, "sweep.", sweep, ("rows", "datasets", "seeds"))
     return Experiment(
         name=Path(name).stem if file else name,
         rows={label: tuple(words.split()) for label, words in sweep["rows"].items()},
         datasets=sweep["datasets"],
         seeds=sweep["seeds"],
-        show=_shown(found["show"], list(sweep["rows"]), Path(name).stem),
+        show=_shown(found["show"], list(sweep["rows"]), where),
     )
 
 
-def _shown(show: dict[str, Any], rows: list[str], name: str) -> dict[str, Any]:
-    """What a file leaves unsaid: the name as title, the table's two protocols, every row compared with the best."""
+def _require_known(file: str, above: str, tree: Iterable[str], known: Sequence[str]) -> None:
+    """UserError for a key below ``above`` that a table's or figure's file does not have."""
+    for key in tree:
+        if key not in known:
+            raise UserError(f"{file}: {above}{key} is unknown{near_or_all(key, known)}")
+
+
+def _shown(show: dict[str, Any], rows: list[str], file: str) -> dict[str, Any]:
+    """What is shown, with what the file leaves out: title and protocols, and that every row is ranked."""
     if show["kind"] not in KINDS:
-        raise UserError(f"{name}: show.kind is {' or '.join(KINDS)}, not {show['kind']}.")
-    return {"title": name, "ranked": rows, **KINDS[show["kind"]], **show}
+        raise UserError(f"{file}: show.kind is {' or '.join(KINDS)}, not {show['kind']}.")
+    found = {"title": Path(file).stem, **KINDS[show["kind"]]}
+    _require_known(file, "show.", show, ("kind", *found))
+    found |= show
+    if show["kind"] == "table" and found["ranked"] is None:
+        found["ranked"] = rows
+    return found
 
 
 def _read(name: str) -> dict[str, Any]:

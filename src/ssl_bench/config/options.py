@@ -145,7 +145,7 @@ class Option:
 
 
 @functools.cache
-def stated(method: str, block: str) -> Mapping[str, Any]:
+def block_of(method: str, block: str) -> Mapping[str, Any]:
     """What the block ``needs`` or ``shown`` of a method's file states; nothing where there is no such method."""
     content = sources.load(f"method/{method}.yaml") if method in GROUPS["method"] else {}
     found: Mapping[str, Any] = content.get(block) or {}
@@ -282,7 +282,7 @@ def require_known(words: Iterable[str], own: Iterable[str]) -> None:
             raise UserError(f"option {key} is unknown{near}")
 
 
-def leading(words: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
+def positional(words: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
     """The first words, one for each of ``names``, and the rest; UserError where key=value stands in their place.
 
     A word with an equals sign is taken for the name of a file if there is one.

@@ -68,7 +68,7 @@ def comparison(experiment: Experiment, runs: Sequence[Run], calibration: str) ->
         config = {run.cell.row: run.config for run in here}
         theirs = {
             (label, figure): figure
-            for label in (_plain_rows(here) if experiment.show.get("published") else ())
+            for label in (_plain_rows(here) if experiment.show["published"] else ())
             for figure in figures()
             if (figure.method, figure.dataset) == (config[label].method.name, dataset)
             and not figure.differs(config[label])
@@ -239,8 +239,8 @@ def _closest(compared: Columns) -> list[str]:
     if not found:
         return []
     return [
-        f"More seeds that would show with a power of {POWER:.0%} that the closest two differ, were difference and spread "
-        f"as measured: {'; '.join(found)}."
+        f"More seeds that would show with a power of {POWER:.0%} that the closest two differ, were difference and "
+        f"spread as measured: {'; '.join(found)}."
     ]
 
 

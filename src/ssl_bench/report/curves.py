@@ -129,7 +129,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
     show = experiment.show
     protocol, network = show["protocol"], show["network"]
     found = lines(runs, protocol, network)
-    panels: dict[str, list[str]] = show.get("panels") or {"": list(experiment.rows)}
+    panels: dict[str, list[str]] = show["panels"] or {"": list(experiment.rows)}
     datasets = list(dict.fromkeys(line.dataset for line in found))
     drawn_as = styles(experiment)
     width = max(4.6 * len(panels) + 0.6, 6.4)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_bench.config.experiments import method_of
-from ssl_bench.config.options import stated
+from ssl_bench.config.options import block_of
 from ssl_bench.errors import UserError
 
 # The package's colours are after Okabe & Ito 2008 and Tol 2021, distinct for people who see few colours.
@@ -31,13 +31,13 @@ VARIANTS = (("solid", "*"), ("dashed", "o"), ("mixed", "s"), ("dotted", "^"), ("
 
 def label(method: str) -> str:
     """What tables and figures call the method."""
-    return str(stated(method, "shown").get("label", method))
+    return str(block_of(method, "shown").get("label", method))
 
 
 def colour(method: str) -> str:
     """``#rrggbb``."""
     made = colorsys.hls_to_rgb(hashlib.sha256(method.encode()).digest()[0] / 256, 0.45, 0.6)
-    found = str(stated(method, "shown").get("colour", "#" + "".join(f"{round(255 * part):02x}" for part in made)))
+    found = str(block_of(method, "shown").get("colour", "#" + "".join(f"{round(255 * part):02x}" for part in made)))
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", found):
         raise UserError(f'conf/method/{method}.yaml, shown: colour is {found}: write it as "#0072b2".')
     return found.lower()
@@ -45,7 +45,7 @@ def colour(method: str) -> str:
 
 def line_and_mark(method: str) -> tuple[str, str] | None:
     """A key of LINES and one of MARKS; None where the method's file leaves them open."""
-    shown = stated(method, "shown")
+    shown = block_of(method, "shown")
     if "line" not in shown and "mark" not in shown:
         return None
     line, mark = str(shown.get("line", "solid")), str(shown.get("mark", "o"))

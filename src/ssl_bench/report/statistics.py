@@ -101,7 +101,7 @@ def interval(one: BySeed, other: BySeed, *, step: float = 0.0) -> tuple[float, f
 
 
 def seeds_needed(one: BySeed, other: BySeed, *, step: float = 0.0) -> int | None:
-    """How many seeds would show by POWER that two rows differ, if difference and spread stay; None: more than MOST_SEEDS."""
+    """Seeds that show by POWER that two rows differ, if difference and spread stay; None: more than MOST_SEEDS."""
     differences, error = _differences(one, other, step)
     effect = abs(float(differences.mean())) / (error * len(differences) ** 0.5)  # in standard deviations
     n = np.arange(FEWEST, MOST_SEEDS + 1)

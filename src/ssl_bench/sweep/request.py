@@ -120,7 +120,7 @@ def require_cards(asked: Request) -> None:
         if chosen.accelerator == "gpu" or asked.cards:
             conditions.require_cards(chosen.devices, len(asked.cards))
         if not asked.cards:
-            conditions.require_word(config.scale.name, "python -m ssl_bench plan measures how long")
+            conditions.require_time_on_cpu(config.scale.name, "python -m ssl_bench plan measures how long")
 
 
 def _check_keys(words: Iterable[str], own: set[str]) -> None:

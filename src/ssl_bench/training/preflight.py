@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssl_bench import conditions
-from ssl_bench.config.options import nearest, stated
+from ssl_bench.config.options import block_of, nearest
 from ssl_bench.config.schema import Config
 from ssl_bench.data.sizes import HELD_OUT, STL10, STL10_HELD_OUT, TRAIN
 from ssl_bench.errors import UserError
@@ -109,7 +109,7 @@ def _classes(module: str) -> tuple[str, ...] | None:
 
 def _check_needs(config: Config) -> None:
     """UserError where the method's class would refuse, whose needs its file states."""
-    options, needs = config.method.options, stated(config.method.name, "needs")
+    options, needs = config.method.options, block_of(config.method.name, "needs")
     name = config.method.target.rpartition(".")[2]
     if "full_size_views" in needs:
         conditions.require_views(

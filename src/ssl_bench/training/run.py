@@ -101,7 +101,7 @@ def _require_consent(config: Config, data: DataModule) -> None:
     """UserError at scale=paper where no GPU was found and the CPU was not asked for."""
     none_found = config.trainer.accelerator == "auto" and device_type(config.trainer.accelerator) == "cpu"
     if config.scale.name == "paper" and none_found:
-        conditions.require_word("paper", cpu_time(config, data))
+        conditions.require_time_on_cpu("paper", cpu_time(config, data))
 
 
 def quiet() -> None:

@@ -30,7 +30,6 @@ from ssl_bench.cli import sweep as command
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
-from ssl_bench.report.configurations import configurations, remembered
 from ssl_bench.results import record
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.store import RunFolder
@@ -85,17 +84,6 @@ def test_lists_of_one_and_several_choose_the_cells() -> None:
     assert [(cell.row, cell.seed) for cell in asked.cells] == [("BYOL", 7), ("CLBO", 7)]
     assert [config.epochs for config in asked.configs] == [3, 3]
     assert asked.cells[0].command == "python -m ssl_bench method=byol dataset=digits scale=smoke seed=7 epochs=3"
-
-
-def test_what_a_sweep_has_composed_its_table_and_the_next_sweep_need_not(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = request.read(["fig5", "scale=smoke", "seeds=0,1"])
-    monkeypatch.setattr(request, "compose_cells", lambda cells: pytest.fail("composed again"))
-    assert request.read(["fig5", "scale=smoke", "seeds=0,1"]).configs == first.configs
-    assert [config.seed for config in first.configs] == [0, 0, 0, 1, 1, 1]
-    assert configurations(first.cells, lambda cells: pytest.fail("composed again"), remembered())
 
 
 def test_a_job_is_named_without_the_device_that_it_will_run_on() -> None:
@@ -161,10 +149,12 @@ class MadeUp:
 
     def __init__(self, entry: SweepRun, end: Callable[[SweepRun], Outcome | None]) -> None:
         self.entry, self.end = entry, end
+        self.outcome: Outcome | None = None
         self.received: list[int | str] = []
 
     def poll(self) -> Outcome | None:
-        return self.end(self.entry)
+        self.outcome = self.end(self.entry)
+        return self.outcome
 
     def signal(self, number: int) -> None:
         self.received.append(number)
@@ -418,34 +408,25 @@ def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFold
 # -- GPUs, made up --------------------------------------------------------------------------------
 
 
-class OnCards(MadeUp):
-    """Notes the cards it was given, and ends after a few looks."""
-
-    def __init__(self, entry: SweepRun, taken: Sequence[str]) -> None:
-        looks = iter([None, None, succeed])
-        super().__init__(entry, lambda entry: end(entry) if (end := next(looks)) else None)
-        self.given = list(taken)
-
-
-def lent(entries: list[SweepRun], names: Sequence[str], slots: int) -> tuple[list[list[str]], list[int]]:
-    """What every run was given, in turn, and the most runs at once on each card."""
-    pool, given = cards.Cards(names, slots), []
+def lent(
+    entries: list[SweepRun], names: Sequence[str], slots: int, broken: str = ""
+) -> tuple[list[list[str]], list[int]]:
+    """What every run was given, in turn, and the most runs at once on each card; on ``broken`` ones they fail."""
+    given: list[list[str]] = []
     most = dict.fromkeys(names, 0)
 
-    def start(entry: SweepRun, taken: Sequence[str]) -> Any:
-        given.append(list(taken))
-        most.update({name: max(most[name], pool.runs[name]) for name in names})
-        return OnCards(entry, taken)
+    def begin(entry: SweepRun, taken: Sequence[str]) -> MadeUp:
+        def end(entry: SweepRun) -> Outcome:
+            return Outcome("interrupted", "gone", card_lost=True) if set(taken) & set(broken) else succeed(entry)
 
-    ended = loop.run(
-        entries,
-        lambda entry: cards.Job(start, entry, pool),
-        slots=slots,
-        retry_failed=False,
-        watcher=Witness(),
-    )
-    assert ended == 0
-    assert set(pool.runs.values()) <= {0}
+        given.append(list(taken))
+        on_cards = [name for _, cards in pool.at_work for name in cards] + given[-1]
+        most.update({name: max(most[name], on_cards.count(name)) for name in names})
+        polls = iter([None, None, end])
+        return MadeUp(entry, lambda entry: poll(entry) if (poll := next(polls)) else None)
+
+    pool = cards.Cards(names, slots, begin)
+    assert loop.run(entries, pool.start, slots=slots, retry_failed=False, watcher=Witness()) == 0
     return given, list(most.values())
 
 
@@ -473,24 +454,6 @@ def test_every_run_has_cards_of_its_own_unless_more_runs_are_asked_for(
     assert lent(entries_on(folders, devices), names, slots) == (given, most)
 
 
-def after_a_loss(entries: list[SweepRun], names: str, slots: int, broken: str) -> list[str]:
-    """The card of every run in turn, where those on the ``broken`` cards fail as a card does."""
-    pool, given = cards.Cards(names, slots), []
-
-    def end(entry: SweepRun, taken: Sequence[str]) -> Outcome | None:
-        assert max(pool.runs.values()) == 1
-        return Outcome("interrupted", "gone", card_lost=True) if set(taken) & set(broken) else succeed(entry)
-
-    def start(entry: SweepRun, taken: Sequence[str]) -> Any:
-        given.extend(taken)
-        looks = iter([None, end])
-        return MadeUp(entry, lambda entry: look(entry, taken) if (look := next(looks)) else None)
-
-    loop.run(entries, lambda e: cards.Job(start, e, pool), slots=slots, retry_failed=False, watcher=Witness())
-    assert set(pool.runs.values()) == {0}
-    return given
-
-
 @pytest.mark.parametrize(
     ("names", "slots", "broken", "given"),
     [
@@ -503,24 +466,9 @@ def after_a_loss(entries: list[SweepRun], names: str, slots: int, broken: str) -
 def test_after_a_card_failed_runs_take_another_where_there_is_one(
     folders: list[RunFolder], names: str, slots: int, broken: str, given: str
 ) -> None:
-    assert "".join(after_a_loss(entries_on(folders, 1), names, slots, broken)) == given
-
-
-def test_a_run_that_waits_for_a_card_can_be_stopped(folders: list[RunFolder]) -> None:
-    entries, pool = entries_on(folders, 1), cards.Cards("01", 2)
-    pool.give_back(pool.take(1) or [], lost=True)
-    begun: list[SweepRun] = []
-
-    def start(entry: SweepRun, taken: Sequence[str]) -> Any:
-        begun.append(entry)
-        return MadeUp(entry, lambda entry: None)
-
-    first, second = (cards.Job(start, entry, pool) for entry in entries[:2])
-    assert first.poll() is None
-    assert second.poll() is None
-    assert begun == entries[:1]
-    second.signal(signal.SIGTERM)
-    assert second.poll() == Outcome("interrupted")
+    found, most = lent(entries_on(folders, 1), names, slots, broken)
+    assert "".join(name for (name,) in found) == given
+    assert set(most) <= {0, 1}
 
 
 def test_a_run_that_lost_its_card_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,6 @@ ONE = Expected("simclr", "digits", "method=simclr", "linear", 2, 5, 80.0, 2.5, 7
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two records of three methods, which is where we are."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sweep = {"rows": ROWS, "datasets": {"smoke": ["digits"]}, "seeds": [0, 1]}
     text = yaml.safe_dump({"sweep": sweep, "show": {"kind": "expected", "protocols": ["linear"]}})
     (tmp_path / "digits.yaml").write_text(text, encoding="utf-8")
@@ -120,7 +119,6 @@ def test_the_shipped_ranges_are_those_of_the_committed_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     words = ["experiments/learns/digits.yaml", "scale=demo", f"runs_dir={tmp_path}"]
     assert report([*words, f"out={tmp_path / 'learns'}"]) == 0
     made = (tmp_path / "learns" / "expected.csv").read_text(encoding="utf-8")

@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,8 @@ import yaml
 from made_up import cells_of, keep, record
 
 from ssl_bench.cli.report import main
-from ssl_bench.config import experiments
-from ssl_bench.config.compose import compose_cells
-from ssl_bench.config.schema import Config
 from ssl_bench.config.sources import PACKAGE
-from ssl_bench.report import configurations, publish, records
+from ssl_bench.report import publish, records
 from ssl_bench.report.records import Run
 from ssl_bench.results.record import Record
 
@@ -30,7 +26,6 @@ WORDS = ["scale=smoke", "methods=moco,clbo", "seeds=0,1,2"]
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the runs of two methods, which is where we are."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     cells, configs = cells_of("table3", methods=["moco", "clbo"])
     keep(tmp_path / "runs", [record(*pair) for pair in zip(cells, configs, strict=True)])
     return tmp_path
@@ -180,43 +175,6 @@ def test_the_rate_of_errors_stands_under_every_table(store: Path, capsys: pytest
     for n in (3, 5):
         assert f"n = {n}: knn1 " in line
     assert "SimCLR on digits at scale smoke, 48 runs" in line
-
-
-def test_configurations_are_remembered_until_conf_or_code_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cells = experiments.find("fig5").cells("smoke", seeds=[0, 5])
-    asked: list[int] = []
-
-    def compose(some: Sequence[experiments.Cell]) -> list[Config]:
-        asked.append(len(some))
-        return compose_cells(some)
-
-    file = tmp_path / "kept.json"
-    first = configurations.configurations(cells, compose, file)
-    assert first == compose_cells(cells)
-    assert configurations.configurations(cells, compose, file) == first  # type: ignore[arg-type]
-    assert asked == [3]
-    file.write_text("{", encoding="utf-8")
-    assert configurations.configurations(cells, compose, file) == first  # type: ignore[arg-type]
-    monkeypatch.setattr(configurations, "_state", lambda: "another")
-    assert configurations.configurations(cells, compose, file) == first  # type: ignore[arg-type]
-    assert asked == [3, 3, 3]
-    monkeypatch.setattr(configurations, "KINDS", 2)
-    assert configurations.configurations(cells[:1], compose, tmp_path / "few.json") == first[:1]  # type: ignore[arg-type]
-    for _ in range(2):
-        assert configurations.configurations(cells, compose, tmp_path / "few.json") == first  # type: ignore[arg-type]
-    assert asked == [3, 3, 3, 1, 2, 1]
-    configurations.configurations(cells, compose, tmp_path / "kept.json" / "below")  # type: ignore[arg-type]
-
-
-def test_remembered_configurations_are_those_composed(store: Path) -> None:
-    from ssl_bench.config.compose import compose_cells
-
-    cells = experiments.find("fig2").cells("smoke", seeds=[0, 5])
-    for _ in range(2):
-        found = configurations.configurations(cells, compose_cells, store / "kept.json")
-        assert found == compose_cells(cells)
 
 
 def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None:

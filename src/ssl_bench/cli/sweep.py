@@ -67,7 +67,7 @@ def sweep(asked: request.Request) -> int:
     return 0 if all(entry.state == "done" for entry in entries) else 1
 
 
-def _starter(asked: request.Request) -> Callable[[SweepRun], loop.Job]:
+def _starter(asked: request.Request) -> Callable[[SweepRun], loop.Job | None]:
     if asked.settings["launcher"] == "slurm":
         from ssl_bench.sweep.slurm import submitter
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ssl_bench.config import experiments
+from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Experiment
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
@@ -19,7 +20,6 @@ from ssl_bench.files import csv_text, write_text
 from ssl_bench.report import (
     calibration,
     comparison,
-    configurations,
     curves,
     expected,
     provenance,
@@ -48,7 +48,7 @@ def report(name: str, options: Sequence[str]) -> None:
         seeds=settings["seeds"],
         words=[option for option in others if option.lstrip("+").partition("=")[0].partition(".")[0] not in PLACES],
     )
-    configs = configurations.configurations(cells, _compose, configurations.remembered())
+    configs = compose_cells(cells)
     _check_protocols(experiment, configs[0])
     store = records.read(Path(settings["runs_dir"]), settings["records"])
     runs = records.match(cells, configs, store)
@@ -85,12 +85,6 @@ def _check_protocols(experiment: Experiment, config: Config) -> None:
         raise UserError(
             f"{experiment.name} shows {' and '.join(left)}, which evaluation.{key} leaves out: name it there."
         )
-
-
-def _compose(cells: Sequence[experiments.Cell]) -> list[Config]:
-    from ssl_bench.config.compose import compose_cells  # it takes its time, and is needed for what is not remembered
-
-    return compose_cells(cells)
 
 
 # -- what is rendered -----------------------------------------------------------------------------

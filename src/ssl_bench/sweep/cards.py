@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from ssl_bench.config.schema import Config
 from ssl_bench.sweep import local
-from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import SweepRun
+from ssl_bench.sweep.loop import Job
 
 
 def found(configs: Sequence[Config]) -> list[str]:
@@ -30,84 +31,37 @@ def _wants_card(config: Config) -> bool:
 
 
 class Cards:
-    """Lends cards, the least busy ones first, and those on which a run failed only while there are not enough others.
+    """Starts runs that see their own cards alone: the least busy ones, and those on which a run failed only while there
+    are not enough others.
 
-    at_once: runs at once.
+    at_once: runs at once; begin: starts a run that sees the cards of these names.
     """
 
-    def __init__(self, names: Sequence[str], at_once: int) -> None:
-        self.runs = dict.fromkeys(names, 0)  # at work on each
-        self.lost: set[str] = set()
+    def __init__(self, names: Sequence[str], at_once: int, begin: Callable[[SweepRun, Sequence[str]], Job]) -> None:
+        self.names = list(names)
         self.at_once = at_once
+        self.begin = begin
+        self.at_work: list[tuple[Job, list[str]]] = []
+        self.lost: set[str] = set()
 
-    def take(self, count: int) -> list[str] | None:
-        """``count`` different cards, or as many as there are; None where to wait for cards on which no run failed."""
-        count = min(count, len(self.runs))
-        names = [name for name in self.runs if name not in self.lost]
-        if len(names) < count:
-            names = list(self.runs)
-        taken = sorted(names, key=lambda name: self.runs[name])[:count]
-        share = -(-self.at_once * count // len(self.runs)) if taken else 0
-        if self.lost and any(self.runs[name] >= share for name in taken):
+    def start(self, entry: SweepRun) -> Job | None:
+        """The run on as many different cards as it asks for or there are; None where to wait for such as are whole."""
+        for job, cards in self.at_work:
+            if job.outcome and job.outcome.card_lost:
+                self.lost.update(cards)
+        self.at_work = [(job, cards) for job, cards in self.at_work if job.outcome is None]
+        busy = Counter(name for _, cards in self.at_work for name in cards)
+        count = min(entry.config.trainer.devices if _wants_card(entry.config) else 0, len(self.names))
+        whole = [name for name in self.names if name not in self.lost]
+        taken = sorted(whole if len(whole) >= count else self.names, key=lambda name: busy[name])[:count]
+        share = -(-self.at_once * count // len(self.names)) if taken else 0
+        if self.lost and any(busy[name] >= share for name in taken):
             return None
-        for name in taken:
-            self.runs[name] += 1
-        return taken
-
-    def give_back(self, taken: Sequence[str], *, lost: bool) -> None:
-        for name in taken:
-            self.runs[name] -= 1
-        if lost:
-            self.lost.update(taken)
+        self.at_work.append((self.begin(entry, taken), taken))
+        return self.at_work[-1][0]
 
 
-class Job:
-    """A run in a process that sees its own cards alone, which are free again when it has ended."""
-
-    def __init__(self, start: Callable[[SweepRun, Sequence[str]], local.Job], entry: SweepRun, cards: Cards) -> None:
-        self.start = start
-        self.entry = entry
-        self.cards = cards
-        self.taken: list[str] = []
-        self.job: local.Job | None = None
-        self.stopped = False  # before it began
-        self._begin()
-
-    def _begin(self) -> None:
-        count = self.entry.config.trainer.devices if _wants_card(self.entry.config) else 0
-        taken = self.cards.take(count)
-        if taken is not None:
-            self.taken, self.job = taken, self.start(self.entry, taken)
-
-    def poll(self) -> Outcome | None:
-        if self.stopped:
-            return Outcome("interrupted")
-        if self.job is None:
-            self._begin()
-        outcome = self.job.poll() if self.job else None
-        if outcome is not None:
-            self.cards.give_back(self.taken, lost=outcome.card_lost)
-            self.taken = []
-        return outcome
-
-    def signal(self, number: int) -> None:
-        if self.job:
-            self.job.signal(number)
-        else:
-            self.stopped = True
-
-    def kill(self) -> None:
-        if self.job:
-            self.job.kill()
-        else:
-            self.stopped = True
-
-
-def starter(names: Sequence[str], at_once: int) -> Callable[[SweepRun], Job]:
+def starter(names: Sequence[str], at_once: int) -> Callable[[SweepRun], Job | None]:
     """What starts a run, of so many ``at_once``, on this machine, whose GPUs are ``names``."""
-    context, cards = local.server(), Cards(names, at_once)
-
-    def start(entry: SweepRun, taken: Sequence[str]) -> local.Job:
-        return local.Job(context, entry.config, entry.folder.path, taken)
-
-    return lambda entry: Job(start, entry, cards)
+    context = local.server()
+    return Cards(names, at_once, lambda entry, cards: local.Job(context, entry.config, entry.folder.path, cards)).start

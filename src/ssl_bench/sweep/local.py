@@ -40,6 +40,7 @@ class Job:
     """A run in a process that has been started."""
 
     def __init__(self, context: BaseContext, config: Config, path: Path, cards: Sequence[str] = ()) -> None:
+        self.outcome: Outcome | None = None
         self.line, theirs = context.Pipe(duplex=False)
         given = (theirs, config, path, cards)
         self.process = context.Process(target=cell.train, args=given)  # type: ignore[attr-defined]
@@ -54,12 +55,12 @@ class Job:
         if not self.line.poll(seconds):
             return None
         try:
-            outcome: Outcome = self.line.recv()
+            self.outcome = self.line.recv()
         except (EOFError, OSError):
-            outcome = Outcome("interrupted", "its process was ended from outside")
+            self.outcome = Outcome("interrupted", "its process was ended from outside")
         self.line.close()
         self.process.join(0)
-        return outcome
+        return self.outcome
 
     def signal(self, number: int) -> None:
         assert self.process.pid is not None

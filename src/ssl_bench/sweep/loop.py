@@ -20,6 +20,8 @@ DEATHS = 2  # a run that ends so often without being asked to is not started aga
 class Job(Protocol):
     """A run that has been started."""
 
+    outcome: Outcome | None  # as of poll
+
     def poll(self) -> Outcome | None: ...
     def signal(self, number: int) -> None: ...
     def kill(self) -> None: ...
@@ -34,11 +36,16 @@ class Watcher(Protocol):
 
 
 def run(
-    entries: Sequence[SweepRun], start: Callable[[SweepRun], Job], *, slots: int, retry_failed: bool, watcher: Watcher
+    entries: Sequence[SweepRun],
+    start: Callable[[SweepRun], Job | None],
+    *,
+    slots: int,
+    retry_failed: bool,
+    watcher: Watcher,
 ) -> int:
     """Bring every entry to its end; returns the signal that asked to stop, 0 if none did.
 
-    start: starts an entry's run. slots: runs at once.
+    start: starts an entry's run; None where it has to wait. slots: runs at once.
     """
     todo = deque(entry for entry in entries if entry.state in ("interrupted", "left"))
     if retry_failed:
@@ -62,12 +69,16 @@ def run(
             if received and not running:
                 return received[0]
             while todo and len(running) < slots and not received:
-                entry = todo.popleft()
+                entry = todo[0]
                 if entry.state == "failed":  # it is tried again, and what comes of it counts
                     entry.folder.failure.unlink(missing_ok=True)
                 resumes = entry.folder.checkpoint.exists()
+                started = start(entry)
+                if started is None:
+                    break
+                todo.popleft()
                 entry.state, entry.error, entry.began = "running", "", time.monotonic()
-                running[id(entry)] = entry, start(entry)
+                running[id(entry)] = entry, started
                 watcher.event(entry, "resumes" if resumes else "started")
             if time.monotonic() - checked_at > ELSEWHERE_SECONDS:
                 checked_at = time.monotonic()

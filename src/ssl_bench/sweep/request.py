@@ -15,7 +15,6 @@ from ssl_bench.config.options import GROUPS, comments, nearest, options_in
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
-from ssl_bench.report.configurations import configurations, remembered
 from ssl_bench.training import preflight
 
 FILE = "sweep.yaml"
@@ -65,7 +64,7 @@ def read(words: Sequence[str], *files: str) -> Request:
         seeds=settings["seeds"],
         words=set_for_all,
     )
-    configs = configurations(cells, compose_cells, remembered())
+    configs = compose_cells(cells)
     for config in configs:
         preflight.check(config)
     configs = [config.changed({"trainer.progress": False}) for config in configs]  # it is no part of a run's identity

@@ -54,16 +54,18 @@ class Submitted:
 
     def __init__(self, job: Any) -> None:
         self.job = job
+        self.outcome: Outcome | None = None
 
     def poll(self) -> Outcome | None:
         if not self.job.done():
             return None
         try:
-            state, sentence = self.job.result()
-            return Outcome(state, sentence)
+            self.outcome = Outcome(*self.job.result())
         except Exception as error:  # of submitit: the job was cancelled, killed, or could not start
             lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
-            return Outcome("interrupted", f"job {self.job.job_id}: {lines[-1] if lines else type(error).__name__}")
+            reason = lines[-1] if lines else type(error).__name__
+            self.outcome = Outcome("interrupted", f"job {self.job.job_id}: {reason}")
+        return self.outcome
 
     def signal(self, number: int) -> None:
         self.job.cancel(check=False)  # the cluster's SIGTERM makes the run save

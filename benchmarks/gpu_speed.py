@@ -37,7 +37,8 @@ from ssl_bench import devices
 from ssl_bench.augment.views import Views
 from ssl_bench.batch import Batch
 from ssl_bench.config.compose import compose
-from ssl_bench.data import places, sizes
+from ssl_bench.data import places
+from ssl_bench.data.facts import FACTS
 from ssl_bench.evaluation import knn
 from ssl_bench.training import build, run
 
@@ -165,7 +166,7 @@ def training(tell: Tell, until: float) -> None:
         tell("LEFT OUT", f"no CIFAR-10 in {data}")
         return
     per_second = rate(program(*configured("simclr"), epochs=3))
-    epochs = min(100, int((until - time.monotonic() - SCORING) * per_second / sizes.TRAIN["cifar10"]))
+    epochs = min(100, int((until - time.monotonic() - SCORING) * per_second / FACTS["cifar10"].train))
     words = ["dataset=cifar10", "scale=paper", "batch_size=512", f"epochs={epochs}"]
     if not CUDA:
         words = ["dataset=digits", "scale=smoke"]

@@ -13,8 +13,8 @@ import torch
 from ssl_bench.conditions import require_a_batch
 from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS, block_of, typed
-from ssl_bench.data.catalog import DATASETS, load, stl10_with
-from ssl_bench.data.sizes import HELD_OUT, STL10, TRAIN
+from ssl_bench.data.catalog import load, stl10_with
+from ssl_bench.data.facts import FACTS, STL10
 from ssl_bench.data.splits import SPLIT_SEED, VALIDATION_FRACTION, hold_out, parts
 from ssl_bench.errors import UserError
 from ssl_bench.training import preflight
@@ -91,10 +91,6 @@ def test_that_shared_norms_break_compiled_graphs_is_shown() -> None:
         assert not list(preflight.advice(compose([*(word for word in words if key not in word), other]), 1000))
 
 
-def test_sizes_are_those_of_the_catalog() -> None:
-    assert {name: entry.train for name, entry in DATASETS.items() if entry.train} == TRAIN
-
-
 @pytest.mark.parametrize("split", STL10)
 @pytest.mark.parametrize("fold", [None, 0])
 def test_a_batch_may_be_all_that_stl10_has_without_validation(split: str, fold: int | None) -> None:
@@ -115,11 +111,11 @@ def test_a_batch_may_be_all_that_stl10_has_without_validation(split: str, fold: 
         preflight.check(compose([*words, f"batch_size={images + 1}"]))
 
 
-@pytest.mark.parametrize("dataset", sorted(HELD_OUT.keys() - {"imagenet100"}))
+@pytest.mark.parametrize("dataset", sorted(name for name, facts in FACTS.items() if facts.held_out and facts.height))
 def test_so_many_images_are_held_out(dataset: str, tmp_path: Path) -> None:
-    equal = torch.arange(TRAIN[dataset]) % DATASETS[dataset].classes
+    equal = torch.arange(FACTS[dataset].train) % FACTS[dataset].classes
     labels = load(dataset, tmp_path)["train"].labels if dataset == "digits" else equal
-    assert len(hold_out(labels, VALIDATION_FRACTION, SPLIT_SEED)[1]) == HELD_OUT[dataset]
+    assert len(hold_out(labels, VALIDATION_FRACTION, SPLIT_SEED)[1]) == FACTS[dataset].held_out
 
 
 SINGLE = ["trainer.devices=2", "batch_size=2", "trainer.sync_batchnorm=false"]
@@ -161,13 +157,13 @@ LATE = [
 
 
 def test_of_imagenet100_at_least_so_many_are_held_out() -> None:
-    sizes = torch.full((100,), TRAIN["imagenet100"] // 100)
+    sizes = torch.full((100,), FACTS["imagenet100"].train // 100)
     sizes[:89] += 1
     sizes[::2] -= 4  # each class is rounded by itself, here down
     sizes[1::2] += 4
     labels = torch.arange(100).repeat_interleave(sizes)
-    assert len(labels) == TRAIN["imagenet100"]
-    assert len(hold_out(labels, VALIDATION_FRACTION, SPLIT_SEED)[1]) >= HELD_OUT["imagenet100"]
+    assert len(labels) == FACTS["imagenet100"].train
+    assert len(hold_out(labels, VALIDATION_FRACTION, SPLIT_SEED)[1]) >= FACTS["imagenet100"].held_out
 
 
 @pytest.mark.parametrize(("words", "sentence"), LATE)

@@ -605,10 +605,7 @@ def test_the_share_of_epochs_counts_passes_as_the_methods_do() -> None:
         [],
     ):
         config = compose(["method=clbo", "scale=smoke", "method.lookahead=3", *options])
-        assert (
-            grid.passes_per_epoch(config)
-            == build_method(config, catalog.chosen(config.dataset.as_dict())).passes_per_epoch
-        )
+        assert grid.passes_per_epoch(config) == build_method(config, catalog.chosen(config.dataset)).passes_per_epoch
     assert grid.passes_per_epoch(compose(["method=byol"])) == 1
 
 

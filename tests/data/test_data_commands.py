@@ -19,7 +19,6 @@ from ssl_bench.augment.views import CleanView
 from ssl_bench.cli import data as command
 from ssl_bench.config.compose import compose
 from ssl_bench.data import catalog, inventory, places, verify
-from ssl_bench.data.class_names import NAMES
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import cifar, downloads
 from ssl_bench.data.readers.fashion_mnist import DEBIAN
@@ -312,8 +311,9 @@ def test_verify_finds_each_kind_of_fault(monkeypatch: pytest.MonkeyPatch) -> Non
     assert wrong(with_train(lambda images, labels: labels[:1].fill_(10))) == ["train: labels lie between 0 and 9"]
     repeated = with_train(lambda images, labels: images[:2].copy_(test[:2]))
     assert wrong(repeated) == []  # a published dataset is as it is: stated, and no fault
-    monkeypatch.setitem(verify.BALANCED, "digits", ("test",))
-    assert wrong(digits) == ["test: expected 36 images of each of 10 classes, found 35 (2) to 37 (3) images"]
+    assert wrong(replace(digits, balanced=("test",))) == [
+        "test: expected 36 images of each of 10 classes, found 35 (2) to 37 (3) images"
+    ]
 
 
 def test_a_test_picture_that_is_in_train_is_a_fault_of_a_folder_of_ones_own(run: Run, tmp_path: Path) -> None:
@@ -389,11 +389,11 @@ def test_channel_statistics_are_numpys() -> None:
 
 
 def test_every_class_has_one_name() -> None:
-    for name in NAMES:
-        names = catalog.find(name).class_names
-        assert len(set(names)) == len(names) == catalog.find(name).classes
-    assert NAMES["cifar100"].split() == sorted(NAMES["cifar100"].split())
-    assert NAMES["cifar10"].split() == sorted(NAMES["cifar10"].split())
+    for entry in catalog.DATASETS.values():
+        assert len(set(entry.names)) == len(entry.names)
+        assert len(entry.names) in (0, entry.classes)
+    for name in ("cifar10", "cifar100"):
+        assert list(catalog.find(name).names) == sorted(catalog.find(name).names)
 
 
 # -- show -----------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def list_datasets(config: Config, names: Sequence[str]) -> int:
             notes.append(f"{entry.name}: {error}")
         if chosen and files and entry.name == "folder":
             try:
-                shown = catalog.chosen(config.dataset.as_dict())
+                shown = catalog.chosen(config.dataset)
             except UserError as error:  # of this one; the others can be listed
                 notes.append(f"folder: {error}")
         notes_of_one = [places.described(files) if files else places.missing(entry.name, data_dir)]
@@ -60,7 +60,7 @@ def _roots(config: Config) -> tuple[str, ...]:
 
 def prepare(config: Config) -> int:
     """Fetch what is missing, read it once, and show what it is."""
-    dataset, data_dir = catalog.chosen(config.dataset.as_dict()), Path(config.data_dir)
+    dataset, data_dir = catalog.chosen(config.dataset), Path(config.data_dir)
     splits = catalog.load(dataset, data_dir)
     console = _console()
     files = places.found(dataset.name, data_dir, _roots(config))
@@ -112,11 +112,11 @@ def class_counts(splits: dict[str, Images], names: Sequence[str]) -> Iterator[An
 
 def pack(config: Config) -> int:
     """Pack a dataset of single pictures into one file."""
-    folder, console = catalog.chosen_folder(config.dataset.as_dict()), _console()
+    folder, console = catalog.chosen_folder(config.dataset), _console()
     if folder is None:
         console.print(f"{config.dataset.name} always fits into memory: nothing is to be packed.")
         return 0
-    dataset = catalog.chosen(config.dataset.as_dict())
+    dataset = catalog.chosen(config.dataset)
     columns = (TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     worked = False
     with Progress(*columns, console=_console(stderr=True)) as bar:
@@ -136,7 +136,7 @@ def pack(config: Config) -> int:
 
 def verify(config: Config) -> int:
     """Read everything again and compare it with what is known; 1 if something is wrong."""
-    dataset, data_dir = catalog.chosen(config.dataset.as_dict()), Path(config.data_dir)
+    dataset, data_dir = catalog.chosen(config.dataset), Path(config.data_dir)
     files = places.found(dataset.name, data_dir, _roots(config))
     absent = [root for root in _roots(config) if not Path(root).is_dir()]
     if absent:
@@ -144,7 +144,7 @@ def verify(config: Config) -> int:
     if not files and dataset.name in catalog.DATASETS:
         remedy = places.missing(dataset.name, data_dir)
         raise UserError(f"There is no {dataset.name} for data_dir={data_dir} to verify: {remedy}.")
-    folder, wrong = catalog.chosen_folder(config.dataset.as_dict()), 0
+    folder, wrong = catalog.chosen_folder(config.dataset), 0
     pack = packed.finished(dataset, folder, data_dir) if folder else None
     for finding in findings(dataset, data_dir, files, pack):
         print(finding, flush=True)

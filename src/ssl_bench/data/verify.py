@@ -14,15 +14,6 @@ from ssl_bench.data.readers.downloads import md5_of
 from ssl_bench.data.readers.fashion_mnist import DEBIAN
 from ssl_bench.errors import UserError
 
-# Officially as many labelled images of each class, in these splits.
-BALANCED = {
-    "fashion_mnist": ("train", "test"),
-    "cifar10": ("train", "test"),
-    "cifar100": ("train", "test"),
-    "stl10": ("train", "test"),
-    "tiny_imagenet": ("train", "test"),
-    "imagenet100": ("test",),
-}
 TOLERANCE = 0.001  # of channel means and deviations in 0–1: a quarter of a gray level, more than published digits round
 STEP = 1_000  # images whose pixels are counted at a time
 
@@ -120,7 +111,7 @@ def _labels(dataset: Dataset, split: str, labels: Tensor) -> Iterator[Finding]:
         yield Finding(True, f"{split}: {int(counts[low]):,} images of each of {classes} classes{unlabelled}")
         return
     spread = f"{int(counts[low]):,} ({names[low]}) to {int(counts[high]):,} ({names[high]}) images"
-    if split in BALANCED.get(dataset.name, ()):
+    if split in dataset.balanced:
         share = f"{len(known) / classes:,.0f}"
         yield Finding(
             False, f"{split}: expected {share} images of each of {classes} classes, found {spread}{unlabelled}"

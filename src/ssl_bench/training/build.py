@@ -50,7 +50,7 @@ def build(config: Config) -> tuple[Method, DataModule]:
 def build_data(config: Config) -> DataModule:
     order = config.order
     return DataModule(
-        dataset=catalog.chosen(config.dataset.as_dict()),
+        dataset=catalog.chosen(config.dataset),
         data_dir=config.data_dir,
         batch_size=config.batch_size,
         evaluation_batch_size=config.evaluation.batch_size,
@@ -189,7 +189,8 @@ def encoder_clean(
     if statistics == "imagenet" or (statistics == "auto" and encoder.channels == 3):
         if encoder.channels != 3:
             raise UserError(f"statistics=imagenet are of three channels, but the network has {encoder.channels}.")
-        return {**clean, "mean": list(catalog.IMAGENET_MEAN), "std": list(catalog.IMAGENET_STD)}, "ImageNet's"
+        imagenet = catalog.DATASETS["imagenet100"]
+        return {**clean, "mean": list(imagenet.mean), "std": list(imagenet.std)}, "ImageNet's"
     if dataset is None:
         raise UserError(f"{encoder.file} does not state by what it normalises images of {encoder.channels} channel(s).")
     repeated = encoder.channels // len(dataset.mean)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ssl_bench import conditions
 from ssl_bench.config.options import block_of, nearest
 from ssl_bench.config.schema import Config
-from ssl_bench.data.sizes import HELD_OUT, STL10, STL10_HELD_OUT, TRAIN
+from ssl_bench.data.facts import FACTS, STL10, STL10_HELD_OUT
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
 
@@ -21,7 +21,7 @@ def check(config: Config) -> None:
     trainer, dataset = config.trainer, config.dataset
     conditions.require_root(dataset.name, dataset.options.get("root", ""))
     conditions.require_equal_shares(config.batch_size, trainer.processes)
-    _check_limits(config, TRAIN.get(dataset.name))
+    _check_limits(config, _train_images(dataset.name))
     images = _pretraining(config)
     if images is not None:
         conditions.require_a_batch(config.batch_size, images)
@@ -60,10 +60,15 @@ def advice(config: Config, images: int) -> Iterator[str]:
         yield f"trainer.threads={trainer.threads} is more than the {cores()} cores there are, which slows it down."
 
 
+def _train_images(dataset: str) -> int | None:
+    """Images of the official training split; None where they are not known beforehand."""
+    return FACTS[dataset].train or None if dataset in FACTS else None
+
+
 def _pretraining(config: Config) -> int | None:
     """How many images are pretrained on, at most where it is not known which are held out; None for unknown."""
     name, options = config.dataset.name, config.dataset.options
-    images, held_out = TRAIN.get(name), HELD_OUT.get(name, 0)
+    images, held_out = _train_images(name), (FACTS[name].held_out or 0) if name in FACTS else 0
     if name == "stl10":
         kind = "all" if options["fold"] is None else "fold"
         images, held_out = STL10[options["split"]], STL10_HELD_OUT[kind] if options["split"] != "unlabeled" else 0

@@ -174,7 +174,7 @@ NOT_LOST = (
 
 @pytest.mark.parametrize("message", LOST)
 def test_a_card_that_failed_is_named_with_what_cuda_says(message: str) -> None:
-    with pytest.raises(devices.Failed) as failure, devices.failures_named():
+    with pytest.raises(devices.GPUError) as failure, devices.failures_named():
         raise RuntimeError(message)
     assert "\n" not in str(failure.value)
     assert message.splitlines()[0].partition(": ")[2] in str(failure.value)
@@ -189,7 +189,7 @@ def test_errors_that_would_return_are_left_as_they_are(message: str) -> None:
 def test_a_full_memory_names_the_options_to_lower() -> None:
     with pytest.raises(UserError, match="lower batch_size") as failure, devices.failures_named():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
-    assert not isinstance(failure.value, devices.Failed)
+    assert not isinstance(failure.value, devices.GPUError)
     assert "\n" not in str(failure.value)
 
 
@@ -200,7 +200,7 @@ def test_an_operation_that_cannot_repeat_is_named_with_the_option() -> None:
             "cumsum_cuda_kernel does not have a deterministic implementation, but you set "
             "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for this operation."
         )
-    assert not isinstance(failure.value, devices.Failed)
+    assert not isinstance(failure.value, devices.GPUError)
 
 
 def too_much() -> None:
@@ -243,7 +243,7 @@ class Unplug(pl.Callback):
 
 
 def test_a_card_taken_away_in_mid_run_is_one_sentence_and_a_run_that_a_sweep_starts_again(tmp_path: Path) -> None:
-    with pytest.raises(devices.Failed, match="an illegal memory access was encountered") as failure:
+    with pytest.raises(devices.GPUError, match="an illegal memory access was encountered") as failure:
         run(compose([*SMALL, CPU, f"runs_dir={tmp_path}"]), [Unplug()])
     assert failure.value.status == TRY_AGAIN
     assert [path.name for path in tmp_path.glob("*/checkpoints/*")] == ["last.ckpt"]
@@ -252,7 +252,7 @@ def test_a_card_taken_away_in_mid_run_is_one_sentence_and_a_run_that_a_sweep_sta
 @pytest.mark.slow
 def test_a_card_taken_away_in_mid_run_leaves_a_run_that_resumes_bit_for_bit(tmp_path: Path) -> None:
     words = (*SMALL, CPU, "method=simclr")
-    with pytest.raises(devices.Failed, match="the same command resumes from it"):
+    with pytest.raises(devices.GPUError, match="the same command resumes from it"):
         run(compose([*words, f"runs_dir={tmp_path}/a"]), [Unplug()])
     records = [run(compose([*words, f"runs_dir={tmp_path}/{name}"])) for name in "ab"]
     assert records[0].results == records[1].results

@@ -473,7 +473,7 @@ def test_after_a_card_failed_runs_take_another_where_there_is_one(
 
 def test_a_run_that_lost_its_card_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(config: Any) -> None:
-        raise devices.Failed("the GPU failed")
+        raise devices.GPUError("the GPU failed")
 
     monkeypatch.setattr(cell.launch, "needed", lambda config: True)
     monkeypatch.setattr(cell.launch, "launch", fail)

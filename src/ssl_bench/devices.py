@@ -13,16 +13,14 @@ from ssl_bench.conditions import require_precision
 from ssl_bench.errors import TRY_AGAIN, UserError
 
 # Errors of CUDA that are not the card's: they return however often the run is started again.
-OURS = (
+NOT_THE_CARDS = (
     r"out of memory|device-side assert|no kernel image|invalid (argument|configuration|device|resource)|not.supported"
 )
-
-
 # A memory that is full, where the error has no class of its own: the CPU's allocator, pinned memory, libraries.
 FULL = r"DefaultCPUAllocator|(CUDA|cuda runtime) error[^\n]*: out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
 
 
-class Failed(UserError):  # noqa: N818 (it names the card)
+class GPUError(UserError):
     """The card failed while the run was at work on it; the run resumes from its last checkpoint."""
 
     status = TRY_AGAIN
@@ -31,24 +29,22 @@ class Failed(UserError):  # noqa: N818 (it names the card)
 # -- which device, in which precision -------------------------------------------------------------
 
 
-def resolve_accelerator(wanted: str) -> str:
-    """``trainer.accelerator`` as ``cpu`` or ``gpu``; UserError where a GPU is asked for and PyTorch finds none."""
-    if wanted == "gpu" and not torch.cuda.is_available():
-        raise UserError("trainer.accelerator=gpu, but PyTorch finds no CUDA device: use trainer.accelerator=cpu.")
-    if wanted != "auto":
-        return wanted
-    return "gpu" if torch.cuda.is_available() else "cpu"
-
-
-def resolve_device(wanted: str) -> torch.device:
-    """The device of a process that works alone: the CPU, or the first card that it sees."""
-    accelerator = resolve_accelerator(wanted)
-    return torch.device("cuda", 0) if accelerator == "gpu" else torch.device(accelerator)
-
-
 def device_type(wanted: str) -> str:
     """``cpu`` or ``cuda``, as a run's name has it; runs for another machine may be named where there is no GPU."""
-    return "cuda" if wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
+    return "cuda" if wanted in ("gpu", "cuda") or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
+
+
+def resolve_device(wanted: str, option: str = "trainer.accelerator") -> torch.device:
+    """The device of a process that works alone: the CPU, or the first card that it sees.
+
+    Raises:
+        UserError: ``option``, whose value is ``wanted``, asks for a GPU, and PyTorch finds none.
+    """
+    if device_type(wanted) == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"{option}={wanted}, but PyTorch finds no CUDA device: use {option}=cpu.")
+        return torch.device("cuda", 0)
+    return torch.device("cpu" if wanted == "auto" else wanted)
 
 
 def resolve_precision(wanted: str, accelerator: str) -> str:
@@ -56,7 +52,7 @@ def resolve_precision(wanted: str, accelerator: str) -> str:
     require_precision(wanted, device_type(accelerator))
     if wanted != "auto":
         return wanted
-    if resolve_accelerator(accelerator) == "gpu":
+    if resolve_device(accelerator).type == "cuda":
         # Cards without bfloat16 emulate it, which is slower than float32.
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if has_fast_bfloat16() else "32-true"
@@ -84,16 +80,9 @@ def why_not_compiled(device: torch.device) -> str | None:
     return None
 
 
-def available(device: str) -> str:
-    """``auto`` as ``cuda`` where there is a card, else as ``cpu``; UserError for ``cuda`` without a card."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda, but PyTorch finds no CUDA device: use device=cpu.")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def named(device: str) -> str:
+def device_name(device: torch.device) -> str:
     """The card's name, or the processor in a word."""
-    return torch.cuda.get_device_name() if device == "cuda" else "the CPU"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
 
 
 # -- bit for bit ----------------------------------------------------------------------------------
@@ -147,7 +136,7 @@ def within_memory(doing: str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def failures_named() -> Iterator[None]:
-    """Raise UserError if the card's memory is full, that an operation cannot repeat bit for bit, or (by Failed)
+    """Raise UserError if the card's memory is full, that an operation cannot repeat bit for bit, or (by GPUError)
     that the card failed or was taken away.
     """
     try:
@@ -163,7 +152,7 @@ def failures_named() -> Iterator[None]:
         reason = _failure(error)
         if reason is None:
             raise
-        raise Failed(
+        raise GPUError(
             f"the GPU failed or was taken away ({reason}); the last checkpoint is intact and the same command resumes "
             "from it."
         ) from error
@@ -172,6 +161,6 @@ def failures_named() -> Iterator[None]:
 def _failure(error: RuntimeError) -> str | None:
     """CUDA's reason why a card failed; None for any other error."""
     found = re.search(r"(?:CUDA|cuDNN|CUBLAS|cuBLAS) error(?: \(\d+\))?: *([^\n]+)", str(error))
-    if found is None or re.search(OURS, found[0], re.IGNORECASE):
+    if found is None or re.search(NOT_THE_CARDS, found[0], re.IGNORECASE):
         return None
     return found[1].strip().rstrip(".")[:160]

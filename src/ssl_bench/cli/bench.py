@@ -65,13 +65,13 @@ def run(names: Sequence[str], settings: dict[str, Any]) -> None:
     from rich.console import Console
 
     from benchmarks import report
-    from ssl_bench.devices import available
+    from ssl_bench.devices import resolve_device
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     console = Console()
-    device = available(settings["device"])
+    device = resolve_device(settings["device"], "device").type
     console.print(report.machine(device), highlight=False, soft_wrap=True)
     if load is not None and load > BUSY:
         console.print(f"warning: other processes are running (load {load:.1f}); figures will be off.", style="yellow")

@@ -114,13 +114,13 @@ def certify(methods: Sequence[str], world: int, device: str) -> int:
     with importing():
         import torch
 
-        from ssl_bench.devices import available, named
+        from ssl_bench.devices import device_name, resolve_device
         from ssl_bench.training import certificate
 
     console = Console()
-    device = available(device)
+    device = resolve_device(device, "device").type
     columns = [column for column in COLUMNS if device == "cuda" or column not in CUDA_ALONE]
-    title = f"{world} processes beside one on {named(device)}: largest relative differences"
+    title = f"{world} processes beside one on {device_name(torch.device(device))}: largest relative differences"
     table = Table("method", *columns, title=title)
     for column in table.columns:
         column.no_wrap = True

@@ -24,7 +24,7 @@ import torch
 from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
 from ssl_bench.config.schema import Config, Logger
 from ssl_bench.data.datamodule import DataModule
-from ssl_bench.devices import resolve_accelerator, resolve_device
+from ssl_bench.devices import resolve_device
 from ssl_bench.evaluation.baselines import kept
 from ssl_bench.methods.base import Method
 from ssl_bench.plan.forecast import Baseline, Evaluation, Measured
@@ -58,7 +58,7 @@ def _shortened(config: Config, folder: str) -> Config:
     trainer = replace(
         config.trainer,
         # By name, so that none is refused for its time on a CPU.
-        accelerator=resolve_accelerator(config.trainer.accelerator),
+        accelerator=resolve_device(config.trainer.accelerator).type,
         devices=1,
         nodes=1,
         checkpoint_seconds=float(NEVER),

@@ -22,7 +22,7 @@ from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.orders import Window
-from ssl_bench.devices import device_type, resolve_accelerator, resolve_precision
+from ssl_bench.devices import device_type, resolve_device, resolve_precision
 from ssl_bench.distributed import world_size
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.baselines import VERSIONS, kept, random_scores
@@ -131,7 +131,7 @@ def _network(config: Config, dataset: Dataset) -> tuple[Network, int]:
 
 def require_room(config: Config, dataset: Dataset) -> None:
     """UserError where not even the images of a batch, as the network sees them, fit into a CPU's memory."""
-    if resolve_accelerator(config.trainer.accelerator) != "cpu":
+    if resolve_device(config.trainer.accelerator).type != "cpu":
         return
     side = config.dataset.size
     pixels = sum(views.count * views.size**2 for views in config.augment.groups.values())  # of all views of an image

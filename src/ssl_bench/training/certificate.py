@@ -173,7 +173,7 @@ def train(
         world, chosen = distributed.world_size(), config.trainer
         trainer = build_trainer(
             callbacks,
-            device=resolve_device("gpu" if device == "cuda" else device),
+            device=resolve_device(device, "device"),
             # Ranks that share a card have one each, the same.
             devices=world if device == "cpu" or torch.cuda.device_count() >= world else 1,
             nodes=1,

@@ -27,7 +27,6 @@ from ssl_bench.devices import (
     device_type,
     failures_named,
     repeatable,
-    resolve_accelerator,
     resolve_device,
     resolve_precision,
     why_not_compiled,
@@ -64,7 +63,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
     group = distributed.joined(
         devices=chosen.devices,
         nodes=chosen.nodes,
-        cuda=resolve_accelerator(config.trainer.accelerator) == "gpu",
+        cuda=resolve_device(config.trainer.accelerator).type == "cuda",
         timeout=chosen.timeout,
     )
     with group, failures_named(), repeatable(chosen.deterministic), ExitStack() as held:
@@ -116,8 +115,7 @@ def _compiled_if_possible(config: Config, console: Console) -> Config:
     """``config``, without compiling where that does not work, which is then shown: the run is one that never asked."""
     if not config.trainer.compile:
         return config
-    device = "cuda" if resolve_accelerator(config.trainer.accelerator) == "gpu" else "cpu"
-    reason = why_not_compiled(torch.device(device))
+    reason = why_not_compiled(resolve_device(config.trainer.accelerator))
     if reason is None:
         return config
     earlier.warn(console, f"trainer.compile=true does not work on this machine ({reason}): training is not compiled.")

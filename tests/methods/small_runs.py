@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ssl_bench.batch import Batch
 from ssl_bench.config.compose import compose
+from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.methods.base import Method, Step
 from ssl_bench.training.build import build
@@ -20,9 +22,14 @@ Fit = Callable[..., tuple[Method, list[dict[str, Any]]]]
 SMALL = ("scale=smoke", "method.concat_views=false", "subset=80", "batch_size=16", "epochs=2", "optimizer.warmup=0")
 
 
-def make(*words: str) -> tuple[Method, DataModule]:
+@functools.cache
+def config_of(*words: str) -> Config:
     chosen = {word.partition("=")[0]: word for word in (*SMALL, *words)}  # what a test asks for, else the small default
-    method, data = build(compose(list(chosen.values())))
+    return compose(list(chosen.values()))
+
+
+def make(*words: str) -> tuple[Method, DataModule]:
+    method, data = build(config_of(*words))
     data.setup()
     return method, data
 

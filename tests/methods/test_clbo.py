@@ -99,43 +99,42 @@ def test_the_teacher_stands_still_between_its_steps_and_the_count_crosses_epoch_
 
 
 def test_no_restart_leaves_the_student_where_its_steps_brought_it(fit: Fit) -> None:
-    _, steps = fit("method.lookahead=2", "method.teacher_step=0.5")
+    _, steps = fit("method.lookahead=2", "method.teacher_step=0.5", max_steps=2)
     assert not all(map(torch.equal, steps[1]["student"], steps[1]["teacher"]))
 
 
 def test_restart_sets_the_student_back_to_the_teacher(fit: Fit) -> None:
-    _, steps = fit("method.lookahead=2", "method.restart=true", "method.teacher_step=0.01")
+    _, steps = fit("method.lookahead=2", "method.restart=true", "method.teacher_step=0.01", max_steps=4)
     same = [all(map(torch.equal, step["student"], step["teacher"])) for step in steps]
-    assert same == [number % 2 == 0 for number in range(1, 11)]
+    assert same == [number % 2 == 0 for number in range(1, 5)]
     # And not the teacher forward to the student: both are nearly where they began.
     start = list(make()[0].student.parameters())
     assert distance(steps[1]["student"], start) < distance(steps[0]["student"], start) / 10
 
 
 def test_the_ema_rule_moves_the_teacher_after_every_student_step(fit: Fit) -> None:
-    method, steps = fit("method.lookahead=2", "method.teacher_rule=ema", "method.teacher_step=0.25")
-    assert method.teacher_steps == 10
+    method, steps = fit("method.lookahead=2", "method.teacher_rule=ema", "method.teacher_step=0.25", max_steps=4)
+    assert method.teacher_steps == 4
     for before, after in itertools.pairwise(steps):
         for old, new, student in zip(before["teacher"], after["teacher"], after["student"], strict=True):
             torch.testing.assert_close(new, 0.75 * old + 0.25 * student)
 
 
 def test_k1_with_the_sgd_rule_is_the_ema_rule(fit: Fit) -> None:
-    _, bilevel = fit("method.lookahead=1", "method.teacher_step=0.1")
-    _, average = fit(
-        "method.lookahead=4", "method.teacher_rule=ema", "method.teacher_step=0.1", "method.proximal=0.026"
-    )
-    _, same = fit("method.lookahead=1", "method.teacher_step=0.1", "method.proximal=0.026")
+    step, few = "method.teacher_step=0.1", {"max_steps": 4}
+    _, bilevel = fit("method.lookahead=1", step, **few)
+    _, average = fit("method.lookahead=4", "method.teacher_rule=ema", step, "method.proximal=0.026", **few)
+    _, same = fit("method.lookahead=1", step, "method.proximal=0.026", **few)
     assert all(map(torch.equal, same[-1]["teacher"], average[-1]["teacher"]))
     assert not all(map(torch.equal, bilevel[-1]["teacher"], average[-1]["teacher"]))
 
 
 @pytest.mark.parametrize("reuse", ["same_images", "same_batch"])
 def test_looking_at_a_batch_again_takes_k_student_steps_on_it(fit: Fit, reuse: str) -> None:
-    method, steps = fit("method.lookahead=3", f"method.lookahead_batch={reuse}")
-    assert [step["count"] for step in steps] == [3 * (number + 1) for number in range(10)]
-    assert method.teacher_steps == 10
-    assert method.global_step == 10
+    method, steps = fit("method.lookahead=3", f"method.lookahead_batch={reuse}", max_steps=3)
+    assert [step["count"] for step in steps] == [3, 6, 9]
+    assert method.teacher_steps == 3
+    assert method.global_step == 3
 
 
 def test_same_images_are_augmented_anew_and_the_same_batch_is_not(fit: Fit) -> None:
@@ -177,11 +176,12 @@ def test_a_paper_epoch_is_k_passes_over_the_data_and_the_schedules_count_paper_e
         def on_train_batch_start(self, trainer: Any, method: Any, batch: Any, batch_idx: int) -> None:
             strengths.append(method.proximal * method.epoch)
 
-    method, steps = fit("method.lookahead=3", "method.epoch_unit=teacher", "method.proximal=0.5", callbacks=[Watch()])
+    words = ("subset=32", "method.lookahead=3", "method.epoch_unit=teacher", "method.proximal=0.5")
+    method, steps = fit(*words, callbacks=[Watch()])
     assert method.passes_per_epoch == 3
-    assert len(steps) == 30
-    assert strengths == [0.5] * 15 + [1.0] * 15
-    assert method.teacher_steps == 10  # len(loader) teacher steps in each of two epochs
+    assert len(steps) == 12
+    assert strengths == [0.5] * 6 + [1.0] * 6
+    assert method.teacher_steps == 4  # len(loader) teacher steps in each of two epochs
 
 
 def test_independent_initialisation_gives_the_teacher_weights_of_its_own() -> None:
@@ -199,10 +199,10 @@ def test_independent_initialisation_gives_the_teacher_weights_of_its_own() -> No
 
 @pytest.mark.parametrize("rule", ["own", "copy"])
 def test_teacher_buffers_follow_their_rule(fit: Fit, rule: str) -> None:
-    method, _ = fit("method.lookahead=1", f"method.teacher_buffers={rule}", "method.teacher_step=0.1")
+    method, _ = fit("method.lookahead=1", f"method.teacher_buffers={rule}", "method.teacher_step=0.1", max_steps=3)
     student, teacher = method.student.backbone.bn1, method.teacher.backbone.bn1
     assert torch.equal(student.running_mean, teacher.running_mean) == (rule == "copy")
-    assert int(teacher.num_batches_tracked) == 20  # two views, ten steps
+    assert int(teacher.num_batches_tracked) == 6  # two views, three steps
 
 
 def test_averaged_teacher_statistics_move_by_the_teacher_step_alone(fit: Fit) -> None:
@@ -215,7 +215,8 @@ def test_averaged_teacher_statistics_move_by_the_teacher_step_alone(fit: Fit) ->
             norms = (method.student.backbone.bn1, method.teacher.backbone.bn1)
             seen.append(tuple(norm.running_mean.clone() for norm in norms))  # type: ignore[arg-type]
 
-    fit("method.lookahead=2", "method.teacher_buffers=ema", "method.teacher_step=0.25", callbacks=[Watch()])
+    words = ("method.lookahead=2", "method.teacher_buffers=ema", "method.teacher_step=0.25")
+    fit(*words, callbacks=[Watch()], max_steps=5)
     for number, ((_, before), (student, after)) in enumerate(itertools.pairwise(seen), start=2):
         expected = before if number % 2 else 0.75 * before + 0.25 * student
         torch.testing.assert_close(after, expected)
@@ -248,9 +249,8 @@ def test_the_proximal_gradient_is_added_before_clipping(fit: Fit) -> None:
             if gradients:
                 norms.append(float(torch.stack([g.norm() for g in gradients]).norm()))
 
-    fit(
-        "method.proximal=50", "method.teacher_step=0.0", "optimizer.lr=0.01", gradient_clip_val=0.1, callbacks=[Watch()]
-    )
+    words = ("method.proximal=50", "method.teacher_step=0.0", "optimizer.lr=0.01")
+    fit(*words, gradient_clip_val=0.1, callbacks=[Watch()], max_steps=4)
     assert norms
     assert max(norms) <= 0.1 * 1.001
 
@@ -301,7 +301,7 @@ ROWS = {
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_of_the_ablation_is_configuration_and_trains(fit: Fit, row: str) -> None:
-    _, steps = fit("method=clbo", *ROWS[row])
+    _, steps = fit("method=clbo", *ROWS[row], max_steps=3)
     assert all(math.isfinite(step["loss"]) for step in steps)
     assert not all(map(torch.equal, steps[0]["student"], steps[-1]["student"]))
     assert not all(map(torch.equal, steps[0]["teacher"], steps[-1]["teacher"]))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_bench.report.comparison import Table, TableCell, epochs
-from ssl_bench.report.provenance import RESULTS, absent, provenance
-from ssl_bench.report.provenance import results as provenance_results
+from ssl_bench.report.provenance import absent, provenance
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import ALPHA, false_positives, smallest_step
 
@@ -69,12 +68,3 @@ def table(title: str, runs: Sequence[Run], protocols: Sequence[str]) -> Table:
             *absent(runs),
         ],
     )
-
-
-def results(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[tuple[object, ...]]:
-    """A line of RESULTS for every accuracy that is counted: of the network that the method deploys."""
-    evaluated = {run.record.fingerprint: run.record.evaluated for run in runs if run.record}
-    for row in provenance_results(runs):
-        of_row = dict(zip(RESULTS, row, strict=True))
-        if of_row["protocol"] in protocols and of_row["network"] == evaluated[str(of_row["fingerprint"])]:
-            yield row

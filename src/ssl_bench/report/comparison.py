@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ssl_bench.config.experiments import Experiment, passes_per_epoch
@@ -66,25 +66,24 @@ def comparison(experiment: Experiment, runs: Sequence[Run], calibration: str) ->
     for dataset in datasets:
         here = [run for run in runs if run.cell.dataset == dataset]
         config = {run.cell.row: run.config for run in here}
-        theirs = {
-            (label, figure): figure
+        theirs = [
+            (label, figure)
             for label in (_plain_rows(here) if experiment.show["published"] else ())
             for figure in figures()
             if (figure.method, figure.dataset) == (config[label].method.name, dataset)
             and not figure.differs(config[label])
-        }
+        ]
         beside: set[Figure] = set()
         for protocol in protocols:
             add(f"{dataset}, {protocol}", _column(here, protocol, experiment.show["ranked"]))
-            same = {
-                (label, figure): figure for (label, figure) in theirs if figure.means_the_same(protocol, config[label])
-            }
-            beside.update(same.values())
+            same = [(label, figure) for label, figure in theirs if figure.means_the_same(protocol, config[label])]
+            beside.update(figure for _, figure in same)
             if same:
                 add(f"{dataset}, {protocol}, published", _published(same, origins))
-        for name in dict.fromkeys(figure.protocol for figure in theirs.values() if figure not in beside):
-            others = {key: f for key, f in theirs.items() if f.protocol == name and f not in beside}
-            add(f"{dataset}, published under {name}", _published(others, origins))
+        others = [(label, figure) for label, figure in theirs if figure not in beside]
+        for name in dict.fromkeys(figure.protocol for _, figure in others):
+            under = [(label, figure) for label, figure in others if figure.protocol == name]
+            add(f"{dataset}, published under {name}", _published(under, origins))
     return Table(
         title=experiment.show["title"],
         columns=columns,
@@ -170,10 +169,10 @@ def figure(by_seed: BySeed, *, wanted: int, failed: int = 0) -> str:
     return f"{text} ({len(by_seed)}/{wanted}{f', {failed} failed' if failed else ''})"
 
 
-def _published(found: Mapping[tuple[str, Figure], Figure], origins: dict[str, str]) -> dict[str, TableCell]:
+def _published(found: Iterable[tuple[str, Figure]], origins: dict[str, str]) -> dict[str, TableCell]:
     """Entries by row; each figure has the letter of its origin."""
     texts: dict[str, list[str]] = {}
-    for (label, _), one in found.items():
+    for label, one in found:
         letter = origins.setdefault(one.origin, _letter(len(origins)))
         texts.setdefault(label, []).append(f"{one.top1_percent} [{letter}]")
     return {label: TableCell(", ".join(shown)) for label, shown in texts.items()}

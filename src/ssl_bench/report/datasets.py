@@ -57,22 +57,9 @@ def table1() -> list[Row]:
     for number, (word, name) in enumerate(NAMES.items()):
         entry = DATASETS[word]
         unlabelled = stl10.COUNTS["unlabeled"] if word == "stl10" else 0
-        rows.append(
-            Row(
-                dataset=word,
-                name=name,
-                in_paper=number < PAPERS_OWN,
-                classes=entry.classes,
-                train=entry.train - unlabelled,
-                unlabelled=unlabelled,
-                test=entry.test,
-                channels=entry.channels,
-                height=entry.height,
-                width=entry.width,
-                licence=entry.licence,
-                source=entry.source,
-            )
-        )
+        images = entry.classes, entry.train - unlabelled, unlabelled, entry.test
+        pixels = entry.channels, entry.height, entry.width
+        rows.append(Row(word, name, number < PAPERS_OWN, *images, *pixels, entry.licence, entry.source))
     return rows
 
 
@@ -95,37 +82,11 @@ def latex(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def comma_separated(rows: Sequence[Row]) -> str:
-    return csv_text([field.name for field in fields(Row)], map(astuple, rows))
-
-
-README = """\
-# Table 1: the datasets
-
-    python -m ssl_bench data table out=experiments/table1      # or: make table1
-
-Claim: these are the five datasets of table 1 of Chen, Ji & Yuan 2022, and the two on which the short scales are tried
-out here, as the program uses them: every number is the catalog's (`ssl_bench.data.catalog`). The test split of
-Tiny-ImageNet and ImageNet-100 is their official validation split.
-
-{table}
-Cost: seconds; nothing is downloaded. `results.csv` has sources besides, `table.tex` the same for LaTeX. `views.png`
-shows what training makes of digits:
-
-    python -m ssl_bench data show dataset=digits images=4 out=experiments/table1/views.png
-
-Verdict: the tests hold the files here to be what the catalog gives, and compare the numbers of digits and Fashion-MNIST
-with every image on disk. `python -m ssl_bench data verify dataset=…` does so for any dataset once it is there; the
-originals of the paper's five have not been on a machine of ours, so their numbers are the published ones.
-"""
-
-
 def files() -> dict[str, str]:
-    """The files of ``experiments/table1`` by name."""
+    """The files of ``experiments/table1`` by name, beside its README."""
     rows = table1()
     return {
-        "README.md": README.format(table=markdown(rows)),
-        "results.csv": comma_separated(rows),
+        "results.csv": csv_text([field.name for field in fields(Row)], map(astuple, rows)),
         "table.md": markdown(rows),
         "table.tex": latex(rows),
     }

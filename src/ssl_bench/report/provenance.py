@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from ssl_bench.report.records import Run
 from ssl_bench.results.code import code_digest
@@ -100,12 +100,16 @@ def command(run: Run) -> str:
 RESULTS = ("dataset", "row", "seed", "network", "protocol", "percent", "fingerprint", "command")
 
 
-def results(runs: Sequence[Run]) -> Iterator[tuple[object, ...]]:
-    """One line of RESULTS for every accuracy on test images in the records."""
+def results(runs: Sequence[Run], counted: Collection[str] | None = None) -> Iterator[tuple[object, ...]]:
+    """One line of RESULTS for every accuracy on test images in the records.
+
+    counted: protocols; then of the network that the method deploys under these alone.
+    """
     for run in runs:
-        if run.record is not None:
-            where, name, again = run.cell, run.record.fingerprint, command(run)
-            for network, scores in run.record.results.items():
+        if record := run.record:
+            cell, again = (run.cell.dataset, run.cell.row, run.cell.seed), command(run)
+            for network, scores in record.results.items():
                 for protocol, percent in scores.items():
-                    if percent is not None:
-                        yield where.dataset, where.row, where.seed, network, protocol, percent, name, again
+                    wanted = counted is None or (protocol in counted and network == record.evaluated)
+                    if percent is not None and wanted:
+                        yield *cell, network, protocol, percent, record.fingerprint, again

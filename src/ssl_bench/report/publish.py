@@ -112,7 +112,7 @@ def _rendered(experiment: Experiment, runs: Sequence[Run], accuracies: Path) -> 
         table, heading, rows = expected.table(*given), expected.COLUMNS, map(astuple, expected.of_runs(runs, protocols))
         csv = "expected.csv"
     elif kind == "calibration":
-        table, rows = calibration.table(*given), calibration.results(runs, protocols)
+        table, rows = calibration.table(*given), provenance.results(runs, protocols)
     else:
         table = comparison.comparison(experiment, runs, calibration.note(accuracies))
         compared = comparison.columns(runs, protocols, show["ranked"])

@@ -49,8 +49,7 @@ class RunConfig(NamedTuple):
     name: str
     stem: str
     width: int
-    size: int
-    crop: float
+    clean: dict[str, Any]  # arguments of the clean view
     dataset: str
     evaluated: str | None  # student or teacher, where the run has its record
 
@@ -155,8 +154,10 @@ def _run(path: Path, tree: Any) -> RunConfig | None:
         try:
             config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             network, images = config["backbone"], config["dataset"]
-            seen = (images["size"], images["clean_crop"], images["name"])
-            return RunConfig(network["name"], network["stem"], network["width"], *seen, _evaluated(folder))
+            clean = {"size": images["size"], "crop": images["clean_crop"]}
+            return RunConfig(
+                network["name"], network["stem"], network["width"], clean, images["name"], _evaluated(folder)
+            )
         except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
             continue
     return None

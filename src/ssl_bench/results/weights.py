@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import LAYERS, build_backbone, require_size
-from ssl_bench.results.checkpoints import Checkpoint, read_checkpoint
+from ssl_bench.results.checkpoints import read_checkpoint
 from ssl_bench.results.encoder import encoder_file, read_encoder
 from ssl_bench.results.keys import Keys, compare, listed, prefixes, times
 
 DEPLOYED = "state_dict.{}.backbone"  # where our checkpoints have the network that a method deploys
 CLASSIFIER = ("fc",)  # of torchvision's ResNets, which ours are without
+Found = tuple[dict[str, Any], Keys, nn.Module, list[str]]  # arguments of build_backbone, what they build, clauses
 STEMS = {(7, 7): "imagenet", (3, 3): "cifar"}  # by the first kernel; small has one of 3 × 3, too, and is asked for
 
 
@@ -78,32 +79,38 @@ def open_encoder(
             fingerprint=description.get("fingerprint"),
         )
     file = read_checkpoint(path)
-    if file.run is not None:
+    run = file.run
+    if run is not None:
         _refuse(path, given)
-        name, stem, width = file.run.name, file.run.stem, file.run.width
-        prefix = prefix if prefix is not None or file.run.evaluated is None else DEPLOYED.format(file.run.evaluated)
+        name, stem, width = run.name, run.stem, run.width
+        prefix = prefix if prefix is not None or run.evaluated is None else DEPLOYED.format(run.evaluated)
     if name is not None and name not in LAYERS:
-        opened = _open_timm(path, file.tensors, name, prefix)
+        network, keys, backbone, assumed = _timm(path, file.tensors, name, prefix)
     else:
-        opened = _open_resnet(path, file.tensors, name, stem, width, prefix)
-    return _with_its_file(opened, file)
+        network, keys, backbone, assumed = _resnet(path, file.tensors, name, stem, width, prefix)
+    if file.numbered:
+        assumed.append("its numbered layers are those of a ResNet, in their order")
+    weights = {name.removeprefix(keys.prefix): file.tensors[name] for name in keys.used}
+    backbone.load_state_dict(weights, strict=False)
+    about: Any = getattr(backbone, "pretrained_cfg", {"mean": ()})  # of timm's
+    published = len(about["mean"]) == network["channels"]
+    used, left_over = (tuple(map(file.names.__getitem__, names)) for names in (keys.used, keys.left_over))
+    return Opened(
+        file=path,
+        backbone=backbone.to(memory_format=torch.channels_last).eval(),
+        network=network,
+        keys=replace(keys, used=used, left_over=left_over),  # as the file has them
+        clean=run and run.clean,
+        statistics=(list(about["mean"]), list(about["std"])) if published else None,
+        dataset=run and run.dataset,
+        assumed=tuple(assumed),
+    )
 
 
 def _refuse(path: Path, given: Mapping[str, str | int | None]) -> None:
     wrong = [name for name, value in given.items() if value is not None]
     if wrong:
         raise UserError(f"{path} states itself what network it holds: leave {' and '.join(wrong)} out.")
-
-
-def _with_its_file(opened: Opened, file: Checkpoint) -> Opened:
-    """The account with the file's own names, and what the run of a checkpoint of ours has of images."""
-    used, left_over = (tuple(map(file.names.__getitem__, names)) for names in (opened.keys.used, opened.keys.left_over))
-    opened = replace(opened, keys=replace(opened.keys, used=used, left_over=left_over))
-    if file.numbered:
-        opened = replace(opened, assumed=(*opened.assumed, "its numbered layers are those of a ResNet, in their order"))
-    if file.run is None:
-        return opened
-    return replace(opened, clean={"size": file.run.size, "crop": file.run.crop}, dataset=file.run.dataset)
 
 
 # -- reading --------------------------------------------------------------------------------------
@@ -155,22 +162,17 @@ def _require(path: Path, keys: Keys, name: str) -> None:
         raise UserError(f"{path} does not fit {name}: {keys.complaints}.")
 
 
-def _filled(network: nn.Module, tensors: Mapping[str, Tensor], keys: Keys) -> nn.Module:
-    network.load_state_dict({name.removeprefix(keys.prefix): tensors[name] for name in keys.used}, strict=False)
-    return network.to(memory_format=torch.channels_last).eval()
-
-
 # -- networks -------------------------------------------------------------------------------------
 
 
-def _open_resnet(
+def _resnet(
     path: Path,
     tensors: Mapping[str, Tensor],
     name: str | None,
     stem: str | None,
     width: int | None,
     prefix: str | None,
-) -> Opened:
+) -> Found:
     found: dict[str, tuple[Keys, dict[str, Any]]] = {}
     for candidate in [name] if name else LAYERS:
         with torch.device("meta"):  # names and shapes are all that is asked for
@@ -212,33 +214,20 @@ def _open_resnet(
     assumed = [f"{chosen}, by its layers"] if name is None else []
     if stem is None:
         assumed.append(f"the {network['stem']} stem, for its first layer is 7×7")
-    return Opened(
-        file=path,
-        backbone=_filled(build_backbone(**network)[0], tensors, keys),
-        network=network,
-        keys=keys,
-        assumed=tuple(assumed),
-    )
+    return network, keys, build_backbone(**network)[0], assumed
 
 
-def _open_timm(path: Path, tensors: Mapping[str, Tensor], name: str, prefix: str | None) -> Opened:
-    found = []
+def _timm(path: Path, tensors: Mapping[str, Tensor], name: str, prefix: str | None) -> Found:
+    found: list[Found] = []
     for channels in (3, 1):
         network: dict[str, Any] = {"name": name, "stem": "imagenet", "width": 64, "channels": channels}
         backbone: Any = build_backbone(**network)[0]
-        about = backbone.pretrained_cfg
-        heads = about.get("classifier") or ()
+        heads = backbone.pretrained_cfg.get("classifier") or ()
         wanted = backbone.state_dict()
         before = _prefix(path, tensors, list(wanted), name, prefix)
         keys = compare(tensors, wanted, prefix=before, classifier=(heads,) if isinstance(heads, str) else tuple(heads))
-        found.append(keys)
+        found.append((network, keys, backbone, []))
         if keys.fits:
-            return Opened(
-                file=path,
-                backbone=_filled(backbone, tensors, keys),
-                network=network,
-                keys=keys,
-                statistics=(list(about["mean"]), list(about["std"])) if channels == len(about["mean"]) else None,
-            )
-    _require(path, found[0], name)
+            return found[-1]
+    _require(path, found[0][1], name)
     raise AssertionError  # found[0] does not fit

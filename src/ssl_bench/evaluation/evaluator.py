@@ -92,11 +92,7 @@ class Evaluator:
             return embed(name)
 
         return Splits(
-            bank,
-            partial(part, "probe"),
-            partial(part, "validation"),
-            partial(embed, "test"),
-            classes=self.classes,
+            bank, partial(part, "probe"), partial(part, "validation"), partial(embed, "test"), classes=self.classes
         )
 
 

@@ -57,9 +57,7 @@ class Features:
     def joined(self, other: Features) -> Features:
         """These rows, then those of ``other``."""
         return Features(
-            torch.cat([self.x, other.x]),
-            torch.cat([self.labels, other.labels]),
-            torch.cat([self.index, other.index]),
+            torch.cat([self.x, other.x]), torch.cat([self.labels, other.labels]), torch.cat([self.index, other.index])
         )
 
 

@@ -58,13 +58,7 @@ class NearestNeighbours:
             return _unavailable(missing)
         k = min(self.k, len(bank))
         predictions = knn.predict(
-            bank.x,
-            bank.labels,
-            queries.x,
-            k=k,
-            temperature=self.temperature,
-            classes=splits.classes,
-            budget=budget,
+            bank.x, bank.labels, queries.x, k=k, temperature=self.temperature, classes=splits.classes, budget=budget
         )
         return Score(_percent(predictions, queries, splits.classes), predictions, {"k": k, "bank": len(bank)})
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_bench.report.comparison import Table, TableCell, epochs
-from ssl_bench.report.provenance import absent, provenance
+from ssl_bench.report.provenance import provenance
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import ALPHA, false_positives, smallest_step
 
@@ -65,6 +65,5 @@ def table(title: str, runs: Sequence[Run], protocols: Sequence[str]) -> Table:
             f"compares methods (α = {ALPHA:g}): every row that differs from the best one is an error.",
             f"{runs[0].cell.row} at scale {runs[0].config.scale.name}; {epochs(runs)}.",
             *provenance(runs),
-            *absent(runs),
         ],
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ssl_bench.config.experiments import Experiment, passes_per_epoch
-from ssl_bench.report.provenance import absent, counts, provenance
+from ssl_bench.report.provenance import counts, provenance
 from ssl_bench.report.published import Figure, figures
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import (
@@ -183,11 +183,7 @@ def _letter(number: int) -> str:
 
 
 def _notes(
-    runs: Sequence[Run],
-    protocols: Sequence[str],
-    ranked: Sequence[str],
-    calibration: str,
-    origins: Mapping[str, str],
+    runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str], calibration: str, origins: Mapping[str, str]
 ) -> list[str]:
     seeds = sorted({run.cell.seed for run in runs})
     n = len(seeds)
@@ -200,7 +196,6 @@ def _notes(
         f"Protocols {', '.join(f'{name} v{versions[name]}' for name in protocols)}; "
         f"scale {runs[0].config.scale.name}; {epochs(runs)}.",
         *provenance(runs),
-        *absent(runs),
     ]
     if origins:
         lines.append("Published, beside ours only where protocol, epochs, batch size and network are the same:")

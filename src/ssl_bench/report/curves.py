@@ -11,7 +11,7 @@ from typing import Any
 from ssl_bench.config.experiments import Experiment, passes_per_epoch
 from ssl_bench.report.comparison import epochs, reference
 from ssl_bench.report.palette import LINES, row_colours, row_styles
-from ssl_bench.report.provenance import absent, command, provenance
+from ssl_bench.report.provenance import command, provenance
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import FEWEST, mean_and_spread
 from ssl_bench.report.tables import NAMES
@@ -103,11 +103,7 @@ def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
     fewer = " (fewer where a panel says so)" if any(run.record is None for run in runs) else ""
     spread = f"mean over {seeds} seeds{fewer}, band {band}" if seeds > 1 else "one seed"
     scale = runs[0].config.scale.name
-    return [
-        f"{protocol} v{version}, scale {scale}, {spread}; {epochs(runs)}.",
-        *provenance(runs),
-        *absent(runs),
-    ]
+    return [f"{protocol} v{version}, scale {scale}, {spread}; {epochs(runs)}.", *provenance(runs)]
 
 
 def epoch_label(runs: Sequence[Run]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from importlib import resources
 
 from ssl_bench.report.comparison import Table, TableCell
-from ssl_bench.report.provenance import absent, provenance
+from ssl_bench.report.provenance import provenance
 from ssl_bench.report.records import Run
 
 WIDTH = 4.0  # standard deviations on either side
@@ -105,6 +105,5 @@ def table(title: str, runs: Sequence[Run], protocols: Sequence[str]) -> Table:
             f"% of test images: mean ± {WIDTH:g} standard deviations over seeds, or ± {WIDTH:g} times the median "
             "standard deviation of all methods where that is larger.",
             *provenance(runs),
-            *absent(runs),
         ],
     )

@@ -14,10 +14,8 @@ SHOWN = ("trainer", "trainer.precision")
 
 
 def provenance(runs: Sequence[Run]) -> list[str]:
-    """Lines about precision, numerics and code of the runs that are finished."""
+    """Lines about precision, numerics and code of the runs that are finished, one at least, and about the others."""
     records = [run.record for run in runs if run.record]
-    if not records:
-        return []
     versions = sorted({name for record in records for name in _codes(record)})
     alike = {(record.precision, record.numerics, record.batch_statistics) for record in records}
     lines = [f"{precision}, numerics {numerics}, batch statistics {kind}" for precision, numerics, kind in alike]
@@ -35,7 +33,7 @@ def provenance(runs: Sequence[Run]) -> list[str]:
             f"{differing} of these runs are one's own, with other results than the committed records of the same name, "
             "as another number of threads or another machine gives them."
         )
-    return notes
+    return [*notes, *absent(runs)]
 
 
 def _changed_code(runs: Sequence[Run]) -> Iterator[str]:

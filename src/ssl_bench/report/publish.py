@@ -17,17 +17,7 @@ from ssl_bench.config.experiments import Experiment
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.files import csv_text, write_text
-from ssl_bench.report import (
-    calibration,
-    comparison,
-    curves,
-    expected,
-    provenance,
-    records,
-    render,
-    trials,
-    verdicts,
-)
+from ssl_bench.report import calibration, comparison, curves, expected, provenance, records, render, trials, verdicts
 from ssl_bench.report.records import Run
 from ssl_bench.results.record import MISFITS, Record
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from ssl_bench.report.comparison import Table, TableCell, figure
-from ssl_bench.report.provenance import absent, command, provenance
+from ssl_bench.report.provenance import command, provenance
 from ssl_bench.report.records import Run
 
 WHERE = ("dataset", "row", "options", "seed", "network")
@@ -52,7 +52,7 @@ def table(title: str, runs: Sequence[Run], protocols: Sequence[str]) -> Table:
             ]
             for dataset, row in ordered
         },
-        notes=["% of validation images after the last epoch.", *provenance(runs), *absent(runs)],
+        notes=["% of validation images after the last epoch.", *provenance(runs)],
     )
 
 

@@ -166,12 +166,7 @@ def _require(path: Path, keys: Keys, name: str) -> None:
 
 
 def _resnet(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    name: str | None,
-    stem: str | None,
-    width: int | None,
-    prefix: str | None,
+    path: Path, tensors: Mapping[str, Tensor], name: str | None, stem: str | None, width: int | None, prefix: str | None
 ) -> Found:
     found: dict[str, tuple[Keys, dict[str, Any]]] = {}
     for candidate in [name] if name else LAYERS:

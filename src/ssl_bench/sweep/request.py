@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from ssl_bench import conditions
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Cell
-from ssl_bench.config.options import GROUPS, comments, nearest, options_in
+from ssl_bench.config.options import options_in, require_known
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
@@ -122,14 +122,11 @@ def require_cards(asked: Request) -> None:
             conditions.require_time_on_cpu(config.scale.name, "python -m ssl_bench plan measures how long")
 
 
-def _check_keys(words: Iterable[str], own: set[str]) -> None:
-    tops = {*GROUPS, *(key for key in comments("config.yaml") if "." not in key)}
+def _check_keys(words: Sequence[str], own: set[str]) -> None:
     for word in words:
         key = word.partition("=")[0].lstrip("+")
         if key in MANY:
             raise UserError(f"{word} is an option of one run: a sweep takes {MANY[key]}={word.partition('=')[2]}.")
         if key == "experiment":
             raise UserError(f"{word} is no option of a sweep: name the table or figure alone.")
-        if "." not in key and "/" not in key and key not in tops:
-            hint = nearest(key, [*own, *tops]) or "; --help lists those of a sweep."
-            raise UserError(f"option {key} is unknown{hint}")
+    require_known(words, own)

@@ -15,7 +15,7 @@ import pytest
 
 import ssl_bench
 from ssl_bench.__main__ import main as program
-from ssl_bench.entry import answer, importing, print_error
+from ssl_bench.entry import importing, print_error, run_command
 from ssl_bench.errors import UserError
 
 Captured = pytest.CaptureFixture[str]
@@ -37,12 +37,12 @@ def stop(words: list[str]) -> NoReturn:
 
 @pytest.mark.parametrize("word", ["-h", "--help"])
 def test_help_goes_before_everything_else(word: str, capsys: Captured) -> None:
-    assert answer(["a=b", word], lambda: "usage", fail) == 0
+    assert run_command(["a=b", word], lambda: "usage", fail) == 0
     assert capsys.readouterr() == ("usage\n", "")
 
 
 def test_a_mistake_is_one_line_and_a_status(capsys: Captured) -> None:
-    assert answer(["a"], lambda: "usage", fail) == 2
+    assert run_command(["a"], lambda: "usage", fail) == 2
     assert capsys.readouterr() == ("", "ssl_bench: a is wrong.\n")
 
 
@@ -54,7 +54,7 @@ def test_of_several_processes_one_speaks_but_a_variable_left_in_the_shell_silenc
         monkeypatch.delenv(name, raising=False)
     for name, value in {"LOCAL_RANK": "1", **started}.items():
         monkeypatch.setenv(name, value)
-    assert answer(["a"], lambda: "usage", fail) == 2
+    assert run_command(["a"], lambda: "usage", fail) == 2
     assert capsys.readouterr().err == ("ssl_bench: a is wrong.\n" if printed else "")
 
 
@@ -76,26 +76,26 @@ def test_garbage_is_searched_for_again_once_libraries_are_imported() -> None:
 
 
 def test_what_the_work_says_is_the_status(capsys: Captured) -> None:
-    assert answer([], lambda: "usage", lambda words: None) == 0
-    assert answer([], lambda: "usage", lambda words: 1) == 1
+    assert run_command([], lambda: "usage", lambda given: None) == 0
+    assert run_command([], lambda: "usage", lambda given: 1) == 1
     assert capsys.readouterr() == ("", "")
 
 
 def test_ctrl_c_is_no_traceback(capsys: Captured) -> None:
-    assert answer([], lambda: "usage", stop, interrupted="interrupted; resume.") == 130
+    assert run_command([], lambda: "usage", stop, interrupted="interrupted; resume.") == 130
     assert capsys.readouterr() == ("", "ssl_bench: interrupted; resume.\n")
 
 
 LONG = """
 import sys
 from ssl_bench.__main__ import main as program
-from ssl_bench.entry import answer, print_error
+from ssl_bench.entry import print_error, run_command
 
 def work(words):
     for number in range(int(words[0])):
         print(number)
 
-sys.exit(answer(None, lambda: "usage", work))
+sys.exit(run_command(None, lambda: "usage", work))
 """
 
 
@@ -117,15 +117,17 @@ def test_an_output_that_the_disk_has_no_room_for_is_one_sentence(lines: str) -> 
         assert (done.returncode, done.stderr) == (2, f"ssl_bench: {sentence}\n")
         silent = subprocess.run([sys.executable, "-c", LONG, lines], stdout=full, stderr=full)
         assert silent.returncode == 2
-        script = "from ssl_bench.entry import answer; import sys; sys.exit(answer(['x'], str, lambda words: 1 / 0))"
+        script = (
+            "from ssl_bench.entry import run_command as r; import sys; sys.exit(r(['x'], str, lambda given: 1 / 0))"
+        )
         script = script.replace("1 / 0", "(_ for _ in ()).throw(__import__('ssl_bench.errors').errors.UserError('no'))")
         assert subprocess.run([sys.executable, "-c", script], stderr=full).returncode == 2
 
 
 def test_a_terminal_that_was_closed_ends_nothing() -> None:
     """It is the run's to save first, as the signal of the terminal's end asks for."""
-    work = "lambda words: print('a', flush=True) or input() or print('b', flush=True) or print('c') or 7"
-    script = f"import sys, ssl_bench.entry as e; sys.exit(e.answer([], str, {work}))"
+    work = "lambda given: print('a', flush=True) or input() or print('b', flush=True) or print('c') or 7"
+    script = f"import sys, ssl_bench.entry as e; sys.exit(e.run_command([], str, {work}))"
     master, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=terminal, stderr=subprocess.PIPE, text=True
@@ -138,15 +140,13 @@ def test_a_terminal_that_was_closed_ends_nothing() -> None:
 
 
 def test_names_that_are_no_text_are_shown_as_they_can_be() -> None:
-    script = "import sys, ssl_bench.entry as e; sys.exit(e.answer([], str, lambda words: print('caf\\udce9')))"
+    script = "import sys, ssl_bench.entry as e; sys.exit(e.run_command([], str, lambda given: print('caf\\udce9')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, env={**os.environ, "PYTHONUTF8": "1"})
     assert (done.returncode, done.stdout) == (0, b"caf\\udce9\n"), done.stderr
 
 
 def test_a_closed_output_is_no_crash() -> None:
-    script = (
-        "import sys; sys.stdout = None; from ssl_bench.entry import answer; sys.exit(answer([], str, lambda words: 0))"
-    )
+    script = "import sys; sys.stdout = None; from ssl_bench.entry import run_command as r; sys.exit(r([], str, len))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -156,19 +156,19 @@ def test_another_pipe_that_breaks_is_a_crash() -> None:
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        answer([], lambda: "usage", work)
+        run_command([], lambda: "usage", work)
 
 
 def test_without_arguments_the_words_are_the_command_lines(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.setattr("sys.argv", ["program", "x"])
-    assert answer(None, lambda: "usage", fail) == 2
+    assert run_command(None, lambda: "usage", fail) == 2
     assert capsys.readouterr().err == "ssl_bench: x is wrong.\n"
 
 
 DRAW = """
 import subprocess, sys
 from ssl_bench.__main__ import main as program
-from ssl_bench.entry import answer, print_error
+from ssl_bench.entry import print_error, run_command
 
 def work(words):
     import matplotlib
@@ -176,7 +176,7 @@ def work(words):
     print(matplotlib.get_backend())
     return subprocess.run([sys.executable, "-c", "import matplotlib; print(matplotlib.get_backend())"]).returncode
 
-sys.exit(answer([], lambda: "usage", work))
+sys.exit(run_command([], lambda: "usage", work))
 """
 
 

@@ -178,9 +178,3 @@ def require_time_on_cpu(scale: str, takes: str) -> None:
             f"scale=paper is made for a GPU, and PyTorch finds none ({takes}): set trainer.accelerator=cpu to train on "
             "the CPU all the same, or scale=cpu for minutes."
         )
-
-
-def require_root(dataset: str, root: str | None) -> None:
-    """UserError where a folder of pictures is asked for and none is named."""
-    if root is None and dataset != "imagenet100":  # which may lie below data_dir
-        raise UserError(f"dataset={dataset} needs to know where the pictures are: set dataset.root=<folder>.")

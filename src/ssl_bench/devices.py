@@ -81,7 +81,7 @@ def why_not_compiled(device: torch.device) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """The card's name, or the processor in a word."""
+    """The card's name, or the processor's kind."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
 
 

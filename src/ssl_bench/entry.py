@@ -19,21 +19,21 @@ from ssl_bench.errors import SIGNALLED, UserError
 HANGUP = getattr(signal, "SIGHUP", None)  # which not every system has
 
 
-def answer(
+def run_command(
     arguments: Sequence[str] | None,
     help_text: Callable[[], str],
     work: Callable[[list[str]], int | None],
     *,
     interrupted: str = "interrupted.",
 ) -> int:
-    """Print the help where it is asked for, else do the ``work`` with the words; returns the exit status.
+    """Print the help where it is asked for, else do the ``work`` with the arguments; returns the exit status.
 
-    arguments: the words; None: those of the command line. work, interrupted: as of `guarded`.
+    arguments: None: those of the command line. work, interrupted: as of `guarded`.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if "-h" in words or "--help" in words:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "-h" in given or "--help" in given:
         return guarded(lambda: print(help_text()), interrupted=interrupted)
-    return guarded(lambda: work(words), interrupted=interrupted)
+    return guarded(lambda: work(given), interrupted=interrupted)
 
 
 def guarded(work: Callable[[], int | None], *, interrupted: str) -> int:

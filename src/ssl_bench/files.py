@@ -102,7 +102,7 @@ def _refused(path: Path, error: OSError) -> str:
 
 
 def reason(error: OSError) -> str:
-    """Why the system refused to write, in words."""
+    """Why the system refused to write."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return "no space left" if full else error.strerror or str(error)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import ssl_bench
 from ssl_bench.config.options import near_or_all, read_settings, settings_text
-from ssl_bench.entry import answer
+from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError
 
 # One file each, with a function ``measure``; in the order in which all of them run. HOST_ONLY know no other device.
@@ -35,16 +35,16 @@ BUSY = 0.7  # processes that wait for a processor; above it they slow the two si
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the arguments, then measure, print and save; returns the exit status."""
-    return answer(arguments, help_text, lambda words: run(*read(words)))
+    return run_command(arguments, help_text, lambda given: run(*read(given)))
 
 
-def read(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Benchmarks to run, all where none is named, and the options; UserError for a word that is neither."""
-    names = [word for word in words if "=" not in word]
+def read(given: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Benchmarks to run, all where none is named, and the options; UserError for what is neither."""
+    names = [argument for argument in given if "=" not in argument]
     for name in names:
         if name not in BENCHMARKS:
             raise UserError(f"benchmark {name} is unknown{near_or_all(name, BENCHMARKS)}")
-    settings = read_settings("bench.yaml", [word for word in words if "=" in word])
+    settings = read_settings("bench.yaml", [argument for argument in given if "=" in argument])
     return list(dict.fromkeys(names)) or list(BENCHMARKS), settings
 
 

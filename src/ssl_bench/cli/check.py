@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from ssl_bench.conditions import CHECKED_BATCH
 from ssl_bench.config.options import GROUPS, near_or_all, nearest, read_settings, settings_text
-from ssl_bench.entry import answer, importing
+from ssl_bench.entry import importing, run_command
 from ssl_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ CUDA_ALONE = ("float64", "float32")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the options, then the methods; 0 if all hold, 1 if one does not, 2 for a wrong option."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["learns"]:
-        return answer(words[1:], learns_help_text, lambda words: compare(*read_learns(words)))
-    return answer(words, help_text, lambda words: certify(*read(words)))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["learns"]:
+        return run_command(given[1:], learns_help_text, lambda options: compare(*read_learns(options)))
+    return run_command(given, help_text, lambda options: certify(*read(options)))
 
 
 def help_text() -> str:
@@ -60,12 +60,12 @@ def help_text() -> str:
     return "\n".join([*lines, "Options, with the allowed values:", *settings_text("check.yaml")])
 
 
-def read(words: Sequence[str]) -> tuple[list[str], int, str]:
+def read(options: Sequence[str]) -> tuple[list[str], int, str]:
     """The methods, the number of processes and the device; UserError for any other option."""
-    for word in words:
-        if "=" not in word and (near := nearest(word, ["learns"])):
-            raise UserError(f"there is no check {word}{near}")
-    settings = read_settings("check.yaml", words)
+    for option in options:
+        if "=" not in option and (near := nearest(option, ["learns"])):
+            raise UserError(f"there is no check {option}{near}")
+    settings = read_settings("check.yaml", options)
     methods = GROUPS["method"] if settings["method"] == "all" else settings["method"].split(",")
     for name in methods:
         if name not in GROUPS["method"]:
@@ -80,9 +80,9 @@ def learns_help_text() -> str:
     return "\n".join(["python -m ssl_bench check learns [key=value ...]", "", LEARNS, *settings_text("learns.yaml")])
 
 
-def read_learns(words: Sequence[str]) -> tuple[list[Expected], int]:
+def read_learns(options: Sequence[str]) -> tuple[list[Expected], int]:
     """What is expected of the chosen methods, and the seed; UserError for any other option."""
-    settings = read_settings("learns.yaml", words)
+    settings = read_settings("learns.yaml", options)
     from ssl_bench.report.expected import ranges  # NumPy and SciPy take their time
 
     dataset = settings["dataset"]

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_bench.config.options import positional, read_settings, settings_text
-from ssl_bench.entry import answer, importing
+from ssl_bench.entry import importing, run_command
 from ssl_bench.errors import UserError
 
 FILE = "embed.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the words, then embed; returns the exit status."""
+    """Check the arguments, then embed; returns the exit status."""
 
-    def work(words: list[str]) -> None:
-        (encoder, folder), rest = positional(words, "a run's folder or a file of weights", "a folder of pictures")
+    def work(arguments: list[str]) -> None:
+        (encoder, folder), rest = positional(arguments, "a run's folder or a file of weights", "a folder of pictures")
         settings, paths = read_settings(FILE, rest), (Path(encoder), Path(folder))
         if Path(settings["out"]).suffix != ".npy":
             raise UserError(f"out={settings['out']} is to end in .npy.")
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         embed(*paths, settings)
 
-    return answer(arguments, help_text, work, interrupted="interrupted; nothing was written.")
+    return run_command(arguments, help_text, work, interrupted="interrupted; nothing was written.")
 
 
 def help_text() -> str:

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.conditions import require_protocols, require_root
+from ssl_bench.conditions import require_protocols
 from ssl_bench.config.compose import compose
-from ssl_bench.config.options import GROUPS, options_in, positional, read_settings, require_known, settings_text
+from ssl_bench.config.options import GROUPS, positional, settings_text, split_options
 from ssl_bench.config.parse import parse
 from ssl_bench.config.schema import Config
-from ssl_bench.entry import answer, importing
+from ssl_bench.data.facts import require_root
+from ssl_bench.entry import importing, run_command
 from ssl_bench.errors import UserError
 
 FILE = "evaluate.yaml"
@@ -49,16 +50,16 @@ TRAINING = ("dataset.epochs", "dataset.queue", "dataset.window", "dataset.stem")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the words, then evaluate; returns the exit status."""
+    """Check the arguments, then evaluate; returns the exit status."""
 
-    def work(words: list[str]) -> None:
-        given = read(words)
+    def work(arguments: list[str]) -> None:
+        given = read(arguments)
         with importing():
             from ssl_bench.encoders.score import score  # PyTorch takes seconds, a mistake is answered before
 
         score(*given)
 
-    return answer(arguments, help_text, work, interrupted="interrupted; nothing was written.")
+    return run_command(arguments, help_text, work, interrupted="interrupted; nothing was written.")
 
 
 def help_text() -> str:
@@ -69,25 +70,22 @@ def help_text() -> str:
     return "\n".join([*lines, *settings_text(FILE), "", f"And those of python -m ssl_bench (its --help): {taken}."])
 
 
-def read(words: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, Any]]:
-    """The encoder, the configuration, which of its options were set by a word, and the options of our own.
+def read(arguments: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, Any]]:
+    """The encoder, the configuration, which of its options were set, and the options of our own.
 
-    Raises UserError for a word that is unknown, wrong, or makes no sense here.
+    Raises UserError for an argument that is unknown, wrong, or makes no sense here.
     """
-    (encoder,), words = positional(words, "a run's folder or a file of weights")
+    (encoder,), options = positional(arguments, "a run's folder or a file of weights")
     if not Path(encoder).exists():
         raise UserError(f"{encoder} does not exist: give a finished run's folder or a file of weights.")
-    own = options_in(FILE)
-    settings = read_settings(FILE, [word for word in words if word.partition("=")[0] in own])
-    words = [word for word in words if word.partition("=")[0] not in own]
-    require_known(words, own)
-    config = compose(words)
-    given = {override.key_or_group for override in parse(words)}
+    settings, others = split_options(FILE, options)
+    config = compose(others)
+    given = {override.key_or_group for override in parse(others)}
     for key in sorted(given):
         if key in TRAINING or not any(key == known or (known[-1] == "." and key.startswith(known)) for known in READ):
             raise UserError(f"{key} makes no sense here, where nothing is trained: leave it out.")
     if "dataset" not in given:
         raise UserError(f"set the dataset, as in dataset=digits; known are {', '.join(GROUPS['dataset'])}.")
-    require_root(config.dataset.name, config.dataset.options.get("root", ""))
+    require_root(config.dataset.name, config.dataset.options)
     require_protocols(config.evaluation.protocols, config.evaluation.linear.learning_rates)
     return Path(encoder), config, given, settings

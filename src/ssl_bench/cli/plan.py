@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ssl_bench.config import experiments
 from ssl_bench.config.options import settings_text
-from ssl_bench.entry import answer
+from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError
 from ssl_bench.plan import forecast
 from ssl_bench.plan.forecast import Evaluation
@@ -52,8 +52,8 @@ class Kind:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check all words, then measure and print; returns the exit status."""
-    return answer(arguments, help_text, lambda given: plan(request.read(given, FILE)))
+    """Check all options, then measure and print; returns the exit status."""
+    return run_command(arguments, help_text, lambda given: plan(request.read(given, FILE)))
 
 
 def help_text() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ssl_bench.config import experiments
 from ssl_bench.config.options import near_or_all, read_settings, settings_text
-from ssl_bench.entry import answer
+from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError
 from ssl_bench.report import dashboard, publish
 
@@ -23,18 +23,18 @@ second time, the views are updated: anything changed in them by hand is lost, ot
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the words, then read, print and save; returns the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    return answer(words, help_text, _report, interrupted="interrupted; what was written is whole.")
+    """Check the arguments, then read, print and save; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    return run_command(given, help_text, _report, interrupted="interrupted; what was written is whole.")
 
 
-def _report(words: list[str]) -> None:
-    names = [word for word in words if "=" not in word]
+def _report(given: list[str]) -> None:
+    names = [argument for argument in given if "=" not in argument]
     known = [*experiments.names(), *OTHERS]
     if len(names) != 1:
         raise UserError(f"one table or figure at a time, not {len(names)}: name one of {', '.join(known)}.")
     (name,) = names
-    options = [word for word in words if word != name]
+    options = [argument for argument in given if argument != name]
     if name in OTHERS:
         OTHERS[name](options)
     elif name in known or name.endswith(".yaml"):

@@ -54,4 +54,4 @@ def print_joint_table(outcomes: list[tuple[list[str], Any]]) -> None:
 
     from ssl_bench.report.tables import joint_table
 
-    Console().print(joint_table([record for _, record in outcomes], [words for words, _ in outcomes]))
+    Console().print(joint_table([record for _, record in outcomes], [options for options, _ in outcomes]))

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ssl_bench.config import experiments
 from ssl_bench.config.options import settings_text
-from ssl_bench.entry import answer
+from ssl_bench.entry import run_command
 from ssl_bench.errors import SIGNALLED
 from ssl_bench.files import require_writable
 from ssl_bench.sweep import cards, grid, local, loop, request
@@ -29,7 +29,7 @@ Ends with status 0 if all runs are done."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check all options, read the data and the store, then run what is left; returns the exit status."""
-    return answer(
+    return run_command(
         arguments,
         help_text,
         lambda given: sweep(request.read(given)),

@@ -282,6 +282,15 @@ def require_known(words: Iterable[str], own: Iterable[str]) -> None:
             raise UserError(f"option {key} is unknown{near}")
 
 
+def split_options(file: str, options: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The options of ``file``, as of `read_settings`, and the others of ``options``, which are those of a run."""
+    known = options_in(file)
+    own = [option for option in options if option.partition("=")[0] in known]
+    others = [option for option in options if option not in own]
+    require_known(others, known)
+    return read_settings(file, own), others
+
+
 def positional(words: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
     """The first words, one for each of ``names``, and the rest; UserError where key=value stands in their place.
 

@@ -1,10 +1,13 @@
 """What is known of each dataset before any of it is read, without PyTorch: the entries of ``datasets.yaml``."""
 
 import importlib.resources
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
+
+from ssl_bench.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,3 +40,9 @@ _TEXT = importlib.resources.files("ssl_bench.data").joinpath("datasets.yaml").re
 FACTS = {name: _facts(name, entry) for name, entry in yaml.safe_load(_TEXT).items()}
 STL10 = {"train+unlabeled": 105_000, "unlabeled": 100_000, "train": 5_000}  # of train, by dataset.split
 STL10_HELD_OUT = {"all": 500, "fold": 100}  # of these, by the labels that are read
+
+
+def require_root(dataset: str, options: Mapping[str, Any]) -> None:
+    """UserError where pictures of one's own are asked for and no folder is named; published ones may be in data_dir."""
+    if "root" in options and options["root"] is None and not (dataset in FACTS and FACTS[dataset].train):
+        raise UserError(f"dataset={dataset} needs to know where the pictures are: set dataset.root=<folder>.")

@@ -1,6 +1,6 @@
 """Datasets as a user sees them: what is on disk, fetched, packed into a file, verified."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ssl_bench.config.options import GROUPS
 from ssl_bench.config.schema import Config
 from ssl_bench.data import catalog, packed, places
 from ssl_bench.data.image_warnings import image_warnings
@@ -18,8 +19,8 @@ from ssl_bench.errors import UserError
 MOST_ROWS = 20  # of a table of classes; of more, the smallest and the largest are named
 
 
-def list_datasets(config: Config, names: Sequence[str]) -> int:
-    """Every dataset, and what of it is on disk. names: of all datasets, those of users among them."""
+def list_datasets(config: Config) -> int:
+    """Every dataset, and what of it is on disk."""
     data_dir = Path(config.data_dir)
     table, notes = Table(title=f"datasets, looked for in {data_dir}"), []
     for name in ("dataset", "there", "train", "test", "classes", "pixels"):
@@ -43,7 +44,7 @@ def list_datasets(config: Config, names: Sequence[str]) -> int:
         counts = [f"{count:,}" if count else "–" for count in (shown.train, shown.test, shown.classes)]
         table.add_row(entry.name, "✓" if files else "–", *counts, sides)
         notes.append(f"{entry.name}: {'; '.join(notes_of_one)}. Licence: {entry.licence}.")
-    own = [name for name in names if name not in catalog.DATASETS]
+    own = [name for name in GROUPS["dataset"] if name not in catalog.DATASETS]
     if own:
         notes.append(f"Of your own: {', '.join(own)}.")
     console = _console()
@@ -155,3 +156,11 @@ def verify(config: Config) -> int:
 
 def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False)  # a folder may be called [red]
+
+
+COMMANDS: dict[str, Callable[[Config], int]] = {
+    "list": list_datasets,
+    "prepare": prepare,
+    "pack": pack,
+    "verify": verify,
+}

@@ -11,7 +11,7 @@ from pathlib import Path
 from ssl_bench import conditions
 from ssl_bench.config.options import block_of, nearest
 from ssl_bench.config.schema import Config
-from ssl_bench.data.facts import FACTS, STL10, STL10_HELD_OUT
+from ssl_bench.data.facts import FACTS, STL10, STL10_HELD_OUT, require_root
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
 
@@ -19,7 +19,7 @@ from ssl_bench.machine import cores
 def check(config: Config) -> None:
     """UserError, in one sentence, if no run of ``config`` could begin, whatever the machine and the images are."""
     trainer, dataset = config.trainer, config.dataset
-    conditions.require_root(dataset.name, dataset.options.get("root", ""))
+    require_root(dataset.name, dataset.options)
     conditions.require_equal_shares(config.batch_size, trainer.processes)
     _check_limits(config, _train_images(dataset.name))
     images = _pretraining(config)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from ssl_bench.conditions import require_root
+from ssl_bench.data.facts import require_root
 from ssl_bench.data.readers.pictures import Listing
 from ssl_bench.data.readers.scan import Found, scan
 from ssl_bench.data.splits import SPLIT_SEED, hold_out
@@ -52,7 +52,7 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
         UserError: there is no folder or no picture, the folder lies above its splits or the test folder, ``min_images``
             is less than the splits need, or the test folder has another class.
     """
-    require_root("folder", folder.root)
+    require_root("folder", {"root": folder.root})
     assert folder.root is not None
     least = 2 if folder.test_root else 3  # one to learn from, one for validation, one for the test
     if folder.min_images is not None and folder.min_images < least:

@@ -56,7 +56,7 @@ def test_methods_that_state_nothing_are_called_by_their_names_and_drawn_apart(tm
 def test_a_look_that_cannot_be_drawn_is_refused(
     shown: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(palette, "stated", lambda method, block: shown)
+    monkeypatch.setattr(palette, "block_of", lambda method, block: shown)
     with pytest.raises(UserError) as caught:
         row_colours({"mine": ("method=mine",)}), row_styles({"mine": ("method=mine",)})
     assert sentence in str(caught.value)

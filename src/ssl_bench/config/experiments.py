@@ -124,26 +124,24 @@ def read_words(words: Iterable[str], *files: str) -> tuple[dict[str, Any], list[
     Raises:
         UserError: for a word that is not ``key=value``, or a value that is not allowed.
     """
-    known = {file: options_in(file) for file in files}
-    every = [key for options in known.values() for key in options]
-    own: list[tuple[str, str]] = []
+    file_of = {key: file for file in files for key in options_in(file)}
+    own: dict[str, list[str]] = {file: [] for file in files}
+    lists: dict[str, list[str]] = {}
     others: list[str] = []
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise UserError(f"{word} is not of the form key=value{near_or_all(word, every)}")
-        if key in every:
-            own.append((key, value))
-        else:
+            raise UserError(f"{word} is not of the form key=value{near_or_all(word, file_of)}")
+        if key not in file_of:
             others.append(word)
+        elif key not in LISTS:
+            own[file_of[key]].append(word)
+        elif value != "null":  # a list of one looks like a number
+            lists[key] = list(dict.fromkeys(item.strip() for item in value.strip("[]").split(",") if item.strip()))
     settings: dict[str, Any] = {}
-    for file, options in known.items():
-        # A list of one looks like a number.
-        plain = [f"{key}={value}" for key, value in own if key in options and key not in LISTS]
-        settings |= read_settings(file, plain)
-    for key, value in own:
-        if key in LISTS and value != "null":
-            settings[key] = list(dict.fromkeys(item.strip() for item in value.strip("[]").split(",") if item.strip()))
+    for file in files:
+        settings |= read_settings(file, own[file])
+    settings |= lists
     seeds = settings["seeds"]
     if seeds and any(not seed.isdecimal() or int(seed) >= 2**32 for seed in seeds):
         raise UserError(
@@ -227,18 +225,12 @@ def _read_file(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
     if file.stem in GROUPS["experiment"]:
         raise UserError(f"{file} has the name of experiment={file.stem}: rename the file.")
-    missing = [key for key in KEYS if not _has(found, key)]
+    parts = {part: found.get(part) if isinstance(found, dict) else None for part in ("sweep", "show")}
+    there = {f"{part}.{key}" for part, tree in parts.items() if isinstance(tree, dict) for key in tree if tree[key]}
+    missing = [key for key in KEYS if key not in there]
     if missing:
         raise UserError(f"{file} describes no table or figure: {' and '.join(missing)} is missing.")
     return dict(found)
-
-
-def _has(tree: Any, dotted: str) -> bool:
-    for part in dotted.split("."):
-        if not isinstance(tree, dict) or part not in tree:
-            return False
-        tree = tree[part]
-    return bool(tree)
 
 
 def method_of(row: Sequence[str]) -> str:

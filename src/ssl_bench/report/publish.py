@@ -33,9 +33,7 @@ def report(name: str, options: Sequence[str]) -> None:
     experiment = experiments.find(name)
     cells = experiment.cells(
         settings["scale"],
-        methods=settings["methods"],
-        datasets=settings["datasets"],
-        seeds=settings["seeds"],
+        **{key: settings[key] for key in experiments.LISTS},
         words=[option for option in others if option.lstrip("+").partition("=")[0].partition(".")[0] not in PLACES],
     )
     configs = compose_cells(cells)

@@ -57,13 +57,7 @@ def read(words: Sequence[str], *files: str) -> Request:
     experiment = experiments.find(names[0])
     settings, set_for_all = experiments.read_words((word for word in words if "=" in word), FILE, *files)
     _check_keys(set_for_all, {key for file in (FILE, *files) for key in options_in(file)})
-    cells = experiment.cells(
-        settings["scale"],
-        methods=settings["methods"],
-        datasets=settings["datasets"],
-        seeds=settings["seeds"],
-        words=set_for_all,
-    )
+    cells = experiment.cells(settings["scale"], **{key: settings[key] for key in experiments.LISTS}, words=set_for_all)
     configs = compose_cells(cells)
     for config in configs:
         preflight.check(config)

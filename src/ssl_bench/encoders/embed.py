@@ -54,7 +54,7 @@ class _Embedding:
             self.encoder, size=settings["size"], crop=settings["crop"], statistics="auto", dataset=None
         )
         self.encoder.require_size(arguments["size"])
-        self.names = self._names()
+        self.names = scan(folder).names
         self.show(
             f"{len(self.names):,} pictures of {folder} through {self.encoder.network['name']} at {arguments['size']} "
             f"pixels, normalised by mean and standard deviation ({whose})"
@@ -65,21 +65,6 @@ class _Embedding:
 
     def show(self, sentence: str) -> None:
         self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-
-    def _names(self) -> list[str]:
-        """The pictures whose names can be listed."""
-        names = []
-        for name in scan(self.folder).names:
-            wrong = not_one_line(name)
-            if not wrong:
-                names.append(name)
-            elif self.settings["on_error"] == "stop":
-                raise UserError(f"{wrong}: rename the file, or leave such out by on_error=skip.")
-            else:
-                self._leave_out(wrong)
-        if not names:
-            raise UserError(f"No picture of {self.folder} has a name that can be listed.")
-        return names
 
     def _leave_out(self, why: str) -> None:
         self.skipped += 1
@@ -134,17 +119,8 @@ class _Embedding:
         return int(features.shape[1])
 
     def write_names(self, temporary: Path) -> None:
-        temporary.write_text("".join(f"{name}\n" for name in self.kept), encoding="utf-8")
-
-
-def not_one_line(name: str) -> str:
-    """Why a name cannot stand in a list of names, one to a line of UTF-8 text; "" if it can."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return f"The name {name!r} is not UTF-8, and the list of names would be"
-    several = len(name.splitlines()) != 1
-    return f"The name {name!r} takes several lines, and names are listed one per line" if several else ""
+        lines = (" ".join(name.splitlines()) + "\n" for name in self.kept)  # a name may hold anything but / and \0
+        temporary.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
 
 def header(rows: int, width: int) -> bytes:

@@ -75,7 +75,7 @@ def photographs(root: Path, sizes: Sizes) -> Path:
 
 
 def _folder(root: Path, stored: int) -> Folder:
-    return Folder(root=str(root), test_root=None, stored=stored, skip=False, max_pixels=10**8)
+    return Folder(root=str(root), test_root=None, stored=stored, on_error="stop", max_pixels=10**8)
 
 
 def pack(folder: Folder, data_dir: Path) -> dict[str, Images]:

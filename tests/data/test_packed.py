@@ -30,7 +30,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.training.run import run
 
 SIDE = 8
-KEPT = Folder(root=None, test_root=None, stored=SIDE, skip=False, max_pixels=10**6)
+KEPT = Folder(root=None, test_root=None, stored=SIDE, on_error="stop", max_pixels=10**6)
 
 
 def saw(done: int, total: int) -> None:
@@ -232,11 +232,11 @@ def test_a_run_on_packed_pictures_is_the_run_on_those_in_memory(root: Path, tmp_
 
 def test_more_than_the_memory_allowed_asks_to_be_packed(root: Path, tmp_path: Path) -> None:
     needed = 45 * 3 * SIDE * SIDE
-    assert len(load(root, tmp_path, memory=needed)["train"]) == 36
+    assert len(load(root, tmp_path, memory=needed / 2**30)["train"]) == 36
     with pytest.raises(UserError, match=r"more than dataset\.memory=.*pack dataset=folder dataset\.root="):
-        load(root, tmp_path, memory=needed - 1)
+        load(root, tmp_path, memory=(needed - 1) / 2**30)
     pack(root, tmp_path)
-    assert len(load(root, tmp_path, memory=needed - 1)["train"]) == 36
+    assert len(load(root, tmp_path, memory=(needed - 1) / 2**30)["train"]) == 36
 
 
 @pytest.mark.parametrize("change", ["added", "removed", "touched", "renamed"])
@@ -276,10 +276,10 @@ def test_a_broken_picture_is_named_and_stops_or_is_skipped_and_counted(root: Pat
     bad.write_bytes(b"no picture")
     assert refusal(root, tmp_path).startswith(f"{bad} cannot be read as a picture: ")
     assert not list((tmp_path / "packed").glob("*.safetensors"))
-    path = pack(root, tmp_path, skip=True)
-    found = load(root, tmp_path, skip=True)
+    path = pack(root, tmp_path, on_error="skip")
+    found = load(root, tmp_path, on_error="skip")
     assert sum(len(images.skipped) for images in found.values()) == 1
-    assert_equal(found, load(root, tmp_path / "none", skip=True))
+    assert_equal(found, load(root, tmp_path / "none", on_error="skip"))
     pack_file.verify(path)
     with pytest.raises(UserError, match=r"bad\.png cannot be read as a picture"):
         load(root, tmp_path)
@@ -293,7 +293,7 @@ import sys
 from pathlib import Path
 from ssl_bench.data import catalog, packed
 from ssl_bench.data.readers.folder import Folder
-folder = Folder(root=sys.argv[1], test_root=None, stored=32, skip=True, max_pixels=10**6)
+folder = Folder(root=sys.argv[1], test_root=None, stored=32, on_error="skip", max_pixels=10**6)
 print("ready", flush=True)
 packed.pack(catalog.find("folder", folder), folder, Path(sys.argv[2]), progress=lambda done, total: None)
 """
@@ -307,7 +307,7 @@ def test_killed_again_and_again_it_ends_in_the_same_file(tmp_path: Path) -> None
     for number in range(400):
         Image.fromarray(np.roll(noise, number, axis=1)).save(root / f"{number}.jpg")
     (root / "77.jpg").write_bytes(b"broken")
-    changes: dict[str, Any] = {"stored": 32, "skip": True}
+    changes: dict[str, Any] = {"stored": 32, "on_error": "skip"}
     whole = pack(root, tmp_path / "whole", **changes)
     broken, chance, kills = tmp_path / "broken", random.Random(0), 0
     for _ in range(6):
@@ -358,9 +358,9 @@ def test_what_an_interruption_left_is_gone_on_with_as_far_as_it_is_whole(
     harm: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "cat" / "bad.png").write_bytes(b"no picture")
-    whole = pack(root, tmp_path / "whole", skip=True)
+    whole = pack(root, tmp_path / "whole", on_error="skip")
     with pytest.raises(StoppedError):
-        pack(root, tmp_path, stop_at(25), skip=True)
+        pack(root, tmp_path, stop_at(25), on_error="skip")
     assert not list((tmp_path / "packed").glob("*.safetensors"))
     (journal,), (partial,) = (list((tmp_path / "packed").glob(f"*.{end}")) for end in ("journal", "partial"))
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -389,7 +389,9 @@ def test_what_an_interruption_left_is_gone_on_with_as_far_as_it_is_whole(
         journal.unlink()
         left = 0
     seen: list[int] = []
-    assert pack(root, tmp_path, lambda done, total: seen.append(done), skip=True).read_bytes() == whole.read_bytes()
+    assert (
+        pack(root, tmp_path, lambda done, total: seen.append(done), on_error="skip").read_bytes() == whole.read_bytes()
+    )
     assert seen == list(range(left, 47))
     assert not journal.exists()
     assert not partial.exists()
@@ -444,11 +446,11 @@ def test_what_the_machine_does_wrong_is_no_fault_of_a_picture(
             return read(path)
 
         monkeypatch.setattr(Path, "read_bytes", failing)
-        shown = refusal(root, tmp_path, skip=True)
+        shown = refusal(root, tmp_path, on_error="skip")
         assert ".png could not be read, for the machine failed (" in shown
         assert not list((tmp_path / "packed").glob("*.safetensors"))
     monkeypatch.undo()
-    assert_equal(load(root, tmp_path / "elsewhere", skip=True), load(root, tmp_path, skip=True))
+    assert_equal(load(root, tmp_path / "elsewhere", on_error="skip"), load(root, tmp_path, on_error="skip"))
 
 
 def test_two_processes_do_not_pack_the_same_at_once(root: Path, tmp_path: Path) -> None:

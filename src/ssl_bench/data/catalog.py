@@ -2,9 +2,10 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ssl_bench.config import schema
 from ssl_bench.data import packed
@@ -78,19 +79,10 @@ def _own(config: schema.Dataset) -> Dataset:
 
 def chosen_folder(config: schema.Dataset) -> Folder | None:
     """Where the pictures lie and how they are kept; None for datasets that do not come as single pictures."""
-    options = config.options
-    if "stored" not in options:
+    if "stored" not in config.options:
         return None
-    return Folder(
-        root=options["root"],
-        test_root=options.get("test_root"),
-        stored=options["stored"],
-        skip=options["on_error"] == "skip",
-        max_pixels=options["max_pixels"],
-        memory=int(options["memory"] * 2**30),
-        depth=options.get("depth"),
-        min_images=options.get("min_images"),
-    )
+    kept: dict[str, Any] = {field.name: config.options.get(field.name) for field in fields(Folder)}
+    return Folder(**kept)
 
 
 def find(name: str, folder: Folder | None = None) -> Dataset:

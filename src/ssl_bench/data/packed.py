@@ -14,7 +14,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -50,7 +50,7 @@ def read(dataset: str, pictures: Mapping[str, Listing], folder: Folder, data_dir
     packs = [path for path in source.siblings() if path.suffix == ".safetensors"]
     if packs and source.path in packs:
         return _images(source)
-    if folder.memory is None or source.bytes <= folder.memory:
+    if folder.memory is None or source.bytes <= folder.memory * 2**30:
         return {
             split: decode_all(listing, side=folder.stored, skip=folder.skip, max_pixels=folder.max_pixels)
             for split, listing in pictures.items()
@@ -63,7 +63,7 @@ def read(dataset: str, pictures: Mapping[str, Listing], folder: Folder, data_dir
         )
     raise UserError(
         f"The pictures of {source.root} need {decimal(source.bytes)} of memory, more than dataset.memory="
-        f"{folder.memory / 2**30:g} GiB: raise it, or pack them into a file by: {source.command}"
+        f"{folder.memory:g} GiB: raise it, or pack them into a file by: {source.command}"
     )
 
 
@@ -161,19 +161,12 @@ class _Source:
     @property
     def command(self) -> str:
         """What packs these pictures."""
-        folder = self.folder
-        settings = {
-            "dataset": self.dataset,
-            "dataset.root": folder.root,
-            "dataset.test_root": folder.test_root,
-            "dataset.stored": folder.stored,
-            "dataset.max_pixels": folder.max_pixels,
-            "dataset.on_error": "skip" if folder.skip else None,
-            "dataset.depth": folder.depth,
-            "dataset.min_images": folder.min_images,
-            "data_dir": self.data_dir,
-        }
-        options = [f"{key}={value}" for key, value in settings.items() if value is not None]
+        options = [
+            f"dataset.{key}={value}"
+            for key, value in asdict(self.folder).items()
+            if value is not None and key != "memory" and (key, value) != ("on_error", "stop")
+        ]
+        options = [f"dataset={self.dataset}", *options, f"data_dir={self.data_dir}"]
         return shlex.join(["python", "-m", "ssl_bench", "data", "pack", *options])
 
 

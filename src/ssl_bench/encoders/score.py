@@ -1,7 +1,5 @@
 """Any encoder on any dataset, under the protocols of a run."""
 
-import hashlib
-import json
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
@@ -17,7 +15,7 @@ from ssl_bench.data.image_warnings import image_warnings
 from ssl_bench.devices import resolve_device
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, reasons
-from ssl_bench.files import require_writable
+from ssl_bench.files import name_of, require_writable
 from ssl_bench.report.tables import accuracy_table
 from ssl_bench.results.fingerprint import NUMERICS
 from ssl_bench.results.keys import listed
@@ -139,7 +137,7 @@ def fingerprint(
         "seed": config.seed,
         "numerics": NUMERICS,
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    return name_of(identity)[:12]
 
 
 def description(encoder: Opened, *, clean: dict[str, Any], statistics: str, content: str) -> dict[str, Any]:

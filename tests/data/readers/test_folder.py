@@ -17,7 +17,7 @@ from ssl_bench.data.readers.folder import Folder
 from ssl_bench.data.splits import parts
 from ssl_bench.errors import UserError
 
-KEPT = Folder(root=None, test_root=None, stored=8, skip=False, max_pixels=10**6)
+KEPT = Folder(root=None, test_root=None, stored=8, on_error="stop", max_pixels=10**6)
 
 
 def place(root: Path, name: str, level: int) -> Path:
@@ -138,7 +138,7 @@ def test_a_broken_picture_ends_the_run_or_is_left_out_and_counted(kind: str, tmp
     else:
         path.write_bytes(content[:40] if kind == "half" else b"")
     assert refusal(root).startswith(f"{path} cannot be read as a picture: ")
-    splits = load(root, skip=True)
+    splits = load(root, on_error="skip")
     assert [name for split in splits.values() for name in split.skipped] == ["cat/3.png"]
     assert sum(map(len, splits.values())) == 39
     for split in splits.values():
@@ -200,7 +200,7 @@ def test_a_class_that_broken_pictures_leave_too_small_ends_nothing(tmp_path: Pat
     tested = next(name for name in load(root)["test"].names if name.startswith("ant/"))
     others = sorted(path for path in (root / "ant").iterdir() if path.name != Path(tested).name)
     others[0].write_bytes(b"broken")
-    labels = load(root, skip=True)["train"].labels
+    labels = load(root, on_error="skip")["train"].labels
     found = parts(labels, subset_size=None, label_count=None, hold_out_validation=True)
     only = (labels == 0).nonzero().item()
     assert only in found.bank
@@ -318,7 +318,7 @@ def test_a_class_folder_that_may_not_be_entered_is_named(tmp_path: Path) -> None
         os.seteuid(65534)  # root may enter everywhere, nobody may not
     try:
         assert refusal(root) == f"Cannot read {closed}: Permission denied; give another folder."
-        assert refusal(root, skip=True).startswith(f"Cannot read {closed}")
+        assert refusal(root, on_error="skip").startswith(f"Cannot read {closed}")
     finally:
         os.seteuid(user)
         closed.chmod(0o755)

@@ -20,7 +20,7 @@ from ssl_bench.data.readers.folder import Folder
 from ssl_bench.errors import UserError
 from ssl_bench.training.run import run
 
-FOLDER = Folder(root=None, test_root=None, stored=8, skip=False, max_pixels=10**6)
+FOLDER = Folder(root=None, test_root=None, stored=8, on_error="stop", max_pixels=10**6)
 CLASSES = ["n02000001", "n01000002", "n03000003"]  # as numbered in the kit: not sorted; the last one is not wanted
 WANTED = CLASSES[:2]
 TRUTH = [2, 3, 1, 2, 1]
@@ -174,7 +174,7 @@ def test_a_picture_that_is_broken_is_named_by_its_tar(tmp_path: Path) -> None:
     (folder / imagenet_tars.TRAIN).write_bytes(tar(train))
     path = folder / imagenet_tars.TRAIN / WANTED[1] / "a.JPEG"
     assert refusal(folder).startswith(f"{path} cannot be read as a picture: ")
-    read = imagenet100.read(replace(FOLDER, root=str(folder), skip=True), tmp_path)
+    read = imagenet100.read(replace(FOLDER, root=str(folder), on_error="skip"), tmp_path)
     assert read["train"].skipped == (f"{WANTED[1]}/a.JPEG",)
 
 

@@ -33,16 +33,21 @@ JUDGED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Where pictures lie, and how they are kept in memory."""
+    """Where pictures lie, and how they are kept: the options of ``conf/dataset``, by their names there."""
 
     root: str | None
     test_root: str | None  # pictures of the same classes; None: a fifth of each class of ``root``
     stored: int  # side in pixels
-    skip: bool  # leave out what cannot be read
+    on_error: str  # stop or skip: leave out what cannot be read
     max_pixels: int  # of a picture
-    memory: int | None = None  # bytes that they may take decoded; None: as many as there are
+    memory: float | None = None  # GiB that they may take decoded; None: as many as there are
     depth: int | None = None  # folders of a picture's path that make its class; None: all
     min_images: int | None = None  # pictures of a class, which is none with fewer; None: as few as the splits need
+
+    @property
+    def skip(self) -> bool:
+        """Leave out what cannot be read."""
+        return self.on_error == "skip"
 
 
 def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:

@@ -145,19 +145,19 @@ def checkpoint_of(folder: RunFolder) -> None:
 
 
 class MadeUp:
-    """A run whose end is decided by the test; it keeps the signals it gets."""
+    """A run whose end is decided by the test; it keeps what it is asked."""
 
     def __init__(self, entry: SweepRun, end: Callable[[SweepRun], Outcome | None]) -> None:
         self.entry, self.end = entry, end
         self.outcome: Outcome | None = None
-        self.received: list[int | str] = []
+        self.received: list[str] = []
 
     def poll(self) -> Outcome | None:
         self.outcome = self.end(self.entry)
         return self.outcome
 
-    def signal(self, number: int) -> None:
-        self.received.append(number)
+    def stop(self) -> None:
+        self.received.append("stop")
 
     def kill(self) -> None:
         self.received.append("kill")
@@ -380,6 +380,15 @@ def test_never_more_at_once_than_asked_for(folders: list[RunFolder]) -> None:
     assert most == 3
 
 
+def test_a_run_that_has_hardly_begun_stops_when_it_is_asked_to(tmp_path: Path) -> None:
+    for number in range(5):  # the server's forks ignore SIGINT at first
+        job = local.Job(local.server(), CONFIG, tmp_path / str(number))
+        job.stop()
+        outcome = job.poll(seconds=60)
+        assert outcome is not None
+        assert outcome.state == "interrupted"
+
+
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFolder], signals: int) -> None:
     jobs: list[MadeUp] = []
@@ -399,7 +408,7 @@ def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFold
     entries = entries_in(folders)
     witness = Witness()
     assert loop.run(entries, start, slots=2, retry_failed=False, watcher=witness) == signal.SIGINT
-    assert [job.received for job in jobs] == [[signal.SIGINT, "kill"][:signals]] * 2
+    assert [job.received for job in jobs] == [["stop", "kill"][:signals]] * 2
     assert len(witness.sentences) == signals
     assert "2 run(s) save their state and stop" in witness.sentences[0]
     assert len(jobs) == 2

@@ -62,13 +62,17 @@ class Job:
         self.process.join(0)
         return self.outcome
 
-    def signal(self, number: int) -> None:
+    def stop(self) -> None:
+        """Ask the run to save its state and end."""
+        self._send(signal.SIGTERM)  # not SIGINT, which the server ignores and so does what it has just forked
+
+    def kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
         assert self.process.pid is not None
         with suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
-
-    def kill(self) -> None:
-        self.signal(signal.SIGKILL)
 
 
 def ask(function: Callable[..., T], *given: Any, folder: Path | None = None) -> T:

@@ -23,7 +23,7 @@ class Job(Protocol):
     outcome: Outcome | None  # as of poll
 
     def poll(self) -> Outcome | None: ...
-    def signal(self, number: int) -> None: ...
+    def stop(self) -> None: ...
     def kill(self) -> None: ...
 
 
@@ -59,7 +59,7 @@ def run(
                 if running:
                     watcher.show(_stopping(number, len(running), passed_on))
                 for _, job in running.values():
-                    job.signal(number) if passed_on == 1 else job.kill()
+                    job.stop() if passed_on == 1 else job.kill()
             for key, (entry, job) in list(running.items()):
                 outcome = job.poll()
                 if outcome is not None:

@@ -44,7 +44,7 @@ class Run:
         """Called by submitit when the job must end: what to queue in its place."""
         from submitit.helpers import DelayedSubmission
 
-        self.job.signal(signal.SIGTERM)
+        self.job.stop()
         self.job.process.join()
         return DelayedSubmission(Run(self.config, self.path))
 
@@ -67,7 +67,7 @@ class Submitted:
             self.outcome = Outcome("interrupted", f"job {self.job.job_id}: {reason}")
         return self.outcome
 
-    def signal(self, number: int) -> None:
+    def stop(self) -> None:
         self.job.cancel(check=False)  # the cluster's SIGTERM makes the run save
 
     def kill(self) -> None:

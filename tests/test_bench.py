@@ -1,4 +1,4 @@
-"""The speed table: what it compares is the same thing, its figures are what they claim, its words are checked."""
+"""The speed table: what it compares is the same thing, its figures are what they claim, its options are checked."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def measurement(
     return Measurement(benchmark, "case", "ours", "theirs", "s", pairs, "times as fast", inverse, target)
 
 
-# -- words ----------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("word", "sentence"),
+    ("argument", "sentence"),
     [
         ("kn", "benchmark kn is unknown; did you mean knn?"),
         ("teachers", "benchmark teachers is unknown; did you mean teacher?"),
@@ -64,9 +64,9 @@ def measurement(
         ("threads=[1", "threads=[1 is not allowed: threads is null or a whole number at least 1."),
     ],
 )
-def test_a_wrong_word_is_named_in_one_sentence(word: str, sentence: str) -> None:
+def test_a_wrong_option_is_named_in_one_sentence(argument: str, sentence: str) -> None:
     with pytest.raises(UserError) as error:
-        command.read([word])
+        command.read([argument])
     assert str(error.value) == sentence
 
 
@@ -80,7 +80,7 @@ def test_words_choose_benchmarks_and_options_and_none_means_all() -> None:
     assert (settings["repeats"], settings["out"]) == (2, "some/where")
 
 
-def test_a_wrong_word_ends_the_command_before_torch_is_imported() -> None:
+def test_a_wrong_option_ends_the_command_before_torch_is_imported() -> None:
     script = "import sys, ssl_bench.cli.bench as m; s = m.main(['kn']); sys.exit(9 if 'torch' in sys.modules else s)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
@@ -214,7 +214,7 @@ print(added_memory(way, Task("clustered", 1000, 10, 5)))
 """
 
 
-@pytest.mark.skipif(not MEMORY.exists(), reason="the system does not tell")
+@pytest.mark.skipif(not MEMORY.exists(), reason="the system does not state it")
 def test_added_memory_sees_what_was_taken_and_given_back() -> None:
     # A process of its own, as the benchmark is: one that has freed memory before takes it from there.
     done = subprocess.run([sys.executable, "-c", TAKE_AND_GIVE_BACK], capture_output=True, text=True, check=True)
@@ -333,8 +333,8 @@ def test_the_made_up_dataset_is_in_the_catalog_only_while_it_is_needed() -> None
 
 @pytest.mark.slow
 def test_every_benchmark_runs_and_leaves_its_rows_and_a_picture(tmp_path: Path) -> None:
-    words = [sys.executable, "-W", "error", "-m", "ssl_bench", "bench", "size=small", "repeats=1", "out=found"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    command_line = [sys.executable, "-W", "error", "-m", "ssl_bench", "bench", "size=small", "repeats=1", "out=found"]
+    done = subprocess.run(command_line, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "found" / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

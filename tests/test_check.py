@@ -1,4 +1,4 @@
-"""The certificate: every method on two and three ranks, and what it says of methods that fail."""
+"""The certificate: every method on two and three ranks, and what it shows of methods that fail."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_methods_train_in_several_processes_as_in_one_and_resume(
 
 
 @pytest.mark.parametrize(
-    ("word", "part"),
+    ("option", "part"),
     [
         ("method=byoll", "method=byoll is unknown; did you mean byol?"),
         ("world=5", "world=5 does not divide the 12 images"),
@@ -45,18 +45,18 @@ def test_methods_train_in_several_processes_as_in_one_and_resume(
         ("device=cuda", "device=cuda, but PyTorch finds no CUDA device: use device=cpu."),
     ],
 )
-def test_a_wrong_word_is_answered_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, part: str
+def test_a_wrong_option_is_answered_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, part: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert check.main([word]) == 2
+    assert check.main([option]) == 2
     assert part in capsys.readouterr().err
 
 
 def test_help_names_the_columns_and_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["--help"]) == 0
-    said = capsys.readouterr().out
-    assert all(word in said for word in ("alone", "synced", "ranks", "resume", "bf16", "method=all", "world=2"))
+    shown = capsys.readouterr().out
+    assert all(option in shown for option in ("alone", "synced", "ranks", "resume", "bf16", "method=all", "world=2"))
 
 
 def test_differences_are_relative_and_names_must_agree() -> None:
@@ -134,8 +134,8 @@ def test_another_device_sees_the_views_of_the_cpu_and_what_it_computes_otherwise
     assert certificate.beside_cpu(name, "cpu") == {"float64": 0.0, "float32": 0.0}
     train, calls = certificate.train, []
 
-    def every_second_is_off(*words: Any, **options: Any) -> certificate.Trace:
-        trace = train(*words, **options)
+    def every_second_is_off(*arguments: Any, **options: Any) -> certificate.Trace:
+        trace = train(*arguments, **options)
         calls.append(trace)
         if len(calls) % 2 == 0:
             trace["losses"] = [loss * 1.001 for loss in trace["losses"]]
@@ -214,7 +214,7 @@ def differences(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS["method"])
-def test_tf32_is_told_from_the_rounding_of_float32(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_is_distinguished_from_the_rounding_of_float32(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found, tolerance = differences(name, monkeypatch), certificate.TOLERANCE["float32"]
     assert 0 < found.pop("exact") < tolerance / 3
     assert found.pop("TF32 in matrix products") > 1.5 * tolerance

@@ -72,8 +72,8 @@ def test_more_devices_than_there_are_is_refused_with_their_number(monkeypatch: p
 def test_a_cpu_is_asked_for_by_name_before_it_trains_for_weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(build, "cores", lambda: 2)
-    words = ["scale=paper", "trainer.progress=false", f"runs_dir={tmp_path}"]
-    config = compose(words)
+    options = ["scale=paper", "trainer.progress=false", f"runs_dir={tmp_path}"]
+    config = compose(options)
     with pytest.raises(UserError, match=r"^scale=paper .* takes about .* hours on 2 cores\): set .*accelerator=cpu to"):
         run(config)
     assert not list(tmp_path.iterdir())
@@ -96,7 +96,7 @@ def test_a_cpu_is_asked_for_by_name_before_it_trains_for_weeks(tmp_path: Path, m
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        run(compose([*words, CPU, "subset=256", "backbone.width=8"]), [Stop()])
+        run(compose([*options, CPU, "subset=256", "backbone.width=8"]), [Stop()])
 
 
 # -- a run of one device is one process, whatever the shell says ----------------------------------
@@ -132,8 +132,8 @@ def test_every_method_trains_and_is_scored_where_what_cannot_repeat_is_an_error(
             cudnn = torch.backends.cudnn
             seen.append((torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark))
 
-    words = [*SMALL[:-2], CPU, f"method={method}", "trainer.deterministic=true", f"runs_dir={tmp_path}"]
-    record = run(compose(words), [Watch()])
+    options = [*SMALL[:-2], CPU, f"method={method}", "trainer.deterministic=true", f"runs_dir={tmp_path}"]
+    record = run(compose(options), [Watch()])
     assert set(seen) == {(True, True, False)}
     assert not torch.are_deterministic_algorithms_enabled()
     assert record.config["trainer"]["deterministic"] is True
@@ -251,10 +251,10 @@ def test_a_card_taken_away_in_mid_run_is_one_sentence_and_a_run_that_a_sweep_sta
 
 @pytest.mark.slow
 def test_a_card_taken_away_in_mid_run_leaves_a_run_that_resumes_bit_for_bit(tmp_path: Path) -> None:
-    words = (*SMALL, CPU, "method=simclr")
+    options = (*SMALL, CPU, "method=simclr")
     with pytest.raises(devices.GPUError, match="the same command resumes from it"):
-        run(compose([*words, f"runs_dir={tmp_path}/a"]), [Unplug()])
-    records = [run(compose([*words, f"runs_dir={tmp_path}/{name}"])) for name in "ab"]
+        run(compose([*options, f"runs_dir={tmp_path}/a"]), [Unplug()])
+    records = [run(compose([*options, f"runs_dir={tmp_path}/{name}"])) for name in "ab"]
     assert records[0].results == records[1].results
     a, b = (np.load(tmp_path / name / records[0].fingerprint / "predictions.npz") for name in "ab")
     assert all(np.array_equal(a[name], b[name]) for name in a.files)

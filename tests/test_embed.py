@@ -188,7 +188,7 @@ def test_any_name_is_one_line(pictures: Path, name: str, line: bytes) -> None:
         (["e.safetensors", "e.safetensors"], "Cannot read e.safetensors"),
     ],
 )
-def test_a_wrong_argument_is_answered_in_one_line(
+def test_a_wrong_option_is_answered_in_one_line(
     pictures: Path, options: list[str], part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert embedded(*options) == 2

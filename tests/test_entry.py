@@ -27,17 +27,17 @@ ENTRIES = [
 ]
 
 
-def fail(words: list[str]) -> NoReturn:
-    raise UserError(f"{words[0]} is\n  wrong.")
+def fail(arguments: list[str]) -> NoReturn:
+    raise UserError(f"{arguments[0]} is\n  wrong.")
 
 
-def stop(words: list[str]) -> NoReturn:
+def stop(arguments: list[str]) -> NoReturn:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("word", ["-h", "--help"])
-def test_help_goes_before_everything_else(word: str, capsys: Captured) -> None:
-    assert run_command(["a=b", word], lambda: "usage", fail) == 0
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_goes_before_everything_else(option: str, capsys: Captured) -> None:
+    assert run_command(["a=b", option], lambda: "usage", fail) == 0
     assert capsys.readouterr() == ("usage\n", "")
 
 
@@ -75,7 +75,7 @@ def test_garbage_is_searched_for_again_once_libraries_are_imported() -> None:
     assert gc.isenabled()
 
 
-def test_what_the_work_says_is_the_status(capsys: Captured) -> None:
+def test_what_the_work_returns_is_the_status(capsys: Captured) -> None:
     assert run_command([], lambda: "usage", lambda given: None) == 0
     assert run_command([], lambda: "usage", lambda given: 1) == 1
     assert capsys.readouterr() == ("", "")
@@ -91,8 +91,8 @@ import sys
 from ssl_bench.__main__ import main as program
 from ssl_bench.entry import print_error, run_command
 
-def work(words):
-    for number in range(int(words[0])):
+def work(arguments):
+    for number in range(int(arguments[0])):
         print(number)
 
 sys.exit(run_command(None, lambda: "usage", work))
@@ -152,14 +152,14 @@ def test_a_closed_output_is_no_crash() -> None:
 
 
 def test_another_pipe_that_breaks_is_a_crash() -> None:
-    def work(words: list[str]) -> NoReturn:
+    def work(arguments: list[str]) -> NoReturn:
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
         run_command([], lambda: "usage", work)
 
 
-def test_without_arguments_the_words_are_the_command_lines(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+def test_without_arguments_the_command_lines_are_taken(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.setattr("sys.argv", ["program", "x"])
     assert run_command(None, lambda: "usage", fail) == 2
     assert capsys.readouterr().err == "ssl_bench: x is wrong.\n"
@@ -170,7 +170,7 @@ import subprocess, sys
 from ssl_bench.__main__ import main as program
 from ssl_bench.entry import print_error, run_command
 
-def work(words):
+def work(arguments):
     import matplotlib
 
     print(matplotlib.get_backend())
@@ -180,7 +180,7 @@ sys.exit(run_command([], lambda: "usage", work))
 """
 
 
-def test_what_a_notebook_says_of_pictures_stops_neither_the_program_nor_its_processes() -> None:
+def test_what_a_notebook_sets_for_pictures_stops_neither_the_program_nor_its_processes() -> None:
     environment = {**os.environ, "MPLBACKEND": "module://of_a_notebook.elsewhere", "PYTHONUNBUFFERED": "1"}
     done = subprocess.run([sys.executable, "-c", DRAW], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout.lower().split()) == (0, ["agg", "agg"]), done.stderr

@@ -79,7 +79,7 @@ def test_a_runs_encoder_gets_the_figures_of_its_record(tmp_path: Path) -> None:
         evaluated(checkpoint, *options, "backbone.stem=cifar")
 
 
-def test_the_record_tells_file_network_keys_and_assumptions_but_no_place(
+def test_the_record_states_file_network_keys_and_assumptions_but_no_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = foreign(tmp_path / "w.pth")
@@ -190,7 +190,7 @@ def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scor
         (["HERE", "dataset=digits"], "HERE/encoder.safetensors does not exist"),
     ],
 )
-def test_a_wrong_word_is_answered_in_one_line(
+def test_a_wrong_option_is_answered_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], part: str
 ) -> None:
     assert evaluate.main([str(tmp_path) if option == "HERE" else option for option in options]) == 2

@@ -18,7 +18,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.files import write_text, write_together, write_whole
 
 
-def test_no_space_left_keeps_what_was_there_and_says_so(small_disk: Path) -> None:
+def test_no_space_left_keeps_what_was_there_and_shows_it(small_disk: Path) -> None:
     path = small_disk / "state.ckpt"
     write_whole(path, lambda temporary: torch.save({"good": torch.ones(10)}, temporary))
     saves = (

@@ -25,7 +25,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, dataset in catalog.DATASETS.items() if dataset.height])
-def test_an_entry_tells_the_truth_about_its_data(name: str) -> None:
+def test_an_entry_states_the_truth_about_its_data(name: str) -> None:
     dataset = catalog.find(name)
     assert dataset.name == name
     try:

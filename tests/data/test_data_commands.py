@@ -86,7 +86,7 @@ def row(table: str, name: str) -> list[str]:
         (["prepare", "dataset=folder", "dataset.root=none"], "none does not exist: give a folder of pictures."),
     ],
 )
-def test_a_wrong_word_is_answered_in_one_sentence(run: Run, options: list[str], sentence: str) -> None:
+def test_a_wrong_option_is_answered_in_one_sentence(run: Run, options: list[str], sentence: str) -> None:
     status, output, errors = run(*options)
     assert (status, output) == (2, "")
     assert errors.startswith(f"ssl_bench: {sentence}")
@@ -101,7 +101,7 @@ def test_without_a_command_all_commands_and_options_are_explained(run: Run, opti
     assert all(f"  {option}=" in output for option in ("images", "views", "out"))
 
 
-def test_a_wrong_word_is_answered_before_torch_is_imported() -> None:
+def test_a_wrong_option_is_answered_before_torch_is_imported() -> None:
     script = "import sys, ssl_bench.cli.data as m; m.main(['show', 'sede=1']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
 
@@ -109,7 +109,7 @@ def test_a_wrong_word_is_answered_before_torch_is_imported() -> None:
 # -- list -----------------------------------------------------------------------------------------
 
 
-def test_list_says_what_is_on_disk_and_what_there_is_to_fetch(run: Run, tmp_path: Path) -> None:
+def test_list_shows_what_is_on_disk_and_what_there_is_to_fetch(run: Run, tmp_path: Path) -> None:
     (tmp_path / "data" / "cifar10").mkdir(parents=True)
     (tmp_path / "data" / "cifar10" / "cifar-10-python.tar.gz").write_bytes(bytes(2_340_000))
     (tmp_path / "data" / "packed").mkdir()
@@ -227,7 +227,7 @@ def test_a_broken_picture_is_named_or_left_out_and_counted(run: Run, tmp_path: P
         assert [line for line in output.splitlines() if line.startswith("✗") and shown in line]
 
 
-def test_pack_hands_over_the_dataset_and_says_whether_it_had_to_work(
+def test_pack_hands_over_the_dataset_and_shows_whether_it_had_to_work(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pictures(tmp_path / "mine")

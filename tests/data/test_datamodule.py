@@ -177,7 +177,7 @@ def test_images_without_labels_are_pretrained_on_and_never_evaluated_with(monkey
         assert min(int(batch.labels.min()) for batch in loader) >= 0
 
 
-def test_a_window_drops_no_image_between_batches_and_epochs_and_goes_on_after_a_restart() -> None:
+def test_a_window_drops_no_image_between_batches_and_epochs_and_resumes_after_a_restart() -> None:
     window = Window(0.1, 8)
     data = digits(batch_size=60, window=window)
     loader = data.train_dataloader()

@@ -95,7 +95,7 @@ def test_a_remainder_falls_to_the_ranks_as_evenly_as_it_can(batch_size: int, sha
 
 @pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize("consumed", [0, 1, 3, 4, 5, 7, 8, 10, 15, 16])
-def test_a_saved_loader_goes_on_with_the_next_batch(consumed: int, drop_last: bool) -> None:
+def test_a_saved_loader_resumes_with_the_next_batch(consumed: int, drop_last: bool) -> None:
     def stream(feed: BatchLoader, count: int) -> list[tuple[int, int, list[int]]]:
         """``count`` batches, over as many epochs as that takes."""
         found: list[tuple[int, int, list[int]]] = []

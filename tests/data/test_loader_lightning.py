@@ -109,7 +109,7 @@ def test_shortened_epochs_begin_and_resume_as_whole_ones_do(hook: str, steps: in
     assert fit(options, checkpoint) == whole[steps:]
 
 
-def test_a_longer_run_goes_on_from_the_end_of_a_finished_one(tmp_path: Path) -> None:
+def test_a_longer_run_resumes_from_the_end_of_a_finished_one(tmp_path: Path) -> None:
     checkpoint = tmp_path / "last.ckpt"
     whole = fit({"max_epochs": EPOCHS})
     half = fit({"max_epochs": 2, "callbacks": [SaveAt("on_train_end", 2 * BATCHES, checkpoint)]})

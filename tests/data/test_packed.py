@@ -187,7 +187,7 @@ def test_any_number_of_ranks_sees_the_same_in_memory_and_packed(root: Path, tmp_
                 assert torch.equal(getattr(parts[0], name), torch.cat([getattr(part, name) for part in parts[1:]]))
 
 
-def test_a_pass_goes_on_in_the_middle_of_packed_images(root: Path, tmp_path: Path) -> None:
+def test_a_pass_resumes_in_the_middle_of_packed_images(root: Path, tmp_path: Path) -> None:
     pack(root, tmp_path)
     data = module(root, tmp_path)
     loader = iter(data.train_dataloader())
@@ -354,7 +354,7 @@ def stop_at(last: int) -> Any:
 @pytest.mark.parametrize(
     "harm", ["nothing", "torn line", "rows missing", "row lost", "foreign line", "other key", "no journal"]
 )
-def test_what_an_interruption_left_is_gone_on_with_as_far_as_it_is_whole(
+def test_what_an_interruption_left_is_resumed_as_far_as_it_is_whole(
     harm: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "cat" / "bad.png").write_bytes(b"no picture")
@@ -480,7 +480,7 @@ def test_packing_a_folder_that_has_changed_meanwhile_leaves_the_pack_under_way_a
     pack_file.verify(path)
 
 
-def test_a_disk_without_room_is_refused_in_advance_and_one_that_fills_up_is_gone_on_with(
+def test_a_disk_without_room_is_refused_in_advance_and_one_that_fills_up_is_resumed(
     root: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "has room for 1.0 MB, but the pack needs 33.8 MB: make room" in refusal(root, small_disk, stored=500)

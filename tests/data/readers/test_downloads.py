@@ -71,7 +71,7 @@ def test_a_file_is_put_in_its_place_whole_and_asked_for_only_once(server: Server
     assert server.ranges_asked == [None]
 
 
-def test_a_download_goes_on_where_it_broke_off_and_says_how_much_is_kept(server: Server, tmp_path: Path) -> None:
+def test_a_download_resumes_where_it_broke_off_and_shows_how_much_is_kept(server: Server, tmp_path: Path) -> None:
     server.breaks_after, server.ranges = 12_000, False
     sentence = refusal(server, tmp_path)
     assert "the connection ended after 12,000 of 30,000 bytes; 12,000 bytes of big are kept, and the same" in sentence
@@ -253,7 +253,7 @@ def start(server: Server, place: Path) -> tuple[subprocess.Popen[bytes], Path]:
 
 
 @pytest.mark.slow
-def test_the_same_command_goes_on_after_kill_9(server: Server, tmp_path: Path) -> None:
+def test_the_same_command_resumes_after_kill_9(server: Server, tmp_path: Path) -> None:
     process, part = start(server, tmp_path)
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -9,7 +9,6 @@ from torch import Tensor
 from ssl_bench.data.images import Images
 from ssl_bench.data.splits import SPLIT_SEED, hold_out
 
-CLASSES = 10
 TEST_FRACTION = 0.2  # there is no official split
 
 

@@ -1,7 +1,7 @@
 """Fetch what is missing, resuming where an earlier try was interrupted.
 
 A file grows under the name ``<file>.part`` and is moved to its place once it is whole and its checksum is right, which
-also tells bytes of two versions that a server has had.
+also refuses bytes of two versions that a server has had.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Picture files (PNG, JPEG, WebP, BMP, GIF) → colour images of one size, one after another or all in memory.
 
-Every picture becomes what a viewer shows: turned as its EXIF tag says, transparent parts over white, gray as equal
+Every picture becomes what a viewer shows: turned as its EXIF tag states, transparent parts over white, gray as equal
 red, green and blue, of an animation the first frame. Colour profiles are not applied. It is squashed to S × S, with
 antialiasing; the height and width that it had are kept beside it, so that views can undo this.
 """

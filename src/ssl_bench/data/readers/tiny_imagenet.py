@@ -15,7 +15,6 @@ from ssl_bench.data.images import Images
 from ssl_bench.data.readers.archive import MEND, Archive, intact, located, misfit
 from ssl_bench.data.readers.pictures import Listing, decode_all
 
-CLASSES = 200
 SIDE = 64
 WNIDS, ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
 ARCHIVE = Archive(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -77,21 +78,10 @@ class Splits:
         self._known: dict[Hashable, Any] = {}
         self.classes = classes
 
-    @property
-    def bank(self) -> Features:
-        return self._part("bank")
-
-    @property
-    def train(self) -> Features:
-        return self._part("train")
-
-    @property
-    def validation(self) -> Features:
-        return self._part("validation")
-
-    @property
-    def test(self) -> Features:
-        return self._part("test")
+    bank: cached_property[Features] = cached_property(lambda self: self._labelled("bank"))
+    train: cached_property[Features] = cached_property(lambda self: self._labelled("train"))
+    validation: cached_property[Features] = cached_property(lambda self: self._labelled("validation"))
+    test: cached_property[Features] = cached_property(lambda self: self._labelled("test"))
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """What ``compute`` gives, computed the first time that ``key`` is asked for: nothing is scored twice."""
@@ -99,9 +89,6 @@ class Splits:
             self._known[key] = compute()
         known: T = self._known[key]
         return known
-
-    def _part(self, name: str) -> Features:
-        return self.once(name, lambda: self._labelled(name))
 
     def _labelled(self, name: str) -> Features:
         part = self._parts[name]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_bench.files import write_text
+from ssl_bench.files import csv_text, write_text
 
 Row = dict[str, float]
 
@@ -59,12 +57,9 @@ class History:
     def write(self, path: Path) -> None:
         """Write all rows as CSV; an epoch without a figure leaves its cell empty."""
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
         # repr gives back the very same float; integers stay integers.
-        writer.writerows({name: repr(value) for name, value in row.items()} for row in self.rows)
-        write_text(path, text.getvalue())
+        rows = ([repr(row[name]) if name in row else "" for name in columns] for row in self.rows)
+        write_text(path, csv_text(columns, rows))
 
     def state_dict(self) -> dict[str, object]:
         return {"rows": [dict(row) for row in self.rows], "open": dict(self.open)}

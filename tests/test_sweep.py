@@ -214,7 +214,7 @@ def sweep(
     return started, witness
 
 
-def test_done_is_skipped_interrupted_goes_on_and_left_is_started(folders: list[RunFolder]) -> None:
+def test_done_is_skipped_interrupted_resumes_and_left_is_started(folders: list[RunFolder]) -> None:
     record_of(folders[0])
     checkpoint_of(folders[2])
     entries = entries_in(folders)
@@ -238,7 +238,9 @@ def test_failed_is_listed_and_tried_again_only_when_asked(folders: list[RunFolde
     assert not folders[1].failure.exists()
 
 
-def test_others_go_on_when_one_fails_and_its_words_are_kept_where_the_disk_is_full(folders: list[RunFolder]) -> None:
+def test_others_continue_when_one_fails_and_its_message_is_kept_where_the_disk_is_full(
+    folders: list[RunFolder],
+) -> None:
     entries = entries_in(folders)
 
     def end(entry: SweepRun) -> Outcome:
@@ -249,7 +251,7 @@ def test_others_go_on_when_one_fails_and_its_words_are_kept_where_the_disk_is_fu
     assert entries[1].error == "no space left"
 
 
-def test_a_run_that_is_killed_goes_on_once_and_is_then_listed(folders: list[RunFolder]) -> None:
+def test_a_run_that_is_killed_resumes_once_and_is_then_listed(folders: list[RunFolder]) -> None:
     entries = entries_in(folders)
     deaths = {"a": 1, "b": 9}
 
@@ -480,7 +482,7 @@ def test_after_a_card_failed_runs_take_another_where_there_is_one(
     assert set(most) <= {0, 1}
 
 
-def test_a_run_that_lost_its_card_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_lost_its_card_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(config: Any) -> None:
         raise devices.GPUError("the GPU failed")
 
@@ -762,7 +764,7 @@ def gone() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_named_with_its_command_and_others_go_on(tmp_path: Path, program: Program) -> None:
+def test_a_run_that_fails_is_named_with_its_command_and_others_continue(tmp_path: Path, program: Program) -> None:
     finish(tmp_path, "fig2", *SMALL)
     broken, whole = runs_in(tmp_path).values()
     for file in ("record.json", "metrics.csv"):
@@ -800,7 +802,7 @@ def test_two_sweeps_on_one_store_train_every_run_once(tmp_path: Path, gone: list
 
 
 @pytest.mark.slow
-def test_a_signal_saves_every_run_and_the_same_command_goes_on(
+def test_a_signal_saves_every_run_and_the_same_command_resumes(
     tmp_path: Path, gone: list[subprocess.Popen[str]]
 ) -> None:
     options = ("fig2", *SMALL, "epochs=20", "eval_every=20", "monitor_every=20", "jobs=2")

@@ -94,7 +94,7 @@ def test_a_protocol_is_evaluated_once_for_the_same_features() -> None:
 
 
 @pytest.mark.parametrize("on", ["validation", "test"])
-def test_without_any_labelled_image_every_protocol_says_so(on: str) -> None:
+def test_without_any_labelled_image_every_protocol_states_so(on: str) -> None:
     nothing = torch.arange(0)
     scored = evaluator(nothing, nothing, nothing)
     for score in scored.score(scored.features(Pixels(), CPU), ["knn1", "linear"], on).values():  # type: ignore[arg-type]

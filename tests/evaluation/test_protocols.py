@@ -68,7 +68,7 @@ def test_knn1_on_its_own_bank_is_perfect() -> None:
     assert protocol.evaluate(changed(splits, test=splits.bank), "test", BUDGET).percent == 100
 
 
-def test_knn200_uses_a_smaller_bank_whole_and_says_so() -> None:
+def test_knn200_uses_a_smaller_bank_whole_and_notes_it() -> None:
     splits = digits()
     (protocol,) = protocols(["knn200"], PROBE, refit=True)
     assert protocol.evaluate(splits, "test", BUDGET).notes == {"k": 200, "bank": 1000}

@@ -95,7 +95,7 @@ def test_what_does_not_apply_is_no_missing_run(made: list[Run]) -> None:
     assert table_of(runs).ranked["MoCo"][1].text == "n. a."
 
 
-def test_the_notes_say_how_the_figures_came_about(made: list[Run]) -> None:
+def test_the_notes_state_how_the_figures_came_about(made: list[Run]) -> None:
     runs = made
     assert runs[0].record
     runs[0].record.code = {"version": "0.1.0", "commit": "fedcba9876", "modified": True}
@@ -110,10 +110,10 @@ def test_the_notes_say_how_the_figures_came_about(made: list[Run]) -> None:
         assert words in notes
 
 
-@pytest.mark.parametrize(("seeds", "said"), [([0], "one seed."), ([0, 1], "over n = 2 seeds.")])
-def test_with_few_seeds_nothing_is_marked(seeds: list[int], said: str) -> None:
+@pytest.mark.parametrize(("seeds", "end"), [([0], "one seed."), ([0, 1], "over n = 2 seeds.")])
+def test_with_few_seeds_nothing_is_marked(seeds: list[int], end: str) -> None:
     table = table_of(runs_of(*cells_of("table3", methods=["simclr", "moco"], seeds=seeds)))
-    assert table.notes[0].endswith(said)
+    assert table.notes[0].endswith(end)
     assert table.notes[1] == "Nothing is marked: rows with fewer than 3 seeds are not compared."
     assert not any(entry.bold or "†" in entry.text for row in table.ranked.values() for entry in row)
     assert not any(note.startswith("More seeds") for note in table.notes)

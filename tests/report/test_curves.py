@@ -65,7 +65,7 @@ def test_a_method_without_a_teacher_shows_its_student_and_the_deployed_network_i
     assert students == {"SimCLR": "student", "CLBO": "student"}
 
 
-def test_panels_say_what_they_lack() -> None:
+def test_panels_state_what_they_lack() -> None:
     runs = runs_of("fig5")
     left = [
         replace(run, entry=None) if run.cell.row != "CLBO" and run.cell.seed + (run.cell.row[0] == "m") else run
@@ -75,18 +75,18 @@ def test_panels_say_what_they_lack() -> None:
     assert curves.lacking(found) == "seeds: without the proximal term (1/3); missing: moving average after every step"
     assert curves.lacking(curves.lines(runs, "knn1", "teacher")) == ""
     experiment = find("fig5")
-    assert "mean over 3 seeds (fewer where a panel says so), band ±" in curves.notes(experiment, left)[0]
+    assert "mean over 3 seeds (fewer where a panel states so), band ±" in curves.notes(experiment, left)[0]
     assert "mean over 3 seeds, band ±" in curves.notes(experiment, runs)[0]
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_rows_are_told_apart_without_colours(name: str) -> None:
+def test_rows_are_distinct_without_colours(name: str) -> None:
     styles = curves.styles(find(name))
     assert len({(str(look["linestyle"]), look["marker"]) for look in styles.values()}) == len(styles)
     assert len({look["color"] for look in styles.values()}) == len(styles)
 
 
-def test_every_method_looks_the_same_in_every_figure() -> None:
+def test_every_method_is_drawn_the_same_in_every_figure() -> None:
     three, six = curves.styles(find("fig3")), curves.styles(find("fig6"))
     assert all(three[row] == six[row] for row in three.keys() & six.keys())
     assert three["CLBO, K = 1"] == six["CLBO"]

@@ -242,7 +242,7 @@ def test_what_wandb_does_not_do_is_one_sentence(
     assert line.startswith(f"ssl_bench: {sentence}")
 
 
-def test_without_a_key_one_sentence_says_how_to_get_one(
+def test_without_a_key_one_sentence_states_how_to_get_one(
     views: Views, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY")
@@ -253,7 +253,7 @@ def test_without_a_key_one_sentence_says_how_to_get_one(
 
 
 @pytest.mark.slow  # W&B's client tries three times
-def test_without_a_network_one_sentence_says_so_before_long(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_is_one_sentence_before_long(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     command = [sys.executable, "-m", "ssl_bench", "report", "wandb"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

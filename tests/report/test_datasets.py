@@ -1,4 +1,4 @@
-"""Table 1 is what the catalog says, what docs/datasets.md says, and what is on disk."""
+"""Table 1 is what the catalog and docs/datasets.md state, and what is on disk."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_the_legend_names_the_classes_as_they_are_written(tmp_path: Path, monkey
     figures.tsne_picture(path, features, torch.arange(50) % 5, names=names, title="t", seed=0, limit=40)
     legend = drawn[0].axes[0].get_legend()
     assert legend is not None
-    said = [text.get_text() for text in legend.get_texts()]
-    assert said == ["$cash$", "_hidden", "日本", "not\\udce9text", "a" * 23 + "…"]
+    found = [text.get_text() for text in legend.get_texts()]
+    assert found == ["$cash$", "_hidden", "日本", "not\\udce9text", "a" * 23 + "…"]
     assert not any(text.get_parse_math() for text in legend.get_texts())
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -53,7 +53,7 @@ def test_methods_that_state_nothing_are_called_by_their_names_and_drawn_apart(tm
         ({"mark": "**"}, "line is solid, mark is **: line is one of"),
     ],
 )
-def test_a_look_that_cannot_be_drawn_is_refused(
+def test_a_style_that_cannot_be_drawn_is_refused(
     shown: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(palette, "block_of", lambda method, block: shown)

@@ -222,7 +222,7 @@ def test_a_temporary_file_beside_committed_records_is_no_record(made: Made, tmp_
     assert read(tmp_path / "none", str(tmp_path)).skipped == []
 
 
-def test_failed_runs_are_told_from_missing_ones(made: Made, tmp_path: Path) -> None:
+def test_failed_and_missing_runs_are_two_things(made: Made, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / made[2][1]["fingerprint"])
     folder.fail("out of memory", "Traceback", made[1][1].as_dict())
     assert [run.failure for run in matched(made, tmp_path)] == [None, "out of memory"]
@@ -230,14 +230,14 @@ def test_failed_runs_are_told_from_missing_ones(made: Made, tmp_path: Path) -> N
     assert [run.failure for run in matched(made, tmp_path)] == [None, None]
 
 
-def test_a_failure_that_does_not_say_of_what_is_named_and_skipped(made: Made, tmp_path: Path) -> None:
+def test_a_failure_that_does_not_name_its_run_is_named_and_skipped(made: Made, tmp_path: Path) -> None:
     (tmp_path / "0123456789ab").mkdir()
     (tmp_path / "0123456789ab" / "failed.json").write_text('{"error": "out of memory"}', encoding="utf-8")
     (shown,) = read(tmp_path, None).skipped
     assert shown.endswith("0123456789ab/failed.json does not name the run that failed (it has no config)")
 
 
-def test_the_command_says_what_the_figures_depend_on(made: Made, tmp_path: Path) -> None:
+def test_the_command_states_what_the_figures_depend_on(made: Made, tmp_path: Path) -> None:
     one = record(made[0][0], made[1][0])
     one["config"]["trainer"]["threads"] = 3
     one["environment"]["threads"] = 3
@@ -250,7 +250,7 @@ def test_the_command_says_what_the_figures_depend_on(made: Made, tmp_path: Path)
     assert shown[1].endswith(f" trainer.threads={made[2][1]['environment']['threads']}")
 
 
-def test_the_command_says_of_devices_threads_and_precision_what_the_record_says(tmp_path: Path) -> None:
+def test_the_command_states_devices_threads_and_precision_of_the_record(tmp_path: Path) -> None:
     words = ["trainer=ddp", "trainer.threads=7", "trainer.devices=2"]
     cells, configs = cells_of("table3", "smoke", methods=["moco"], seeds=[0], words=words)
     one = record(cells[0], configs[0], processes=2)

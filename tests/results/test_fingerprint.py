@@ -45,7 +45,7 @@ def test_where_and_how_a_run_is_watched_does_not_change_its_name(word: str) -> N
 
 
 @pytest.mark.parametrize(("scale", "now", "first"), [("cpu", 5, 2), ("paper", 10, 1)])
-def test_a_name_does_not_tell_that_the_live_monitor_looked_more_often_at_first(
+def test_a_name_does_not_show_that_the_live_monitor_measured_more_often_at_first(
     scale: str, now: int, first: int
 ) -> None:
     assert compose([f"scale={scale}"]).monitor_every == now
@@ -109,7 +109,7 @@ def test_a_gpu_s_run_has_another_name() -> None:
     assert fingerprint(config, **alike, device="cpu") == name() != fingerprint(config, **alike, device="cuda")
 
 
-def test_two_ways_to_say_the_same_number_give_the_same_name() -> None:
+def test_two_ways_to_write_the_same_number_give_the_same_name() -> None:
     assert name("epochs=12") == name("dataset.epochs=12")
 
 
@@ -135,7 +135,9 @@ def test_committed_records_keep_the_names_of_their_runs() -> None:
 
 def test_every_key_that_is_left_out_is_an_option_or_a_group_and_no_marker_is_misspelt() -> None:
     files = [(f"{group}/{choice}.yaml", group) for group in GROUPS for choice in GROUPS[group]]
-    known = {key: said for file, group in [("config.yaml", ""), *files] for key, said in comments(file, group).items()}
+    known = {
+        key: comment for file, group in [("config.yaml", ""), *files] for key, comment in comments(file, group).items()
+    }
     assert module.LEFT_OUT | set(module.NEUTRAL) <= {*known, *GROUPS}
     assert not [key for key, (_, meaning) in known.items() if "{" in meaning]
     assert {"logger", "experiment", "trainer.threads", "recipe", "dataset.fold"} <= module.LEFT_OUT

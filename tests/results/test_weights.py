@@ -118,7 +118,7 @@ def test_a_resnet_is_known_by_its_layers(tmp_path: Path, name: str, channels: in
     assert "imagenet" in found.assumed[1]
 
 
-def test_a_stem_that_shapes_do_not_tell_is_asked_for(tmp_path: Path) -> None:
+def test_a_stem_that_shapes_do_not_show_is_asked_for(tmp_path: Path) -> None:
     path = saved(tmp_path / "r.pth", small(stem="small").state_dict())
     with pytest.raises(UserError, match=r"set backbone\.stem= \(of embed: stem=\) to cifar .* to small if"):
         opened(path)
@@ -131,7 +131,7 @@ def test_what_is_set_for_a_resnet_is_not_assumed(tmp_path: Path) -> None:
     assert found.network["stem"] == "small"
 
 
-def test_two_networks_in_a_file_must_be_told_apart(tmp_path: Path) -> None:
+def test_of_two_networks_in_a_file_one_must_be_chosen(tmp_path: Path) -> None:
     one, other = small(), small(stem="imagenet")
     path = saved(tmp_path / "m.pth", {"state_dict": {**below("encoder_q.", one), **below("encoder_k.", other)}})
     with pytest.raises(UserError, match=r"2 networks alike, below state_dict.encoder_q., state_dict.encoder_k."):
@@ -177,7 +177,7 @@ def test_a_first_layer_that_is_no_stem_of_ours_is_refused(tmp_path: Path) -> Non
         opened(saved(tmp_path / "r.pth", state))
 
 
-def test_our_own_file_says_what_it_is_and_bears_no_contradiction(tmp_path: Path) -> None:
+def test_our_own_file_states_what_it_is_and_bears_no_contradiction(tmp_path: Path) -> None:
     network = {"name": "resnet18", "stem": "small", "width": 4, "channels": 1}
     path = tmp_path / "mine.safetensors"
     save_encoder(path, small(stem="small", channels=1), {"backbone": network, "clean": CLEAN, "fingerprint": "abc"})

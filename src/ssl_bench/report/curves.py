@@ -100,7 +100,7 @@ def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
     seeds = len({run.cell.seed for run in runs})
     version = next(run.record.protocols[protocol] for run in runs if run.record)
     band = "± one standard deviation" if seeds >= FEWEST else "from lowest to highest"
-    fewer = " (fewer where a panel says so)" if any(run.record is None for run in runs) else ""
+    fewer = " (fewer where a panel states so)" if any(run.record is None for run in runs) else ""
     spread = f"mean over {seeds} seeds{fewer}, band {band}" if seeds > 1 else "one seed"
     scale = runs[0].config.scale.name
     return [f"{protocol} v{version}, scale {scale}, {spread}; {epochs(runs)}.", *provenance(runs)]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 
-from ssl_bench.report.comparison import Table, TableCell
+from ssl_bench.report.comparison import Table, TableCell, by_row
 from ssl_bench.report.provenance import provenance
 from ssl_bench.report.records import Run
 
@@ -62,8 +62,7 @@ def ranges() -> tuple[Expected, ...]:
 def of_runs(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[Expected]:
     """A range for every row with two records or more under each protocol."""
     for protocol in protocols:
-        found = {row: _percents(runs, row, protocol) for row in dict.fromkeys(run.cell.row for run in runs)}
-        found = {row: percents for row, percents in found.items() if len(percents) > 1}
+        found = {row: list(scores.values()) for row, scores in by_row(runs, protocol).items() if len(scores) > 1}
         deviations = [statistics.stdev(percents) for percents in found.values()]
         for row, percents in found.items():
             run, record = next((run, run.record) for run in runs if run.cell.row == row and run.record)
@@ -81,11 +80,6 @@ def of_runs(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[Expected]
                 threads=record.environment["threads"],
                 torch=record.environment["libraries"]["torch"],
             )
-
-
-def _percents(runs: Sequence[Run], row: str, protocol: str) -> list[float]:
-    percents = (run.percents(protocol) for run in runs if run.cell.row == row)
-    return [percent for percent in percents if percent is not None]
 
 
 def table(title: str, runs: Sequence[Run], protocols: Sequence[str]) -> Table:

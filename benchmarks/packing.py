@@ -81,7 +81,7 @@ def _folder(root: Path, stored: int) -> Folder:
 def pack(folder: Folder, data_dir: Path) -> dict[str, Images]:
     """Pack the pictures and open the file."""
     entry = catalog.find("folder", folder)
-    packed.pack(entry, folder, data_dir, progress=lambda done, total: None)
+    packed.pack(entry, data_dir, progress=lambda done, total: None)
     return catalog.load(entry, data_dir)
 
 
@@ -90,7 +90,7 @@ def _packing(root: Path, sizes: Sizes, repeats: int) -> Measurement:
     data_dir = root.parent / "packing"
 
     def ours() -> None:
-        packed.pack(catalog.find("folder", folder), folder, data_dir, progress=lambda done, total: None)
+        packed.pack(catalog.find("folder", folder), data_dir, progress=lambda done, total: None)
 
     with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
         one = partial(decode, side=sizes.stored)

@@ -202,11 +202,13 @@ def test_many_classes_are_summed_up_and_images_without_a_label_are_counted() -> 
         "train": Images(torch.zeros(122, 1, 1, 1), torch.cat([labels, torch.tensor([-1, 29])])),
         "test": Images(torch.zeros(120, 1, 1, 1), labels),
     }
-    names = [f"c{number}" for number in range(30)]
-    assert list(inventory.class_counts(splits, names)) == [
-        "train: 1 images without a label",
-        "train: 4 (c0) to 5 (c29) images in each of 30 classes",
-        "test: 4 images in each of 30 classes",
+    entry = replace(catalog.find("digits"), classes=30, names=tuple(f"c{number}" for number in range(30)))
+    shown = [finding.text for split in splits for finding in verify.labels(entry, split, splits[split].labels)]
+    assert shown == [
+        "train: labels lie between 0 and 29",
+        "train: 4 (c0) to 5 (c29) images of each of 30 classes; 1 images without a label",
+        "test: labels lie between 0 and 29",
+        "test: 4 images of each of 30 classes",
     ]
 
 
@@ -233,11 +235,10 @@ def test_pack_hands_over_the_dataset_and_shows_whether_it_had_to_work(
     pictures(tmp_path / "mine")
     made: list[Path] = []
 
-    def stand_in(
-        dataset: catalog.Dataset, folder: object, data_dir: Path, *, progress: Callable[[int, int], None]
-    ) -> Path:
+    def stand_in(dataset: catalog.Dataset, data_dir: Path, *, progress: Callable[[int, int], None]) -> Path:
         assert (dataset.name, dataset.train, dataset.test) == ("folder", 8, 2)
-        assert getattr(folder, "root") == "mine"  # noqa: B009
+        assert dataset.folder is not None
+        assert dataset.folder.root == "mine"
         if not made:
             progress(5, 10)
             progress(10, 10)

@@ -60,7 +60,7 @@ def load(root: Path, data_dir: Path, **changes: Any) -> dict[str, Images]:
 
 def pack(root: Path, data_dir: Path, progress: Any = saw, **changes: Any) -> Path:
     folder = folder_of(root, **changes)
-    return packed.pack(catalog.find("folder", folder), folder, data_dir, progress=progress)
+    return packed.pack(catalog.find("folder", folder), data_dir, progress=progress)
 
 
 def refusal(*arguments: Any, **changes: Any) -> str:
@@ -295,7 +295,7 @@ from ssl_bench.data import catalog, packed
 from ssl_bench.data.readers.folder import Folder
 folder = Folder(root=sys.argv[1], test_root=None, stored=32, on_error="skip", max_pixels=10**6)
 print("ready", flush=True)
-packed.pack(catalog.find("folder", folder), folder, Path(sys.argv[2]), progress=lambda done, total: None)
+packed.pack(catalog.find("folder", folder), Path(sys.argv[2]), progress=lambda done, total: None)
 """
 
 
@@ -508,11 +508,6 @@ def test_a_folder_without_the_right_to_write_is_named(root: Path, tmp_path: Path
         pytest.skip("nothing is read-only for root")
     (tmp_path / "fixed").mkdir(mode=0o500)
     assert "could not be packed (Permission denied)" in refusal(root, tmp_path / "fixed")
-
-
-def test_what_is_not_in_picture_files_is_not_packed(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="digits always fits into memory: there is nothing to be packed"):
-        packed.pack(catalog.find("digits"), KEPT, tmp_path, progress=saw)
 
 
 # -- damage ---------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ class Dataset(Facts):
     notes: tuple[str, ...] = ()  # warnings for a user before a run, in sentences
     pretraining_from: int | None = None  # images of train before this one serve bank, probe and validation only
     pictures: Callable[[Path], dict[str, Listing]] | None = None  # the same, not decoded; None: not in picture files
+    folder: Folder | None = None  # where the pictures lie, and how they are kept
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -60,7 +61,7 @@ def chosen(config: schema.Dataset) -> Dataset:
         return _own(config)
     if "fold" in config.options:
         return stl10_with(config.options["split"], config.options["fold"])
-    return find(config.name, chosen_folder(config))
+    return find(config.name, _folder(config))
 
 
 def _own(config: schema.Dataset) -> Dataset:
@@ -77,7 +78,7 @@ def _own(config: schema.Dataset) -> Dataset:
     return replace(entry, name=config.name)
 
 
-def chosen_folder(config: schema.Dataset) -> Folder | None:
+def _folder(config: schema.Dataset) -> Folder | None:
     """Where the pictures lie and how they are kept; None for datasets that do not come as single pictures."""
     if "stored" not in config.options:
         return None
@@ -96,7 +97,7 @@ def find(name: str, folder: Folder | None = None) -> Dataset:
     entry = replace(DATASETS.get(name, DATASETS["folder"]), name=name)
     if folder is None:
         return entry
-    entry = replace(entry, height=folder.stored, width=folder.stored)
+    entry = replace(entry, folder=folder, height=folder.stored, width=folder.stored)
     if name == "imagenet100":
         return replace(
             entry,

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -13,10 +13,10 @@ from ssl_bench.config.schema import Config
 from ssl_bench.data import catalog, packed, places
 from ssl_bench.data.image_warnings import image_warnings
 from ssl_bench.data.images import Images
-from ssl_bench.data.verify import findings
+from ssl_bench.data.verify import findings, labels
 from ssl_bench.errors import UserError
 
-MOST_ROWS = 20  # of a table of classes; of more, the smallest and the largest are named
+MOST_ROWS = 20  # of a table of classes, and of names
 
 
 def list_datasets(config: Config) -> int:
@@ -73,8 +73,11 @@ def prepare(config: Config) -> int:
         console.print(f"warning: {sentence}")
     for line in lines_of_left_out([name for images in splits.values() for name in images.skipped]):
         console.print(line)
-    for line in class_counts(splits, dataset.class_names):
-        console.print(line)
+    if 0 < dataset.classes <= MOST_ROWS:
+        console.print(class_table(splits, dataset.class_names))
+    for split, images in splits.items():
+        for finding in labels(dataset, split, images.labels):
+            console.print(finding.text)
     return 0
 
 
@@ -86,38 +89,26 @@ def lines_of_left_out(names: Sequence[str]) -> Iterator[str]:
         yield f"left out: {len(names) - MOST_ROWS:,} more"
 
 
-def class_counts(splits: dict[str, Images], names: Sequence[str]) -> Iterator[Any]:
-    """A table of images per class and split; of many classes, a line per split."""
-    counts = {
-        split: images.labels[images.labels >= 0].bincount(minlength=len(names)) for split, images in splits.items()
-    }
-    if not names:
-        return
-    if len(names) <= MOST_ROWS:
-        table = Table("class", "name")
-        for split in splits:
-            table.add_column(split, justify="right")
-        for number, name in enumerate(names):
-            table.add_row(str(number), name, *(f"{int(counts[split][number]):,}" for split in splits))
-        yield table
-    for split, images in splits.items():
-        unlabelled = len(images) - int(counts[split].sum())
-        if unlabelled:
-            yield f"{split}: {unlabelled:,} images without a label"
-        if len(names) > MOST_ROWS:
-            low, high = int(counts[split].argmin()), int(counts[split].argmax())
-            ends = f"{int(counts[split][low]):,} ({names[low]}) to {int(counts[split][high]):,} ({names[high]})"
-            same = counts[split][low] == counts[split][high]
-            yield f"{split}: {int(counts[split][low]) if same else ends} images in each of {len(names)} classes"
+def class_table(splits: dict[str, Images], names: Sequence[str]) -> Table:
+    """Images per class and split."""
+    table = Table("class", "name")
+    for split in splits:
+        table.add_column(split, justify="right")
+    known = [images.labels[images.labels >= 0] for images in splits.values()]
+    counts = torch.stack(
+        [labels.bincount(minlength=len(names))[: len(names)] for labels in known], 1
+    )  # [classes, splits]
+    for number, (name, row) in enumerate(zip(names, counts.tolist(), strict=True)):
+        table.add_row(str(number), name, *(f"{count:,}" for count in row))
+    return table
 
 
 def pack(config: Config) -> int:
     """Pack a dataset of single pictures into one file."""
-    folder, console = catalog.chosen_folder(config.dataset), _console()
-    if folder is None:
-        console.print(f"{config.dataset.name} always fits into memory: nothing is to be packed.")
+    dataset, console = catalog.chosen(config.dataset), _console()
+    if dataset.pictures is None:
+        console.print(f"{dataset.name} always fits into memory: nothing is to be packed.")
         return 0
-    dataset = catalog.chosen(config.dataset)
     columns = (TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     worked = False
     with Progress(*columns, console=_console(stderr=True)) as bar:
@@ -128,7 +119,7 @@ def pack(config: Config) -> int:
             worked = True
             bar.update(task, completed=done, total=total, visible=True)
 
-        path: Path = packed.pack(dataset, folder, Path(config.data_dir), progress=progress)
+        path: Path = packed.pack(dataset, Path(config.data_dir), progress=progress)
     console.print(f"{path} {'is packed' if worked else 'is there already'}.")
     for line in lines_of_left_out(packed.skipped(path)):
         console.print(line)
@@ -145,9 +136,8 @@ def verify(config: Config) -> int:
     if not files and dataset.name in catalog.DATASETS:
         remedy = places.missing(dataset.name, data_dir)
         raise UserError(f"There is no {dataset.name} for data_dir={data_dir} to verify: {remedy}.")
-    folder, wrong = catalog.chosen_folder(config.dataset), 0
-    pack = packed.finished(dataset, folder, data_dir) if folder else None
-    for finding in findings(dataset, data_dir, files, pack):
+    wrong = 0
+    for finding in findings(dataset, data_dir, files, packed.finished(dataset, data_dir)):
         print(finding, flush=True)
         wrong += finding.holds is False
     print(f"{dataset.name}: {f'{wrong} of these are wrong' if wrong else 'all is right'}.")

@@ -67,20 +67,18 @@ def read(dataset: str, pictures: Mapping[str, Listing], folder: Folder, data_dir
     )
 
 
-def pack(dataset: Dataset, folder: Folder, data_dir: Path, *, progress: Callable[[int, int], None]) -> Path:
-    """Pack the pictures of a dataset on all cores, resuming where an earlier call was interrupted; returns the file.
+def pack(dataset: Dataset, data_dir: Path, *, progress: Callable[[int, int], None]) -> Path:
+    """Pack a dataset of picture files on all cores, resuming where an earlier call was interrupted; returns the file.
 
     A few pictures per core are in memory at a time. ``progress`` is called with how many are done, of how many. A file
     that fits is left as it is, without a call; one of the same folder that no longer fits is removed when the new one
     is there.
 
     Raises:
-        UserError: the dataset has no pictures in files, one is broken (unless they are skipped), there is no room or no
-            right to write, or another process packs the same.
+        UserError: a picture is broken (unless they are skipped), there is no room or no right to write, or another
+            process packs the same.
     """
-    if dataset.pictures is None:
-        raise UserError(f"{dataset.name} always fits into memory: there is nothing to be packed.")
-    source = _Source(dataset.name, dataset.pictures(Path(data_dir)), folder, Path(data_dir))
+    source = _source(dataset, data_dir)
     if source.path.exists():
         PackFile(source.path)  # UserError if it is damaged
         if not _left_over(source):
@@ -105,12 +103,10 @@ def pack(dataset: Dataset, folder: Folder, data_dir: Path, *, progress: Callable
     return source.path
 
 
-def finished(dataset: Dataset, folder: Folder, data_dir: Path) -> Path | None:
+def finished(dataset: Dataset, data_dir: Path) -> Path | None:
     """The pack that the dataset is read from, None if there is none."""
-    if dataset.pictures is None:
-        return None
-    path = _Source(dataset.name, dataset.pictures(data_dir), folder, data_dir).path
-    return path if path.exists() else None
+    path = _source(dataset, data_dir).path if dataset.pictures else None
+    return path if path and path.exists() else None
 
 
 def skipped(path: Path) -> list[str]:
@@ -168,6 +164,12 @@ class _Source:
         ]
         options = [f"dataset={self.dataset}", *options, f"data_dir={self.data_dir}"]
         return shlex.join(["python", "-m", "ssl_bench", "data", "pack", *options])
+
+
+def _source(dataset: Dataset, data_dir: Path) -> _Source:
+    assert dataset.pictures is not None
+    assert dataset.folder is not None
+    return _Source(dataset.name, dataset.pictures(data_dir), dataset.folder, data_dir)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def findings(dataset: Dataset, data_dir: Path, files: Sequence[Path], pack: Path
         if images.skipped:
             broken = f"{len(images.skipped):,} pictures cannot be read, such as {images.skipped[0]}"
             yield Finding(False, f"{split}: {broken}")
-        yield from _labels(dataset, split, images.labels)
+        yield from labels(dataset, split, images.labels)
     yield _channels(dataset, splits["train"])
     yield from _identical(dataset, splits)
 
@@ -90,16 +90,16 @@ def _packs(dataset: Dataset, data_dir: Path, own: Path | None) -> Iterator[Findi
             yield Finding(False, str(error))
 
 
-def _labels(dataset: Dataset, split: str, labels: Tensor) -> Iterator[Finding]:
+def labels(dataset: Dataset, split: str, found: Tensor) -> Iterator[Finding]:
     """Labels in range, every class there, classes balanced where they officially are."""
-    known = labels[labels >= 0]
+    known = found[found >= 0]
     classes = dataset.classes
-    in_range = bool(((labels >= -1) & (labels < classes)).all())
+    in_range = bool(((found >= -1) & (found < classes)).all())
     yield Finding(in_range, f"{split}: labels lie between 0 and {classes - 1}" if classes else f"{split}: no labels")
     if not (in_range and classes and len(known)):
         return
     counts, names = known.bincount(minlength=classes), dataset.class_names
-    unlabelled = f"; {len(labels) - len(known):,} images without a label" if len(known) < len(labels) else ""
+    unlabelled = f"; {len(found) - len(known):,} images without a label" if len(known) < len(found) else ""
     absent = (counts == 0).nonzero()[:, 0].tolist()
     if absent:
         # Of one's own test pictures a class may be left out.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -19,7 +19,7 @@ from ssl_bench.config.options import settings_text
 from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError
 from ssl_bench.plan import forecast
-from ssl_bench.plan.forecast import Evaluation
+from ssl_bench.plan.forecast import Evaluation, Measured
 from ssl_bench.sweep import cards, grid, local, request
 from ssl_bench.sweep.grid import SweepRun
 from ssl_bench.sweep.view import duration, totals
@@ -63,28 +63,6 @@ def help_text() -> str:
     return "\n".join([HELP, "", names, "", "Options, with the allowed values:", *options])
 
 
-@dataclass
-class Total:
-    """What all runs that are left will take; seconds and bytes."""
-
-    seconds: float = field(init=False, default=0.0)
-    shared: float = field(init=False, default=0.0)  # seconds that several runs have in common
-    disk: int = field(init=False, default=0)
-    memory: int = field(init=False, default=0)  # of a run
-    gpu_memory: int = field(init=False, default=0)  # of a run
-    unknown: int = field(init=False, default=0)  # runs that could not be measured
-    charged: set[Path] = field(init=False, default_factory=set)  # files of what is shared and counted
-
-    def add(self, kind: Kind, measured: forecast.Measured) -> float:
-        """Count the runs that are left of a kind; returns the seconds that one takes from its start."""
-        one = forecast.seconds(measured, kind.runs[0].config)
-        self.seconds += sum(one * (1.0 - (entry.progress() or 0.0)) for entry in kind.left)
-        self.shared += sum(forecast.baselines(measured, entry.config, self.charged) for entry in kind.left)
-        self.disk += forecast.disk(measured) * len(kind.left)
-        self.memory, self.gpu_memory = max(self.memory, measured.memory), max(self.gpu_memory, measured.gpu_memory)
-        return one
-
-
 def plan(asked: request.Request) -> None:
     """Measure every kind of run of which some are left, and print the forecast."""
     console = Console()
@@ -100,7 +78,7 @@ def plan(asked: request.Request) -> None:
         return
     table = _table(f"{asked.name}, scale={asked.settings['scale']}", gpus=bool(asked.cards))
     known: dict[str, Evaluation] = {}
-    total = Total()
+    found: list[tuple[Kind, Measured]] = []
     for kind in kinds:
         console.print(f"measuring {kind.name}", highlight=False)
         try:
@@ -108,22 +86,22 @@ def plan(asked: request.Request) -> None:
                 measured = local.ask(forecast.measure, kind.runs[0].config, known, folder=Path(log))
         except (UserError, RuntimeError) as error:
             # The others can be measured, as the sweep continues after a crash.
-            total.unknown += len(kind.left)
             table.add_row(escape(kind.name), str(len(kind.left)), "–", escape(str(error).strip().splitlines()[-1]))
             continue
         known[measured.evaluation.key] = measured.evaluation
+        found.append((kind, measured))
         table.add_row(
             escape(kind.name),
             str(len(kind.left)),
             f"{measured.step:.4f}",
-            duration(total.add(kind, measured)),
+            duration(forecast.seconds(measured, kind.runs[0].config)),
             "" if kind.took is None else duration(kind.took),
             _bytes(measured.memory),
             _bytes(forecast.disk(measured)),
             *([_bytes(measured.gpu_memory)] if asked.cards else []),
         )
     console.print(table)
-    for sentence in _sentences(total, asked, at_once=max(1, min(asked.jobs, sum(len(kind.left) for kind in kinds)))):
+    for sentence in _sentences(asked, found, left=sum(len(kind.left) for kind in kinds)):
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
@@ -135,18 +113,25 @@ def _kinds(entries: list[SweepRun], asked: request.Request) -> list[Kind]:
     return [Kind(runs, [entry for entry in runs if entry.state in open_states]) for runs in kinds.values()]
 
 
-def _sentences(total: Total, asked: request.Request, *, at_once: int) -> Iterator[str]:
-    """What stands below the table; at_once: runs."""
-    if total.shared:
-        shared = duration(total.shared)
-        yield f"Random weights and raw pixels, once for the same images, network and seed: {shared}."
-    of_gpu = f", {_bytes(total.gpu_memory)} of a GPU's for a run" if total.gpu_memory else ""
+def _sentences(asked: request.Request, found: Sequence[tuple[Kind, Measured]], *, left: int) -> Iterator[str]:
+    """What stands below the table of what was ``found``; left: runs, of which not all may be measured."""
+    runs = [(entry, measured) for kind, measured in found for entry in kind.left]
+    seconds = sum(forecast.seconds(each, entry.config) * (1.0 - (entry.progress() or 0.0)) for entry, each in runs)
+    charged: set[Path] = set()  # files of what several runs have in common
+    shared = sum(forecast.baselines(measured, entry.config, charged) for entry, measured in runs)
+    if shared:
+        yield f"Random weights and raw pixels, once for the same images, network and seed: {duration(shared)}."
+    at_once = max(1, min(asked.jobs, left))
+    disk = sum(forecast.disk(measured) for _, measured in runs)
+    memory = max((measured.memory for _, measured in found), default=0) * at_once
+    gpu_memory = max((measured.gpu_memory for _, measured in found), default=0)
+    of_gpu = f", {_bytes(gpu_memory)} of a GPU's for a run" if gpu_memory else ""
     share = f" with jobs={asked.jobs}" if asked.jobs > 1 else ""
     share += f" and {len(asked.cards)} GPU(s)" if asked.cards else ""
     yield (
-        f"All runs that are left: {(total.seconds + total.shared) / 3600 / at_once:.2f} hours on this machine{share}, "
-        f"{_bytes(total.disk)} of disk, {_bytes(total.memory * at_once)} of memory{of_gpu}."
-        + (f" {total.unknown} run(s) could not be measured." if total.unknown else "")
+        f"All runs that are left: {(seconds + shared) / 3600 / at_once:.2f} hours on this machine{share}, "
+        f"{_bytes(disk)} of disk, {_bytes(memory)} of memory{of_gpu}."
+        + (f" {left - len(runs)} run(s) could not be measured." if left > len(runs) else "")
     )
     devices = max(config.trainer.processes for config in asked.configs)
     if devices > 1:

@@ -25,6 +25,16 @@ def program(tmp_path: Path) -> Program:
     return program_in(tmp_path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _small_picture() -> Iterator[None]:
+    """Few images in the picture of a run's features, which takes a third of a small run."""
+    from ssl_bench.training import scoring
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scoring, "PICTURE_IMAGES", 50)
+        yield
+
+
 @pytest.fixture
 def few_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of half the layers under the name of ResNet-18, where a test asks for any network."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import resource
-import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -32,22 +31,25 @@ def test_no_space_left_keeps_what_was_there_and_shows_it(small_disk: Path) -> No
         assert os.listdir(small_disk) == ["state.ckpt"]
 
 
-def write_beyond_the_limit(path: Path) -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
-    try:
-        write_text(path, "x" * (1 << 20))
-    except UserError as error:
-        os._exit(7 if "no space left" in str(error) else 8)
+WRITE_BEYOND_THE_LIMIT = """
+import resource, signal, sys
+from pathlib import Path
+from ssl_bench.errors import UserError
+from ssl_bench.files import write_text
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+try:
+    write_text(Path(sys.argv[1]), "x" * (1 << 20))
+except UserError as error:
+    sys.exit(7 if "no space left" in str(error) else 8)
+"""
 
 
 def test_a_file_that_the_system_cuts_short_is_not_put_in_place(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     write_text(path, "before")
-    process = multiprocessing.get_context("spawn").Process(target=write_beyond_the_limit, args=(path,))
-    process.start()
-    process.join()
-    assert process.exitcode == 7
+    assert subprocess.run([sys.executable, "-c", WRITE_BEYOND_THE_LIMIT, path]).returncode == 7
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["metrics.csv"]
 

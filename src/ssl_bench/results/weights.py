@@ -7,6 +7,7 @@ names once nested names are joined by dots.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -170,28 +171,26 @@ def _resnet(
 ) -> Found:
     found: dict[str, tuple[Keys, dict[str, Any]]] = {}
     for candidate in [name] if name else LAYERS:
-        with torch.device("meta"):  # names and shapes are all that is asked for
-            names = list(build_backbone(candidate, stem="imagenet", width=64, channels=3)[0].state_dict())
-            if not name and not prefixes(list(tensors), names):
-                continue
-            before = _prefix(path, tensors, names, candidate, prefix)
-            first = tensors.get(f"{before}conv1.weight")
-            if first is None and not name:
-                continue
-            sides = () if first is None else tuple(first.shape[2:])
-            if first is None or len(sides) != 2 or (stem is None and sides not in STEMS):
-                raise UserError(
-                    f"{path} is of no ResNet of ours: its {before}conv1.weight is "
-                    f"{'missing' if first is None else times(first)}, and one of 7×7 or 3×3 pixels is wanted."
-                )
-            network: dict[str, Any] = {
-                "name": candidate,
-                "stem": stem or STEMS[sides],
-                "width": width or first.shape[0],
-                "channels": first.shape[1],
-            }
-            wanted = build_backbone(**network)[0].state_dict()
-        found[candidate] = compare(tensors, wanted, prefix=before, classifier=CLASSIFIER), network
+        names = list(_shapes(candidate, stem="imagenet", width=64, channels=3))
+        if not name and not prefixes(list(tensors), names):
+            continue
+        before = _prefix(path, tensors, names, candidate, prefix)
+        first = tensors.get(f"{before}conv1.weight")
+        if first is None and not name:
+            continue
+        sides = () if first is None else tuple(first.shape[2:])
+        if first is None or len(sides) != 2 or (stem is None and sides not in STEMS):
+            raise UserError(
+                f"{path} is of no ResNet of ours: its {before}conv1.weight is "
+                f"{'missing' if first is None else times(first)}, and one of 7×7 or 3×3 pixels is wanted."
+            )
+        network: dict[str, Any] = {
+            "name": candidate,
+            "stem": stem or STEMS[sides],
+            "width": width or first.shape[0],
+            "channels": first.shape[1],
+        }
+        found[candidate] = compare(tensors, _shapes(**network), prefix=before, classifier=CLASSIFIER), network
     if not found:
         raise UserError(
             f"{path} does not state which network it holds, and its names are not those of a ResNet ("
@@ -210,6 +209,14 @@ def _resnet(
     if stem is None:
         assumed.append(f"the {network['stem']} stem, for its first layer is 7×7")
     return network, keys, build_backbone(**network)[0], assumed
+
+
+@functools.cache
+def _shapes(name: str, *, stem: str, width: int, channels: int) -> Mapping[str, Tensor]:
+    """The network's tensors without their numbers, by name."""
+    with torch.device("meta"):
+        state: Mapping[str, Tensor] = build_backbone(name, stem=stem, width=width, channels=channels)[0].state_dict()
+    return state
 
 
 def _timm(path: Path, tensors: Mapping[str, Tensor], name: str, prefix: str | None) -> Found:

@@ -35,6 +35,16 @@ def _small_picture() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _conf_at_once() -> None:
+    """The files of conf/, of which a process of the whole suite composes all."""
+    from ssl_bench.config.compose import read_ahead
+    from ssl_bench.config.options import GROUPS
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        read_ahead((group, choice) for group in GROUPS for choice in GROUPS[group])
+
+
 @pytest.fixture
 def few_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of half the layers under the name of ResNet-18, where a test asks for any network."""

@@ -157,6 +157,11 @@ def test_put_together_from_parts_a_composition_is_what_hydra_makes_of_its_files(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(config, "_PARTS", {})
         assert together == list(leaves(config._tree(words)[0]))
+        patched.setattr(config, "_PARTS", {})
+        config.read_ahead(tuple(word.split("=")) for word in words)
+        config._tree(())
+        patched.setattr(config, "_hydra", None)  # nothing is left to ask it
+        assert together == list(leaves(config._tree(words)[0]))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import copy
 import functools
 import importlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -90,6 +90,8 @@ def composed(words: Sequence[str]) -> tuple[Plain, dict[str, Option], dict[str, 
 
 def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:
     """The resolved configuration of every cell; those that differ by their seed alone are composed once."""
+    words = dict.fromkeys(word for cell in cells for word in cell.words)
+    read_ahead((group, choice) for group, _, choice in (word.partition("=") for word in words))
     composed: dict[tuple[str, ...], Config] = {}
     found = []
     for cell in cells:
@@ -309,6 +311,17 @@ def _tree(groups: tuple[str, ...]) -> tuple[Plain, dict[str, str]]:
         _PARTS["", ""] = tree
     parts = (_PARTS[part] for part in (("", ""), *choices.items()))
     return copy.deepcopy({key: value for part in parts for key, value in part.items()}), choices
+
+
+def read_ahead(parts: Iterable[tuple[str, str]]) -> None:
+    """Let Hydra compose the files ``(group, choice)`` at once, which takes as long as one of them alone."""
+    known = (part for part in parts if part[1] in GROUPS.get(part[0], ()) and part not in _PARTS)
+    new = [(group, choice) for group, choice in known if _stays_inside(f"{group}/{choice}.yaml")]
+    if len(new) > 1:
+        tree, _ = _hydra(tuple(f"+{group}@ahead.file{number}={choice}" for number, (group, choice) in enumerate(new)))
+        for number, (group, choice) in enumerate(new):
+            node = tree["ahead"].get(f"file{number}")
+            _PARTS[group, choice] = {group: node} if node else {}
 
 
 _PARTS: dict[tuple[str, str], Plain] = {}  # of compositions, by group and choice; "" for config.yaml itself

@@ -89,19 +89,17 @@ class Experiment:
                 raise UserError(f"dataset={dataset} is unknown{near_or_all(dataset, GROUPS['dataset'])}")
         rows = {label: row for label, row in self.rows.items() if methods is None or method_of(row) in methods}
         given = {word.lstrip("+") for word in words}
-        extra = tuple(words)
-        names: dict[str, list[str]] = {label: [] for label in rows}
-        if "logger=wandb" in given:
-            if not any(word.startswith("logger.group=") for word in given):
-                words = [*words, f"logger.group={self.group(scale)}"]
-            names = {label: [f'logger.row="{label}"'] for label in rows}  # quoted: labels have commas
+        watched = "logger=wandb" in given
+        grouped = any(word.startswith("logger.group=") for word in given)
+        group = [f"logger.group={self.group(scale)}"] if watched and not grouped else []
+        names = {label: [f'logger.row="{label}"'] if watched else [] for label in rows}  # quoted: labels have commas
         found = [
             Cell(
                 label,
                 dataset,
                 seed,
-                (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *words, *names[label]),
-                extra,
+                (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *words, *group, *names[label]),
+                tuple(words),
             )
             for dataset in (self.datasets[scale] if datasets is None else datasets)
             for seed in (self.seeds if seeds is None else seeds)

@@ -12,7 +12,9 @@ import pkgutil
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,16 +38,21 @@ def server() -> BaseContext:
     return context
 
 
+def _begun(context: BaseContext, target: Callable[..., None], *given: Any) -> tuple[Connection, BaseProcess]:
+    """A process at work on ``target``, and the end of its line."""
+    line, theirs = context.Pipe(duplex=False)
+    process: BaseProcess = context.Process(target=target, args=(theirs, *given))  # type: ignore[attr-defined]
+    process.start()
+    theirs.close()
+    return line, process
+
+
 class Job:
     """A run in a process that has been started."""
 
     def __init__(self, context: BaseContext, config: Config, path: Path, cards: Sequence[str] = ()) -> None:
         self.outcome: Outcome | None = None
-        self.line, theirs = context.Pipe(duplex=False)
-        given = (theirs, config, path, cards)
-        self.process = context.Process(target=cell.train, args=given)  # type: ignore[attr-defined]
-        self.process.start()
-        theirs.close()
+        self.line, self.process = _begun(context, cell.train, config, path, cards)
 
     def poll(self, seconds: float = 0.0) -> Outcome | None:
         """How the run ended, or None if it has not within ``seconds``.
@@ -82,11 +89,7 @@ def ask(function: Callable[..., T], *given: Any, folder: Path | None = None) -> 
         UserError: as there; or the process was ended from outside, as where memory is short.
         RuntimeError: it crashed; with the traceback.
     """
-    context = server()
-    line, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=cell.answer, args=(theirs, function, given, folder))  # type: ignore[attr-defined]
-    process.start()
-    theirs.close()
+    line, process = _begun(server(), cell.answer, function, given, folder)
     try:
         kind, answer = line.recv()
     except EOFError:

@@ -524,8 +524,8 @@ def test_a_batch_that_does_not_fit_names_the_option_and_loses_nothing_that_was_s
     assert "resuming after step 7" in capsys.readouterr().out
 
 
-def test_a_compiled_run_has_a_name_of_its_own_and_without_a_compiler_it_is_a_plain_one(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_a_compiler_a_compiled_run_is_a_plain_one(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, _, plain = finished
     config = config.changed({"trainer.compile": True})
@@ -539,6 +539,13 @@ def test_a_compiled_run_has_a_name_of_its_own_and_without_a_compiler_it_is_a_pla
     assert "trainer.compile=true does not work on this machine (no C++ compiler): training is not compiled." in output
     assert "Finished before" in output
 
+
+@pytest.mark.slow
+def test_a_compiled_run_has_a_name_of_its_own_and_the_figures_of_a_plain_one(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _, plain = finished
+    config = config.changed({"trainer.compile": True})
     graphs = []
 
     def counting(graph: Any, inputs: Any) -> Any:

@@ -32,7 +32,7 @@ WORDS = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_training_loop_takes_lightnings_steps(fit: Fit, name: str) -> None:
-    words = (f"method={name}", *WORDS.get(name, ()))
+    words = (f"method={name}", "subset=48", *WORDS.get(name, ()))
     trained, diary = fit(*words, double=True, gradient_clip_val=CLIP)
     method, _ = make(*words)
     recipe = method.double().views
@@ -62,7 +62,7 @@ def _state(method: Method) -> dict[str, Any]:
 
 
 def test_lookahead_on_one_batch_takes_as_many_steps(fit: Fit) -> None:
-    words = ("method=clbo", "method.lookahead=3", "method.lookahead_batch=same_batch")
+    words = ("method=clbo", "subset=48", "method.lookahead=3", "method.lookahead_batch=same_batch")
     trained, diary = fit(*words, double=True)
     method, _ = make(*words)
     recipe = method.double().views

@@ -59,17 +59,17 @@ def test_a_product_over_any_interval_is_the_product_of_its_steps_the_later_to_th
 @pytest.mark.parametrize("per_epoch", [False, True])
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.9, 5e-4), (0.9, 0.1), (0.99, 0.0), (0.0, 0.1), (0.0, 0.0)])
 def test_lazy_rows_are_those_of_dense_sgd(momentum: float, weight_decay: float, per_epoch: bool) -> None:
-    rates = schedule(400, per_epoch=per_epoch)
+    rates = schedule(160, per_epoch=per_epoch)
     dense = Dense(rates, momentum, weight_decay)
     lazy = LazySGD(rows(), momentum=momentum, weight_decay=weight_decay)
     lazy.follow(rates)
-    for step, (active, gradient) in enumerate(touches(400)):
+    for step, (active, gradient) in enumerate(touches(160)):
         lazy.catch_up(active, step)
         torch.testing.assert_close(lazy.leaf(active), dense.weight[active], rtol=1e-12, atol=1e-12)
         lazy.update(active, gradient, step)
         dense.step(step, active, gradient)
     assert len(lazy.taken.unique()) > 5  # some are far behind
-    lazy.catch_up(torch.arange(20), 400)
+    lazy.catch_up(torch.arange(20), 160)
     torch.testing.assert_close(lazy.weight, dense.weight.data, rtol=1e-12, atol=1e-12)
     if momentum:
         buffer = dense.optimizer.state[dense.weight]["momentum_buffer"]

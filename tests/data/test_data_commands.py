@@ -22,6 +22,7 @@ from ssl_bench.data import catalog, inventory, places, verify
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import cifar, downloads
 from ssl_bench.data.readers.fashion_mnist import DEBIAN
+from ssl_bench.data.readers.folder import Folder
 from ssl_bench.data.single_images import batches_of, chosen_images, clean_view, pixels
 from ssl_bench.errors import UserError
 from ssl_bench.training.build import build, clean_arguments
@@ -315,6 +316,14 @@ def test_verify_finds_each_kind_of_fault(monkeypatch: pytest.MonkeyPatch) -> Non
     assert wrong(replace(digits, balanced=("test",))) == [
         "test: expected 36 images of each of 10 classes, found 35 (2) to 37 (3) images"
     ]
+
+
+def test_a_dataset_that_builds_on_folder_is_verified_as_one(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "mine")
+    folder = Folder(root=str(root), test_root=None, stored=8, on_error="stop", max_pixels=10**6)
+    found = [[*verify.findings(catalog.find(name, folder), tmp_path, [root])] for name in ("folder", "animals")]
+    assert found[0] == found[1]
+    assert any(finding.text.startswith("train: 8 images") and finding.holds is None for finding in found[1])
 
 
 def test_a_test_picture_that_is_in_train_is_a_fault_of_a_folder_of_ones_own(run: Run, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl_bench.config import schema
 from ssl_bench.data import packed
-from ssl_bench.data.facts import FACTS, Facts
+from ssl_bench.data.facts import FACTS, Facts, is_published
 from ssl_bench.data.images import Images
 from ssl_bench.data.readers import cifar, digits, fashion_mnist, imagenet100, stl10, tiny_imagenet
 from ssl_bench.data.readers.folder import Folder, listings
@@ -26,6 +26,11 @@ class Dataset(Facts):
     pretraining_from: int | None = None  # images of train before this one serve bank, probe and validation only
     pictures: Callable[[Path], dict[str, Listing]] | None = None  # the same, not decoded; None: not in picture files
     folder: Folder | None = None  # where the pictures lie, and how they are kept
+
+    @property
+    def of_own_pictures(self) -> bool:
+        """A user's own folder of pictures, of which nothing is known before it is listed."""
+        return self.folder is not None and not is_published(self.name)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -42,7 +42,12 @@ STL10 = {"train+unlabeled": 105_000, "unlabeled": 100_000, "train": 5_000}  # of
 STL10_HELD_OUT = {"all": 500, "fold": 100}  # of these, by the labels that are read
 
 
+def is_published(dataset: str) -> bool:
+    """Whether its numbers are known beforehand, as those of a user's own pictures are not."""
+    return dataset in FACTS and FACTS[dataset].train > 0
+
+
 def require_root(dataset: str, options: Mapping[str, Any]) -> None:
     """UserError where pictures of one's own are asked for and no folder is named; published ones may be in data_dir."""
-    if "root" in options and options["root"] is None and not (dataset in FACTS and FACTS[dataset].train):
+    if "root" in options and options["root"] is None and not is_published(dataset):
         raise UserError(f"dataset={dataset} needs to know where the pictures are: set dataset.root=<folder>.")

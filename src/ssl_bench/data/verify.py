@@ -35,7 +35,7 @@ def findings(dataset: Dataset, data_dir: Path, files: Sequence[Path], pack: Path
     files: what `places.found` gave. pack: that the dataset is read from, if it is.
     """
     yield from (Finding(None, note) for note in dataset.notes)
-    yield from _archives(() if dataset.name == "folder" else files)
+    yield from _archives(() if dataset.of_own_pictures else files)
     yield from _packs(dataset, data_dir, pack)
     try:
         splits = catalog.load(dataset, data_dir)
@@ -46,7 +46,7 @@ def findings(dataset: Dataset, data_dir: Path, files: Sequence[Path], pack: Path
         channels, height, width = images.images.shape[1:]
         shape = f"{split}: {len(images):,} images of {channels} × {height} × {width}"
         # Reading compares the counts of a published dataset; of one's own pictures nothing is known before.
-        yield Finding(None, shape) if dataset.name == "folder" else Finding(True, f"{shape}, as expected")
+        yield Finding(None, shape) if dataset.of_own_pictures else Finding(True, f"{shape}, as expected")
         if images.skipped:
             broken = f"{len(images.skipped):,} pictures cannot be read, such as {images.skipped[0]}"
             yield Finding(False, f"{split}: {broken}")
@@ -103,7 +103,7 @@ def labels(dataset: Dataset, split: str, found: Tensor) -> Iterator[Finding]:
     absent = (counts == 0).nonzero()[:, 0].tolist()
     if absent:
         # Of one's own test pictures a class may be left out.
-        holds = None if dataset.name == "folder" and split == "test" else False
+        holds = None if dataset.of_own_pictures and split == "test" else False
         yield Finding(holds, f"{split}: no image of {len(absent)} of {classes} classes, such as {names[absent[0]]}")
         return
     low, high = int(counts.argmin()), int(counts.argmax())
@@ -157,7 +157,7 @@ def _phrase(means: Sequence[float], deviations: Sequence[float]) -> str:
 def _identical(dataset: Dataset, splits: dict[str, Images]) -> Iterator[Finding]:
     """Images twice where they should not be: to be mended in one's own folder, a property of a published dataset."""
     found = repeats(splits["train"], splits["test"])
-    fault, mend = (False, "; remove one of each two") if dataset.name == "folder" else (None, "")
+    fault, mend = (False, "; remove one of each two") if dataset.of_own_pictures else (None, "")
     if found.of_test:
         yield Finding(fault, found.of_test + mend)
     else:

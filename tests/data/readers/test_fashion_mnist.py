@@ -109,10 +109,3 @@ def test_a_download_that_fails_halfway_resumes_with_what_is_missing(mirror: Serv
     assert last not in {Path(file).name for file in files(tmp_path / "data")}
     mirror.files = {last: content}
     assert fashion_mnist.read(tmp_path / "data")["test"].labels.tolist() == [4]
-
-
-def test_a_server_without_the_files_is_left_before_anything_is_written(mirror: Server, tmp_path: Path) -> None:
-    mirror.files.clear()
-    with pytest.raises(UserError, match=r"\(it failed: HTTP Error 404: Not Found\)\.$"):
-        fashion_mnist.read(tmp_path / "data")
-    assert not (tmp_path / "data").exists()

@@ -233,15 +233,3 @@ def test_a_file_of_the_wrong_length_or_label_is_named(
     sentence = refusal(tmp_path)
     assert f"{name}.bin of {tmp_path}" in sentence
     assert found in sentence
-
-
-def test_an_archive_cut_short_is_refused(tmp_path: Path) -> None:
-    place(tmp_path, packed=True)
-    path = tmp_path / "stl10_binary.tar.gz"
-    path.write_bytes(path.read_bytes()[:400_000])
-    assert f"{path} is damaged" in refusal(tmp_path)
-
-
-def test_missing_files_are_asked_for_in_one_sentence(tmp_path: Path) -> None:
-    sentence = refusal(tmp_path / "data")
-    assert sentence.startswith(f"STL-10 is not there: put stl10_binary.tar.gz into {tmp_path / 'data'}, packed or unpa")

@@ -139,7 +139,3 @@ def test_a_damaged_member_is_named(where: str, tmp_path: Path) -> None:
         content[content.rindex(name) - 46 + 8] |= 1  # encrypted, by the directory
     path.write_bytes(content)
     assert "val/images/val_1.JPEG cannot be read as a picture: " in refusal(tmp_path)
-
-
-def test_a_missing_dataset_is_asked_for(tmp_path: Path) -> None:
-    assert refusal(tmp_path).startswith(f"Tiny-ImageNet is not there: put tiny-imagenet-200.zip into {tmp_path}, ")

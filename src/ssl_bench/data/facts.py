@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ssl_bench.config.sources import LOADER
 from ssl_bench.errors import UserError
 
 
@@ -37,7 +38,7 @@ def _facts(name: str, entry: dict[str, Any]) -> Facts:
 
 
 _TEXT = importlib.resources.files("ssl_bench.data").joinpath("datasets.yaml").read_text(encoding="utf-8")
-FACTS = {name: _facts(name, entry) for name, entry in yaml.safe_load(_TEXT).items()}
+FACTS = {name: _facts(name, entry) for name, entry in yaml.load(_TEXT, LOADER).items()}
 STL10 = {"train+unlabeled": 105_000, "unlabeled": 100_000, "train": 5_000}  # of train, by dataset.split
 STL10_HELD_OUT = {"all": 500, "fold": 100}  # of these, by the labels that are read
 

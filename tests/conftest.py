@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,16 +24,6 @@ if shutil.which("nvidia-smi") is None and not Path("/dev/nvidiactl").exists():
 def program(tmp_path: Path) -> Program:
     """Run ``python -m ssl_bench`` (or another module) in an empty folder and wait for it."""
     return program_in(tmp_path)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _small_picture() -> Iterator[None]:
-    """Few images in the picture of a run's features, which takes a third of a small run."""
-    from ssl_bench.training import scoring
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(scoring, "PICTURE_IMAGES", 50)
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,5 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    if scoring := sys.modules.get("ssl_bench.training.scoring"):
+        scoring.PICTURE_IMAGES = 50  # type: ignore[attr-defined]  # a large picture takes a third of a small run
     gc.freeze()
     gc.enable()

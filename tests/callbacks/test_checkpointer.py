@@ -60,6 +60,7 @@ STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 @pytest.fixture
 def handlers() -> Iterator[None]:
     before = {name: signal.getsignal(name) for name in STOPPING}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests themselves run under nohup
     yield
     for name, handler in before.items():
         signal.signal(name, handler)

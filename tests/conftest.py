@@ -29,7 +29,7 @@ def program(tmp_path: Path) -> Program:
 @pytest.fixture(scope="session", autouse=True)
 def _conf_at_once() -> None:
     """The files of conf/, of which a process of the whole suite composes all."""
-    from ssl_bench.config.compose import read_ahead
+    from ssl_bench.config.composition import read_ahead
     from ssl_bench.config.options import GROUPS
 
     if "PYTEST_XDIST_WORKER" in os.environ:

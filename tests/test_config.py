@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ssl_bench.config import compose as config
-from ssl_bench.config import experiments, options, sources
+from ssl_bench.config import composition, experiments, options, sources
 from ssl_bench.config.command_line import help_text, main
 from ssl_bench.config.options import AUTO, BLOCKS, GROUPS, SCALES, STATED, Option, typed
 from ssl_bench.config.parse import cells
@@ -81,7 +81,9 @@ def refusal(*words: str) -> str:
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, str]], None]]:
     """Files of one's own beside those of conf/."""
-    cached = [f for module in (config, options) for f in vars(module).values() if hasattr(f, "cache_clear")]
+    cached = [
+        f for module in (config, composition, options) for f in vars(module).values() if hasattr(f, "cache_clear")
+    ]
 
     def add(files: dict[str, str]) -> None:
         for name, text in files.items():
@@ -92,7 +94,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[d
 
     monkeypatch.setattr(sources, "OWN", (tmp_path,))
     monkeypatch.setattr(sources, "ROOTS", (sources.PACKAGE, tmp_path))
-    monkeypatch.setattr(config, "_PARTS", dict(config._PARTS))
+    monkeypatch.setattr(composition, "_PARTS", dict(composition._PARTS))
     yield add
     for function in cached:
         function.cache_clear()
@@ -151,17 +153,17 @@ def test_put_together_from_parts_a_composition_is_what_hydra_makes_of_its_files(
         f"{group}={choices[number % len(choices)]}" for group, choices in GROUPS.items() if group != "experiment"
     )
     for group in words:
-        config._tree((group,) if not group.startswith("dataset") else (group, "augment=digits"))
+        composition.tree_of((group,) if not group.startswith("dataset") else (group, "augment=digits"))
     config._files.__wrapped__(words)  # which changes nothing that is kept
-    together = list(leaves(config._tree(words)[0]))
+    together = list(leaves(composition.tree_of(words)[0]))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(config, "_PARTS", {})
-        assert together == list(leaves(config._tree(words)[0]))
-        patched.setattr(config, "_PARTS", {})
-        config.read_ahead(tuple(word.split("=")) for word in words)
-        config._tree(())
-        patched.setattr(config, "_hydra", None)  # nothing is left to ask it
-        assert together == list(leaves(config._tree(words)[0]))
+        patched.setattr(composition, "_PARTS", {})
+        assert together == list(leaves(composition.tree_of(words)[0]))
+        patched.setattr(composition, "_PARTS", {})
+        composition.read_ahead(tuple(word.split("=")) for word in words)
+        composition.tree_of(())
+        patched.setattr(composition, "_hydra", None)  # nothing is left to ask it
+        assert together == list(leaves(composition.tree_of(words)[0]))
 
 
 @pytest.mark.parametrize(
@@ -173,10 +175,10 @@ def test_put_together_from_parts_a_composition_is_what_hydra_makes_of_its_files(
 )
 def test_a_file_that_sets_what_is_outside_its_group_counts_in_its_own_compositions_alone(own: Own, text: str) -> None:
     own({"method/wide.yaml": text})
-    before, _ = config._tree(())
+    before, _ = composition.tree_of(())
     for _ in range(2):
-        assert "wide" in config._tree(("method=wide",))[0]["order"]
-        assert config._tree(())[0] == before
+        assert "wide" in composition.tree_of(("method=wide",))[0]["order"]
+        assert composition.tree_of(())[0] == before
 
 
 @pytest.mark.parametrize("group", GROUPS)

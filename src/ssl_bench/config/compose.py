@@ -1,4 +1,4 @@
-"""From the command line to plain numbers: the only importer of Hydra and OmegaConf, and quick (no torch).
+"""From the command line to plain numbers, quickly (no torch).
 
 Every word is checked before anything else is imported: keys against those of conf/, values against the contract that
 ``options`` reads there. What leaves this file is one frozen object of plain numbers, strings and lists with every
@@ -10,28 +10,20 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import hydra
-import yaml
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
-from hydra.errors import MissingConfigException
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_bench.config import experiments, sources
+from ssl_bench.config.composition import read_ahead, tree_of
 from ssl_bench.config.options import (
     AUTO,
     BLOCKS,
-    CHOICES,
     GROUPS,
     SCALES,
     STATED,
@@ -48,26 +40,6 @@ from ssl_bench.config.schema import Config, Plain, put, value_at
 from ssl_bench.errors import UserError
 
 Blocks = dict[str, dict[str, Any]]  # a method's blocks: values by option
-
-# -- references within conf/ ----------------------------------------------------------------------
-
-
-def _times(factor: int | float, value: int | float) -> int | float:
-    """A multiple of another value."""
-    return factor * value
-
-
-class _OwnFolders(SearchPathPlugin):
-    """Lets Hydra find users' files beside the package's."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in sources.OWN:
-            search_path.append("ssl_bench", f"file://{folder}")
-
-
-Plugins.instance().register(_OwnFolders)
-OmegaConf.register_new_resolver("times", _times, replace=True)
-
 
 # -- reading and checking the words ---------------------------------------------------------------
 
@@ -167,11 +139,11 @@ def _resolved(config: DictConfig, options: Mapping[str, Option], file: str, bloc
 def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict[str, str], Blocks]:
     """What conf/ holds under the given choices: values with their references, options, the file of each group, and
     what the method's blocks set beside what an experiment sets."""
-    tree, choices = _tree(groups)
+    tree, choices = tree_of(groups)
     chosen = _set_by_experiment(choices["experiment"])
     # An experiment sets options of all groups, so it is checked against the files it builds on.
     experiment = choices["experiment"]
-    base = tree if experiment == "none" else _tree(_words({**choices, "experiment": "none"}))[0]
+    base = tree if experiment == "none" else tree_of(_words({**choices, "experiment": "none"}))[0]
     scales = _pop_scales(base, set())
     if base is not tree:
         _pop_scales(tree, chosen)
@@ -292,66 +264,6 @@ def _blaming(file: str, block: str | None) -> Iterator[None]:
         yield
     except UserError as error:
         raise (UserError(f"{file}, {block}: {error}") if block else error) from None
-
-
-def _tree(groups: tuple[str, ...]) -> tuple[Plain, dict[str, str]]:
-    """The composition of the files, with its references, and the file of each group.
-
-    Hydra composes each file once, as a command may read hundreds of configurations: of files that set nothing outside
-    their groups, which all but experiments are, any other composition is put together from what it gave.
-    """
-    choices = {**CHOICES, **dict(word.split("=", 1) for word in groups)}
-    choices = {group: choices[choice[2:-1]] if choice[0] == "$" else choice for group, choice in choices.items()}
-    if ("", "") not in _PARTS or not choices.items() <= _PARTS.keys():
-        tree, choices = _hydra(groups)
-        if not all(_stays_inside(f"{group}/{choice}.yaml") for group, choice in choices.items()):
-            return tree, choices
-        for group, choice in choices.items():
-            _PARTS[group, choice] = {group: tree.pop(group)} if group in tree else {}
-        _PARTS["", ""] = tree
-    parts = (_PARTS[part] for part in (("", ""), *choices.items()))
-    return copy.deepcopy({key: value for part in parts for key, value in part.items()}), choices
-
-
-def read_ahead(parts: Iterable[tuple[str, str]]) -> None:
-    """Let Hydra compose the files ``(group, choice)`` at once, which takes as long as one of them alone."""
-    known = (part for part in parts if part[1] in GROUPS.get(part[0], ()) and part not in _PARTS)
-    new = [(group, choice) for group, choice in known if _stays_inside(f"{group}/{choice}.yaml")]
-    if len(new) > 1:
-        tree, _ = _hydra(tuple(f"+{group}@ahead.file{number}={choice}" for number, (group, choice) in enumerate(new)))
-        for number, (group, choice) in enumerate(new):
-            node = tree["ahead"].get(f"file{number}")
-            _PARTS[group, choice] = {group: node} if node else {}
-
-
-_PARTS: dict[tuple[str, str], Plain] = {}  # of compositions, by group and choice; "" for config.yaml itself
-
-
-@functools.cache
-def _stays_inside(file: str) -> bool:
-    """Whether a file of conf/, or one that it builds on, neither sets nor chooses anything outside its group."""
-    entries = sources.load(file).get("defaults", ())
-    plain = all(isinstance(entry, str) and not re.search("[/@]", entry) for entry in entries)
-    return plain and "@package" not in sources.read(file) and all(_stays_inside(base) for base in bases(file))
-
-
-def _hydra(groups: tuple[str, ...]) -> tuple[Plain, dict[str, str]]:
-    """Hydra's composition of the files, and the file of each group."""
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_module("ssl_bench.conf", version_base="1.3"):
-            config = hydra.compose("config", overrides=list(groups), return_hydra_config=True)
-    except MissingConfigException as error:  # augment has a file for every dataset of the package
-        group, _, name = str(error.missing_cfg_file).partition("/")
-        known = ", ".join(GROUPS.get(group, ()))
-        raise UserError(f"conf/{group}/{name}.yaml is missing: write it, or set {group}= to one of {known}.") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf/"
-        raise UserError(f"{where} is not YAML: {error.problem}.") from None
-    tree: Any = OmegaConf.to_container(config)
-    choices = tree.pop("hydra")["runtime"]["choices"]
-    return tree, {group: str(choices[group]) for group in GROUPS}
 
 
 def _words(choices: Mapping[str, Any]) -> tuple[str, ...]:

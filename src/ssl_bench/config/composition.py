@@ -1,0 +1,104 @@
+"""The files of conf/ as Hydra composes them: values with their references, and the file of each group.
+
+Hydra composes each file once in a process, since a command may read hundreds of configurations.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import MissingConfigException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+from ssl_bench.config import sources
+from ssl_bench.config.options import CHOICES, GROUPS, bases
+from ssl_bench.config.schema import Plain
+from ssl_bench.errors import UserError
+
+_PARTS: dict[tuple[str, str], Plain] = {}  # of compositions, by group and choice; "" for config.yaml itself
+
+# -- references within conf/ ----------------------------------------------------------------------
+
+
+def _times(factor: int | float, value: int | float) -> int | float:
+    """A multiple of another value."""
+    return factor * value
+
+
+class _OwnFolders(SearchPathPlugin):
+    """Lets Hydra find users' files beside the package's."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in sources.OWN:
+            search_path.append("ssl_bench", f"file://{folder}")
+
+
+Plugins.instance().register(_OwnFolders)
+OmegaConf.register_new_resolver("times", _times, replace=True)
+
+
+def tree_of(groups: tuple[str, ...]) -> tuple[Plain, dict[str, str]]:
+    """The composition under ``group=choice`` words, and the file of each group.
+
+    Of files that set nothing outside their groups, which all but experiments are, any other composition is put
+    together from those that Hydra has made.
+    """
+    choices = {**CHOICES, **dict(word.split("=", 1) for word in groups)}
+    choices = {group: choices[choice[2:-1]] if choice[0] == "$" else choice for group, choice in choices.items()}
+    if ("", "") not in _PARTS or not choices.items() <= _PARTS.keys():
+        tree, choices = _hydra(groups)
+        if not all(_stays_inside(f"{group}/{choice}.yaml") for group, choice in choices.items()):
+            return tree, choices
+        for group, choice in choices.items():
+            _PARTS[group, choice] = {group: tree.pop(group)} if group in tree else {}
+        _PARTS["", ""] = tree
+    parts = (_PARTS[part] for part in (("", ""), *choices.items()))
+    return copy.deepcopy({key: value for part in parts for key, value in part.items()}), choices
+
+
+def read_ahead(parts: Iterable[tuple[str, str]]) -> None:
+    """Let Hydra compose the files ``(group, choice)`` at once, which takes as long as one of them alone."""
+    known = (part for part in parts if part[1] in GROUPS.get(part[0], ()) and part not in _PARTS)
+    new = [(group, choice) for group, choice in known if _stays_inside(f"{group}/{choice}.yaml")]
+    if len(new) > 1:
+        tree, _ = _hydra(tuple(f"+{group}@ahead.file{number}={choice}" for number, (group, choice) in enumerate(new)))
+        for number, (group, choice) in enumerate(new):
+            node = tree["ahead"].get(f"file{number}")
+            _PARTS[group, choice] = {group: node} if node else {}
+
+
+@functools.cache
+def _stays_inside(file: str) -> bool:
+    """Whether a file of conf/, or one that it builds on, neither sets nor chooses anything outside its group."""
+    entries = sources.load(file).get("defaults", ())
+    plain = all(isinstance(entry, str) and not re.search("[/@]", entry) for entry in entries)
+    return plain and "@package" not in sources.read(file) and all(_stays_inside(base) for base in bases(file))
+
+
+def _hydra(groups: tuple[str, ...]) -> tuple[Plain, dict[str, str]]:
+    """Hydra's composition of the files, and the file of each group."""
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_module("ssl_bench.conf", version_base="1.3"):
+            config = hydra.compose("config", overrides=list(groups), return_hydra_config=True)
+    except MissingConfigException as error:  # augment has a file for every dataset of the package
+        group, _, name = str(error.missing_cfg_file).partition("/")
+        known = ", ".join(GROUPS.get(group, ()))
+        raise UserError(f"conf/{group}/{name}.yaml is missing: write it, or set {group}= to one of {known}.") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf/"
+        raise UserError(f"{where} is not YAML: {error.problem}.") from None
+    tree: Any = OmegaConf.to_container(config)
+    choices = tree.pop("hydra")["runtime"]["choices"]
+    return tree, {group: str(choices[group]) for group in GROUPS}

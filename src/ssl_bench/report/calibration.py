@@ -37,7 +37,7 @@ def note(file: Path) -> str:
     except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
         return f"A/A calibration: {file} cannot be read ({error})."
     return (
-        f"A/A calibration, the share of pairs in which a method differs from itself with other seeds: "
+        "A/A calibration, the share of pairs in which a method differs significantly from itself with other seeds: "
         f"{'; '.join(rates)} ({where}; {ALPHA:.0%} are allowed)."
     )
 

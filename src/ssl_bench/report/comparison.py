@@ -209,8 +209,8 @@ def _test(n: int, calibration: str) -> list[str]:
         return [f"Nothing is marked: rows with fewer than {FEWEST} seeds are not compared."]
     few = f"; {n} seeds show large and steady differences alone" if n < ENOUGH else ""
     return [
-        f"Bold: the highest mean above the rule. {APART}: differs from it by a t-test paired by seed (Holm-corrected "
-        f"within the column, α = {ALPHA:g}{few}); a row without a mark does not, and which is better is not known. "
+        f"Bold: the highest mean above the rule. {APART}: differs significantly from it by a t-test paired by seed "
+        f"(Holm-corrected within the column, α = {ALPHA:g}{few}); without a mark it is not known which is better. "
         f"Rows with fewer than {FEWEST} seeds are not compared.",
         calibration,
     ]

@@ -48,14 +48,14 @@ def forest(path: Path, title: str, compared: Columns) -> None:
     panels[0].invert_yaxis()
     figure.suptitle(
         f"{title}: difference to the highest mean (◆) with its {1 - ALPHA:.0%} interval, paired by seed\n"
-        "● differs from it after Holm's correction, ○ does not",
+        "● differs significantly from it after Holm's correction, ○ is not shown to",
         fontsize=9,
     )
     save(path, figure, dpi=130)
 
 
 def ranking(path: Path, title: str, compared: Columns) -> None:
-    """Draw the mean rank of each row over all columns, with bars over rows that do not differ (Demšar 2006)."""
+    """Draw the mean rank of each row over all columns, with bars over those not significantly apart (Demšar 2006)."""
     from matplotlib.figure import Figure
 
     from ssl_bench.report.figures import save
@@ -88,7 +88,8 @@ def ranking(path: Path, title: str, compared: Columns) -> None:
     axes.xaxis.tick_top()
     axes.set_title(
         f"{title}: mean rank over {len(compared)} columns, 1 the highest\n"
-        f"Bars join rows that do not differ by Nemenyi's test (critical difference {critical:.1f}, α = {ALPHA:g});\n"
+        "Bars join rows that do not differ significantly by Nemenyi's test "
+        f"(critical difference {critical:.1f}, α = {ALPHA:g});\n"
         "columns of one dataset are not independent, so that less is certain than that",
         fontsize=9,
     )

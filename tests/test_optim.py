@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
-from ssl_bench.optim import LARS, Group, Recipe
+from ssl_bench.optim import LARS, Group, Recipe, orthogonalized
 
 RECIPE = Recipe(
     name="sgd",
@@ -149,6 +149,53 @@ def test_lars_evaluates_its_closure_with_gradient() -> None:
     torch.testing.assert_close(weight.detach(), torch.full((2, 2), 0.9))
 
 
+# -- Muon -----------------------------------------------------------------------------------------
+
+
+def by_singular_values(matrix: Tensor) -> Tensor:
+    """Jordan's quintic, five times, on the singular values themselves."""
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    s = s / s.square().sum().sqrt()
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return u @ torch.diag(s) @ v
+
+
+def test_muon_is_the_loop_of_its_equation() -> None:
+    def rule(w: Tensor, g: Tensor, state: dict[str, Tensor], step: int) -> None:
+        lr = 0.3 * falling(step)
+        state["m"] = 0.1 * g + (0.9 * state["m"] if step else 0)
+        matrix = (0.1 * g + 0.9 * state["m"]).reshape(1 if w.ndim == 1 else len(w), -1)
+        w *= 1 - lr * 0.02
+        w -= lr * 0.2 * math.sqrt(max(matrix.shape)) * by_singular_values(matrix).reshape(w.shape)
+
+    net = network()
+    expected = written_out(copy.deepcopy(net), rule)
+    optimizer, schedule = recipe(name="muon").build(whole(net), STEPS, 5)
+    train(net, optimizer, schedule, range(STEPS))
+    assert_same(net, expected)
+
+
+@pytest.mark.parametrize("shape", [(6, 40), (40, 6), (8, 8), (1, 9)])
+def test_muon_steps_have_singular_values_near_one_whatever_the_gradients_length(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(shape)
+    for factor in (1e-6, 1.0, 1e6):
+        values = torch.linalg.svdvals(orthogonalized(factor * gradient))
+        assert 0.6 < values.min() <= values.max() < 1.2
+    assert torch.equal(orthogonalized(torch.zeros(shape)), torch.zeros(shape))
+
+
+def test_muon_leaves_gradients_and_what_has_none_as_they_are() -> None:
+    used, unused = nn.Parameter(torch.randn(2, 2)), nn.Parameter(torch.randn(2, 2))
+    optimizer, _ = recipe(name="muon").build([Group([used, unused], lr_scale=1.0, constant_lr=True)], STEPS, 5)
+    used.grad = torch.randn(2, 2)
+    gradient, before = used.grad.clone(), unused.detach().clone()
+    optimizer.step()
+    assert torch.equal(used.grad, gradient)
+    assert torch.equal(unused, before)
+
+
 # -- AdamW and SGD --------------------------------------------------------------------------------
 
 
@@ -182,7 +229,7 @@ def test_sgd_is_the_loop_of_its_equation_and_stays_fused() -> None:
     assert_same(net, expected)
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "muon"])
 def test_state_saved_in_the_middle_continues_identically(name: str) -> None:
     net = network()
     optimizer, schedule = recipe(name=name, exclude_bias_and_norm=True).build(whole(net), STEPS, 5)
@@ -213,7 +260,7 @@ def rates(chosen: Recipe, groups: list[Group]) -> list[list[float]]:
     return [list(column) for column in zip(*found, strict=True)]
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "muon"])
 def test_a_group_has_its_own_scale_and_may_stay_constant(name: str) -> None:
     groups = [
         Group([nn.Parameter(torch.ones(2, 2))], lr_scale=1.0, constant_lr=False),

@@ -42,6 +42,7 @@ def test_after_ten_steps_a_step_copies_parameters_and_images_and_waits_for_nothi
 OTHERWISE = (
     ("simclr", ("optimizer.name=lars", "optimizer.exclude_bias_and_norm=true")),
     ("byol", ("optimizer.name=adamw", "optimizer.lr=0.001", "trainer.clip=1.0")),
+    ("simsiam", ("optimizer.name=muon",)),
     ("clbo", ("trainer.accumulate=2", "method.teacher_buffers=copy", "method.proximal=0.1")),
     ("directpred", ("method.kind=optimal",)),
     ("pic", ("method.negatives=null",)),

@@ -219,10 +219,11 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     product = eye
     for _ in range(5):
-        factor = torch.addmm(torch.add(a * eye, gram, alpha=b), gram, gram, alpha=c)
+        factor = a * eye + b * gram + c * gram @ gram
         product = factor @ product
         gram = factor @ gram @ factor
-    return product @ flat
+    found: Tensor = product @ flat
+    return found
 
 
 def _one(step: int) -> float:

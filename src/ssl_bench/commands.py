@@ -12,6 +12,7 @@ COMMANDS = {
     "data": "list, fetch, verify, pack and show datasets",
     "evaluate": "score any encoder on any dataset under the protocols of a run",
     "embed": "features of every picture below a folder",
+    "export": "a trained encoder for torchvision, timm, ONNX or transformers",
     "check": "certify that several processes train what one trains; check learns: that methods learn",
     "bench": "measure the speed beside named baselines",
 }

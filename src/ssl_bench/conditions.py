@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ssl_bench.errors import UserError
@@ -147,11 +147,21 @@ def require_precision(precision: str, accelerator: str) -> None:
 
 
 def require_logger(name: str) -> None:
-    """UserError unless the package behind ``logger=name`` is there; asks without importing it."""
-    if name != "none" and importlib.util.find_spec(name) is None:
+    """UserError unless the package behind ``logger=name`` is there."""
+    if name != "none":
+        require_libraries(f"logger={name}", [name], name, "or choose logger=none")
+
+
+def require_libraries(option: str, packages: Iterable[str], extra: str, otherwise: str = "") -> None:
+    """UserError unless the ``packages`` that an ``option`` needs are there; asks without importing them.
+
+    extra: of ours, which installs them. otherwise: what else can be done.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
         raise UserError(
-            f"logger={name} needs a package that is not installed: pip install 'ssl-bench[{name}]', "
-            "or choose logger=none."
+            f"{option} needs {' and '.join(missing)}, which is not installed: pip install 'ssl-bench[{extra}]'"
+            + (f", {otherwise}." if otherwise else ".")
         )
 
 

@@ -24,6 +24,7 @@ from ssl_bench.config.composition import read_ahead, tree_of
 from ssl_bench.config.options import (
     AUTO,
     BLOCKS,
+    CHOICES,
     GROUPS,
     SCALES,
     STATED,
@@ -31,6 +32,7 @@ from ssl_bench.config.options import (
     bases,
     choices_with,
     comments,
+    identities,
     nearest,
     options_of,
     typed,
@@ -58,6 +60,27 @@ def compose(overrides: Sequence[str] = (), *, certified: bool = False) -> Config
 def composed(words: Sequence[str]) -> tuple[Plain, dict[str, Option], dict[str, str]]:
     """The resolved configuration, the options it has, and the file chosen for each group."""
     return _compose(parse(words))
+
+
+def options_for(config: Plain) -> list[str]:
+    """The ``key=value`` that give a configuration as `Config.as_dict` does, those at their defaults left out.
+
+    Raises UserError where its method or dataset is unknown here.
+    """
+    chosen = {
+        "method": config["method"]["name"],
+        "dataset": config["dataset"]["name"],
+        "scale": config["scale"]["name"],
+    }
+    chosen |= {group: config[group]["name"] for group in ("backbone",) if config[group]["name"] in GROUPS[group]}
+    words = [*_words(chosen), f"seed={config['seed']}"]
+    if config.get("recipe", "shared") != "shared":
+        words.append(f"recipe={config['recipe']}")
+    defaults, options, _ = composed(words)
+    words = [word for word in words if word.partition("=")[::2] not in CHOICES.items()]
+    known, free = dict(leaves(defaults)), {key for key, identity in identities().items() if identity == "no"}
+    differing = {key: value for key, value in leaves(config) if key in options and known[key] != value}
+    return words + [f"{key}={typed(value)}" for key, value in differing.items() if key not in free]
 
 
 def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:

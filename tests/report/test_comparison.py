@@ -34,7 +34,7 @@ METHODS = ["simclr", "moco", "clbo", "supervised"]
 
 @pytest.fixture
 def made() -> list[Run]:
-    return runs_of(*cells_of("table3", methods=METHODS))
+    return runs_of(*cells_of("table3", methods=METHODS, seeds=[0, 1, 2]))
 
 
 def test_entries_are_means_and_standard_deviations_of_the_network_evaluated(made: list[Run]) -> None:
@@ -108,6 +108,16 @@ def test_the_notes_state_how_the_figures_came_about(made: list[Run]) -> None:
         "3 seeds show large and steady differences alone",
     ):
         assert words in notes
+
+
+def test_datasets_may_have_different_numbers_of_seeds() -> None:
+    experiment = find("table3")
+    more = replace(experiment, seeds=[0, 1, 2], more_seeds={"cpu": {"digits": [3, 4]}})
+    cells = more.cells("cpu", methods=["simclr"], datasets=["digits", "fashion_mnist"])
+    assert [cell.seed for cell in cells] == [0, 1, 2, 3, 4, 0, 1, 2]
+    table = comparison(experiment, runs_of(cells, compose_cells(cells)), "calibrated")
+    assert table.notes[0].endswith("over n = 5 seeds on digits, 3 on fashion_mnist.")
+    assert {cell.seed for cell in more.cells("cpu", methods=["simclr"], seeds=[9])} == {9}
 
 
 @pytest.mark.parametrize(("seeds", "end"), [([0], "one seed."), ([0, 1], "over n = 2 seeds.")])

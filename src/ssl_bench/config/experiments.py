@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Experiment:
     datasets: dict[str, list[str]]  # scale → names
     seeds: list[int]
     show: dict[str, Any]
+    more_seeds: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # scale → dataset → seeds besides
 
     def cells(
         self,
@@ -93,6 +94,7 @@ class Experiment:
         grouped = any(word.startswith("logger.group=") for word in given)
         group = [f"logger.group={self.group(scale)}"] if watched and not grouped else []
         names = {label: [f'logger.row="{label}"'] if watched else [] for label in rows}  # quoted: labels have commas
+        more = self.more_seeds.get(scale, {})
         found = [
             Cell(
                 label,
@@ -102,7 +104,7 @@ class Experiment:
                 tuple(words),
             )
             for dataset in (self.datasets[scale] if datasets is None else datasets)
-            for seed in (self.seeds if seeds is None else seeds)
+            for seed in (self.seeds + more.get(dataset, []) if seeds is None else seeds)
             for label, row in rows.items()
         ]
         if not found:
@@ -180,13 +182,14 @@ def find(name: str) -> Experiment:
     found = _read_file(Path(name)) if file else _read(name)
     where, sweep = name if file else f"conf/experiment/{name}.yaml", found["sweep"]
     _require_known(where, "", found, ("sweep", "show"))
-    _require_known(where, "sweep.", sweep, ("rows", "datasets", "seeds"))
+    _require_known(where, "sweep.", sweep, ("rows", "datasets", "seeds", "more_seeds"))
     return Experiment(
         name=Path(name).stem if file else name,
         rows={label: tuple(words.split()) for label, words in sweep["rows"].items()},
         datasets=sweep["datasets"],
         seeds=sweep["seeds"],
         show=_shown(found["show"], list(sweep["rows"]), where),
+        more_seeds=sweep.get("more_seeds", {}),
     )
 
 

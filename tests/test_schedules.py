@@ -20,6 +20,7 @@ def test_where_the_term_is_strongest_the_student_drifts_at_two_thirds_of_its_spe
     epochs, lookahead, base, momentum = 200, 2, 0.06, 0.9
     kappa = teacher_step(schedule=schedule, constant=0.01)
     weight = proximal_weight(
+        rule="sgd",
         lr=base,
         momentum=momentum,
         epochs=epochs,
@@ -41,4 +42,29 @@ def test_where_the_term_is_strongest_the_student_drifts_at_two_thirds_of_its_spe
             if number % lookahead == lookahead - 1:
                 teacher += step * (student - teacher)
         speeds.append((start - student) / 1000 / (rate / (1 - momentum)))
+    assert min(speeds) == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_under_muon_the_term_acts_apart_from_the_momentum() -> None:
+    epochs, lookahead, base, kappa = 200, 2, 0.03, 0.01
+    weight = proximal_weight(
+        rule="muon",
+        lr=base,
+        momentum=0.9,
+        epochs=epochs,
+        lookahead=lookahead,
+        teacher_step=kappa,
+        teacher_schedule="constant",
+    )
+    speeds = []
+    for epoch in range(1, epochs + 1, 3):
+        rate = base * (1 + math.cos(math.pi * epoch / epochs)) / 2
+        student = teacher = 0.0
+        for number in range(7000):
+            if number == 6000:
+                start = student
+            student += rate * weight * epoch * (teacher - student) - rate  # as long whatever the gradient
+            if number % lookahead == lookahead - 1:
+                teacher += kappa * (student - teacher)
+        speeds.append((start - student) / 1000 / rate)
     assert min(speeds) == pytest.approx(2 / 3, abs=0.01)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_bench.teachers import add_proximal_gradient, follow_buffers, step_towards, twin
+from ssl_bench.teachers import add_proximal_gradient, follow_buffers, step_back, step_towards, twin
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -112,3 +112,16 @@ def test_teacher_gradient_is_that_of_the_moreau_envelope_on_a_quadratic() -> Non
     step_towards(teacher, student, tau * lam)
     gradient = (xi - teacher.weight.detach()[0]) / tau
     torch.testing.assert_close(gradient, a * lam / (a + lam) * (xi - c))
+
+
+def test_a_step_back_is_one_of_gradient_descent_on_the_quadratic_term() -> None:
+    student, teacher = network(0), network(1)
+    expected = [p - 0.3 * (p - t) for p, t in zip(student.parameters(), teacher.parameters(), strict=True)]
+    untrained = next(student.parameters())
+    before = untrained.detach().clone()
+    for p in [*student.parameters()][1:]:
+        p.grad = torch.zeros_like(p)
+    step_back(student, teacher, 0.3)
+    assert torch.equal(untrained, before)
+    for p, wanted in zip([*student.parameters()][1:], expected[1:], strict=True):
+        torch.testing.assert_close(p, wanted)

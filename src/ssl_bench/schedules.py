@@ -60,7 +60,7 @@ def teacher_step(*, schedule: str, constant: float) -> float:
 
 
 def proximal_weight(
-    *, lr: float, momentum: float, epochs: int, lookahead: int, teacher_step: float, teacher_schedule: str
+    *, rule: str, lr: float, momentum: float, epochs: int, lookahead: int, teacher_step: float, teacher_schedule: str
 ) -> float:
     """λ of CLBO's proximal term under which the student drifts at two thirds of its speed where the term is strongest.
 
@@ -68,7 +68,8 @@ def proximal_weight(
     them every K steps, so that the gap settles at K·a·g / (κ + K·a·λe) in epoch e: the student is slower by the factor
     1 + K·a·λe/κ than without the term. With lr on a cosine, and κ/e in place of κ where it decays, the second summand
     is at most P·K·E·λ·lr / ((1 − β)·κ) over E epochs, where P is one of ``PEAKS`` (times E where κ decays). λ makes it
-    one half.
+    one half. Under Muon (``rule``) the term acts apart from the momentum, as if β were 0.
     """
+    momentum = 0.0 if rule == "muon" else momentum
     peak = PEAKS[teacher_schedule] * (epochs if teacher_schedule == "decay" else 1)
     return 0.5 * teacher_step * (1 - momentum) / (peak * lookahead * epochs * lr)

@@ -41,6 +41,13 @@ def follow_buffers(teacher: nn.Module, student: nn.Module, rate: float) -> None:
 
 
 @torch.no_grad()
+def step_back(student: nn.Module, teacher: nn.Module, rate: float) -> None:
+    """θ ← θ + rate (ξ − θ) for the parameters that have a gradient: a step on the proximal term alone."""
+    pairs = [(p, t) for p, t in zip(student.parameters(), teacher.parameters(), strict=True) if p.grad is not None]
+    torch._foreach_lerp_([p for p, _ in pairs], [t for _, t in pairs], rate)
+
+
+@torch.no_grad()
 def add_proximal_gradient(student: nn.Module, teacher: nn.Module, strength: float) -> None:
     """Add the gradient of (strength/2)‖θ − ξ‖² to the student's gradients, in place (CLBO, eq. 1).
 

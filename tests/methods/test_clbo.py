@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssl_bench import losses
 from ssl_bench.errors import UserError
+from ssl_bench.optim import Muon
 
 
 def contrastive(v: list[Tensor], u: list[Tensor], temperature: float) -> Tensor:
@@ -30,13 +31,17 @@ def contrastive(v: list[Tensor], u: list[Tensor], temperature: float) -> Tensor:
 
 
 def algorithm_1(words: list[str], lookahead: int, kappa: float, lam: float, decay: bool, epochs: int) -> dict[str, Any]:
-    """Student and teacher after ``epochs`` passes; the proximal term as a term of the loss."""
+    """Student and teacher after ``epochs`` passes; the proximal term as a term of the loss, or as a step of its own."""
     method, data = make(*words)
     theta, xi = copy.deepcopy(method.student).double(), copy.deepcopy(method.student).double()
     for p in xi.parameters():
         p.requires_grad_(False)
     recipe = method.recipe
-    optimizer = torch.optim.SGD(theta.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    apart = recipe.name == "muon"
+    settings = [{"params": list(theta.parameters()), "lr": recipe.lr, "weight_decay": recipe.weight_decay}]
+    optimizer = (
+        Muon(settings, momentum=recipe.momentum) if apart else torch.optim.SGD(settings, momentum=recipe.momentum)
+    )
     loader = data.train_dataloader()
     total = epochs * len(loader)
     student_steps = 0
@@ -52,7 +57,11 @@ def algorithm_1(words: list[str], lookahead: int, kappa: float, lam: float, deca
             loss = contrastive(v, u, 0.2)
             distance = sum((p - q).square().sum() for p, q in zip(theta.parameters(), xi.parameters(), strict=True))
             optimizer.zero_grad()
-            (loss + lam * epoch / 2 * distance).backward()
+            (loss + (0 if apart else lam * epoch / 2 * distance)).backward()
+            if apart:
+                with torch.no_grad():
+                    for p, q in zip(theta.parameters(), xi.parameters(), strict=True):
+                        p.sub_(optimizer.param_groups[0]["lr"] * lam * epoch * (p - q))
             optimizer.step()
             student_steps += 1
             losses.append(loss.item())
@@ -71,8 +80,13 @@ def distance(a: Any, b: Any) -> float:
     return max(float((p - q).abs().max() / q.abs().max().clamp(min=1e-6)) for p, q in pairs)
 
 
-@pytest.mark.parametrize(("lookahead", "lam", "decay"), [(1, 0.0, False), (2, 0.3, False), (3, 0.1, True)])
-def test_training_follows_algorithm_1_across_epoch_ends(fit: Fit, lookahead: int, lam: float, decay: bool) -> None:
+@pytest.mark.parametrize(
+    ("rule", "lookahead", "lam", "decay"),
+    [("sgd", 1, 0.0, False), ("sgd", 2, 0.3, False), ("sgd", 3, 0.1, True), ("muon", 2, 3.0, False)],
+)
+def test_training_follows_algorithm_1_across_epoch_ends(
+    fit: Fit, rule: str, lookahead: int, lam: float, decay: bool
+) -> None:
     words = [
         "method=clbo",
         "method.temperature=0.2",
@@ -80,6 +94,7 @@ def test_training_follows_algorithm_1_across_epoch_ends(fit: Fit, lookahead: int
         f"method.proximal={lam}",
         "method.teacher_step=0.2",
         f"method.teacher_schedule={'decay' if decay else 'constant'}",
+        f"optimizer.name={rule}",
     ]
     method, steps = fit(*words, double=True)
     expected = algorithm_1(words, lookahead, 0.2, lam, decay, epochs=2)

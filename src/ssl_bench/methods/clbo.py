@@ -14,7 +14,8 @@ step. The student is not reset to the teacher.
 
 Choices where the paper is silent: the knobs are κ (``teacher_step``) and λ (``proximal``), so κ keeps its meaning
 without a proximal term and τ = κ/λ is a consequence; the teacher starts as a copy; InfoNCE is SimCLR's, with the
-teacher's embeddings as candidates; the proximal gradient goes through the optimiser's momentum like any other.
+teacher's embeddings as candidates; the proximal gradient goes through the optimiser's momentum like any other, but
+under Muon, where it acts apart from it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
 from ssl_bench.losses import barlow_twins, info_nce, normalized_mse, nt_xent, over_pairs, vicreg
 from ssl_bench.methods.base import Loss, Method, Network, Step
+from ssl_bench.optim import Muon
 
 
 class CLBO(Method):
@@ -106,9 +108,15 @@ class CLBO(Method):
         return over_pairs(statistics, [gather(v) for v in step.predictions], candidates), {}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Add λ_e(θ − ξ): after unscaling, before clipping, and so through momentum like any gradient."""
-        if self.proximal:
-            teachers.add_proximal_gradient(self.student, self.teacher, self.proximal * self.epoch)
+        """Add λ_e(θ − ξ): after unscaling, before clipping, and so through momentum like any gradient.
+
+        Muon's steps are as long whatever the gradient: as with weight decay, the student takes the term's step itself.
+        """
+        strength = self.proximal * self.epoch
+        if isinstance(optimizer, Muon):
+            teachers.step_back(self.student, self.teacher, optimizer.param_groups[0]["lr"] * strength)
+        elif strength:
+            teachers.add_proximal_gradient(self.student, self.teacher, strength)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """K student steps on one batch, or one where every lookahead step sees a batch of its own."""

@@ -12,15 +12,21 @@ from ssl_bench.config import experiments, parse
 from ssl_bench.config.options import GROUPS
 from ssl_bench.errors import UserError
 from ssl_bench.results.fingerprint import configuration_key
+from ssl_bench.sweep import request
 
 SWEEPS = experiments.names()
 
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_row_composes_and_is_a_run_of_its_own(name: str) -> None:
-    cells = experiments.find(name).cells("cpu", datasets=["digits"], seeds=[3])
-    keys = {configuration_key(config.compose(cell.words).as_dict()) for cell in cells}
-    assert len(keys) == len(cells) == len(experiments.find(name).rows)
+    """Of a grid at its last column; elsewhere two places may be one run."""
+    experiment = experiments.find(name)
+    cells = experiment.cells("cpu", datasets=["digits"], seeds=[3])
+    last = cells[-1].place.column
+    for accounting in {cell.place.accounting for cell in cells}:
+        shown = [cell for cell in cells if cell.place[1:] == (last, accounting)]
+        keys = {configuration_key(config.compose(cell.words).as_dict()) for cell in shown}
+        assert len(keys) == len(shown) == len(experiment.rows)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -46,8 +52,8 @@ def test_cells_that_differ_by_their_seed_are_composed_as_they_would_be_alone() -
 def test_runs_that_wandb_watches_have_group_and_row_and_stay_the_same_runs(name: str) -> None:
     experiment = experiments.find(name)
     methods = [[*experiment.rows.values()][-1][0].partition("=")[2]]
-    plain = config.compose_cells(experiment.cells("smoke", seeds=[0], methods=methods))
-    cells = experiment.cells("smoke", seeds=[0], methods=methods, words=["logger=wandb"])
+    plain = config.compose_cells(experiment.cells("smoke", seeds=[0], methods=methods)[:3])
+    cells = experiment.cells("smoke", seeds=[0], methods=methods, words=["logger=wandb"])[:3]
     watched = config.compose_cells(cells)
     assert [one.logger.options["row"] for one in watched] == [cell.row for cell in cells]
     assert {one.logger.options["group"] for one in watched} == {f"{name}-smoke"}
@@ -92,7 +98,33 @@ def test_an_unknown_table_is_answered_with_those_there_are() -> None:
         ("seeds:", "seed: 0\n  seeds:", "sweep.seed is unknown; did you mean seeds?"),
         ("title:", "titel:", "show.titel is unknown; did you mean title?"),
         ("title:", "panels:", "show.panels is unknown; known are kind, title, protocols, ranked, published."),
-        ("kind: table", "kind: tabel", "show.kind is table or curves or calibration or trials or expected, not tabel."),
+        ("kind: table", "kind: tabel", f"show.kind is {' or '.join(experiments.KINDS)}, not tabel."),
+        (
+            "seeds:",
+            "scales: {smoke: {column: x}}\n  seeds:",
+            "sweep.scales.smoke.column is unknown; did you mean columns?",
+        ),
+        (
+            "seeds:",
+            "scales: {smoke: {rows: {B: x}}}\n  seeds:",
+            "sweep.scales.smoke.rows.B is unknown; known are MoCo.",
+        ),
+        (
+            "seeds:",
+            "columns: {a: b}\n  seeds:",
+            "columns and accountings are shown by show.kind heat or lines, not table.",
+        ),
+        ("kind: table", "kind: lines", "lines need numbers, as in sweep.columns: {batch_size: [32, 64]}."),
+        (
+            "seeds: [0]\nshow: {kind: table",
+            "columns: {epochs: [0, 1]}\n  seeds: [0]\nshow: {kind: lines, logarithmic: true",
+            "a logarithmic axis has room for columns above 0 only.",
+        ),
+        (
+            "kind: table",
+            "kind: heat, networks: [all]",
+            "show.networks is a list of deployed, student, teacher, not all.",
+        ),
     ],
 )
 def test_a_key_that_a_file_does_not_have_is_named(old: str, new: str, sentence: str, tmp_path: Path) -> None:
@@ -103,6 +135,84 @@ def test_a_key_that_a_file_does_not_have_is_named(old: str, new: str, sentence: 
     with pytest.raises(UserError) as caught:
         experiments.find(str(file))
     assert str(caught.value) == f"{file}: {sentence}"
+
+
+def mine(folder: Path, sweep: str, kind: str = "heat") -> str:
+    file = folder / "mine.yaml"
+    file.write_text(
+        f"sweep:\n  datasets: {{smoke: [digits]}}\n  seeds: [0]\n{sweep}show: {{kind: {kind}}}\n", encoding="utf-8"
+    )
+    return str(file)
+
+
+ROWS = "  rows: {MoCo: method=moco, SimCLR: method=simclr epochs=3}\n"
+
+
+def test_places_are_rows_by_columns_by_accountings_and_what_is_more_particular_counts(tmp_path: Path) -> None:
+    sweep = (
+        f"{ROWS}  options: epochs=1 subset=100\n  columns: {{A: '', B: subset=50}}\n"
+        "  accountings: {plain: '', long: {B: epochs=5, SimCLR: labels=20}}\n"
+        "  scales: {smoke: {rows: {MoCo: null}}}\n"
+    )
+    experiment = experiments.find(mine(tmp_path, sweep))
+    found = {cell.row: cell.words[:-3] for cell in experiment.cells("smoke")}
+    assert found == {
+        "SimCLR, A, plain": ("subset=100", "method=simclr", "epochs=3"),
+        "SimCLR, B, plain": ("method=simclr", "epochs=3", "subset=50"),
+        "SimCLR, A, long": ("subset=100", "method=simclr", "epochs=3", "labels=20"),
+        "SimCLR, B, long": ("method=simclr", "subset=50", "labels=20", "epochs=5"),
+    }
+    assert len(experiment.places("demo")) == 8
+
+
+def test_equal_updates_are_as_many_epochs_as_the_batch_is_larger() -> None:
+    cells = experiments.find("fig7").cells("paper", methods=["simclr"], seeds=[0])
+    found = {
+        (c.batch_size, cell.place.accounting): c.epochs
+        for cell, c in zip(cells, config.compose_cells(cells), strict=True)
+    }
+    assert [found[size, "equal epochs"] for size in (16, 256, 512)] == [800, 800, 800]
+    assert [found[size, "equal updates"] for size in (16, 256, 512)] == [50, 800, 1600]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words", "sentence"),
+    [
+        (
+            f"{ROWS}  columns: {{method.queue: [128, 256]}}\n",
+            [],
+            "row SimCLR, method.queue=128: option method.queue is unknown under method=simclr;",
+        ),
+        (f"{ROWS}  columns: {{labels: [20, 0]}}\n", [], "row MoCo, labels=0: labels=0 is not allowed: labels is"),
+        (f"{ROWS}  columns: {{subset: [320, 20]}}\n", [], "row MoCo, subset=20: batch_size=32 is larger than the 20"),
+        (
+            f"{ROWS}  columns: {{labels: [20, 30]}}\n",
+            ["labels=40"],
+            "labels is what mine varies, and cannot be set for",
+        ),
+        (f"{ROWS}  columns: {{labels: [20, 30]}}\n", ["subset=0"], "subset=0 is not allowed: subset is null or"),
+        (
+            f"{ROWS}  columns: {{labels: [20], b: c}}\n",
+            [],
+            "columns are the values of one option, or labels with options,",
+        ),
+    ],
+)
+def test_what_an_axis_sets_wrongly_is_named_with_its_row_before_anything_runs(
+    sweep: str, words: list[str], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        request.read([mine(tmp_path, sweep), "scale=smoke", *words])
+    assert str(caught.value).startswith(sentence)
+
+
+def test_a_run_that_stands_at_several_places_is_made_once() -> None:
+    asked = request.read(["swav_multicrop", "scale=smoke", "methods=simclr"])
+    assert [cell.place[1:] for cell in asked.cells] == [
+        ("2 views", "equal epochs"),
+        ("2 + 4 views", "equal epochs"),
+        ("2 + 4 views", "equal pixels"),
+    ]
 
 
 def test_a_sweep_is_not_one_run() -> None:

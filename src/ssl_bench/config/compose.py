@@ -88,13 +88,14 @@ def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:
     words = dict.fromkeys(word for cell in cells for word in cell.words)
     read_ahead((group, choice) for group, _, choice in (word.partition("=") for word in words))
     composed: dict[tuple[str, ...], Config] = {}
-    found = []
-    for cell in cells:
+
+    def of_kind(cell: experiments.Cell) -> Config:
         kind = tuple(word for word in cell.words if word != f"seed={cell.seed}")
         if kind not in composed:
             composed[kind] = compose(cell.words)
-        found.append(replace(composed[kind], seed=cell.seed))
-    return found
+        return replace(composed[kind], seed=cell.seed)
+
+    return experiments.of_each(cells, of_kind)
 
 
 def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Plain, dict[str, Option], dict[str, str]]:

@@ -35,6 +35,16 @@ def _times(factor: int | float, value: int | float) -> int | float:
     return factor * value
 
 
+def _part(share: int | float, value: int | float) -> int:
+    """A share of another value as a whole number of at least 1."""
+    return max(1, round(share * value))
+
+
+def _equal_updates(epochs: int, batch_size: int, usual: int) -> int:
+    """Epochs of ``batch_size`` images a step with as many steps as ``epochs`` of the ``usual`` ones have."""
+    return _part(batch_size / usual, epochs)
+
+
 class _OwnFolders(SearchPathPlugin):
     """Lets Hydra find users' files beside the package's."""
 
@@ -45,6 +55,9 @@ class _OwnFolders(SearchPathPlugin):
 
 Plugins.instance().register(_OwnFolders)
 OmegaConf.register_new_resolver("times", _times, replace=True)
+OmegaConf.register_new_resolver("part", _part, replace=True)
+OmegaConf.register_new_resolver("largest", max, replace=True)
+OmegaConf.register_new_resolver("equal_updates", _equal_updates, replace=True)
 
 
 def tree_of(groups: tuple[str, ...]) -> tuple[Plain, dict[str, str]]:

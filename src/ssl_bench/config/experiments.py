@@ -1,33 +1,45 @@
 """Tables and figures as sweeps: which runs belong to one, and how it is shown; ``conf/experiment/<name>.yaml``.
 
-``sweep`` names the runs: every row (a label and the words of ``python -m ssl_bench`` that make it) on every dataset
-of the scale with every seed. ``show`` states how their records are presented; ``report`` reads it.
+``sweep`` names the runs: every row (a label and the arguments of ``python -m ssl_bench`` that make it), at every column
+and under every accounting where there are any, on every dataset of the scale with every seed. ``show`` states how their
+records are presented; ``report`` reads it.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from ssl_bench.config import sources
+from ssl_bench.config import axes, sources
+from ssl_bench.config.axes import Place
 from ssl_bench.config.options import GROUPS, near_or_all, options_in, read_settings
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 
+T = TypeVar("T")
+
 PROTOCOLS = {"protocols": ["knn1", "linear"]}
+GRID = {**PROTOCOLS, "networks": ["deployed"], "axis": None}  # axis null: the option of the columns
 KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the file sets it
     "table": {**PROTOCOLS, "ranked": None, "published": False},  # ranked null: all rows
     "curves": {"protocol": "knn1", "network": "student", "panels": None},  # panels null: one
     "calibration": PROTOCOLS,
     "trials": PROTOCOLS,
     "expected": PROTOCOLS,
+    "heat": {**GRID, "mean": False},
+    "lines": {**GRID, "logarithmic": False},
 }
+GRIDS = ("heat", "lines")  # kinds that show columns and accountings
+NETWORKS = ("deployed", "student", "teacher")
 KEYS = ("sweep.rows", "sweep.datasets", "sweep.seeds", "show.kind")  # that every experiment has
+BY_SCALE = ("rows", "columns", "accountings", "options", "seeds")  # that a scale may have its own
+SWEEP = (*BY_SCALE, "datasets", "more_seeds", "scales")
 LISTS = ("seeds", "methods", "datasets")  # options that choose among the runs
 
 
@@ -40,6 +52,7 @@ class Cell:
     seed: int
     words: tuple[str, ...]  # of python -m ssl_bench
     extra: tuple[str, ...] = ()  # those among them that the table or figure does not state itself
+    place: Place = axes.NOWHERE  # in the grid; ``row`` is its label
 
     @property
     def name(self) -> str:
@@ -59,7 +72,18 @@ class Experiment:
     datasets: dict[str, list[str]]  # scale → names
     seeds: list[int]
     show: dict[str, Any]
+    sweep: dict[str, Any]  # as its file has it
+    scales: dict[str, dict[str, Any]]  # scale → what is other there than in ``sweep``
     more_seeds: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # scale → dataset → seeds besides
+
+    def at(self, scale: str) -> dict[str, Any]:
+        """``sweep`` as it is at a scale."""
+        other = self.scales.get(scale, {})
+        return {**self.sweep, **other, "rows": {**self.sweep["rows"], **other.get("rows", {})}}
+
+    def places(self, scale: str) -> dict[Place, tuple[str, ...]]:
+        """The arguments at every place of the grid at a scale."""
+        return axes.places(self.at(scale))
 
     def cells(
         self,
@@ -77,7 +101,7 @@ class Experiment:
         methods, datasets, seeds: limit or replace those of the experiment.
 
         Raises:
-            UserError: a name is unknown, or no run is left.
+            UserError: a name is unknown, no run is left, or a word sets for all what an axis sets.
         """
         if scale not in self.datasets:
             raise UserError(f"{self.name} has no runs at scale={scale}{near_or_all(scale, sorted(self.datasets))}")
@@ -88,24 +112,28 @@ class Experiment:
         for dataset in datasets or ():
             if dataset not in GROUPS["dataset"]:
                 raise UserError(f"dataset={dataset} is unknown{near_or_all(dataset, GROUPS['dataset'])}")
-        rows = {label: row for label, row in self.rows.items() if methods is None or method_of(row) in methods}
         given = {word.lstrip("+") for word in words}
+        swept = axes.set_by_axes(self.at(scale)) & {word.partition("=")[0] for word in given}
+        if swept:
+            raise UserError(f"{' and '.join(swept)} is what {self.name} varies, and cannot be set for all its runs.")
+        rows = {place: row for place, row in self.places(scale).items() if methods is None or method_of(row) in methods}
         watched = "logger=wandb" in given
         grouped = any(word.startswith("logger.group=") for word in given)
         group = [f"logger.group={self.group(scale)}"] if watched and not grouped else []
-        names = {label: [f'logger.row="{label}"'] if watched else [] for label in rows}  # quoted: labels have commas
+        names = {at: [f'logger.row="{at.label}"'] if watched else [] for at in rows}  # quoted: labels have commas
         more = self.more_seeds.get(scale, {})
         found = [
             Cell(
-                label,
+                place.label,
                 dataset,
                 seed,
-                (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *words, *group, *names[label]),
+                (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *words, *group, *names[place]),
                 tuple(words),
+                place,
             )
             for dataset in (self.datasets[scale] if datasets is None else datasets)
-            for seed in (self.seeds + more.get(dataset, []) if seeds is None else seeds)
-            for label, row in rows.items()
+            for seed in (self.at(scale)["seeds"] + more.get(dataset, []) if seeds is None else seeds)
+            for place, row in rows.items()
         ]
         if not found:
             raise UserError(f"{self.name} has no run at scale={scale} under these options.")
@@ -161,6 +189,26 @@ def passes_per_epoch(config: Config) -> int:
     return int(method["lookahead"]) if several else 1
 
 
+def of_each(cells: Sequence[Cell], work: Callable[[Cell], T]) -> list[T]:
+    """``work`` of every cell; a UserError that some cells raise and others do not names its row."""
+    found = []
+    for cell in cells:
+        try:
+            found.append(work(cell))
+        except UserError as error:
+            if found or any(_works(work, other) for other in cells if other.row != cell.row):
+                raise UserError(f"row {cell.row}: {error}") from None
+            raise
+    return found
+
+
+def _works(work: Callable[[Cell], object], cell: Cell) -> bool:
+    with suppress(UserError):
+        work(cell)
+        return True
+    return False
+
+
 def names() -> list[str]:
     """The experiments that are sweeps."""
     return [name for name in GROUPS["experiment"] if "sweep" in _read(name)]
@@ -182,13 +230,19 @@ def find(name: str) -> Experiment:
     found = _read_file(Path(name)) if file else _read(name)
     where, sweep = name if file else f"conf/experiment/{name}.yaml", found["sweep"]
     _require_known(where, "", found, ("sweep", "show"))
-    _require_known(where, "sweep.", sweep, ("rows", "datasets", "seeds", "more_seeds"))
+    _require_known(where, "sweep.", sweep, SWEEP)
+    scales = sweep.get("scales", {})
+    for scale, other in scales.items():
+        _require_known(where, f"sweep.scales.{scale}.", other, BY_SCALE)
+        _require_known(where, f"sweep.scales.{scale}.rows.", other.get("rows", {}), list(sweep["rows"]))
     return Experiment(
         name=Path(name).stem if file else name,
-        rows={label: tuple(words.split()) for label, words in sweep["rows"].items()},
+        rows=axes.labelled(sweep["rows"]),
         datasets=sweep["datasets"],
         seeds=sweep["seeds"],
-        show=_shown(found["show"], list(sweep["rows"]), where),
+        show=_shown(found["show"], sweep, where),
+        sweep=sweep,
+        scales=scales,
         more_seeds=sweep.get("more_seeds", {}),
     )
 
@@ -200,16 +254,34 @@ def _require_known(file: str, above: str, tree: Iterable[str], known: Sequence[s
             raise UserError(f"{file}: {above}{key} is unknown{near_or_all(key, known)}")
 
 
-def _shown(show: dict[str, Any], rows: list[str], file: str) -> dict[str, Any]:
+def _shown(show: dict[str, Any], sweep: dict[str, Any], file: str) -> dict[str, Any]:
     """What is shown, with what the file leaves out: title and protocols, and that every row is ranked."""
     if show["kind"] not in KINDS:
         raise UserError(f"{file}: show.kind is {' or '.join(KINDS)}, not {show['kind']}.")
     found = {"title": Path(file).stem, **KINDS[show["kind"]]}
     _require_known(file, "show.", show, ("kind", *found))
     found |= show
+    _require_axes(found, sweep, file)
     if show["kind"] == "table" and found["ranked"] is None:
-        found["ranked"] = rows
+        found["ranked"] = list(sweep["rows"])
     return found
+
+
+def _require_axes(show: Mapping[str, Any], sweep: Mapping[str, Any], file: str) -> None:
+    """UserError where what is shown does not fit the columns and accountings of the runs, at any scale."""
+    kind = show["kind"]
+    for at in (sweep, *sweep.get("scales", {}).values()):
+        if (at.get("columns") or at.get("accountings")) and kind not in GRIDS:
+            raise UserError(f"{file}: columns and accountings are shown by show.kind {' or '.join(GRIDS)}, not {kind}.")
+        if kind == "lines" and (at is sweep or "columns" in at):
+            numbers = [axes.number(column) for column in axes.columns(at)]
+            if None in numbers:
+                raise UserError(f"{file}: lines need numbers, as in sweep.columns: {{batch_size: [32, 64]}}.")
+            if show["logarithmic"] and min(number for number in numbers if number is not None) <= 0:
+                raise UserError(f"{file}: a logarithmic axis has room for columns above 0 only.")
+    for network in show.get("networks", ()):
+        if network not in NETWORKS:
+            raise UserError(f"{file}: show.networks is a list of {', '.join(NETWORKS)}, not {network}.")
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ssl_bench.report.tables import NAMES
 from ssl_bench.results.record import Record
 
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
-CLOSE = 0.1  # of a panel's height; names of lines that are closer would overlap
+CLOSE = 0.2  # of a panel's height; names of lines that are closer would overlap
 CURVES = ("dataset", "row", "seed", "network", "protocol", "epoch", "percent", "fingerprint", "command")
 
 
@@ -117,10 +117,9 @@ def epoch_label(runs: Sequence[Run]) -> str:
 
 def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
     """Draw the figure as PNG: a row of panels for each dataset, a column for each group of methods."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from ssl_bench.report.figures import save
+    from ssl_bench.report.figures import above_notes, legend_below, save
 
     show = experiment.show
     protocol, network = show["protocol"], show["network"]
@@ -129,12 +128,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
     datasets = list(dict.fromkeys(line.dataset for line in found))
     drawn_as = styles(experiment)
     width = max(4.6 * len(panels) + 0.6, 6.4)
-    notes_below = [part for note in notes(experiment, runs) for part in textwrap.wrap(note, int(width * 18))]
-    drawn_inches, text_inches = 3.2 * len(datasets) + 1.2, 0.14 * len(notes_below) + 0.1
-    figure = Figure(figsize=(width, drawn_inches + text_inches), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=[drawn_inches, text_inches])
-    above, below = parts
-    below.text(0.01, 1, "\n".join(notes_below), fontsize=7, ha="left", va="top")
+    figure, above = above_notes(width, 3.2 * len(datasets) + 1.2, notes(experiment, runs))
     grid = above.subplots(len(datasets), len(panels), squeeze=False, sharey="row")
     handles: dict[str, Any] = {}
     for dataset, places in zip(datasets, grid, strict=True):
@@ -156,14 +150,10 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
             if lacking(shown):
                 text = textwrap.fill(lacking(shown), 44)
                 axes.text(0.99, 0.02, text, transform=axes.transAxes, fontsize=7, ha="right", va="bottom", bbox=PAPER)
-        _references(places, here, protocol)
+        references(places, here, protocol)
         places[0].set_ylabel(f"{protocol} accuracy on test images, %", fontsize=8)
     above.suptitle(show["title"], fontsize=11, fontweight="bold")
-    columns = max(2, int(width / (1.2 + 0.07 * max(map(len, handles), default=0))))
-    above.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False,
-        handlelength=4,
-    )  # fmt: skip
+    legend_below(above, width, handles)
     save(path, figure, dpi=150)
 
 
@@ -204,7 +194,7 @@ def text(experiment: Experiment, runs: Sequence[Run]) -> str:
     return "\n".join([*shown, *(f"- {note}" for note in notes(experiment, runs))]) + "\n"
 
 
-def _references(row: Sequence[Any], runs: Sequence[Run], protocol: str) -> None:
+def references(row: Sequence[Any], runs: Sequence[Run], protocol: str) -> None:
     """Random weights and raw pixels as thin lines in a row of panels, named at its right."""
     levels = {}
     for network, name in NAMES.items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -56,6 +57,26 @@ def tsne_picture(
             text.set_parse_math(False)  # a class may be called $cash$, which is no formula
             text.set_text(drawable(names[label], LEGEND_LETTERS))
     save(path, figure, dpi=120)
+
+
+def above_notes(width: float, height: float, notes: Sequence[str]) -> tuple[Figure, Any]:
+    """A figure with ``notes`` at its foot, and the part of it above them, of so many inches."""
+    lines = [line for note in notes for line in textwrap.wrap(note, int(width * 18))]
+    below_height = 0.14 * len(lines) + 0.1
+    figure = Figure(figsize=(width, height + below_height), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=[height, below_height])
+    above, below = parts
+    below.text(0.01, 1, "\n".join(lines), fontsize=7, ha="left", va="top")
+    return figure, above
+
+
+def legend_below(above: Any, width: float, handles: Mapping[str, Any]) -> None:
+    """One legend for all panels of a part of a figure, which is ``width`` inches wide."""
+    columns = max(2, int(width / (1.2 + 0.07 * max(map(len, handles), default=0))))
+    above.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False,
+        handlelength=4,
+    )  # fmt: skip
 
 
 def save(path: Path, figure: Figure, *, dpi: int) -> None:

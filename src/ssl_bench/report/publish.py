@@ -17,7 +17,19 @@ from ssl_bench.config.experiments import Experiment
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.files import csv_text, write_text
-from ssl_bench.report import calibration, comparison, curves, expected, provenance, records, render, trials, verdicts
+from ssl_bench.report import (
+    calibration,
+    comparison,
+    curves,
+    expected,
+    grid_pictures,
+    grids,
+    provenance,
+    records,
+    render,
+    trials,
+    verdicts,
+)
 from ssl_bench.report.records import Run
 from ssl_bench.results.record import MISFITS, Record
 
@@ -88,6 +100,11 @@ def _rendered(experiment: Experiment, runs: Sequence[Run], accuracies: Path) -> 
         points = curves.results(runs, show["protocol"], show["network"])
         drawn = partial(curves.picture, experiment=experiment, runs=runs)
         return curves.text(experiment, runs), {"results.csv": _csv(curves.CURVES, points), "figure.png": drawn}
+    if kind in experiments.GRIDS:
+        text = "".join(map(render.markdown, grids.tables(experiment, runs)))
+        drawn = partial(grid_pictures.picture, experiment=experiment, runs=runs)
+        csv_lines = _csv(grids.HEADING, grids.results(runs))
+        return text, {"results.csv": csv_lines, "table.md": lambda path: write_text(path, text), "figure.png": drawn}
     protocols: Sequence[str] = show["protocols"]
     given = show["title"], runs, protocols
     csv = "results.csv"

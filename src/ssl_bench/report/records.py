@@ -54,6 +54,14 @@ class Run:
             return None
         return self.record.results.get(network or self.record.evaluated, {}).get(protocol)
 
+    def collapsed(self, protocol: str) -> bool:
+        """Whether a warning of collapse stands in the record and features are no better than random weights'.
+
+        A warning alone is no proof: some runs recover.
+        """
+        percent, random = self.percents(protocol), self.percents(protocol, "random")
+        return bool(self.record and self.record.warnings and percent is not None and percent <= (random or 0.0))
+
 
 def read(runs_dir: Path, committed: str | None) -> Store:
     """All records in ``runs_dir`` and in the folders that the pattern ``committed`` names.

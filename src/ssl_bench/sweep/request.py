@@ -15,6 +15,7 @@ from ssl_bench.config.options import options_in, require_known
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
+from ssl_bench.results.fingerprint import configuration_key
 from ssl_bench.training import preflight
 
 FILE = "sweep.yaml"
@@ -59,8 +60,13 @@ def read(words: Sequence[str], *files: str) -> Request:
     _check_keys(set_for_all, {key for file in (FILE, *files) for key in options_in(file)})
     cells = experiment.cells(settings["scale"], **{key: settings[key] for key in experiments.LISTS}, words=set_for_all)
     configs = compose_cells(cells)
-    for config in configs:
-        preflight.check(config)
+    config_of = dict(zip(cells, configs, strict=True))
+    experiments.of_each(cells, lambda cell: preflight.check(config_of[cell]))
+    distinct: dict[str, Cell] = {}  # at several places of a grid may be one run
+    for cell, config in config_of.items():
+        distinct.setdefault(configuration_key(config.as_dict()), cell)
+    cells = list(distinct.values())
+    configs = [config_of[cell] for cell in cells]
     configs = [config.changed({"trainer.progress": False}) for config in configs]  # it is no part of a run's identity
     if settings["launcher"] == "slurm":
         configs = [_settled_for_jobs(config, settings) for config in configs]

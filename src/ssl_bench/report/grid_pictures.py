@@ -1,0 +1,143 @@
+"""Pictures of accuracy over two axes that are options: heat maps, and lines over numbers."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_bench.config.axes import number, swept_option
+from ssl_bench.config.experiments import Experiment
+from ssl_bench.report.curves import references, styles
+from ssl_bench.report.grids import Panel, Square, notes, panels
+from ssl_bench.report.records import Run
+from ssl_bench.report.statistics import mean_and_spread
+
+COLOURS = "cividis"  # the same to those who see few colours, and ever lighter in gray
+DARK = 0.55  # share of the colours on which white letters are read
+SLANTED = 8  # letters from which a column's label is slanted
+
+
+def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
+    """Draw all panels as PNG: a row of accountings, or of protocols and networks where there is one accounting."""
+    from ssl_bench.report.figures import above_notes, legend_below, save
+
+    show, found = experiment.show, panels(experiment, runs)
+    accountings = len({panel.accounting for panel in found})
+    across = accountings if accountings > 1 else len(show["protocols"]) * len(show["networks"])
+    size = _heat_size(experiment, found) if show["kind"] == "heat" else (4.6, 3.2)
+    width = max(size[0] * across + 0.4, 6.4)
+    drawn, above = above_notes(width, size[1] * (len(found) // across) + 1.1, notes(experiment, runs))
+    grid = above.subplots(len(found) // across, across, squeeze=False)
+    handles: dict[str, Any] = {}
+    for panel, axes_of in zip(found, grid.flat, strict=True):
+        if show["kind"] == "heat":
+            _heat(axes_of, experiment, panel)
+        else:
+            handles |= _lines(axes_of, experiment, panel)
+        axes_of.set_title(panel.title, fontsize=9)
+    above.suptitle(show["title"], fontsize=11, fontweight="bold")
+    if handles:
+        legend_below(above, width, handles)
+    save(path, drawn, dpi=150)
+
+
+def _axis_label(experiment: Experiment) -> str:
+    return str(experiment.show["axis"] or swept_option(experiment.sweep) or "")
+
+
+def _heat_size(experiment: Experiment, found: Sequence[Panel]) -> tuple[float, float]:
+    """Inches of a panel that hold its labels and squares."""
+    columns = len(found[0].columns) + bool(experiment.show["mean"])
+    letters = max(len(row) for row in found[0].rows)
+    return 0.62 * columns + 0.075 * letters + 1.2, 0.42 * len(found[0].rows) + 1.5
+
+
+def _heat(axes_of: Any, experiment: Experiment, panel: Panel) -> None:
+    """Squares as light as they are accurate, each with its figures; hatched where there are none."""
+    import numpy as np
+
+    rows, columns = panel.rows, panel.columns
+    shown = [[panel.squares[row, column] for column in columns] for row in rows]
+    values = np.array(
+        [[np.mean(list(one.by_seed.values())) if one.by_seed else np.nan for one in row] for row in shown]
+    )
+    texts = [[one.lines for one in row] for row in shown]
+    labels = [column.partition("=")[2] or column for column in columns]
+    if experiment.show["mean"]:  # of columns that are there
+        means = [[np.mean(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan] for row in values]
+        values = np.hstack([values, means])
+        texts = [
+            [*row, [f"{mean:.1f}"] if np.isfinite(mean) else ["–"]] for row, (mean,) in zip(texts, means, strict=True)
+        ]
+        labels.append("mean")
+    axes_of.set_facecolor("white")
+    drawn = axes_of.imshow(np.ma.masked_invalid(values), cmap=COLOURS, aspect="auto")
+    for y, row in enumerate(texts):
+        for x, lines in enumerate(row):
+            if not np.isfinite(values[y, x]):
+                axes_of.add_patch(_hatched(x, y))
+            dark = np.isfinite(values[y, x]) and drawn.norm(values[y, x]) < DARK
+            colour = "white" if dark else "black"
+            axes_of.text(x, y, "\n".join(lines), fontsize=7, ha="center", va="center", color=colour, linespacing=1.1)
+    axes_of.set_xticks(
+        range(len(labels)),
+        labels,
+        fontsize=8,
+        rotation=30 if max(map(len, labels)) > 8 else 0,
+        ha="right" if max(map(len, labels)) > 8 else "center",
+    )
+    axes_of.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes_of.set_xlabel(_axis_label(experiment), fontsize=8)
+    axes_of.tick_params(length=0)
+    if experiment.show["mean"]:
+        axes_of.axvline(len(labels) - 1.5, color="white", linewidth=3)
+    bar = axes_of.figure.colorbar(drawn, ax=axes_of, fraction=0.04, pad=0.02)
+    bar.set_label("accuracy on test images, %", fontsize=7)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _hatched(x: int, y: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="white", edgecolor="#bbbbbb", hatch="////", linewidth=0)
+
+
+def _lines(axes_of: Any, experiment: Experiment, panel: Panel) -> dict[str, Any]:
+    """A line for every row over the numbers of the columns; returns what to name in the legend."""
+    xs = [number(column) or 0.0 for column in panel.columns]
+    drawn_as, handles = styles(experiment), {}
+    for place, row in enumerate(panel.rows):
+        squares = [panel.squares[row, column] for column in panel.columns]
+        handles[row] = _line(axes_of, xs, squares, drawn_as[row], place)
+    if experiment.show["logarithmic"]:
+        axes_of.set_xscale("log")
+    axes_of.set_xticks(xs, [f"{x:g}" for x in xs])
+    axes_of.minorticks_off()
+    below = "; ".join(panel.notes()).replace("failed:", "failed (×):").replace("collapsed:", "collapsed (hollow):")
+    axes_of.set_xlabel("\n".join([*filter(None, [_axis_label(experiment)]), *textwrap.wrap(below, 60)]), fontsize=8)
+    axes_of.set_ylabel("accuracy on test images, %", fontsize=8)
+    axes_of.tick_params(labelsize=8)
+    axes_of.grid(visible=True, color="#e5e5e5", linewidth=0.6)
+    axes_of.set_axisbelow(True)
+    axes_of.spines[["top", "right"]].set_visible(False)
+    references([axes_of], panel.runs, panel.protocol)
+    return handles
+
+
+def _line(axes_of: Any, xs: Sequence[float], squares: Sequence[Square], style: Mapping[str, Any], place: int) -> Any:
+    """Means in a band of ± one standard deviation, interrupted where there is none; × at the foot for what failed."""
+    ys = [mean_and_spread(list(square.by_seed.values())) if square.by_seed else (math.nan, None) for square in squares]
+    low, high = ([mean + sign * (spread or 0.0) for mean, spread in ys] for sign in (-1, 1))
+    axes_of.fill_between(xs, low, high, color=style["color"], alpha=0.12, linewidth=0)
+    (drawn,) = axes_of.plot(xs, [mean for mean, _ in ys], **style, linewidth=1.5, markersize=5)
+    hollow = [(x, mean) for x, (mean, _), square in zip(xs, ys, squares, strict=True) if square.collapsed]
+    for x, mean in hollow:
+        axes_of.plot(x, mean, **style, markersize=8, markerfacecolor="white", zorder=3)
+    for x, square in zip(xs, squares, strict=True):
+        if square.failed and not square.by_seed:
+            foot = {"transform": axes_of.get_xaxis_transform(), "markersize": 6, "color": style["color"]}
+            axes_of.plot(x, 0.03 + 0.04 * place, marker="x", **foot)
+    return drawn

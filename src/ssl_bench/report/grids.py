@@ -1,0 +1,151 @@
+"""Accuracy over two axes that are options: what stands in a heat map or in lines over numbers, and as tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ssl_bench.config.experiments import Experiment
+from ssl_bench.report.comparison import Table, TableCell, epochs, figure
+from ssl_bench.report.curves import network_of
+from ssl_bench.report.provenance import RESULTS, provenance
+from ssl_bench.report.provenance import results as accuracies
+from ssl_bench.report.records import Run
+from ssl_bench.report.statistics import mean_and_spread
+
+HEADING = (*RESULTS[:2], "column", "accounting", *RESULTS[2:])
+NAMED = 4  # places that a note names; of the others it gives the number
+
+
+@dataclass(frozen=True)
+class Square:
+    """What there is of the runs at one place: percent by seed, how many were wanted, failed, and collapsed."""
+
+    by_seed: dict[int, float]
+    wanted: int
+    failed: int
+    collapsed: int
+
+    @property
+    def text(self) -> str:
+        shown = figure(self.by_seed, wanted=self.wanted, failed=self.failed)
+        return f"{shown}, collapsed {self.collapsed}/{len(self.by_seed)}" if self.collapsed else shown
+
+    @property
+    def lines(self) -> list[str]:
+        """The same for a small square: the mean, or why there is none, and what makes it doubtful."""
+        if not self.by_seed:
+            return ["failed" if self.failed else "–"]
+        mean, spread = mean_and_spread(list(self.by_seed.values()))
+        few = len(self.by_seed) < self.wanted
+        below = "collapsed" if self.collapsed else f"{len(self.by_seed)}/{self.wanted}" if few else ""
+        return [f"{mean:.1f}", *filter(None, [below or (f"± {spread:.1f}" if spread is not None else "")])]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One grid of squares, by row and column."""
+
+    dataset: str
+    accounting: str
+    protocol: str
+    title: str
+    squares: dict[tuple[str, str], Square]
+    runs: list[Run]
+
+    @property
+    def rows(self) -> list[str]:
+        return list(dict.fromkeys(row for row, _ in self.squares))
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(column for _, column in self.squares))
+
+    def notes(self) -> list[str]:
+        """Which places have no accuracy, or one that means little."""
+        kinds = {
+            "failed": [at for at, square in self.squares.items() if square.failed],
+            "collapsed": [at for at, square in self.squares.items() if square.collapsed],
+            "missing": [
+                at for at, square in self.squares.items() if len(square.by_seed) + square.failed < square.wanted
+            ],
+        }
+        return [f"{kind}: {_named(found)}" for kind, found in kinds.items() if found]
+
+
+def _named(places: Sequence[tuple[str, str]]) -> str:
+    names = [f"{row} at {column.partition('=')[2] or column}" if column else row for row, column in places[:NAMED]]
+    return ", ".join(names) + (f" and {len(places) - NAMED} more" if len(places) > NAMED else "")
+
+
+def panels(experiment: Experiment, runs: Sequence[Run]) -> list[Panel]:
+    """By dataset, protocol, network and accounting; accountings vary fastest."""
+    show = experiment.show
+    kinds: list[list[str]] = [
+        list(dict.fromkeys(run.cell.dataset for run in runs)),
+        show["protocols"],
+        show["networks"],
+        list(dict.fromkeys(run.cell.place.accounting for run in runs)),
+    ]
+    found = []
+    for dataset, protocol, network, accounting in itertools.product(*kinds):
+        here = [run for run in runs if (run.cell.dataset, run.cell.place.accounting) == (dataset, accounting)]
+        parts = [accounting, *([network] if len(kinds[2]) > 1 else []), f"{protocol} on {dataset}"]
+        squares = {
+            (row, column): _square([run for run in here if run.cell.place[:2] == (row, column)], protocol, network)
+            for row, column in dict.fromkeys(run.cell.place[:2] for run in here)
+        }
+        found.append(Panel(dataset, accounting, protocol, ", ".join(filter(None, parts)), squares, here))
+    return found
+
+
+def _square(runs: Sequence[Run], protocol: str, network: str) -> Square:
+    percents = {
+        run.cell.seed: percent
+        for run in runs
+        if run.record and (percent := run.percents(protocol, network_of(run.record, network))) is not None
+    }
+    failed = sum(run.failure is not None for run in runs)
+    return Square(percents, len(runs), failed, sum(run.collapsed(protocol) for run in runs))
+
+
+def tables(experiment: Experiment, runs: Sequence[Run]) -> list[Table]:
+    """One for every panel; notes stand below the last."""
+    found = [
+        Table(
+            title=f"{experiment.show['title']}: {panel.title}",
+            columns=panel.columns,
+            ranked={
+                row: [TableCell(panel.squares[row, column].text) for column in panel.columns] for row in panel.rows
+            },
+            notes=[],
+        )
+        for panel in panels(experiment, runs)
+    ]
+    found[-1].notes.extend(notes(experiment, runs))
+    return found
+
+
+def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
+    """What stands below."""
+    versions = next(run.record.protocols for run in runs if run.record)
+    seeds = len({run.cell.seed for run in runs})
+    return [
+        f"% of test images, {f'mean ± standard deviation over {seeds} seeds' if seeds > 1 else 'one seed'}; "
+        f"{', '.join(f'{name} v{versions[name]}' for name in experiment.show['protocols'])}, scale "
+        f"{runs[0].config.scale.name}; {epochs(runs)}.",
+        *(
+            ["collapsed: warned of during training, and no better than random weights."]
+            if any(panel.squares[at].collapsed for panel in panels(experiment, runs) for at in panel.squares)
+            else []
+        ),
+        *provenance(runs),
+    ]
+
+
+def results(runs: Sequence[Run]) -> Iterator[tuple[object, ...]]:
+    """One line of HEADING for every accuracy on test images in the records."""
+    for run in runs:
+        for dataset, _, *others in accuracies([run]):
+            yield dataset, *run.cell.place, *others

@@ -1,0 +1,167 @@
+"""Accuracy over two axes that are options: heat maps, and lines over numbers."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import made_up
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from ssl_bench.cli.report import main
+from ssl_bench.config.experiments import Experiment, find
+from ssl_bench.report import figures, grid_pictures, grids
+from ssl_bench.report.records import Run
+
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "tables.md"
+
+
+def grid_file(folder: Path, kind: str, rows: int = 3, columns: str = "batch_size: [16, 32]", show: str = "") -> Path:
+    """A grid of one's own, outside of the package."""
+    file = folder / "mine.yaml"
+    labels = "\n".join(
+        f"    a row with a long name, {n}: method=simclr method.temperature={0.1 + n / 10:g}" for n in range(rows)
+    )
+    file.write_text(
+        f"sweep:\n  rows:\n{labels}\n  columns: {{{columns}}}\n  datasets: {{smoke: [digits]}}\n  seeds: [0, 1, 2]\n"
+        f"show:\n  kind: {kind}\n{show}",
+        encoding="utf-8",
+    )
+    return file
+
+
+def partial_runs(experiment: Experiment, name: str, share: int = 1) -> list[Run]:
+    """Made-up runs: every ``share``-th is there, the first place failed, the last one collapsed."""
+    runs = made_up.runs_of(*made_up.cells_of(name))
+    first, last = runs[0].cell.place, runs[-1].cell.place
+    found = []
+    for number, run in enumerate(runs):
+        assert run.record
+        if run.cell.place == last:
+            run.record.warnings = ["epoch 2: Collapsed: embeddings of different images point the same way."]
+            run.record.results["student"] = dict.fromkeys(made_up.PROTOCOLS, 12.0)
+        elif run.cell.place == first:
+            run = replace(run, entry=None, failure="the loss is not finite")
+        elif number % share:
+            run = replace(run, entry=None)
+        found.append(run)
+    return found
+
+
+def test_a_place_shows_mean_and_spread_and_what_is_missing_failed_or_collapsed() -> None:
+    assert grids.Square({0: 90.0, 1: 92.0}, 2, 0, 0).text == "91.0 ± 1.4"
+    assert grids.Square({0: 90.0}, 3, 1, 0).text == "90.0 (1/3, 1 failed)"
+    assert grids.Square({0: 11.0, 1: 11.0}, 2, 0, 2).text == "11.0 ± 0.0, collapsed 2/2"
+    lines = [
+        grids.Square(*given).lines
+        for given in (({}, 3, 0, 0), ({}, 3, 3, 0), ({0: 90.0}, 3, 0, 0), ({0: 9.0}, 1, 0, 1))
+    ]
+    assert lines == [["–"], ["failed"], ["90.0", "1/3"], ["9.0", "collapsed"]]
+
+
+def test_a_warning_alone_is_no_collapse() -> None:
+    run = made_up.runs_of(*made_up.cells_of("fig2", seeds=[0]))[0]
+    assert run.record
+    run.record.warnings = ["epoch 1: Collapsed: embeddings of different images point the same way."]
+    assert not run.collapsed("knn1")
+    run.record.results[run.record.evaluated]["knn1"] = 60.0  # random weights have 70
+    assert run.collapsed("knn1")
+    run.record.warnings = []
+    assert not run.collapsed("knn1")
+
+
+def test_panels_are_datasets_protocols_networks_and_accountings(tmp_path: Path) -> None:
+    file = grid_file(tmp_path, "heat", show="  networks: [student, teacher]\n")
+    file.write_text(
+        file.read_text().replace("  datasets", "  accountings: {short: epochs=1, long: epochs=2}\n  datasets")
+    )
+    runs = partial_runs(find(str(file)), str(file))
+    found = grids.panels(find(str(file)), runs)
+    assert [panel.title for panel in found] == [
+        f"{accounting}, {network}, {protocol} on digits"
+        for protocol in ("knn1", "linear")
+        for network in ("student", "teacher")
+        for accounting in ("short", "long")
+    ]
+    assert found[0].columns == ["batch_size=16", "batch_size=32"]
+    assert found[0].notes() == ["failed: a row with a long name, 0 at 16"]
+    assert found[1].notes() == ["collapsed: a row with a long name, 2 at 32"]
+
+
+def test_a_grid_of_ones_own_is_a_file_alone_and_counts_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells, configs = made_up.cells_of(str(grid_file(tmp_path, "heat", show="  mean: true\n")))
+    third = list(zip(cells, configs, strict=True))[::3]
+    made_up.keep(tmp_path / "runs", [made_up.record(*pair) for pair in third])
+    assert main(["./mine.yaml", "scale=smoke", "out=here"]) == 0
+    shown = capsys.readouterr().out
+    assert "**mine: knn1 on digits**" in shown
+    assert "Missing: 12 of 18 runs." in shown
+    assert {file.name for file in (tmp_path / "here").iterdir()} == {"records", "results.csv", "table.md", "figure.png"}
+    with (tmp_path / "here" / "results.csv").open(encoding="utf-8") as lines:
+        places = {(line["row"], line["column"], line["accounting"]) for line in csv.DictReader(lines)}
+    assert places == {tuple(cell.place) for cell, _ in third}
+
+
+def texts_of(figure: Any) -> Iterator[Any]:
+    """What is written in each panel of a figure."""
+    for axes in figure.get_axes():
+        yield from (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts)
+        yield from (*axes.get_xticklabels(), *axes.get_yticklabels())
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "columns", "show"),
+    [
+        ("heat", 12, "batch_size: [16, 32, 64, 128]", "  mean: true\n"),
+        ("heat", 1, "a longer label: batch_size=16, another label: batch_size=32", "  axis: batches\n"),
+        ("lines", 9, "batch_size: [16, 32, 64]", "  axis: batch size, images\n  logarithmic: true\n"),
+    ],
+)
+def test_no_text_of_a_picture_overlaps_with_a_third_of_the_runs(
+    kind: str, rows: int, columns: str, show: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save", lambda path, figure, dpi: drawn.append(figure))
+    file = grid_file(tmp_path, kind, rows, columns, show)
+    file.write_text(file.read_text().replace("seeds: [0, 1, 2]", "seeds: [0, 1]"))
+    experiment = find(str(file))
+    grid_pictures.picture(tmp_path / "figure.png", experiment, partial_runs(experiment, str(file), share=3))
+    canvas = FigureCanvasAgg(drawn[0])
+    canvas.draw()
+    texts = [text for text in texts_of(drawn[0]) if text.get_text() and text.get_visible()]
+    boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer()).shrunk(0.98, 0.98)) for text in texts]
+    overlapping = [(a, b) for (a, one), (b, other) in itertools.combinations(boxes, 2) if one.overlaps(other)]
+    assert not overlapping
+    joined = " ".join(text.get_text() for text in texts)
+    assert "failed" in joined
+    assert "collapsed" in joined
+
+
+def test_lines_are_interrupted_where_nothing_is_known_and_failures_stand_at_the_foot(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    file = grid_file(tmp_path, "lines", 1, "batch_size: [16, 32, 64]")
+    axes = Figure().add_subplot()
+    panel = grids.panels(find(str(file)), partial_runs(find(str(file)), str(file)))[0]
+    grid_pictures._lines(axes, find(str(file)), panel)
+    line, hollow, failed = axes.lines[:3]
+    assert str(line.get_ydata()[0]) == "nan"
+    assert (hollow.get_xdata()[0], hollow.get_markerfacecolor()) == (64, "white")
+    assert (failed.get_xdata()[0], failed.get_marker(), failed.get_ydata()[0] < 0.1) == (16, "x", True)
+
+
+def test_the_grid_of_the_pages_is_one(tmp_path: Path) -> None:
+    block = re.search(r"<!-- file: batches.yaml -->\n```yaml\n(.*?)```", DOCUMENTED.read_text(encoding="utf-8"), re.S)
+    assert block
+    (tmp_path / "batches.yaml").write_text(block[1], encoding="utf-8")
+    found = made_up.runs_of(*made_up.cells_of(str(tmp_path / "batches.yaml")))
+    assert {run.config.epochs for run in found if run.cell.place.accounting == "equal updates"} == {2, 4}

@@ -9,6 +9,7 @@ COMMANDS = {
     "sweep": "run what a table or figure is made of, skipping what is finished",
     "plan": "what a sweep will cost on this machine: hours, memory, disk",
     "report": "render a table or figure from finished runs",
+    "runs": "list, filter, sort and compare finished runs",
     "data": "list, fetch, verify, pack and show datasets",
     "evaluate": "score any encoder on any dataset under the protocols of a run",
     "embed": "features of every picture below a folder",

@@ -1,0 +1,49 @@
+"""python -m ssl_bench runs: the finished runs of a store.
+
+Without conditions all are listed. A condition is a figure or an option of the runs with a value, and the start of a
+fingerprint stands for a run; a run is shown if all conditions hold and it is one of the runs named, if any:
+
+  python -m ssl_bench runs method=byol "knn1>80" sort=-knn1
+  python -m ssl_bench runs dataset=cifar10 optimizer.lr=0.3 "epochs>=20"
+  python -m ssl_bench runs 0657bd 238775 compare=true
+
+Conditions are =, !=, <, <=, > and >= (in quotes: the shell reads < and >). Figures are those of test images of the
+network that the method deploys, by protocol; <network>/<protocol>, as student/knn1; and validation, the monitor's on
+validation images after the last epoch. The table has the options in which runs of one method, dataset, scale differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssl_bench.config.options import nearest, options_in, read_settings, settings_text
+from ssl_bench.entry import run_command
+from ssl_bench.errors import UserError
+
+FILE = "runs.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the arguments, then read the store and print; returns the exit status."""
+
+    def work(arguments: list[str]) -> None:
+        from ssl_bench.report import runs
+
+        known = options_in(FILE)
+        own = [word for word in arguments if word.partition("=")[0] in known]
+        settings = read_settings(FILE, own)
+        conditions = [runs.condition(word) for word in arguments if word not in own]
+        for given in conditions:
+            near = nearest(given.key, known)
+            if near and given.key not in runs.FIRST and "." not in given.key:
+                raise UserError(f"option {given.key} is unknown{near}")
+        runs.show(Path(settings.pop("runs_dir")), conditions, **settings)
+
+    return run_command(arguments, help_text, work)
+
+
+def help_text() -> str:
+    """Usage, what it does, options."""
+    usage = "python -m ssl_bench runs [CONDITION or FINGERPRINT ...] [key=value ...]"
+    return "\n".join([usage, "", str(__doc__).partition("\n\n")[2], "Options:", *settings_text(FILE)])

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow mutations lint format docs bench clean table1 table3 fig2 fig3 fig4 fig5 fig6 figures
+.PHONY: help demo test test-all test-slow mutations lint format docs bench clean page table1 table3 fig2 fig3 fig4 fig5 fig6 figures
 
 # Of tables and figures: make table3 SCALE=cpu SEEDS=0,1,2 METHODS=clbo,byol DATASETS=digits JOBS=2
 SCALE ?= cpu
@@ -77,6 +77,9 @@ table3: $(VENV)/.installed ## plan what Table 3 is made of, run it or resume, an
 fig2 fig3 fig4 fig5 fig6: $(VENV)/.installed
 	$(MEASURE)
 	$(SWEEP)
+
+page: $(VENV)/.installed ## write the page of all committed experiments, site/index.html
+	$(BIN)/python -m ssl_bench page out=site
 
 figures: ## the same for Figures 2 to 6; one of them: make fig5 SCALE=smoke
 	$(MAKE) --keep-going fig2 fig3 fig4 fig5 fig6

@@ -33,7 +33,7 @@ FLOORS = (
     ("report",),
     ("training",),
     ("sweep", "encoders"),  # it starts runs of several devices, too
-    ("plan",),
+    ("plan", "page"),
     ("cli",),
     ("__main__",),
 )

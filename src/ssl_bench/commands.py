@@ -10,6 +10,7 @@ COMMANDS = {
     "plan": "what a sweep will cost on this machine: hours, memory, disk",
     "report": "render a table or figure from finished runs",
     "runs": "list, filter, sort and compare finished runs",
+    "page": "findings, tables, curves and every run as a page for the browser",
     "data": "list, fetch, verify, pack and show datasets",
     "evaluate": "score any encoder on any dataset under the protocols of a run",
     "embed": "features of every picture below a folder",

@@ -58,10 +58,10 @@ def comparison(experiment: Experiment, runs: Sequence[Run], calibration: str) ->
     entries: dict[str, list[TableCell]] = {label: [] for label in [*labels, *NAMES.values()]}
     origins: dict[str, str] = {}  # of published figures: origin → letter
 
-    def add(heading: str, column: Mapping[str, TableCell]) -> None:
+    def add(heading: str, found: Mapping[str, TableCell]) -> None:
         columns.append(heading)
         for label, row in entries.items():
-            row.append(column.get(label, TableCell("")))
+            row.append(found.get(label, TableCell("")))
 
     for dataset in datasets:
         here = [run for run in runs if run.cell.dataset == dataset]
@@ -75,7 +75,7 @@ def comparison(experiment: Experiment, runs: Sequence[Run], calibration: str) ->
         ]
         beside: set[Figure] = set()
         for protocol in protocols:
-            add(f"{dataset}, {protocol}", _column(here, protocol, experiment.show["ranked"]))
+            add(f"{dataset}, {protocol}", column(here, by_row(here, protocol), protocol, experiment.show["ranked"]))
             same = [(label, figure) for label, figure in theirs if figure.means_the_same(protocol, config[label])]
             beside.update(figure for _, figure in same)
             if same:
@@ -102,22 +102,23 @@ def _plain_rows(runs: Sequence[Run]) -> list[str]:
     return [label for label, is_plain in plain.items() if is_plain]
 
 
-def _column(runs: Sequence[Run], protocol: str, ranked: Sequence[str]) -> dict[str, TableCell]:
-    """Entries of one dataset under one protocol by row."""
-    scores = by_row(runs, protocol)
+def column(
+    runs: Sequence[Run], scores: Mapping[str, dict[int, float]], protocol: str, ranked: Sequence[str]
+) -> dict[str, TableCell]:
+    """Entries of one dataset under one protocol by row; ``scores``: percent by row and seed."""
     highest, apart = distinguished({row: scores[row] for row in scores if row in ranked}, step=worth(runs))
-    column = {}
+    entries = {}
     for row, by_seed in scores.items():
         cells = [run for run in runs if run.cell.row == row]
         failed = sum(run.failure is not None for run in cells)
         inapplicable = not by_seed and any(run.record for run in cells)
         text = "n. a." if inapplicable else figure(by_seed, wanted=len(cells), failed=failed)
-        column[row] = TableCell(f"{text} {APART}" if row in apart else text, row == highest)
+        entries[row] = TableCell(f"{text} {APART}" if row in apart else text, row == highest)
     for network, label in NAMES.items():
-        column[label] = TableCell(
+        entries[label] = TableCell(
             figure(reference(runs, protocol, network), wanted=len({run.cell.seed for run in runs}))
         )
-    return column
+    return entries
 
 
 def by_row(runs: Sequence[Run], protocol: str) -> dict[str, dict[int, float]]:

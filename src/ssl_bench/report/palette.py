@@ -68,7 +68,7 @@ def row_colours(rows: Mapping[str, Sequence[str]]) -> dict[str, str]:
         method = method_of(words)
         other, share = SHADES[seen.get(method, 0) % len(SHADES)]
         seen[method] = seen.get(method, 0) + 1
-        found[label] = _mix(colour(method), other, share)
+        found[label] = mix(colour(method), other, share)
     return found
 
 
@@ -91,6 +91,7 @@ def row_styles(rows: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, str]]:
     return {label: found[label] for label in rows}
 
 
-def _mix(colour: str, other: str, share: float) -> str:
+def mix(colour: str, other: str, share: float) -> str:
+    """``colour`` with a ``share`` of the ``other``, all as ``#rrggbb``."""
     pairs = [(int(colour[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
     return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)

@@ -1,0 +1,156 @@
+"""All that a page shows: findings, experiments with their tables and curves, and every run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssl_bench.config import experiments
+from ssl_bench.config.compose import compose_cells
+from ssl_bench.config.experiments import Cell
+from ssl_bench.errors import UserError
+from ssl_bench.page import findings, runs, tables
+from ssl_bench.page.findings import Finding
+from ssl_bench.report import calibration, records
+from ssl_bench.report.records import Run, Store, StoredRecord
+
+Plain = dict[str, Any]
+FILE = "page.yaml"
+CHOOSING = ("scale", *experiments.LISTS)  # options that need the name of an experiment
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a page is asked to show."""
+
+    names: list[str]  # of experiments, .yaml files or folders with a README
+    settings: dict[str, Any]  # of conf/page.yaml
+    words: list[str]  # options of the runs
+    alone: bool  # the runs of runs_dir by themselves
+
+
+@dataclass
+class Contents:
+    """What stands on a page, as plain values."""
+
+    findings: list[Finding] = field(default_factory=list)
+    experiments: list[Plain] = field(default_factory=list)
+    protocols: list[str] = field(default_factory=list)
+    runs: list[list[Any]] = field(default_factory=list)
+    whole: dict[str, Plain] = field(default_factory=dict)  # by fingerprint
+    skipped: list[str] = field(default_factory=list)  # files that are no record, and why
+
+
+def request(arguments: Sequence[str]) -> Request:
+    """The arguments of the command, checked; UserError in one sentence for a mistake."""
+    names = [word for word in arguments if "=" not in word]
+    options = [word for word in arguments if "=" in word]
+    settings, words = experiments.read_words(options, FILE)
+    given = {word.partition("=")[0] for word in options}
+    if not names and (words or given & set(CHOOSING)):
+        word = (words or [word for word in options if word.partition("=")[0] in CHOOSING])[0]
+        raise UserError(f"{word} chooses among the runs of an experiment: name one, as in page table3 {word}.")
+    for name in names:
+        if not (name.endswith(".yaml") or Path(name, findings.README).exists()):
+            experiments.find(name)
+    return Request(names, settings, words, alone=not names and "runs_dir" in given)
+
+
+def contents(asked: Request) -> Contents:
+    """Read all that is asked for; a record that cannot be read is named in ``skipped``.
+
+    Raises:
+        UserError: there is nothing to show.
+    """
+    settings = asked.settings
+    store = records.read(Path(settings["runs_dir"]), None if asked.alone else settings["records"])
+    entries = runs.of_store(store.entries.values())
+    found = Contents(skipped=store.skipped)
+    described = _automatic(asked, entries, found) if asked.alone else _described(asked, store, found)
+    if not entries and not found.findings:
+        raise UserError(
+            f"there is nothing to show: no finished run in {settings['runs_dir']}, no README in "
+            f"{settings['experiments']}; python -m ssl_bench trains a run."
+        )
+    _runs(found, entries, described)
+    return found
+
+
+def _automatic(asked: Request, entries: Sequence[StoredRecord], found: Contents) -> list[Run]:
+    """Fill in a table for every kind of runs that may stand together; returns the runs."""
+    note = calibration.note(Path(asked.settings["calibration"]))
+    described = []
+    for name, of_group in runs.groups(entries).items():
+        part = tables.shown(tables.automatic(of_group, name), of_group, note)
+        found.experiments.append({"name": name, "title": name, **part})
+        described += of_group
+    return described
+
+
+def _described(asked: Request, store: Store, found: Contents) -> list[Run]:
+    """Fill in findings and experiments; returns the runs of all."""
+    cells: list[tuple[Plain, experiments.Experiment, list[Cell]]] = []
+    for name, finding, report in _named(asked):
+        if finding is not None:
+            found.findings.append(finding)
+        if report is not None:
+            part: Plain = {"name": name, "title": finding.title if finding and finding.title else name}
+            found.experiments.append(part)
+            try:
+                cells.append((part, *_cells_of(report)))
+            except UserError as error:
+                part["problem"] = str(error)
+    configs = iter(compose_cells([cell for *_, of_experiment in cells for cell in of_experiment]))
+    note = calibration.note(Path(asked.settings["calibration"]))
+    described: list[Run] = []
+    for part, experiment, of_experiment in cells:
+        own = [next(configs) for _ in of_experiment]
+        try:
+            matched = records.match(of_experiment, own, store)
+            part |= {"title": experiment.show["title"], **tables.shown(experiment, matched, note)}
+            described += matched
+        except UserError as error:
+            part["problem"] = str(error)
+    return described
+
+
+def _named(asked: Request) -> Iterable[tuple[str, Finding | None, list[str] | None]]:
+    """Name, finding and arguments of ``report`` of each experiment."""
+    folder = Path(asked.settings["experiments"])
+    if not asked.names:
+        found = [findings.read(readme.parent) for readme in sorted(folder.glob(f"*/{findings.README}"))]
+        for finding in sorted(found, key=lambda one: (one.report is None or not one.verdict, not one.verdict)):
+            yield finding.name, finding, finding.report
+    options = [f"{key}={_typed(asked.settings[key])}" for key in CHOOSING]
+    for name in asked.names:
+        if Path(name, findings.README).exists():
+            finding = findings.read(Path(name))
+            yield finding.name, finding, finding.report
+        else:
+            own = folder / Path(name).stem
+            there = (own / findings.README).exists()
+            yield Path(name).stem, findings.read(own) if there else None, [name, *options, *asked.words]
+
+
+def _typed(value: Any) -> str:
+    return "null" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _cells_of(report: Sequence[str]) -> tuple[experiments.Experiment, list[Cell]]:
+    """The experiment that ``report`` renders, and what it is made of."""
+    settings, others = experiments.read_words([word for word in report if "=" in word], "report.yaml")
+    experiment = experiments.find(next(word for word in report if "=" not in word))
+    chosen = {key: settings[key] for key in experiments.LISTS}
+    return experiment, experiment.cells(settings["scale"], **chosen, words=others)
+
+
+def _runs(found: Contents, entries: Sequence[StoredRecord], described: Sequence[Run]) -> None:
+    """Fill in every run."""
+    found.protocols = list(dict.fromkeys(name for entry in entries for name in entry.record.protocols))
+    found.runs = [runs.line(entry, found.protocols) for entry in entries]
+    again = runs.commands(described, entries)
+    found.whole = {
+        entry.record.fingerprint: runs.whole(entry, again.get(entry.record.fingerprint)) for entry in entries
+    }

@@ -1,0 +1,161 @@
+"""Every run by itself: a line for the list, the whole for those who open it, and the command that makes it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ssl_bench.config.compose import compose
+from ssl_bench.config.experiments import Cell
+from ssl_bench.config.options import typed
+from ssl_bench.config.schema import Config
+from ssl_bench.errors import UserError
+from ssl_bench.report.palette import label
+from ssl_bench.report.provenance import command, counts
+from ssl_bench.report.records import Run, StoredRecord
+from ssl_bench.results.record import Record
+
+Plain = dict[str, Any]
+GROUPED = ("method", "dataset", "scale", "seed")  # stand in front of a command
+FIELDS = (
+    *("run", "method", "dataset", "scale", "seed", "network", "epochs", "batch", "backbone", "seconds"),
+    *("core_seconds", "images", "code", "committed"),
+)
+
+
+def of_store(entries: Iterable[Sequence[StoredRecord]]) -> list[StoredRecord]:
+    """Every run once; one's own stands for a committed record of the same name."""
+    found: dict[str, StoredRecord] = {}
+    for alike in entries:
+        for entry in alike:
+            if entry.record.fingerprint not in found or not entry.committed:
+                found[entry.record.fingerprint] = entry
+    return list(found.values())
+
+
+def line(entry: StoredRecord, protocols: Sequence[str]) -> list[Any]:
+    """What FIELDS name, then the accuracy of the deployed network under each protocol."""
+    record, config = entry.record, entry.record.config
+    scores = record.results[record.evaluated]
+    return [
+        *(record.fingerprint, label(record.method), record.dataset, record.scale, record.seed, record.evaluated),
+        *(config["epochs"], config.get("batch_size"), config.get("backbone", {}).get("name"), record.train_seconds),
+        *(record.core_seconds, images_seen(record), _code(record), entry.committed),
+        *(scores.get(protocol) for protocol in protocols),
+    ]
+
+
+def images_seen(record: Record) -> int | None:
+    """Images of all training steps, each as often as it was looked at."""
+    if record.student_steps is None:
+        return None
+    accumulated = record.config["trainer"].get("accumulate", 1)
+    return int(record.student_steps * record.config["batch_size"] * accumulated)
+
+
+def _code(record: Record) -> str:
+    versions = dict.fromkeys(str(code.get("commit") or code.get("version"))[:7] for code in record.code_versions)
+    changed = any(code.get("modified") for code in record.code_versions)
+    return ", ".join(versions) + (" (modified)" if changed else "")
+
+
+def whole(entry: StoredRecord, again: str | None) -> Plain:
+    """All that is shown of a run that is opened."""
+    record = entry.record
+    return {
+        "command": again,
+        "config": dict(_flat(record.config)),
+        "results": record.results,
+        "protocols": record.protocols,
+        "code": record.code_versions,
+        "environment": dict(_flat(record.environment)),
+        "images": record.images,
+        "warnings": record.warnings,
+    }
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+# -- runs that nobody has described as rows of a table ---------------------------------------------
+
+
+@functools.cache
+def _defaults(method: str, dataset: str, scale: str) -> Plain | None:
+    try:
+        return compose([f"method={method}", f"dataset={dataset}", f"scale={scale}"]).as_dict()
+    except UserError:  # a method or dataset that is not installed here
+        return None
+
+
+def words(record: Record) -> tuple[str, ...] | None:
+    """The arguments that make the run; None where its method or dataset is not installed here."""
+    defaults = _defaults(record.method, record.dataset, record.scale)
+    if defaults is None:
+        return None
+    known = dict(_flat(defaults))
+    chosen = [f"{name}={getattr(record, name)}" for name in GROUPED]
+    differing = [f"{key}={typed(value)}" for key, value in _flat(record.config) if known.get(key, value) != value]
+    return (*chosen, *(word for word in differing if counts(word) and word.partition("=")[0] not in GROUPED))
+
+
+def alone(entry: StoredRecord) -> Run | None:
+    """A record as a run of its own; None where its method or dataset is not installed here."""
+    record = entry.record
+    arguments = words(record)
+    if arguments is None:
+        return None
+    tree = _filled(_defaults(record.method, record.dataset, record.scale) or {}, record.config)
+    return Run(Cell(label(record.method), record.dataset, record.seed, arguments), Config.from_dict(tree), entry, None)
+
+
+def _filled(defaults: Mapping[str, Any], tree: Mapping[str, Any]) -> Plain:
+    """``tree`` with the keys that it lacks, as an older record does."""
+    found = {key: value for key, value in defaults.items() if key not in tree}
+    for key, value in tree.items():
+        below = defaults.get(key)
+        found[key] = _filled(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return found
+
+
+def commands(described: Iterable[Run], others: Iterable[StoredRecord]) -> dict[str, str]:
+    """What makes each run again, by its name."""
+    found = {run.record.fingerprint: command(run) for run in described if run.record}
+    for entry in others:
+        if entry.record.fingerprint not in found and (run := alone(entry)):
+            found[entry.record.fingerprint] = command(run)
+    return found
+
+
+def groups(entries: Sequence[StoredRecord]) -> dict[str, list[Run]]:
+    """Runs that one table may hold, by what they have in common; a row has what its runs set, but the seed."""
+    found: dict[str, list[Run]] = {}
+    for entry in entries:
+        record = entry.record
+        run = alone(entry)
+        if run is not None:
+            shared = f"scale={record.scale}, {record.precision} on {record.device}, numerics {record.numerics}"
+            found.setdefault(shared, []).append(run)
+    return {name: _named(runs) for name, runs in found.items()}
+
+
+def _named(runs: Sequence[Run]) -> list[Run]:
+    """``runs`` with rows that state in what they differ; what all of them set is stated once, below the table."""
+    own = [tuple(word for word in run.cell.words if word.partition("=")[0] not in GROUPED) for run in runs]
+    extra = [word for word in dict.fromkeys(word for one in own for word in one) if all(word in one for one in own)]
+    taken = set()
+    named = []
+    for run, chosen in zip(runs, own, strict=True):
+        row = ", ".join([run.cell.row, *(word for word in chosen if word not in extra)])
+        if (place := (row, run.cell.dataset, run.cell.seed)) in taken and run.record:
+            row = f"{row} ({run.record.fingerprint})"  # of other data, which no option shows
+        taken.add(place)
+        named.append(replace(run, cell=replace(run.cell, row=row, extra=tuple(extra))))
+    return sorted(named, key=lambda run: (run.cell.dataset, run.cell.row, run.cell.seed))

@@ -1,0 +1,719 @@
+"use strict";
+// Names of methods, classes and files are text: nodes are made by el(), and nothing here parses markup.
+
+// -- data: scripts, since a page that is opened as a file may load nothing else ------------------
+
+const slots = new Map();
+
+function slot(name) {
+  if (!slots.has(name)) {
+    const made = {};
+    made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+    slots.set(name, made);
+  }
+  return slots.get(name);
+}
+
+window.take = (name, value) => slot(name).resolve(value);
+
+function load(name) {
+  const found = slot(name);
+  if (!found.asked) {
+    found.asked = true;
+    const script = document.createElement("script");
+    script.src = `data/${name}.js`;
+    script.onerror = () => found.reject(new Error(`data/${name}.js is missing beside this page.`));
+    document.head.append(script);
+  }
+  return found.promise;
+}
+
+const loadIndex = () => load("index");
+
+async function loadExperiment(number) {
+  return load(`e${number}`);
+}
+
+async function loadRun(name) {
+  const index = await loadIndex();
+  return (await load(`r${name.slice(0, index.digits)}`))[name];
+}
+
+// -- nodes ----------------------------------------------------------------------------------------
+
+function el(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(properties)) {
+    if (typeof value === "function") node.addEventListener(key, value);
+    else if (value === true) node.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(key, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const colourOf = (row) => row.colours[dark.matches ? "dark" : "light"];
+const percent = (value) => (value === null || value === undefined ? "–" : value.toFixed(1));
+const signed = (value) => value.toFixed(2).replace("-", "−");
+const announce = (text) => (document.getElementById("status").textContent = text);
+
+function swatch(row) {
+  const node = el("span", { class: "swatch", "aria-hidden": "true" });
+  node.style.background = colourOf(row);
+  return node;
+}
+
+function copyButton(text) {
+  const button = el("button", { type: "button", click: copy, "data-copies": text }, "Copy");
+  async function copy() {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // Where the browser offers no clipboard to files.
+      const area = el("textarea", {}, text);
+      button.after(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    button.textContent = "Copied";
+    announce("Copied to the clipboard.");
+    setTimeout(() => (button.textContent = "Copy"), 1500);
+  }
+  return button;
+}
+
+const commandBlock = (text) =>
+  text
+    ? el("div", {}, el("pre", { class: "command" }, text), copyButton(text))
+    : el("p", {}, "Its method or dataset is not installed where this page was made, so its command is not known.");
+
+function choice(label, options, value, change) {
+  const select = el("select", { change: () => change(select.value) });
+  for (const [key, text] of options) select.append(el("option", { value: key, selected: key === String(value) }, text));
+  return el("label", {}, label, select);
+}
+
+// -- a table that sorts; rows beyond the limit are made on demand ---------------------------------
+
+function compareValues(one, other) {
+  const empty = (value) => value === null || value === undefined || Number.isNaN(value);
+  if (empty(one) || empty(other)) return empty(one) - empty(other);
+  return typeof one === "number" && typeof other === "number" ? one - other : String(one).localeCompare(String(other), undefined, { numeric: true });
+}
+
+function sortable({ caption, columns, rows, limit = 100, rowClass = () => null, sort = null }) {
+  const body = el("tbody");
+  const headings = columns.map((column, place) =>
+    el("th", { scope: "col", class: column.number ? "number" : null }, el("button", { type: "button", click: () => by(place) }, column.title)),
+  );
+  const more = el("button", { type: "button", click: () => ((shown += limit * 10), fill()) });
+  let [place, down, shown] = [sort, true, limit];
+
+  function by(wanted) {
+    down = place === wanted ? !down : Boolean(columns[wanted].number);
+    place = wanted;
+    fill();
+    announce(`Sorted by ${columns[place].title}, ${down ? "descending" : "ascending"}.`);
+  }
+
+  function fill() {
+    const ordered = [...rows];
+    if (place !== null) {
+      const { value } = columns[place];
+      ordered.sort((one, other) => {
+        const [a, b] = [value(one), value(other)];
+        const order = compareValues(a, b);
+        return down && a !== null && b !== null ? -order : order;
+      });
+    }
+    headings.forEach((heading, number) => {
+      if (number === place) heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+      else heading.removeAttribute("aria-sort");
+    });
+    body.replaceChildren(
+      ...ordered.slice(0, shown).map((row) =>
+        el(
+          "tr",
+          { class: rowClass(row) },
+          ...columns.map((column, number) =>
+            el(number ? "td" : "th", { scope: number ? null : "row", class: column.number ? "number" : null }, (column.cell ?? column.value)(row) ?? "–"),
+          ),
+        ),
+      ),
+    );
+    more.hidden = ordered.length <= shown;
+    more.textContent = `Show more (${ordered.length - shown} left)`;
+  }
+
+  fill();
+  return el(
+    "div",
+    {},
+    el(
+      "div",
+      { class: "scroll", role: "region", tabindex: "0", "aria-label": caption },
+      el("table", { class: "data" }, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...headings)), body),
+    ),
+    more,
+  );
+}
+
+// -- charts: drawn by Observable Plot, again where width or colours change ------------------------
+
+const drawn = new Set();
+
+function chart(title, options, { height = 260, caption = true } = {}) {
+  const place = el("div", { class: "chart" });
+  const figure = el("figure", {}, caption ? el("figcaption", {}, title) : null, place);
+  function draw() {
+    const width = Math.max(240, Math.floor(place.clientWidth || figure.parentElement?.clientWidth || 640));
+    const plot = Plot.plot({ width, height, style: { fontSize: "12px" }, ariaLabel: title, marginBottom: 44, ...options(width) });
+    const svg = plot.matches("svg") ? plot : plot.querySelector("svg");
+    svg.setAttribute("role", "img"); // whose title says it all; the figures stand in a table
+    for (const group of svg.querySelectorAll("g[aria-label]")) {
+      group.dataset.mark = group.getAttribute("aria-label");
+      group.removeAttribute("aria-label"); // a group without a role may have none
+    }
+    place.replaceChildren(plot);
+  }
+  const watcher = new ResizeObserver(([entry]) => {
+    const width = Math.floor(entry.contentRect.width);
+    if (width && width !== figure.lastWidth) {
+      figure.lastWidth = width;
+      draw();
+    }
+  });
+  watcher.observe(place);
+  drawn.add({ figure, draw });
+  return figure;
+}
+
+dark.addEventListener("change", () => {
+  for (const one of drawn) {
+    if (one.figure.isConnected) one.draw();
+    else drawn.delete(one);
+  }
+  show();
+});
+
+const SYMBOLS = { "*": "asterisk", o: "circle", s: "square", "^": "triangle", D: "diamond", v: "wye", P: "plus", X: "times", "<": "diamond2", ">": "triangle2", h: "hexagon", d: "square2" };
+const DASHES = { solid: null, dashed: "6 3", mixed: "7 3 2 3", dotted: "2 3", long: "11 3" };
+
+function seedsChart(experiment, heading, { height } = {}) {
+  const seeds = experiment.seeds[heading];
+  const order = Object.keys(experiment.cells).filter((label) => Object.keys(seeds[label] ?? {}).length);
+  const rows = new Map(experiment.rows.map((row) => [row.label, row]));
+  const points = order.flatMap((row) => Object.entries(seeds[row]).map(([seed, value]) => ({ row, seed, value })));
+  const colour = (point) => (rows.has(point.row) ? colourOf(rows.get(point.row)) : "currentColor");
+  return chart(
+    heading,
+    (width) => ({
+      marginLeft: Math.min(150, width / 2.5),
+      x: { label: "% of test images", nice: true, grid: true, ticks: 4 },
+      y: { label: null, domain: order, type: "band" },
+      marks: [
+        Plot.tickX(points, Plot.groupY({ x: "mean" }, { x: "value", y: "row", stroke: "currentColor", strokeWidth: 2 })),
+        Plot.dot(points, { x: "value", y: "row", fill: colour, fillOpacity: 0.75, r: 4 }),
+        Plot.tip(points, Plot.pointer({ x: "value", y: "row", title: (p) => `${p.row}, seed ${p.seed}: ${p.value.toFixed(2)} %` })),
+      ],
+    }),
+    { height: height ?? 20 * order.length + 60 },
+  );
+}
+
+function curvesChart(experiment, { dataset, protocol, network, hidden = new Set() }) {
+  const networks = network === "both" ? ["student", "teacher"] : [network];
+  const lines = experiment.curves.filter((line) => line.dataset === dataset && line.protocol === protocol && networks.includes(line.network) && !hidden.has(line.row));
+  const rows = new Map(experiment.rows.map((row) => [row.label, row]));
+  const named = (line) => (network === "both" ? `${line.row}, ${line.network}` : line.row);
+  const points = lines.flatMap((line) => line.points.map(([epoch, mean, low, high]) => ({ name: named(line), row: line.row, epoch, mean, low, high, seeds: line.seeds })));
+  const dash = (line) => (network === "both" ? (line.network === "teacher" ? null : "3 3") : DASHES[rows.get(line.row).line]);
+  const marks = lines.flatMap((line) => {
+    const [stroke, own] = [colourOf(rows.get(line.row)), points.filter((point) => point.name === named(line))];
+    const every = Math.max(1, Math.floor(own.length / 7));
+    return [
+      Plot.areaY(own, { x: "epoch", y1: "low", y2: "high", fill: stroke, fillOpacity: 0.13 }),
+      Plot.lineY(own, { x: "epoch", y: "mean", stroke, strokeWidth: 2, strokeDasharray: dash(line) }),
+      Plot.dot(own.filter((_, number) => number % every === 0), { x: "epoch", y: "mean", fill: stroke, symbol: SYMBOLS[rows.get(line.row).mark] ?? "circle", r: 3.5 }),
+    ];
+  });
+  const tip = (p) => `${p.name}\nepoch ${p.epoch}: ${p.mean.toFixed(1)} % (${p.low.toFixed(1)}–${p.high.toFixed(1)}, ${p.seeds} ${p.seeds === 1 ? "seed" : "seeds"})`;
+  return chart(
+    `${dataset}, ${protocol}`,
+    () => ({
+      x: { label: experiment.epochs, grid: true },
+      y: { label: "% of test images", grid: true, nice: true },
+      marks: [...marks, Plot.tip(points, Plot.pointer({ x: "epoch", y: "mean", title: tip }))],
+    }),
+    { height: 420 },
+  );
+}
+
+// -- the state of a view stands behind # in the address, so that it can be linked and reloaded ----
+
+function state() {
+  const [view, query = ""] = location.hash.slice(1).split("?");
+  return { view, options: new URLSearchParams(query) };
+}
+
+function set(changes) {
+  const { view, options } = state();
+  for (const [key, value] of Object.entries(changes)) {
+    if (value === null || value === "") options.delete(key);
+    else options.set(key, value);
+  }
+  history.replaceState(null, "", `#${view}${options.size ? `?${options}` : ""}`);
+  show();
+}
+
+// Which one of the experiments a view shows, with the control to choose another.
+async function chosen(useful) {
+  const index = await loadIndex();
+  const usable = index.experiments.map((one, number) => ({ ...one, number })).filter((one) => useful(one));
+  if (!usable.length) return null;
+  const wanted = state().options.get("experiment");
+  const found = usable.find((one) => one.name === wanted) ?? usable.find((one) => one.kind === "table") ?? usable[0];
+  const control = choice("Experiment", usable.map((one) => [one.name, `${one.name}: ${one.title}`]), found.name, (value) => set({ experiment: value, dataset: null, protocol: null, hidden: null, one: null, other: null }));
+  return { experiment: await loadExperiment(found.number), control };
+}
+
+const NOTHING = () => el("p", {}, "No experiment on this page has any such figures: its runs are not here.");
+const whole = (one) => !one.problem;
+const options = (values) => values.map((value) => [value, value]);
+const pick = (key, values) => (values.includes(state().options.get(key)) ? state().options.get(key) : values[0]);
+
+function toggles(rows, hidden) {
+  return el(
+    "fieldset",
+    {},
+    el("legend", {}, "Shown"),
+    el(
+      "div",
+      { class: "toggles" },
+      ...rows.map((row) => {
+        const box = el("input", { type: "checkbox", checked: !hidden.has(row.label), change: change });
+        function change() {
+          const now = new Set(hidden);
+          if (box.checked) now.delete(row.label);
+          else now.add(row.label);
+          set({ hidden: now.size ? JSON.stringify([...now]) : null });
+        }
+        return el("label", {}, box, swatch(row), row.label);
+      }),
+      el("button", { type: "button", click: () => set({ hidden: null }) }, "All"),
+      el("button", { type: "button", click: () => set({ hidden: JSON.stringify(rows.map((row) => row.label)) }) }, "None"),
+    ),
+  );
+}
+
+function hiddenRows() {
+  try {
+    return new Set(JSON.parse(state().options.get("hidden") ?? "[]"));
+  } catch {
+    return new Set();
+  }
+}
+
+// -- views ----------------------------------------------------------------------------------------
+
+function findings(section) {
+  for (const block of section.querySelectorAll("[data-copy]")) {
+    block.after(copyButton(block.textContent));
+    block.removeAttribute("data-copy");
+  }
+  const watcher = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue;
+        watcher.unobserve(entry.target);
+        figureOf(entry.target);
+      }
+    },
+    { rootMargin: "300px" },
+  );
+  section.querySelectorAll(".figure:empty").forEach((place) => watcher.observe(place));
+}
+
+async function figureOf(place) {
+  const index = await loadIndex();
+  const number = index.experiments.findIndex((one) => one.name === place.dataset.experiment);
+  const experiment = await loadExperiment(number);
+  if (experiment.kind === "curves") {
+    const { dataset, protocol, network } = experiment.drawn;
+    place.append(curvesChart(experiment, { dataset, protocol, network }));
+  } else if (Object.keys(experiment.seeds).length) {
+    place.append(el("div", { class: "charts" }, ...Object.keys(experiment.seeds).map((heading) => seedsChart(experiment, heading))));
+  }
+}
+
+async function tables() {
+  const found = await chosen((one) => true);
+  if (!found) return [NOTHING()];
+  const { experiment, control } = found;
+  const nodes = [el("div", { class: "controls" }, control)];
+  if (experiment.problem) return [...nodes, el("p", { class: "problem" }, experiment.problem)];
+  const rows = new Map(experiment.rows.map((row) => [row.label, row]));
+  const labels = Object.keys(experiment.cells);
+  const columns = [
+    { title: "Row", value: (label) => label, cell: (label) => el("span", {}, rows.has(label) ? swatch(rows.get(label)) : "", ` ${label}`) },
+    ...experiment.columns.map((heading, place) => ({
+      title: heading,
+      number: true,
+      value: (label) => numberOf(experiment, label, heading, place),
+      cell: (label) => figureCell(experiment, label, heading, place),
+    })),
+  ];
+  nodes.push(
+    sortable({ caption: `${experiment.title}. Choose a figure for its seeds and commands.`, columns, rows: labels, rowClass: (label) => (experiment.ranked.includes(label) ? null : "reference") }),
+    el("ul", {}, ...experiment.notes.map((note) => el("li", {}, note))),
+  );
+  if (Object.keys(experiment.seeds).length) {
+    nodes.push(el("h3", {}, "Every seed"), el("p", { class: "quiet" }, "A dot is a run, the bar their mean."));
+    nodes.push(el("div", { class: "charts" }, ...Object.keys(experiment.seeds).map((heading) => seedsChart(experiment, heading))));
+  }
+  return nodes;
+}
+
+function numberOf(experiment, label, heading, place) {
+  const values = Object.values(experiment.seeds[heading]?.[label] ?? {});
+  if (values.length) return d3.mean(values);
+  const found = parseFloat(experiment.cells[label][place].text);
+  return Number.isNaN(found) ? null : found;
+}
+
+function figureCell(experiment, label, heading, place) {
+  const { text, bold } = experiment.cells[label][place];
+  const seeds = experiment.seeds[heading]?.[label];
+  const style = bold ? "best" : text.includes("†") ? "apart" : null;
+  if (!seeds || !Object.keys(seeds).length) return el("span", { class: style }, text);
+  return el("button", { type: "button", class: style, click: () => openFigure(experiment, label, heading, text) }, text);
+}
+
+function openFigure(experiment, label, heading, text) {
+  const dataset = heading.slice(0, heading.lastIndexOf(", "));
+  const seeds = experiment.seeds[heading][label];
+  const nodes = [el("p", {}, `${heading}: ${text}`)];
+  const own = experiment.runs.filter((run) => run.dataset === dataset && run.row === label);
+  if (!own.length) {
+    nodes.push(el("p", {}, "The mean over all runs of a seed; every run measures it."));
+    nodes.push(el("ul", {}, ...Object.entries(seeds).map(([seed, value]) => el("li", {}, `seed ${seed}: ${value.toFixed(2)} %`))));
+  }
+  for (const run of own) {
+    nodes.push(
+      el("h3", {}, `Seed ${run.seed}: ${seeds[run.seed]?.toFixed(2) ?? "–"} % `, el("button", { type: "button", click: () => openRun(run.run) }, `Run ${run.run}`)),
+      commandBlock(run.command),
+    );
+  }
+  openDialog(label, nodes);
+}
+
+async function curves() {
+  const found = await chosen((one) => whole(one));
+  if (!found) return [NOTHING()];
+  const { experiment, control } = found;
+  const distinct = (key, lines = experiment.curves) => [...new Set(lines.map((line) => line[key]))];
+  if (!experiment.curves.length) return [el("div", { class: "controls" }, control), el("p", {}, "Its runs recorded no curves of test images.")];
+  const { drawn: preferred = {} } = experiment;
+  const first = (key, values) => (state().options.has(key) ? pick(key, values) : values.includes(preferred[key]) ? preferred[key] : values[0]);
+  const dataset = first("dataset", distinct("dataset"));
+  const protocol = first("protocol", distinct("protocol"));
+  const networks = distinct("network", experiment.curves.filter((line) => line.dataset === dataset));
+  if (networks.includes("student") && networks.includes("teacher")) networks.push("both");
+  const network = first("network", networks);
+  const hidden = hiddenRows();
+  const rows = experiment.rows.filter((row) => experiment.curves.some((line) => line.row === row.label));
+  const described = { deployed: "the one that is deployed", both: "student (dotted) and teacher" };
+  const visible = experiment.curves.filter((line) => line.dataset === dataset && line.protocol === protocol && (network === "both" ? line.network !== "deployed" : line.network === network) && !hidden.has(line.row));
+  return [
+    el(
+      "div",
+      { class: "controls" },
+      control,
+      choice("Dataset", options(distinct("dataset")), dataset, (value) => set({ dataset: value })),
+      choice("Protocol", options(distinct("protocol")), protocol, (value) => set({ protocol: value })),
+      choice("Network", networks.map((name) => [name, described[name] ?? name]), network, (value) => set({ network: value })),
+    ),
+    toggles(rows, hidden),
+    curvesChart(experiment, { dataset, protocol, network, hidden }),
+    el("p", { class: "quiet" }, "Lines are means over seeds, bands ± one standard deviation (lowest to highest of two seeds)."),
+    sortable({
+      caption: "Where the lines end",
+      rows: visible,
+      columns: [
+        { title: "Row", value: (line) => line.row },
+        { title: "Network", value: (line) => line.network },
+        { title: "Epoch", number: true, value: (line) => line.points.at(-1)[0] },
+        { title: "% of test images", number: true, value: (line) => line.points.at(-1)[1], cell: (line) => percent(line.points.at(-1)[1]) },
+        { title: "Band", number: true, value: (line) => line.points.at(-1)[3] - line.points.at(-1)[2], cell: (line) => `${percent(line.points.at(-1)[2])}–${percent(line.points.at(-1)[3])}` },
+        { title: "Seeds", number: true, value: (line) => line.seeds },
+      ],
+    }),
+  ];
+}
+
+const COSTS = [
+  ["seconds", "seconds of training"],
+  ["core_seconds", "seconds that one core computed"],
+  ["images", "images seen in training"],
+];
+
+async function cost() {
+  const [found, index] = [await chosen((one) => whole(one)), await loadIndex()];
+  if (!found) return [NOTHING()];
+  const { experiment, control } = found;
+  const field = (name) => index.fields.indexOf(name);
+  const named = new Map(index.runs.map((run) => [run[0], run]));
+  const runs = experiment.runs.filter((run) => named.has(run.run)).map((run) => ({ ...run, values: named.get(run.run) }));
+  const datasets = [...new Set(runs.map((run) => run.dataset))];
+  const dataset = pick("dataset", datasets);
+  const protocol = pick("protocol", index.protocols);
+  const costs = COSTS.filter(([name]) => runs.some((run) => run.values[field(name)]));
+  if (!costs.length) return [el("div", { class: "controls" }, control), el("p", {}, "Its runs did not record what they cost.")];
+  const by = pick("by", costs.map(([name]) => name));
+  const hidden = hiddenRows();
+  const rows = new Map(experiment.rows.map((row) => [row.label, row]));
+  const points = runs
+    .filter((run) => run.dataset === dataset && !hidden.has(run.row))
+    .map((run) => ({ row: run.row, seed: run.seed, run: run.run, x: run.values[field(by)], y: run.values[field(protocol)] }))
+    .filter((point) => point.x && point.y !== null && point.y !== undefined);
+  const label = COSTS.find(([name]) => name === by)[1];
+  const drawing = chart(
+    `${dataset}, ${protocol} against ${label}`,
+    () => ({
+      x: { label, type: "log", grid: true, ticks: 5, tickFormat: "~s" },
+      y: { label: "% of test images", grid: true, nice: true },
+      marks: [
+        ...[...new Set(points.map((point) => point.row))].map((row) =>
+          Plot.dot(points.filter((point) => point.row === row), { x: "x", y: "y", stroke: colourOf(rows.get(row)), fill: colourOf(rows.get(row)), fillOpacity: 0.5, symbol: SYMBOLS[rows.get(row).mark] ?? "circle", r: 5 }),
+        ),
+        Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (p) => `${p.row}, seed ${p.seed}\n${p.y.toFixed(1)} %, ${d3.format(".3s")(p.x)} ${label}` })),
+      ],
+    }),
+    { height: 420 },
+  );
+  return [
+    el(
+      "div",
+      { class: "controls" },
+      control,
+      choice("Dataset", options(datasets), dataset, (value) => set({ dataset: value })),
+      choice("Protocol", options(index.protocols), protocol, (value) => set({ protocol: value })),
+      choice("Against", costs, by, (value) => set({ by: value })),
+    ),
+    toggles(experiment.rows, hidden),
+    drawing,
+    el("p", { class: "quiet" }, "A mark is a run, of the network that its method deploys. Seconds depend on the machine and on what else it did."),
+    sortable({
+      caption: `Every run on ${dataset}`,
+      rows: points,
+      columns: [
+        { title: "Row", value: (point) => point.row },
+        { title: "Seed", number: true, value: (point) => point.seed },
+        { title: `${protocol}, %`, number: true, value: (point) => point.y, cell: (point) => percent(point.y) },
+        { title: label, number: true, value: (point) => point.x, cell: (point) => d3.format(",.0f")(point.x) },
+        { title: "Run", value: (point) => point.run, cell: (point) => el("button", { type: "button", click: () => openRun(point.run) }, point.run) },
+      ],
+    }),
+  ];
+}
+
+async function compare() {
+  const found = await chosen((one) => whole(one));
+  if (!found) return [NOTHING()];
+  const { experiment, control } = found;
+  const labels = experiment.rows.map((row) => row.label);
+  const one = pick("one", labels);
+  const other = pick("other", labels.filter((label) => label !== one));
+  const points = experiment.differences
+    .filter(({ rows }) => rows.includes(one) && rows.includes(other))
+    .map((found) => ({ ...found, mean: found.rows[0] === one ? found.mean : -found.mean }))
+    .map((found) => ({ ...found, low: found.mean - found.half, high: found.mean + found.half }));
+  const nodes = [
+    el(
+      "div",
+      { class: "controls" },
+      control,
+      choice("Row", options(labels), one, (value) => set({ one: value })),
+      choice("minus row", options(labels.filter((label) => label !== one)), other, (value) => set({ other: value })),
+    ),
+  ];
+  if (!points.length) {
+    nodes.push(el("p", {}, "These two have no three seeds in common, so their difference is not measured."));
+  } else {
+    nodes.push(
+      chart(
+        `${one} minus ${other}: points of accuracy`,
+        (width) => ({
+          marginLeft: Math.min(190, width / 2.2),
+          x: { label: "points, with the 95 % interval", grid: true, ticks: 5 },
+          y: { label: null, domain: points.map((point) => point.column), type: "point" },
+          marks: [
+            Plot.ruleX([0], { stroke: "currentColor" }),
+            Plot.ruleY(points, { x1: "low", x2: "high", y: "column", strokeWidth: 2 }),
+            Plot.dot(points, { x: "mean", y: "column", fill: "currentColor", r: 5 }),
+            Plot.tip(points, Plot.pointer({ x: "mean", y: "column", title: (p) => `${p.column}\n${signed(p.mean)} points (${signed(p.low)} to ${signed(p.high)}), ${p.seeds} seeds` })),
+          ],
+        }),
+        { height: 34 * points.length + 60 },
+      ),
+      el("p", { class: "quiet" }, "Paired by seed. An interval is of one difference alone: of twenty such, one leaves out the true difference by chance. The marks of a table are corrected for that."),
+      sortable({
+        caption: `${one} minus ${other}`,
+        rows: points,
+        columns: [
+          { title: "Column", value: (point) => point.column },
+          { title: "Points", number: true, value: (point) => point.mean, cell: (point) => signed(point.mean) },
+          { title: "95 % interval", number: true, value: (point) => point.low, cell: (point) => `${signed(point.low)} to ${signed(point.high)}` },
+          { title: "Seeds", number: true, value: (point) => point.seeds },
+        ],
+      }),
+    );
+  }
+  return nodes;
+}
+
+// -- every run ------------------------------------------------------------------------------------
+
+const TITLES = { run: "Run", batch: "Batch", seconds: "Seconds", core_seconds: "Core seconds", images: "Images seen", committed: "Origin" };
+const TEXTS = ["run", "method", "dataset", "scale", "network", "backbone", "code", "committed"];
+
+async function runs() {
+  const index = await loadIndex();
+  const { options: given } = state();
+  const place = (name) => index.fields.indexOf(name);
+  const filters = ["method", "dataset", "scale"];
+  const matching = () =>
+    index.runs.filter((run) => {
+      const query = (state().options.get("text") ?? "").toLowerCase();
+      const chosenOnes = filters.every((name) => !state().options.has(name) || String(run[place(name)]) === state().options.get(name));
+      return chosenOnes && (!query || run.some((value) => String(value).toLowerCase().includes(query)));
+    });
+  const columns = index.fields.map((name, number) => ({
+    title: TITLES[name] ?? name[0].toUpperCase() + name.slice(1),
+    number: !TEXTS.includes(name),
+    value: (run) => (name === "committed" ? (run[number] ? "committed" : "own") : run[number]),
+  }));
+  columns[0].cell = (run) => el("button", { type: "button", click: () => openRun(run[0]) }, run[0]);
+  index.protocols.forEach((name) => (columns[place(name)].cell = (run) => percent(run[place(name)])));
+  for (const name of ["seconds", "core_seconds", "images"]) {
+    columns[place(name)].cell = (run) => (run[place(name)] === null ? "–" : d3.format(",.0f")(run[place(name)]));
+  }
+  const list = el("div");
+  const text = el("input", { type: "search", value: given.get("text") ?? "", input: () => (keep({ text: text.value }), fill()) });
+
+  function keep(changes) {
+    const { options: now } = state();
+    for (const [key, value] of Object.entries(changes)) value ? now.set(key, value) : now.delete(key);
+    history.replaceState(null, "", `#runs${now.size ? `?${now}` : ""}`);
+  }
+
+  function fill() {
+    const found = matching();
+    list.replaceChildren(sortable({ caption: `${found.length} of ${index.runs.length} runs; accuracy in % of test images, of the network that the method deploys`, columns, rows: found }));
+    announce(`${found.length} of ${index.runs.length} runs.`);
+  }
+
+  const selects = filters.map((name) => {
+    const values = [...new Set(index.runs.map((run) => String(run[place(name)])))].sort();
+    return choice(TITLES[name] ?? name[0].toUpperCase() + name.slice(1), [["", "all"], ...options(values)], given.get(name) ?? "", (value) => (keep({ [name]: value }), fill()));
+  });
+  fill();
+  const nodes = [el("div", { class: "controls" }, el("label", {}, "Contains", text), ...selects), list];
+  if (index.skipped.length) {
+    nodes.unshift(
+      el(
+        "details",
+        { class: "problem" },
+        el("summary", {}, `${index.skipped.length} ${index.skipped.length === 1 ? "file was" : "files were"} no record and left out`),
+        el("ul", {}, ...index.skipped.map((sentence) => el("li", {}, sentence))),
+      ),
+    );
+  }
+  return nodes;
+}
+
+function openDialog(title, nodes) {
+  document.getElementById("details-title").textContent = title;
+  document.getElementById("details-body").replaceChildren(...nodes);
+  const dialog = document.getElementById("details");
+  if (!dialog.open) dialog.showModal();
+  dialog.scrollTop = 0;
+}
+
+const shownValue = (value) => (typeof value === "string" ? value : JSON.stringify(value) ?? "–");
+
+async function openRun(name) {
+  const [index, run] = [await loadIndex(), await loadRun(name)];
+  const own = index.runs.find((one) => one[0] === name);
+  const [method, dataset, scale, seed] = own.slice(1, 5);
+  const settings = el("div");
+  const others = index.runs.filter((one) => one[0] !== name).slice(0, 2000);
+  const list = el("datalist", { id: "other-runs" }, ...others.map((one) => el("option", { value: one[0] }, one.slice(1, 5).join(", "))));
+  const field = el("input", { list: "other-runs", placeholder: "name of a run", input: fill, spellcheck: "false" });
+
+  async function fill() {
+    const known = index.runs.find((one) => one[0] === field.value.trim());
+    const other = known ? await loadRun(known[0]) : null;
+    const keys = [...new Set([...Object.keys(run.config), ...Object.keys(other?.config ?? {})])];
+    const differs = (key) => JSON.stringify(run.config[key]) !== JSON.stringify(other.config[key]);
+    const columns = [
+      { title: "Option", value: (key) => key },
+      { title: name, value: (key) => shownValue(run.config[key]) },
+    ];
+    if (other) columns.push({ title: known[0], value: (key) => shownValue(other.config[key]) });
+    const rows = other ? keys.filter(differs) : keys;
+    settings.replaceChildren(sortable({ caption: other ? `${rows.length} options differ from ${known[0]} (${known.slice(1, 5).join(", ")})` : "Configuration", columns, rows, limit: 500 }));
+  }
+
+  await fill();
+  const accuracies = Object.entries(run.results).map(([network, scores]) => ({ network, scores }));
+  openDialog(`Run ${name}`, [
+    el("p", {}, `${method} on ${dataset}, scale ${scale}, seed ${seed}`),
+    commandBlock(run.command),
+    ...(run.warnings.length ? [el("p", { class: "problem" }, run.warnings.join(" "))] : []),
+    sortable({
+      caption: "% of test images",
+      rows: accuracies,
+      columns: [{ title: "Network", value: (one) => one.network }, ...Object.keys(run.protocols).map((protocol) => ({ title: `${protocol} v${run.protocols[protocol]}`, number: true, value: (one) => one.scores[protocol], cell: (one) => percent(one.scores[protocol]) }))],
+    }),
+    el("div", { class: "controls" }, el("label", {}, "Show what differs from", field), list),
+    settings,
+    el("details", {}, el("summary", {}, "Code, machine and images"), el("pre", {}, JSON.stringify({ code: run.code, environment: run.environment, images: run.images }, null, 1))),
+  ]);
+}
+
+// -- which view is shown --------------------------------------------------------------------------
+
+const VIEWS = { findings: null, tables, curves, cost, compare, runs };
+let turn = 0;
+
+async function show() {
+  const mine = ++turn;
+  const { view } = state();
+  if (view === "main" || view.startsWith("finding-")) return findings(document.querySelector("[data-view=findings]"));
+  const name = view in VIEWS ? view : "findings";
+  for (const section of document.querySelectorAll("[data-view]")) section.hidden = section.dataset.view !== name;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  const section = document.querySelector(`[data-view=${name}]`);
+  if (name === "findings") return findings(section);
+  const place = section.querySelector(".view");
+  let nodes;
+  try {
+    nodes = await VIEWS[name]();
+  } catch (error) {
+    nodes = [el("p", { class: "problem" }, error.message)];
+  }
+  if (mine !== turn) return; // another view was asked for in the meantime
+  const held = document.activeElement?.closest("label, .toggles button")?.textContent;
+  place.replaceChildren(...nodes);
+  if (held) [...place.querySelectorAll("label, .toggles button")].find((one) => one.textContent === held)?.querySelector("select, input")?.focus();
+  document.body.dataset.shown = name;
+}
+
+window.addEventListener("hashchange", show);
+show();

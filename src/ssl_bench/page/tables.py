@@ -1,0 +1,174 @@
+"""What the page shows of one experiment, as plain values: its table with the seeds behind each mean, and its curves."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssl_bench.config.experiments import Experiment
+from ssl_bench.page.colours import on_both
+from ssl_bench.report import calibration, comparison, curves, expected, trials
+from ssl_bench.report.comparison import Columns, Table
+from ssl_bench.report.palette import row_colours, row_styles
+from ssl_bench.report.provenance import command
+from ssl_bench.report.records import Run
+from ssl_bench.report.statistics import FEWEST, interval
+from ssl_bench.report.tables import NAMES
+
+Plain = dict[str, Any]  # as JSON has it
+BySeed = dict[int, float]
+MOST_PAIRED = 60  # rows of an experiment that are compared two by two
+NETWORKS = ("deployed", "student", "teacher")
+
+
+def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
+    """Table, curves, differences and runs of an experiment; ``note``: on the errors of the table's test.
+
+    Raises:
+        UserError: its runs cannot stand together.
+    """
+    found = [run for run in runs if run.record]
+    if not found:
+        return {"problem": f"None of its {len(runs)} runs is here."}
+    table, scores = _table(experiment, runs, note)
+    labels = list(dict.fromkeys(run.cell.row for run in runs))
+    return {
+        "kind": experiment.show["kind"],
+        "notes": table.notes,
+        "rows": _rows(experiment, labels),
+        "columns": table.columns,
+        "cells": {
+            label: [{"text": entry.text, "bold": entry.bold} for entry in row]
+            for label, row in (table.ranked | table.reference).items()
+        },
+        "ranked": list(table.ranked),
+        "seeds": {heading: of_column for heading, of_column in scores.items() if heading in table.columns},
+        "curves": _curves(experiment, runs),
+        "epochs": curves.epoch_label(runs),
+        "drawn": {key: experiment.show[key] for key in ("protocol", "network") if key in experiment.show}
+        | {"dataset": found[0].cell.dataset},
+        "differences": _differences(runs, scores),
+        "runs": [
+            {
+                "row": run.cell.row,
+                "dataset": run.cell.dataset,
+                "seed": run.cell.seed,
+                "run": run.record.fingerprint,
+                "command": command(run),
+            }
+            for run in found
+            if run.record
+        ],
+    }
+
+
+def _table(experiment: Experiment, runs: Sequence[Run], note: str) -> tuple[Table, dict[str, dict[str, BySeed]]]:
+    """The experiment's table, and by heading, row and seed the percents behind it."""
+    show, kind = experiment.show, experiment.show["kind"]
+    if kind == "curves":
+        return _last_points(experiment, runs)
+    given = show["title"], runs, show["protocols"]
+    if kind == "trials":
+        return trials.table(*given), {}
+    if kind == "expected":
+        return expected.table(*given), {}
+    if kind == "calibration":
+        return calibration.table(*given), {}
+    scores: dict[str, dict[str, BySeed]] = {}
+    for dataset, protocol in itertools.product(dict.fromkeys(run.cell.dataset for run in runs), show["protocols"]):
+        here = [run for run in runs if run.cell.dataset == dataset]
+        references = {label: comparison.reference(here, protocol, network) for network, label in NAMES.items()}
+        scores[f"{dataset}, {protocol}"] = comparison.by_row(here, protocol) | references
+    return comparison.comparison(experiment, runs, note), scores
+
+
+def _last_points(experiment: Experiment, runs: Sequence[Run]) -> tuple[Table, dict[str, dict[str, BySeed]]]:
+    """A figure as a table: where its lines end."""
+    protocol, network = experiment.show["protocol"], experiment.show["network"]
+    labels = list(experiment.rows)
+    headings: list[str] = []
+    entries: dict[str, list[comparison.TableCell]] = {label: [] for label in [*labels, *NAMES.values()]}
+    scores: dict[str, dict[str, BySeed]] = {}
+    for dataset in dict.fromkeys(run.cell.dataset for run in runs):
+        here = [run for run in runs if run.cell.dataset == dataset]
+        last: dict[str, BySeed] = {label: {} for label in labels}
+        for run in here:
+            points = curves.points(run, protocol, network)
+            last[run.cell.row] |= {run.cell.seed: points[-1][1]} if points else {}
+        headings.append(f"{dataset}, {protocol}")
+        found = comparison.column(here, last, protocol, labels)
+        for label, row in entries.items():
+            row.append(found[label])
+        references = {label: comparison.reference(here, protocol, name) for name, label in NAMES.items()}
+        scores[headings[-1]] = last | references
+    drawn = "the deployed network" if network == "deployed" else f"the {network}"
+    return Table(
+        title=experiment.show["title"],
+        columns=headings,
+        notes=[f"{protocol}, the last epoch of {drawn}.", *curves.notes(experiment, runs)],
+        ranked={label: entries[label] for label in labels},
+        reference={label: entries[label] for label in NAMES.values()},
+    ), scores
+
+
+def _rows(experiment: Experiment, labels: Sequence[str]) -> list[Plain]:
+    """How each row is drawn."""
+    colours, styles = row_colours(experiment.rows), row_styles(experiment.rows)
+    return [
+        {"label": label, "colours": on_both(colours[label]), "line": styles[label][0], "mark": styles[label][1]}
+        for label in labels
+    ]
+
+
+def _curves(experiment: Experiment, runs: Sequence[Run]) -> list[Plain]:
+    """The lines of every dataset, protocol and network of which curves were recorded."""
+    names = {name.split("/")[1] for run in runs if run.record for name in run.record.curves if name.startswith("test/")}
+    networks = [n for n in NETWORKS if n == "deployed" or any(run.record and n in run.record.results for run in runs)]
+    found = []
+    for protocol, network in itertools.product(sorted(names), networks):
+        wanted = [run for run in runs if run.record and (network == "deployed" or network in run.record.results)]
+        for line in curves.lines(wanted, protocol, network):
+            if line.points:
+                found.append(
+                    {
+                        "row": line.row,
+                        "dataset": line.dataset,
+                        "protocol": protocol,
+                        "network": network,
+                        "seeds": line.seeds,
+                        "points": [[p.epoch, *(round(x, 4) for x in (p.mean, p.low, p.high))] for p in line.points],
+                    }
+                )
+    return found
+
+
+def _differences(runs: Sequence[Run], scores: Mapping[str, Mapping[str, BySeed]]) -> list[Plain]:
+    """Of every two rows the mean difference in each column, and half its 95 % interval."""
+    found = []
+    compared: Columns = {}
+    for heading, rows in scores.items():
+        here = [run for run in runs if run.cell.dataset == heading.rpartition(", ")[0]]
+        own = {run.cell.row for run in here}
+        enough = {row: dict(by_seed) for row, by_seed in rows.items() if row in own and len(by_seed) >= FEWEST}
+        compared[heading] = dict(itertools.islice(enough.items(), MOST_PAIRED)), comparison.worth(here)
+    for heading, (by_row, step) in compared.items():
+        for one, other in itertools.combinations(by_row, 2):
+            common = len(by_row[one].keys() & by_row[other].keys())
+            if common >= FEWEST:
+                mean, half = interval(by_row[one], by_row[other], step=step)
+                found.append({"column": heading, "rows": [one, other], "mean": mean, "half": half, "seeds": common})
+    return found
+
+
+def automatic(runs: Sequence[Run], name: str) -> Experiment:
+    """An experiment whose rows are what ``runs`` are of, where nobody has described one."""
+    rows: dict[str, tuple[str, ...]] = {run.cell.row: (f"method={run.config.method.name}",) for run in runs}
+    protocols = list(dict.fromkeys(name for run in runs if run.record for name in run.record.protocols))
+    return Experiment(
+        name=name,
+        rows=rows,
+        datasets={},
+        seeds=[],
+        show={"kind": "table", "title": name, "protocols": protocols, "ranked": list(rows), "published": False},
+    )

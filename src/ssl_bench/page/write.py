@@ -1,0 +1,103 @@
+"""The page's folder: one file to open, what it loads from beside it, and nothing from anywhere else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+import ssl_bench
+from ssl_bench.errors import UserError
+from ssl_bench.page.contents import Contents
+from ssl_bench.page.runs import FIELDS
+from ssl_bench.report.publish import save
+
+INDEX, DATA = "index.html", "data"
+OURS = '<meta name="generator" content="ssl_bench page">'
+MANY = 2000  # runs: beyond them details are shared out to more files
+Plain = dict[str, Any]
+
+
+def write(out: Path, contents: Contents) -> int:
+    """Make or update the page in ``out``; returns how many files changed.
+
+    Raises:
+        UserError: the folder cannot be written, or has another page.
+    """
+    require_ours(out)
+    files = dict(_files(contents))
+    changed = 0
+    for name, content in files.items():
+        path = out / name
+        if not path.exists() or path.read_bytes() != content:
+            save(path, lambda path, content=content: _put(path, content))  # type: ignore[misc]
+            changed += 1
+    for path in (out / DATA).glob("[eir]*.js"):
+        if f"{DATA}/{path.name}" not in files:  # of what an earlier page showed
+            path.unlink()
+            changed += 1
+    return changed
+
+
+def require_ours(out: Path) -> None:
+    """UserError where ``out`` is a file, or has an index.html that this command has not made."""
+    there = out / INDEX
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={out} is a file: choose a folder.")
+    if there.exists() and OURS not in there.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"out={out} has another {INDEX}, which would be lost: choose another folder.")
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Whole or not at all, for somebody may be reading it."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _files(contents: Contents) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file; the data that index.html names first is complete before it."""
+    static = resources.files("ssl_bench.page") / "static"
+    for file in static.iterdir():
+        yield file.name, file.read_bytes()
+    yield from _data(contents)
+    page = Environment(loader=PackageLoader("ssl_bench.page"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = page.get_template(INDEX).render(
+        ours=OURS, version=ssl_bench.__version__, findings=contents.findings, experiments=contents.experiments
+    )
+    yield INDEX, text.encode()
+
+
+def _data(contents: Contents) -> Iterator[tuple[str, bytes]]:
+    listed = []
+    for number, experiment in enumerate(contents.experiments):
+        listed.append({key: experiment[key] for key in ("name", "title", "kind", "problem") if key in experiment})
+        yield _script(f"e{number}", experiment)
+    digits = 1 if len(contents.runs) <= MANY else 2
+    shares: dict[str, Plain] = {}
+    for name, whole in contents.whole.items():
+        shares.setdefault(name[:digits], {})[name] = whole
+    for share, runs in shares.items():
+        yield _script(f"r{share}", runs)
+    index = {
+        "experiments": listed,
+        "fields": [*FIELDS, *contents.protocols],
+        "protocols": contents.protocols,
+        "runs": contents.runs,
+        "digits": digits,
+        "skipped": contents.skipped,
+    }
+    yield _script("index", index)
+
+
+def _script(name: str, value: Any) -> tuple[str, bytes]:
+    """A page that is opened as a file can load scripts, and no other data."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
+    # Names of files may hold what is no text; they are escaped as JSON has it.
+    text = re.sub(r"[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return f"{DATA}/{name}.js", f"take({json.dumps(name)},{text});\n".encode()

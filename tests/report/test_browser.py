@@ -1,0 +1,162 @@
+"""The page in a real browser, opened from a file. Debian's Chromium, or one that Playwright has installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+from test_page import EVIL, make, named, page  # noqa: E402
+
+pytestmark = pytest.mark.slow
+AXE = {
+    "light": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "dark": ["color-contrast"],  # all else is the same
+}
+VIEWS = ("findings", "tables", "curves", "cost", "compare", "runs")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make(tmp_path_factory.mktemp("browser"))
+    (folder / "runs" / "foreign").mkdir()
+    (folder / "runs" / "foreign" / "record.json").write_text("{}", encoding="utf-8")
+    page(folder, folder / "site", named(folder))
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    with playwright.sync_playwright() as driver:
+        try:
+            browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no browser starts here: {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium: Any, site: Path) -> Iterator[Any]:
+    """The page, which may ask for nothing but its own files and print no error."""
+    context = chromium.new_context(viewport={"width": 1100, "height": 900}, color_scheme="light")
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab = context.new_page()
+    tab.set_default_timeout(10_000)
+    wrong: list[str] = []
+    tab.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("dialog", lambda dialog: (wrong.append("an alert"), dialog.dismiss()))
+    tab.on(
+        "request", lambda request: wrong.append(request.url) if not request.url.startswith(("file:", "data:")) else None
+    )
+    tab.goto(f"{(site / 'index.html').as_uri()}#findings")
+    yield tab
+    context.close()
+    assert wrong == []
+
+
+def go(tab: Any, view: str) -> None:
+    tab.evaluate("hash => { location.hash = hash }", view)
+    name = view.partition("?")[0]
+    tab.wait_for_selector(f"[data-view={name}]:visible" + ("" if name == "findings" else " .view > *"))
+
+
+def first_cells(tab: Any, view: str, place: int = 0) -> list[str]:
+    rows = f"[data-view={view}] table.data >> nth=0 >> tbody tr"
+    return list(
+        tab.eval_on_selector_all(rows, "(rows, n) => rows.map(row => row.children[n].textContent.trim())", place)
+    )
+
+
+def test_findings_show_names_as_text_and_the_figure_behind_them(opened: Any) -> None:
+    assert EVIL in opened.inner_text("article h3")
+    assert "does not hold" in opened.inner_text("article .verdict")
+    opened.wait_for_selector("article .figure svg")
+    assert opened.locator("article .figure svg").count() == 2
+    assert opened.locator("main img").count() == 0
+    opened.click("text=Commands that make it")
+    opened.click("article details button:has-text('Copy')")
+    opened.wait_for_selector("article details button:has-text('Copied')")
+    copied = opened.evaluate("navigator.clipboard.readText()")
+    assert copied.splitlines()[-1].startswith("python -m ssl_bench report ")
+
+
+def test_a_table_sorts_and_a_figure_opens_its_seeds_and_commands(opened: Any) -> None:
+    go(opened, "tables")
+    assert first_cells(opened, "tables") == [EVIL, "CLBO", "random weights", "raw pixels"]
+    opened.click("[data-view=tables] th button:has-text('digits, knn1')")
+    percents = [float(cell.split()[0]) for cell in first_cells(opened, "tables", 1)]
+    assert percents == sorted(percents, reverse=True)
+    opened.keyboard.press("Enter")  # the heading still has the focus
+    percents = [float(cell.split()[0]) for cell in first_cells(opened, "tables", 1)]
+    assert percents == sorted(percents)
+    assert opened.get_attribute("[data-view=tables] th >> nth=1", "aria-sort") == "ascending"
+    opened.click("[data-view=tables] tbody tr:has-text('CLBO') td button >> nth=0")
+    dialog = opened.locator("dialog[open]")
+    assert dialog.locator("pre.command").count() == 3
+    assert "method=clbo dataset=digits scale=smoke seed=0" in dialog.inner_text()
+    opened.keyboard.press("Escape")
+    assert opened.locator("dialog[open]").count() == 0
+
+
+def test_curves_switch_methods_and_networks_and_state_a_point_under_the_pointer(opened: Any) -> None:
+    go(opened, "curves")
+    lines = "[data-view=curves] svg [data-mark=line] path"
+    opened.wait_for_selector(lines)
+    assert opened.locator(lines).count() == 2
+    opened.uncheck("[data-view=curves] label:has-text('CLBO') input")
+    opened.wait_for_function(f"document.querySelectorAll({lines!r}).length === 1")
+    opened.select_option("[data-view=curves] label:has-text('Network') select", "both")
+    opened.check("[data-view=curves] label:has-text('CLBO') input")
+    opened.wait_for_function(f"document.querySelectorAll({lines!r}).length === 3")
+    box = opened.locator("[data-view=curves] svg [data-mark=dot] path").first.bounding_box()
+    opened.mouse.move(box["x"] + 2, box["y"] + 2)
+    opened.wait_for_selector("[data-view=curves] svg [aria-label=tip] text")
+    assert re.search(r"epoch \d+: [\d.]+ %", opened.text_content("[data-view=curves] svg [aria-label=tip]"))
+
+
+def test_a_comparison_states_the_difference_with_its_interval(opened: Any) -> None:
+    go(opened, "compare")
+    opened.select_option("[data-view=compare] label:text-is('Row') select", "CLBO")
+    opened.wait_for_selector("[data-view=compare] caption:has-text('CLBO minus')")
+    assert first_cells(opened, "compare") == ["digits, knn1", "digits, linear"]
+    assert re.fullmatch(r"−?[\d.]+ to −?[\d.]+", first_cells(opened, "compare", 2)[0])
+
+
+def test_runs_are_filtered_opened_and_told_apart(opened: Any) -> None:
+    go(opened, "runs")
+    assert len(first_cells(opened, "runs")) == 6
+    opened.select_option("[data-view=runs] label:has-text('Method') select", "CLBO")
+    names = first_cells(opened, "runs")
+    assert len(names) == 3
+    opened.fill("[data-view=runs] input[type=search]", names[1])
+    assert first_cells(opened, "runs") == [names[1]]
+    assert "1 file was no record" in opened.inner_text("[data-view=runs] .problem")
+    opened.click(f"button:has-text('{names[1]}')")
+    opened.wait_for_selector("dialog[open]")
+    opened.fill("dialog input", names[0])
+    opened.wait_for_selector("dialog caption:has-text('1 options differ'), dialog caption:has-text('differ from')")
+    rows = opened.eval_on_selector_all("dialog table >> nth=1 >> tbody tr", "rows => rows.map(row => row.innerText)")
+    assert [row.split()[0] for row in rows] == ["seed"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_view_has_a_serious_finding_of_axe_or_is_wider_than_a_phone(opened: Any, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    opened.emulate_media(color_scheme=scheme)
+    opened.set_viewport_size({"width": 360, "height": 740})
+    for view in VIEWS:
+        go(opened, view)
+        opened.wait_for_selector(f"[data-view={view}] :is(svg, table)")
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 360, view
+        found = axe.run(opened, options={"runOnly": AXE[scheme], "preload": False}).response["violations"]
+        serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+        assert not serious, (view, serious)

@@ -1,0 +1,215 @@
+"""The page: what stands on it, made of records that no run left."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from made_up import cells_of, keep, record
+
+from ssl_bench.cli.page import main
+from ssl_bench.page import findings
+from ssl_bench.page.colours import LEAST, PAGES, contrast, on_both
+from ssl_bench.page.write import OURS
+
+ROOT = Path(__file__).parents[2]
+EVIL = "<img src=x onerror=alert(1)>"
+README = f"""# Rows called {EVIL}
+
+    OPTIONS="seeds=0,1,2"
+    python -m ssl_bench sweep {{file}} scale=smoke $OPTIONS
+    python -m ssl_bench report {{file}} scale=smoke $OPTIONS out=there
+
+Claim of nobody: {EVIL} is `best`, as [beside](../other/README.md) and in [a paper](https://example.org/paper).
+
+Cost: nothing.
+
+Verdict: **does not hold.** {EVIL} is not.
+"""
+
+
+def make(folder: Path) -> Path:
+    """A folder of experiments with one of two rows and three seeds, whose runs are in ``runs``."""
+    own = folder / "experiments" / "evil"
+    own.mkdir(parents=True)
+    file = own / "rows.yaml"
+    rows = {EVIL: "method=simclr", "CLBO": "method=clbo"}
+    described = {
+        "sweep": {"rows": rows, "datasets": {"smoke": ["digits"]}, "seeds": [0, 1, 2]},
+        "show": {"kind": "table", "title": EVIL, "protocols": ["knn1", "linear"]},
+    }
+    file.write_text(yaml.safe_dump(described), encoding="utf-8")
+    (own / "README.md").write_text(README.format(file=file), encoding="utf-8")
+    cells, configs = cells_of(str(file))
+    costs = {"student_steps": 20, "train_seconds": 60.0, "warnings": [EVIL]}
+    keep(folder / "runs", [record(*pair, **costs) for pair in zip(cells, configs, strict=True)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("page"))
+
+
+def page(folder: Path, out: Path, *words: str, status: int = 0) -> None:
+    places = [f"{key}={folder / key}" for key in ("runs_dir", "experiments")]
+    places[0] = f"runs_dir={folder / 'runs'}"
+    assert main([*places, "records=null", f"out={out}", *words]) == status
+
+
+def data(out: Path, name: str) -> Any:
+    text = (out / "data" / f"{name}.js").read_text(encoding="utf-8")
+    found = re.fullmatch(rf'take\("{name}",(.*)\);\n', text, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def named(folder: Path) -> str:
+    """The experiment of the folder, as an argument: without a name, runs_dir= shows runs alone."""
+    return str(folder / "experiments" / "evil")
+
+
+def test_every_readme_of_the_repository_states_claim_cost_and_verdict_where_it_compares_runs() -> None:
+    for readme in (ROOT / "experiments").glob("*/README.md"):
+        found = findings.read(readme.parent)
+        assert found.title, readme
+        if found.report and found.report[0].startswith(("fig", "table")):
+            assert {"Claim", "Cost", "Verdict"} <= found.paragraphs.keys(), readme
+            assert found.verdict, readme
+
+
+def test_the_summary_of_verdicts_in_the_docs_is_that_of_the_readmes() -> None:
+    text = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`(\w+)`\].*\| (.+) \|$", text, re.MULTILINE)
+    assert len(rows) > 5
+    plain = re.compile(r"at this scale |^the claim | at this scale|(?<=, )and ")
+    for name, verdict in rows:
+        assert plain.sub("", findings.read(ROOT / "experiments" / name).verdict) == verdict, name
+
+
+def test_a_finding_has_the_texts_of_its_readme_as_text_and_the_arguments_of_its_report(made: Path) -> None:
+    found = findings.read(made / "experiments" / "evil")
+    assert found.verdict == "does not hold"
+    assert found.report == [str(made / "experiments" / "evil" / "rows.yaml"), "scale=smoke", "seeds=0,1,2"]
+    claim = found.paragraphs["Claim"]
+    assert "<img" not in found.whole
+    assert "&lt;img src=x onerror=alert(1)&gt; is <code>best</code>, as beside and in" in claim
+    assert '<a href="https://example.org/paper">a paper</a>' in claim
+
+
+def test_tables_curves_runs_and_commands_are_those_of_the_report(made: Path, tmp_path: Path) -> None:
+    page(made, tmp_path, named(made))
+    index, shown = data(tmp_path, "index"), data(tmp_path, "e0")
+    assert len(index["runs"]) == 6
+    assert shown["columns"] == ["digits, knn1", "digits, linear"]
+    assert list(shown["cells"]) == [EVIL, "CLBO", "random weights", "raw pixels"]
+    one = shown["runs"][0]
+    record_file = json.loads((made / "runs" / one["run"] / "record.json").read_text(encoding="utf-8"))
+    percent = record_file["results"]["student"]["knn1"]
+    assert shown["seeds"]["digits, knn1"][EVIL]["0"] == percent
+    place = index["fields"].index("knn1")
+    assert next(run for run in index["runs"] if run[0] == one["run"])[place] == percent
+    assert one["command"].startswith("python -m ssl_bench method=simclr dataset=digits scale=smoke seed=0 ")
+    assert data(tmp_path, f"r{one['run'][0]}")[one["run"]]["command"] == one["command"]
+    (first, _) = shown["differences"]
+    assert first["rows"] == [EVIL, "CLBO"]
+    means = [sum(shown["seeds"]["digits, knn1"][row].values()) / 3 for row in (EVIL, "CLBO")]
+    assert first["mean"] == pytest.approx(means[0] - means[1])
+    assert {line["network"] for line in shown["curves"]} == {"student", "teacher", "deployed"}
+
+
+def test_nothing_that_a_file_names_is_markup(made: Path, tmp_path: Path) -> None:
+    page(made, tmp_path, named(made))
+    assert "<img" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+    script = (tmp_path / "page.js").read_text(encoding="utf-8")
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
+
+
+def test_runs_alone_are_compared_by_what_they_set(made: Path, tmp_path: Path, capsys: Any) -> None:
+    page(made, tmp_path)
+    (shown,) = [data(tmp_path, "e0")]
+    assert [row["label"] for row in shown["rows"]] == ["CLBO", "SimCLR"]
+    assert shown["name"] == "scale=smoke, bf16-mixed on cpu, numerics 1"
+    assert all("method=" in run["command"] for run in shown["runs"])
+    assert "shows 0 findings and 6 runs" in capsys.readouterr().out
+
+
+def test_a_record_that_is_none_is_counted_and_named_and_the_rest_shown(tmp_path: Path, capsys: Any) -> None:
+    folder = make(tmp_path / "made")
+    for name, content in {"half": '{"method": "simcl', "foreign": '{"a": 1}', EVIL.replace("/", ""): "[]"}.items():
+        (folder / "runs" / name).mkdir()
+        (folder / "runs" / name / "record.json").write_text(content, encoding="utf-8")
+    page(folder, tmp_path / "site")
+    assert "skipped: 3 in all" in capsys.readouterr().err
+    index = data(tmp_path / "site", "index")
+    assert len(index["skipped"]) == 3
+    assert len(index["runs"]) == 6
+
+
+def test_runs_that_cannot_stand_in_one_table_leave_the_sentence_in_its_place(tmp_path: Path) -> None:
+    folder = make(tmp_path / "made")
+    path = next((folder / "runs").glob("*/record.json"))
+    other = json.loads(path.read_text(encoding="utf-8"))
+    other["protocols"]["knn1"] = 2
+    path.write_text(json.dumps(other), encoding="utf-8")
+    page(folder, tmp_path / "site", named(folder))
+    assert "the version of protocol knn1 differs" in data(tmp_path / "site", "e0")["problem"]
+
+
+def test_a_page_is_written_again_only_where_it_changes(made: Path, tmp_path: Path) -> None:
+    page(made, tmp_path, named(made))
+    (tmp_path / "data" / "e7.js").write_text("of an earlier page", encoding="utf-8")
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in tmp_path.rglob("*.*")}
+    page(made, tmp_path, named(made))
+    del before[tmp_path / "data" / "e7.js"]
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in tmp_path.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["tabel3"], "there is no table or figure 'tabel3'; did you mean table3?"),
+        (["scale=smoke"], "scale=smoke chooses among the runs of an experiment: name one"),
+        (["epochs=3"], "epochs=3 chooses among the runs of an experiment: name one"),
+        (["table3", "scale=big"], "scale=big is not allowed"),
+        (["runs_dir=nowhere"], "there is nothing to show: no finished run in nowhere"),
+        (["out=file"], "out=file is a file: choose a folder"),
+        (["out=other"], "out=other has another index.html, which would be lost"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_sentence(
+    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("", encoding="utf-8")
+    Path("other").mkdir()
+    Path("other/index.html").write_text("mine", encoding="utf-8")
+    assert main(words) == 2
+    answer = capsys.readouterr().err
+    assert answer.startswith(f"ssl_bench: {sentence}")
+    assert answer.count("\n") == 1
+    assert Path("other/index.html").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_folder_that_cannot_be_written_is_refused(made: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    page(made, tmp_path / "file" / "site", status=2)
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("colour", ["#000000", "#ffffff", "#f0e442", "#0072b2", "#332288"])
+def test_lines_are_seen_on_both_pages(colour: str) -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    for name, shown in on_both(colour).items():
+        assert contrast(shown, PAGES[name]) >= LEAST
+    assert on_both("#767676")["light"] == "#767676"
+
+
+def test_the_backgrounds_are_those_of_the_style_sheet() -> None:
+    style = (ROOT / "src" / "ssl_bench" / "page" / "static" / "page.css").read_text(encoding="utf-8")
+    assert re.findall(r"--page: (#\w+);", style) == list(PAGES.values())
+    assert OURS

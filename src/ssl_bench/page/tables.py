@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_bench.config.experiments import Experiment
+from ssl_bench.config.experiments import GRIDS, Experiment
 from ssl_bench.page.colours import on_both
 from ssl_bench.report import calibration, comparison, curves, expected, trials
 from ssl_bench.report.comparison import Columns, Table
@@ -31,6 +31,8 @@ def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
     found = [run for run in runs if run.record]
     if not found:
         return {"problem": f"None of its {len(runs)} runs is here."}
+    if experiment.show["kind"] in GRIDS:  # every place is a row
+        experiment = automatic(runs, experiment.show["title"], experiment.show["protocols"])
     table, scores = _table(experiment, runs, note)
     labels = list(dict.fromkeys(run.cell.row for run in runs))
     return {
@@ -161,14 +163,13 @@ def _differences(runs: Sequence[Run], scores: Mapping[str, Mapping[str, BySeed]]
     return found
 
 
-def automatic(runs: Sequence[Run], name: str) -> Experiment:
-    """An experiment whose rows are what ``runs`` are of, where nobody has described one."""
+def automatic(runs: Sequence[Run], title: str, protocols: Sequence[str] | None = None) -> Experiment:
+    """An experiment whose rows are those of ``runs``, where nobody has described one as a table.
+
+    protocols: None: all that the runs were scored under.
+    """
     rows: dict[str, tuple[str, ...]] = {run.cell.row: (f"method={run.config.method.name}",) for run in runs}
-    protocols = list(dict.fromkeys(name for run in runs if run.record for name in run.record.protocols))
-    return Experiment(
-        name=name,
-        rows=rows,
-        datasets={},
-        seeds=[],
-        show={"kind": "table", "title": name, "protocols": protocols, "ranked": list(rows), "published": False},
-    )
+    scored = dict.fromkeys(name for run in runs if run.record for name in run.record.protocols)
+    show = {"protocols": list(protocols or scored), "ranked": list(rows), "published": False}
+    show |= {"kind": "table", "title": title}
+    return Experiment(name=title, rows=rows, datasets={}, seeds=[], show=show, sweep={}, scales={})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import yaml
 from made_up import cells_of, keep, record
 
 from ssl_bench.cli.page import main
-from ssl_bench.page import findings
+from ssl_bench.errors import UserError
+from ssl_bench.page import contents, findings, serve
 from ssl_bench.page.colours import LEAST, PAGES, contrast, on_both
 from ssl_bench.page.write import OURS
 
@@ -213,3 +216,32 @@ def test_the_backgrounds_are_those_of_the_style_sheet() -> None:
     style = (ROOT / "src" / "ssl_bench" / "page" / "static" / "page.css").read_text(encoding="utf-8")
     assert re.findall(r"--page: (#\w+);", style) == list(PAGES.values())
     assert OURS
+
+
+def test_a_watched_page_grows_with_its_runs_and_is_served_to_this_machine_alone(tmp_path: Path, capsys: Any) -> None:
+    folder = make(tmp_path / "made")
+    (late, *_) = (folder / "runs").iterdir()
+    late.rename(tmp_path / "late")
+    asked = contents.request([f"runs_dir={folder / 'runs'}", f"out={tmp_path / 'site'}"])
+    seen = []
+
+    def wait(seconds: float) -> None:
+        address = capsys.readouterr().out.split()[0] if not seen else seen[0][0]
+        with urllib.request.urlopen(f"{address}/version") as answer:
+            version = answer.read()
+        seen.append((address, version, len(data(tmp_path / "site", "index")["runs"])))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        if len(seen) == 1:
+            (tmp_path / "late").rename(late)
+            elsewhere = urllib.request.Request(address, headers={"Host": "example.org:80"})
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(elsewhere)
+            taken = contents.request([f"out={tmp_path / 'other'}", f"port={address.rpartition(':')[2]}"])
+            with pytest.raises(UserError, match=r"cannot be served at .*: choose another, or port=0"):
+                serve.serve(taken, contents.Contents())
+
+    serve.serve(asked, contents.contents(asked), wait=wait)
+    assert seen[0][0].startswith("http://127.0.0.1:")
+    assert [runs for *_, runs in seen] == [5, 6, 6]
+    assert seen[0][1] != seen[1][1] == seen[2][1]

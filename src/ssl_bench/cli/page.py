@@ -15,7 +15,7 @@ HELP = """python -m ssl_bench page [EXPERIMENT ...] [key=value ...]
 
 Makes a page of findings, tables, curves, costs and runs that opens in any browser, offline: out/index.html. It shows
 the experiments that are named (or .yaml files, or folders with a README), without a name all that are committed, and
-with runs_dir= alone the runs in that folder."""
+with runs_dir= alone the runs in that folder. watch=true serves it on this machine while runs finish."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,12 +31,17 @@ def _page(given: list[str]) -> None:
     write.require_ours(out)
     found = contents.contents(asked)
     require_writable(out, f"out={out}")
-    write.write(out, found)
+    if not asked.settings["watch"]:
+        write.write(out, found)
     for sentence in found.skipped:
         print(f"skipped: {sentence}", file=sys.stderr)
     if found.skipped:
         print(f"skipped: {len(found.skipped)} in all; nothing was changed.", file=sys.stderr)
     print(f"{out / write.INDEX} shows {len(found.findings)} findings and {len(found.runs)} runs.")
+    if asked.settings["watch"]:
+        from ssl_bench.page import serve
+
+        serve.serve(asked, found)
 
 
 def help_text() -> str:

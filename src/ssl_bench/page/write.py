@@ -23,14 +23,16 @@ MANY = 2000  # runs: beyond them details are shared out to more files
 Plain = dict[str, Any]
 
 
-def write(out: Path, contents: Contents) -> int:
+def write(out: Path, contents: Contents, *, watched: bool = False) -> int:
     """Make or update the page in ``out``; returns how many files changed.
+
+    watched: the page asks its server whether it has changed.
 
     Raises:
         UserError: the folder cannot be written, or has another page.
     """
     require_ours(out)
-    files = dict(_files(contents))
+    files = dict(_files(contents, watched))
     changed = 0
     for name, content in files.items():
         path = out / name
@@ -60,12 +62,12 @@ def _put(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def _files(contents: Contents) -> Iterator[tuple[str, bytes]]:
+def _files(contents: Contents, watched: bool) -> Iterator[tuple[str, bytes]]:
     """Name and content of every file; the data that index.html names first is complete before it."""
     static = resources.files("ssl_bench.page") / "static"
     for file in static.iterdir():
         yield file.name, file.read_bytes()
-    yield from _data(contents)
+    yield from _data(contents, watched)
     page = Environment(loader=PackageLoader("ssl_bench.page"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text = page.get_template(INDEX).render(
         ours=OURS, version=ssl_bench.__version__, findings=contents.findings, experiments=contents.experiments
@@ -73,7 +75,7 @@ def _files(contents: Contents) -> Iterator[tuple[str, bytes]]:
     yield INDEX, text.encode()
 
 
-def _data(contents: Contents) -> Iterator[tuple[str, bytes]]:
+def _data(contents: Contents, watched: bool) -> Iterator[tuple[str, bytes]]:
     listed = []
     for number, experiment in enumerate(contents.experiments):
         listed.append({key: experiment[key] for key in ("name", "title", "kind", "problem") if key in experiment})
@@ -91,6 +93,7 @@ def _data(contents: Contents) -> Iterator[tuple[str, bytes]]:
         "runs": contents.runs,
         "digits": digits,
         "skipped": contents.skipped,
+        "watched": watched,
     }
     yield _script("index", index)
 

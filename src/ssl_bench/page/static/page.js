@@ -715,5 +715,21 @@ async function show() {
   document.body.dataset.shown = name;
 }
 
+// Under watch=true: the page loads itself again when a run has finished, at the same place.
+async function watch() {
+  if (!(await loadIndex()).watched || !location.protocol.startsWith("http")) return;
+  const ask = async () => (await fetch("version")).text();
+  const first = await ask();
+  const timer = setInterval(async () => {
+    try {
+      if ((await ask()) !== first && !document.getElementById("details").open) location.reload();
+    } catch {
+      clearInterval(timer); // the server has ended
+      announce("The server of this page has ended; what is shown stays as it was.");
+    }
+  }, 2000);
+}
+
 window.addEventListener("hashchange", show);
+watch();
 show();

@@ -1,0 +1,106 @@
+"""The page while runs finish: served to browsers of this machine, and written anew where records change."""
+
+from __future__ import annotations
+
+import glob
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+
+from ssl_bench.errors import UserError
+from ssl_bench.page.contents import Contents, Request, contents
+from ssl_bench.page.findings import README
+from ssl_bench.page.write import write
+
+SECONDS = 2.0  # between two looks at the records
+SHARE = 10  # of the time that writing takes; as much is left for the runs
+
+Stamp = dict[str, tuple[int, int]]  # time and size by path
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Files of the page, and nothing for pages of other hosts that call this one by a name of their own."""
+
+    version = ""  # of what is served; the page loads itself again when it changes
+
+    def do_GET(self) -> None:
+        name = self.headers.get("Host", "").rpartition(":")[0].strip("[]")
+        if name != "localhost" and not _is_address(name):
+            self.send_error(HTTPStatus.FORBIDDEN)
+        elif self.path == "/version":
+            self.send_response(HTTPStatus.OK)
+            self.end_headers()
+            self.wfile.write(self.version.encode())
+        else:
+            super().do_GET()
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Requests are no news."""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def serve(asked: Request, found: Contents, *, wait: Callable[[float], object] = time.sleep) -> None:
+    """Write the page and serve it until Ctrl-C; UserError where the port is not free.
+
+    found: its contents so far.
+    """
+    out, host, port = Path(asked.settings["out"]), asked.settings["host"], asked.settings["port"]
+    handler = type("Handler", (Handler,), {})  # with a version of its own
+    try:
+        server = ThreadingHTTPServer((host, port), partial(handler, directory=str(out)))
+    except OSError as error:
+        remedy = "choose another, or port=0 for any free one"
+        raise UserError(f"host={host} port={port} cannot be served at ({error.strerror}): {remedy}.") from None
+    stamp = _stamp(asked)
+    write(out, found, watched=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    print(f"http://{host}:{server.server_address[1]} shows {out} and what changes; Ctrl-C ends it.", flush=True)
+    spent = 0.0
+    try:
+        while True:
+            wait(max(SECONDS, SHARE * spent))
+            if (now := _stamp(asked)) != stamp:
+                started = time.perf_counter()
+                if write(out, contents(asked), watched=True):
+                    handler.version = str(time.time_ns())
+                stamp, spent = now, time.perf_counter() - started
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _stamp(asked: Request) -> Stamp:
+    """When what the page is made of was last changed."""
+    settings = asked.settings
+    patterns = [f"{glob.escape(settings['runs_dir'])}/*/{name}.json" for name in ("record", "failed")]
+    if not asked.alone:
+        patterns.append(f"{glob.escape(settings['experiments'])}/*/{README}")
+        patterns += [f"{settings['records']}/*.json"] if settings["records"] else []
+    found: Stamp = {}
+    for pattern in patterns:
+        for path in glob.iglob(pattern):
+            try:
+                status = Path(path).stat()
+            except OSError:  # it was moved away meanwhile
+                continue
+            found[path] = status.st_mtime_ns, status.st_size
+    return found

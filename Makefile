@@ -5,7 +5,14 @@ BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow mutations lint format docs bench clean page table1 table3 fig2 fig3 fig4 fig5 fig6 figures
+# Tables and figures of conf/experiment, by paper.
+CLBO = table3 table4 fig2 fig3 fig4 fig5 fig6 fig7 fig9
+SIMCLR = $(addprefix simclr_,augmentations strength head temperature batch width)
+PIC = $(addprefix pic_,components sampling window)
+DIRECTPRED = $(addprefix directpred_,predictor freq ema)
+SWAV = $(addprefix swav_,multicrop codes queue)
+SWEPT = $(CLBO) $(SIMCLR) $(PIC) $(DIRECTPRED) $(SWAV)
+.PHONY: help demo test test-all test-slow mutations lint format docs bench clean page table1 table2 figures paper $(SWEPT)
 
 # Of tables and figures: make table3 SCALE=cpu SEEDS=0,1,2 METHODS=clbo,byol DATASETS=digits JOBS=2
 SCALE ?= cpu
@@ -70,19 +77,24 @@ table1: $(VENV)/.installed ## write the table of datasets, experiments/table1
 	$(BIN)/python -m ssl_bench data table out=experiments/table1
 	$(BIN)/python -m ssl_bench data show dataset=digits images=4 out=experiments/table1/views.png
 
-table3: $(VENV)/.installed ## plan what Table 3 is made of, run it or resume, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= THREADS= PLAN=
+table2: $(VENV)/.installed ## write the table of hyperparameters, experiments/table2
+	$(BIN)/python -m ssl_bench report table2 out=experiments/table2
+
+# Every other target of tables and figures is one of these.
+$(SWEPT): $(VENV)/.installed
 	$(MEASURE)
 	$(SWEEP)
 
-fig2 fig3 fig4 fig5 fig6: $(VENV)/.installed
-	$(MEASURE)
-	$(SWEEP)
+table3: ## plan what Table 3 is made of, run it or resume, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= THREADS= PLAN=
 
 page: $(VENV)/.installed ## write the page of all committed experiments, site/index.html
 	$(BIN)/python -m ssl_bench page out=site
 
-figures: ## the same for Figures 2 to 6; one of them: make fig5 SCALE=smoke
-	$(MAKE) --keep-going fig2 fig3 fig4 fig5 fig6
+figures: ## the same for Figures 2 to 9; one of them: make fig5 SCALE=smoke
+	$(MAKE) --keep-going $(filter fig%,$(CLBO))
+
+paper: ## the same for all tables and figures of the five papers
+	$(MAKE) --keep-going table1 table2 $(SWEPT)
 
 clean: ## remove what the targets above made, runs excepted
 	rm -rf $(VENV) build dist docs/api src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ssl_bench.config import experiments
+
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 
@@ -47,3 +49,15 @@ def test_all_of_the_cpu_scale_is_rendered_to_the_repository_and_the_rest_beside_
     assert "out=runs/fig5-smoke " in dry("fig5", "SCALE=smoke").stdout
     assert "out=runs/fig5-cpu " in dry("fig5", "SEEDS=0").stdout
     assert "plan" not in dry("fig5", "PLAN=no").stdout
+
+
+def test_paper_is_every_table_and_figure() -> None:
+    done = dry("paper", "SCALE=smoke")
+    assert done.returncode == 0, done.stderr
+    shown = " ".join(done.stdout.split())
+    assert "plan" not in shown
+    for name in set(experiments.names()) - {"calibration", "table2"}:
+        assert f"sweep {name} scale=smoke ;" in shown
+        assert f"report {name} scale=smoke out=runs/{name}-smoke " in shown
+    for name in ("report table2", "data table"):
+        assert name in shown

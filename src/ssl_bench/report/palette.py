@@ -16,7 +16,10 @@ from ssl_bench.config.options import block_of
 from ssl_bench.errors import UserError
 
 # The package's colours are after Okabe & Ito 2008 and Tol 2021, distinct for people who see few colours.
-SHADES = (("#000000", 0.0), ("#000000", 0.45), ("#ffffff", 0.45), ("#000000", 0.75), ("#ffffff", 0.7))
+SHADES = (
+    *(("#000000", 0.0), ("#000000", 0.45), ("#ffffff", 0.45), ("#000000", 0.75), ("#ffffff", 0.7)),
+    *(("#000000", 0.2), ("#ffffff", 0.2), ("#000000", 0.6), ("#ffffff", 0.57), ("#000000", 0.32)),
+)
 # Dashes of a line, as Matplotlib takes them.
 LINES: dict[str, Any] = {
     "solid": "-",

@@ -24,6 +24,7 @@ from ssl_bench.report import (
     expected,
     grid_pictures,
     grids,
+    hyperparameters,
     provenance,
     records,
     render,
@@ -43,6 +44,9 @@ def report(name: str, options: Sequence[str]) -> None:
     """Render ``name`` for the choices in ``options``."""
     settings, others = experiments.read_words(options, "report.yaml")
     experiment = experiments.find(name)
+    if experiment.show["kind"] == "options":
+        _report_options(experiment, settings["out"])
+        return
     cells = experiment.cells(
         settings["scale"],
         **{key: settings[key] for key in experiments.LISTS},
@@ -73,6 +77,13 @@ def report(name: str, options: Sequence[str]) -> None:
             _save_records(out, runs)
         for file, write in files.items():
             save(out / file, write)
+
+
+def _report_options(experiment: Experiment, out: str | None) -> None:
+    found = hyperparameters.values(experiment)
+    print(render.markdown(hyperparameters.table(experiment, found)), end="")
+    if out is not None:
+        save(Path(out), lambda folder: hyperparameters.write(folder, experiment, found))
 
 
 def _check_protocols(experiment: Experiment, config: Config) -> None:

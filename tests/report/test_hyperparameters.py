@@ -1,0 +1,49 @@
+"""Table 2: hyperparameters as conf/ composes them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from ssl_bench.cli.report import main
+from ssl_bench.config.compose import compose
+from ssl_bench.config.experiments import find
+from ssl_bench.errors import UserError
+from ssl_bench.report import hyperparameters, render
+from ssl_bench.sweep import request
+
+COMMITTED = Path(__file__).parents[2] / "experiments" / "table2"
+
+
+def test_every_value_is_that_of_a_run_and_marked_unless_the_paper_states_it() -> None:
+    experiment = find("table2")
+    found = hyperparameters.values(experiment)
+    shown = hyperparameters.table(experiment, found)
+    own = compose(["method=clbo", "dataset=digits", "scale=cpu"])
+    line = dict(zip(shown.columns, (cell.text for cell in shown.ranked["CLBO, cpu (digits)"]), strict=True))
+    assert line["λ"] == f"{own.method.options['proximal']:.3g} *"
+    assert (line["K"], line["projector"], line["MB"], line["RR"]) == ("2", "2", "–", "–")
+    assert "Scale cpu (digits): learning rate 0.12 *; optimiser sgd;" in shown.notes[3]
+    assert shown.notes[2].startswith("Other at scale paper (cifar10): Barlow Twins: clipping 1 *;")
+
+
+def test_the_committed_table_is_that_of_conf() -> None:
+    """`make table2` writes it again."""
+    experiment = find("table2")
+    table = hyperparameters.table(experiment, hyperparameters.values(experiment))
+    assert (COMMITTED / "table.md").read_text(encoding="utf-8") == render.markdown(table)
+
+
+def test_it_is_written_and_has_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table2", f"out={tmp_path / 'here'}"]) == 0
+    assert capsys.readouterr().out == (tmp_path / "here" / "table.md").read_text(encoding="utf-8")
+    with (tmp_path / "here" / "results.csv").open(encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["row"] == "BYOL" and row["option"] == "method.momentum"]
+    assert [(row["scale"], row["value"], row["stated"]) for row in rows[:2]] == [
+        ("paper (cifar10)", "0.99", "False"),
+        ("cpu (digits)", "0.98", "False"),
+    ]
+    with pytest.raises(UserError, match="table2 is made of conf/ alone and has no runs: python -m ssl_bench report"):
+        request.read(["table2"])

@@ -14,7 +14,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.results.fingerprint import configuration_key
 from ssl_bench.sweep import request
 
-SWEEPS = [name for name in experiments.names() if experiments.find(name).show["kind"] != "options"]
+SWEEPS = experiments.names()
 
 
 @pytest.mark.parametrize("name", SWEEPS)

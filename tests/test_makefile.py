@@ -56,7 +56,7 @@ def test_paper_is_every_table_and_figure() -> None:
     assert done.returncode == 0, done.stderr
     shown = " ".join(done.stdout.split())
     assert "plan" not in shown
-    for name in set(experiments.names()) - {"calibration", "table2"}:
+    for name in set(experiments.names()) - {"calibration"}:
         assert f"sweep {name} scale=smoke ;" in shown
         assert f"report {name} scale=smoke out=runs/{name}-smoke " in shown
     for name in ("report table2", "data table"):

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(given: list[str]) -> None:
     names = [argument for argument in given if "=" not in argument]
-    known = [*experiments.names(), *OTHERS]
+    known = [*experiments.names(), *experiments.without_runs(), *OTHERS]
     if len(names) != 1:
         raise UserError(f"one table or figure at a time, not {len(names)}: name one of {', '.join(known)}.")
     (name,) = names
@@ -63,7 +63,7 @@ def help_text() -> str:
     """Usage, tables and figures, options."""
     return "\n".join(
         [
-            *(HELP, "", f"Names: {', '.join([*experiments.names(), *OTHERS])}", ""),
+            *(HELP, "", f"Names: {', '.join([*experiments.names(), *experiments.without_runs(), *OTHERS])}", ""),
             "Options, with the allowed values; every other key=value is set for all runs, as by the sweep:",
             *settings_text("report.yaml"),
             *("", WANDB, "", "Options, with the allowed values:"),

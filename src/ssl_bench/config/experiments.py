@@ -73,8 +73,8 @@ class Experiment:
     datasets: dict[str, list[str]]  # scale → names
     seeds: list[int]
     show: dict[str, Any]
-    sweep: dict[str, Any]  # as its file has it
-    scales: dict[str, dict[str, Any]]  # scale → what is other there than in ``sweep``
+    sweep: dict[str, Any] = field(default_factory=dict)  # as its file has it
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict)  # scale → what is other there than in ``sweep``
     more_seeds: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # scale → dataset → seeds besides
 
     def at(self, scale: str) -> dict[str, Any]:
@@ -211,8 +211,13 @@ def _works(work: Callable[[Cell], object], cell: Cell) -> bool:
 
 
 def names() -> list[str]:
-    """The experiments that are sweeps."""
-    return [name for name in GROUPS["experiment"] if "sweep" in _read(name)]
+    """The experiments that have runs."""
+    return [name for name in GROUPS["experiment"] if is_sweep(name) and _read(name)["show"]["kind"] != "options"]
+
+
+def without_runs() -> list[str]:
+    """The experiments that show options alone."""
+    return [name for name in GROUPS["experiment"] if is_sweep(name) and name not in names()]
 
 
 def is_sweep(name: str) -> bool:

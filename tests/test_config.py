@@ -216,7 +216,14 @@ def test_a_reference_follows_what_it_refers_to() -> None:
 )
 def test_what_is_auto_follows_what_it_depends_on(words: str, schedule: str, step: float) -> None:
     settings = compose(
-        [*words.split(), "method.lookahead=4", "epochs=10", "optimizer.lr=0.2", "optimizer.momentum=0.8"]
+        [
+            *words.split(),
+            "method.lookahead=4",
+            "epochs=10",
+            "optimizer.name=sgd",
+            "optimizer.lr=0.2",
+            "optimizer.momentum=0.8",
+        ]
     )
     method, peak = settings["method"], {"constant": 0.262, "decay": 0.128 * 10}[schedule]
     assert (method["teacher_schedule"], method["teacher_step"]) == (schedule, step)
@@ -235,7 +242,7 @@ def test_a_block_of_the_scale_stands_above_its_file_and_below_experiments_and_th
     own(files)
     for words, expected in (
         (["dataset=mine"], (7, 20, 512)),  # 512: of the block that it builds on
-        (["dataset=mine", "scale=cpu"], (10, 24, 2048)),
+        (["dataset=mine", "scale=cpu"], (4, 24, 2048)),
         (["dataset=mine", "scale=paper"], (800, 24, 4096)),
         (["dataset=mine", "dataset.epochs=3"], (3, 20, 512)),
         (["experiment=own"], (7, 28, 512)),

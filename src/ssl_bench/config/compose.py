@@ -72,7 +72,9 @@ def options_for(config: Plain) -> list[str]:
         "dataset": config["dataset"]["name"],
         "scale": config["scale"]["name"],
     }
-    chosen |= {group: config[group]["name"] for group in ("backbone",) if config[group]["name"] in GROUPS[group]}
+    network = config["backbone"]["name"]
+    if network in GROUPS["backbone"] and network != config["scale"].get("backbone"):
+        chosen["backbone"] = network
     words = [*_words(chosen), f"seed={config['seed']}"]
     if config.get("recipe", "shared") != "shared":
         words.append(f"recipe={config['recipe']}")

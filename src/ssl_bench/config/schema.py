@@ -85,10 +85,13 @@ class Dataset(Part):
 class Scale(Part):
     name: str
     batch_size: int
+    backbone: str
     width: int
     projector_hidden: int
     projector_out: int
+    optimizer: str
     lr: float
+    weight_decay: float
     warmup: float
     schedule: str
     eval_every: int

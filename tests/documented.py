@@ -79,7 +79,7 @@ def arguments(command: str) -> list[str] | None:
 def small(given: list[str], run: str) -> list[str]:
     """The arguments at the size of a test; ``run``: the folder of a finished run."""
     words = [re.sub(r"^scale=\w+", "scale=smoke", re.sub(DIGITS, "dataset=digits", word)) for word in given]
-    words = [run if word == "RUN_OR_FILE" else SMALLER.get(word, word) for word in words]
+    words = [SMALLER.get(word, word).replace("RUN_OR_FILE", run) for word in words]
     command = words[0] if words and re.fullmatch(r"[a-z]+", words[0]) else "run"
     if command == "check":
         return ["check", "learns", "method=simclr"] if "learns" in words else ["check", "method=clbo", "world=2"]

@@ -194,6 +194,7 @@ class Config(Part):
     epochs: int
     batch_size: int
     subset: int | None
+    init: str | None  # file or run that backbones start from
     labels: int | None
     eval_every: int
     monitor_every: int

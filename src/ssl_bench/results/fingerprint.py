@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -36,12 +37,14 @@ def fingerprint(
     device: str = "cpu",
     statistics_shares: int = 1,
     numerics: int | None = None,
+    init: str | None = None,
 ) -> str:
     """Twelve hexadecimal digits naming a run.
 
     config: resolved; data_digest: of the images and labels read; precision: as resolved for the device; device:
     ``cpu`` or ``cuda``; statistics_shares: parts of the global batch that BatchNorm takes statistics of, 1 where it
-    takes them of all; numerics: of the code that computed, None for this one.
+    takes them of all; numerics: of the code that computed, None for this one; init: SHA-256 of the weights that
+    it starts from, None for random ones.
     """
     leaves = dict(_leaves(config))
     for key, neutral in NEUTRAL.items():
@@ -54,6 +57,8 @@ def fingerprint(
     identity = {"config": leaves, "data": data_digest, "numerics": NUMERICS if numerics is None else numerics}
     if device != "cpu":  # whose runs had names first
         identity["device"] = device
+    if init is not None:
+        identity["init"] = init
     if statistics_shares > 1:
         identity["statistics_shares"] = statistics_shares
     if str(leaves.get("backbone.name")).startswith("timm/"):
@@ -70,6 +75,8 @@ def configuration_key(config: Mapping[str, Any]) -> str:
     dataset = config["dataset"]
     chosen = {key: dataset[key] for key in ("split", "fold") if key in dataset}
     chosen |= {key: dataset[key] for key in ("depth", "min_images") if dataset.get(key) is not None}
+    if config.get("init"):  # records hold the last part of its path
+        chosen["init"] = Path(config["init"]).name
     return fingerprint(config, data_digest=json.dumps(chosen), precision="")
 
 

@@ -70,13 +70,14 @@ def peak_memory() -> int | None:
 
 
 def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without where things lie on this machine."""
+    """The configuration without where things lie on this machine; of weights to start from the name is left."""
     places = ("runs_dir", "data_dir", "root", "test_root")
-    return {
+    found = {
         key: without_places(value) if isinstance(value, Mapping) else value
         for key, value in config.items()
         if key not in places
     }
+    return found | ({"init": Path(found["init"]).name} if found.get("init") else {})
 
 
 # -- the record -----------------------------------------------------------------------------------
@@ -131,6 +132,7 @@ class Record:
     device: str = field(default=ABSENT, metadata=_before("cpu"))  # cpu or cuda
     batch_statistics: str = field(default=ABSENT, metadata=OF_RUNS)  # global or per_device
     processes: int = field(default=ABSENT, metadata=OF_RUNS)
+    init: dict[str, Any] | None = None  # of a run that starts from a file of weights: name, SHA-256, account of keys
     data_digest: str
     images: dict[str, int]  # how many each part has
     skipped_images: dict[str, int] = field(default_factory=dict)  # that could not be read, by split
@@ -180,6 +182,7 @@ class Record:
             device=self.device,
             statistics_shares=1 if self.batch_statistics == "global" else self.processes,
             numerics=self.numerics,
+            init=None if self.init is None else self.init["sha256"],
         )
 
     def write(self, path: Path) -> None:

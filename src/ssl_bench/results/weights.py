@@ -108,6 +108,11 @@ def open_encoder(
     )
 
 
+def states_network(path: Path) -> bool:
+    """Whether a file of weights states itself what network it holds, as ours do."""
+    return _is_ours(path) or read_checkpoint(path).run is not None
+
+
 def _refuse(path: Path, given: Mapping[str, str | int | None]) -> None:
     wrong = [name for name, value in given.items() if value is not None]
     if wrong:

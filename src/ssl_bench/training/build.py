@@ -37,6 +37,7 @@ from ssl_bench.optim import Recipe
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.fingerprint import NUMERICS, fingerprint
 from ssl_bench.results.weights import Opened
+from ssl_bench.training import initial
 
 CORE_SPEED = 2e11  # operations a second that a core with AVX-512 reaches in training a ResNet-18
 
@@ -117,6 +118,9 @@ def _backbone(config: Config, dataset: Dataset) -> tuple[nn.Module, int]:
     if name.startswith("timm/"):  # some take one size only, and refuse another when they see it
         for size in {config.dataset.size, *config.augment.sizes.values()}:
             require_size(network, f"backbone.name={name}", dataset.channels, size)
+    start = initial.opened(config, dataset.channels)
+    if start is not None:
+        network.load_state_dict(start.backbone.state_dict())
     return network, width
 
 
@@ -215,6 +219,7 @@ def fingerprint_of(config: Config, data_digest: str) -> str:
         precision=resolve_precision(config.trainer.precision, config.trainer.accelerator),
         device=device_type(config.trainer.accelerator),
         statistics_shares=1 if chosen.sync_batchnorm else chosen.processes,
+        init=initial.digest(config),
     )
 
 

@@ -19,6 +19,8 @@ from ssl_bench.machine import cores
 def check(config: Config) -> None:
     """UserError, in one sentence, if no run of ``config`` could begin, whatever the machine and the images are."""
     trainer, dataset = config.trainer, config.dataset
+    if config.init not in (None, "timm") and not Path(str(config.init)).exists():
+        raise UserError(f"init={config.init} does not exist: give a run's folder, a file of weights, or timm.")
     require_root(dataset.name, dataset.options)
     conditions.require_equal_shares(config.batch_size, trainer.processes)
     _check_limits(config, _train_images(dataset.name))

@@ -40,7 +40,7 @@ from ssl_bench.nn.norm import synchronize
 from ssl_bench.report.tables import run_table
 from ssl_bench.results.record import Record, peak_memory
 from ssl_bench.results.store import RunFolder
-from ssl_bench.training import earlier, preflight
+from ssl_bench.training import earlier, initial, preflight
 from ssl_bench.training.build import (
     build_data,
     build_method,
@@ -138,6 +138,9 @@ class _Run:
         method = self._method()
         observers = build_observers(self.config, self.data, self.folder, self._warn)
         self._announce(method, resumed)
+        start = initial.opened(self.config, self.data.dataset.channels)
+        if start is not None:
+            self._print(initial.account(self.config, start))
         seen = image_warnings(self.data.dataset, self.data.splits)
         for sentence in (*seen.sentences, *preflight.advice(self.config, len(self.data.parts.pretraining))):
             self._warn(sentence)
@@ -147,6 +150,7 @@ class _Run:
         for reason in reasons(scores[method.evaluated]):
             self._warn(f"not scored: {reason}")
         record = self._record(method, observers, scores, seen)
+        record.init = None if start is None else initial.description(start)
         record.session_seconds = round(time.perf_counter() - started, 2)
         if distributed.rank() == 0:
             write_whole(

@@ -123,7 +123,10 @@ LATE = [
     (["method=moco", "method.queue=100"], "method.queue=100 is not a multiple of the "),
     (["method=moby", "method.queue=100"], "method.queue=100 is not a multiple of the "),
     (["method=swav", "method.queue=100"], "method.queue=100 is not a multiple of the "),
-    (["method=pic", "optimizer.name=adamw"], "PIC trains its instance weights by SGD, not adamw"),
+    (
+        ["method=pic", "optimizer.name=adamw"],
+        "PIC trains its instance weights by SGD, not adamw: use optimizer.name=sgd or muon.",
+    ),
     (["method=pic", "trainer.precision=16-mixed"], "PIC updates its instance weights outside the optimiser"),
     (["augment.groups.global.crop_scale=[0.9,0.4]"], "crop_scale is (0.9, 0.4); set it to a range (low, high)"),
     (["augment.groups.global.crop_scale=[0.9]"], "crop_scale is (0.9,); set it to a range (low, high)"),

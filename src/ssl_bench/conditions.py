@@ -123,9 +123,14 @@ def require_whole_pushes(queue: int, keys: int) -> None:
 
 
 def require_own_sgd(method: str, optimizer: str, precision: str) -> None:
-    """UserError where a ``method`` that trains instance weights of its own by SGD cannot."""
-    if optimizer != "sgd":
-        raise UserError(f"{method} trains its instance weights by SGD, not {optimizer}: use optimizer.name=sgd.")
+    """UserError where a ``method`` that trains instance weights of its own by SGD cannot.
+
+    Muon's learning rates are of the order of SGD's, so that both can have the same.
+    """
+    if optimizer not in ("sgd", "muon"):
+        raise UserError(
+            f"{method} trains its instance weights by SGD, not {optimizer}: use optimizer.name=sgd or muon."
+        )
     if precision == "16-mixed":
         raise UserError(
             f"{method} updates its instance weights outside the optimiser, where nobody undoes the scaling of "

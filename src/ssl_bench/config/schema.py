@@ -76,6 +76,7 @@ class Dataset(Part):
     stem: str
     epochs: int
     subset: int | None
+    eval_every: int
     queue: int
     window: float
     options: Mapping[str, Any]  # of its reader

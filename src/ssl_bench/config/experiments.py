@@ -34,6 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the fi
     "expected": PROTOCOLS,
     "heat": {**GRID, "mean": False},
     "lines": {**GRID, "logarithmic": False},
+    "features": {"protocols": ["knn1"]},
     "options": {"shared": {}, "columns": {}, "unused": {}, "stated": {}},  # of which nothing is run
 }
 GRIDS = ("heat", "lines")  # kinds that show columns and accountings

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from ssl_bench.files import write_whole
 
@@ -21,6 +22,7 @@ PERPLEXITY = 30.0
 ITERATIONS = 500  # twice as many take twice as long, for a divergence of 0.56 in place of 0.58 on digits
 LEGEND_CLASSES = 20  # more names than that nobody reads
 LEGEND_LETTERS = 24
+CLASS_MARKS = "os^Dvxp+*<"  # of classes in the order of their numbers, so that they are told apart in gray
 
 
 def tsne_picture(
@@ -30,33 +32,47 @@ def tsne_picture(
 
     names: of the classes. At most ``limit`` images are drawn, for t-SNE's cost grows faster than their number.
     """
-    from sklearn.manifold import TSNE
-
-    points = np.ascontiguousarray(features[:limit].cpu().numpy())
-    classes = labels[:limit].cpu().numpy()
-    plane = points[:, :2]  # of two points or none there is nothing to arrange
-    if len(points) > 2:
-        perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
-        arrangement = TSNE(perplexity=perplexity, init="pca", max_iter=ITERATIONS, random_state=seed, n_jobs=1)
-        plane = arrangement.fit_transform(points)
-
-    known = np.unique(classes)
-    colours = colormaps["tab10" if len(known) <= 10 else "tab20" if len(known) <= LEGEND_CLASSES else "nipy_spectral"]
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.add_subplot()
+    plane = plane_of(np.ascontiguousarray(features[:limit].cpu().numpy()), seed)
+    handles = scatter(axes, plane, labels[:limit].cpu().numpy(), names)
+    axes.set_title(title, fontsize=10)
+    if handles:
+        legend = axes.legend(
+            handles.values(), handles.keys(), loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a class may be called $cash$, which is no formula
+    save(path, figure, dpi=120)
+
+
+def plane_of(points: NDArray[Any], seed: int) -> NDArray[Any]:
+    """``[N, F]`` arranged in the plane by t-SNE, ``[N, 2]``."""
+    from sklearn.manifold import TSNE
+
+    if len(points) <= 2:  # of two points or none there is nothing to arrange
+        return points[:, :2]
+    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
+    arrangement = TSNE(perplexity=perplexity, init="pca", max_iter=ITERATIONS, random_state=seed, n_jobs=1)
+    plane: NDArray[Any] = arrangement.fit_transform(points)
+    return plane
+
+
+def scatter(axes: Any, plane: NDArray[Any], classes: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
+    """Draw points ``[N, 2]`` in a colour and with a mark for each class; what to name, of few classes alone."""
+    known = np.unique(classes)
+    few = len(known) <= LEGEND_CLASSES
+    colours = colormaps["tab10" if len(known) <= 10 else "tab20" if few else "nipy_spectral"]
+    handles = {}
     for place, label in enumerate(known):
         rows = classes == label
-        colour = colours(place if len(known) <= LEGEND_CLASSES else place / (len(known) - 1))
-        axes.scatter(plane[rows, 0], plane[rows, 1], color=colour, s=9, label=str(label))
-    axes.set_title(title, fontsize=10)
+        colour = colours(place if few else place / (len(known) - 1))
+        mark = CLASS_MARKS[place % len(CLASS_MARKS)]
+        handle = axes.scatter(plane[rows, 0], plane[rows, 1], color=colour, s=9, marker=mark, linewidths=0.7)
+        handles[drawable(names[label], LEGEND_LETTERS)] = handle
     axes.set_xticks([])
     axes.set_yticks([])
-    if 0 < len(known) <= LEGEND_CLASSES:
-        legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
-        for text, label in zip(legend.get_texts(), known, strict=True):
-            text.set_parse_math(False)  # a class may be called $cash$, which is no formula
-            text.set_text(drawable(names[label], LEGEND_LETTERS))
-    save(path, figure, dpi=120)
+    return handles if few else {}
 
 
 def above_notes(width: float, height: float, notes: Sequence[str]) -> tuple[Figure, Any]:

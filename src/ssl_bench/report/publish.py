@@ -22,6 +22,7 @@ from ssl_bench.report import (
     comparison,
     curves,
     expected,
+    feature_maps,
     grid_pictures,
     grids,
     hyperparameters,
@@ -69,7 +70,10 @@ def report(name: str, options: Sequence[str]) -> None:
             f"none of the {len(runs)} runs of {name} at scale={settings['scale']} is in {where}; "
             f"python -m ssl_bench sweep {' '.join([name, *of_sweep, *again])} makes them.{failures}"
         )
-    text, files = _rendered(experiment, runs, Path(settings["calibration"]))
+    if experiment.show["kind"] == "features":
+        text, files = _of_features(experiment, runs, others)
+    else:
+        text, files = _rendered(experiment, runs, Path(settings["calibration"]))
     print(text, end="")
     if settings["out"] is not None:
         out = Path(settings["out"])
@@ -142,6 +146,18 @@ def _rendered(experiment: Experiment, runs: Sequence[Run], accuracies: Path) -> 
             files["ranks.png"] = lambda path: verdicts.ranking(path, show["title"], compared)
     text = render.markdown(table)
     return text, {csv: _csv(heading, rows), "table.md": lambda path: write_text(path, text), **files}
+
+
+def _of_features(experiment: Experiment, runs: Sequence[Run], words: Sequence[str]) -> tuple[str, Files]:
+    """The same of a figure that is drawn from the runs' encoders; words: with ``data_dir`` where it is another."""
+    data_dir = next((word.partition("=")[2] for word in words if word.startswith("data_dir=")), None)
+    found = feature_maps.read(experiment, runs, data_dir)
+    text = render.markdown(feature_maps.table(experiment, runs, found))
+    return text, {
+        "results.csv": _csv(feature_maps.HEADING, feature_maps.results(found)),
+        "table.md": lambda path: write_text(path, text),
+        "figure.png": partial(feature_maps.picture, experiment=experiment, runs=runs, found=found),
+    }
 
 
 # -- files ----------------------------------------------------------------------------------------

@@ -1,0 +1,155 @@
+"""What the encoders of finished runs make of test images: maps by t-SNE, and measures of how far classes are apart.
+
+The measures are of the features themselves, by cosine, since a map shows distances between clusters as it likes.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_bench.config.experiments import Experiment
+from ssl_bench.errors import UserError
+from ssl_bench.report.comparison import Table, TableCell, epochs
+from ssl_bench.report.provenance import command, provenance
+from ssl_bench.report.records import Run
+from ssl_bench.report.statistics import mean_and_spread
+
+NEIGHBOURS = 10  # of the neighbourhood hit
+MEASURES = {"silhouette": 3, "neighbourhood hit, %": 1}  # digits behind the point
+HEADING = ("dataset", "row", "seed", "measure", "value", "fingerprint", "command")
+ACROSS = 4  # maps
+IMAGES = 1000  # of a map
+
+
+@dataclass(frozen=True)
+class Features:
+    """Test images as a run's encoder sees them."""
+
+    run: Run
+    points: NDArray[np.float32]  # [N, F]
+    labels: NDArray[np.int64]  # [N]
+    names: Sequence[str]  # of the classes
+
+    @functools.cached_property
+    def measures(self) -> dict[str, float]:
+        """MEASURES by name."""
+        from sklearn.metrics import silhouette_score
+
+        lengths = np.linalg.norm(self.points, axis=1, keepdims=True)
+        directions = self.points / np.maximum(lengths, np.finfo(np.float32).tiny)
+        near = np.argsort(-(directions @ directions.T) + 4 * np.eye(len(directions)), axis=1, kind="stable")
+        hit = 100 * float((self.labels[near[:, :NEIGHBOURS]] == self.labels[:, None]).mean())
+        return dict(
+            zip(MEASURES, (float(silhouette_score(directions, self.labels, metric="cosine")), hit), strict=True)
+        )
+
+
+def read(experiment: Experiment, runs: Sequence[Run], data_dir: str | None) -> list[Features]:
+    """The features of every run whose encoder is in its folder; UserError if none is."""
+    import torch
+
+    from ssl_bench.results.encoder import read_encoder
+    from ssl_bench.training.build import build_data, build_evaluator
+
+    found = []
+    data_of: dict[tuple[str, int], Any] = {}
+    for run in runs:
+        file = run.entry.path.parent / "encoder.safetensors" if run.entry and not run.entry.committed else None
+        if file is None or not file.exists():
+            continue
+        config = run.config.changed({"data_dir": data_dir}) if data_dir else run.config
+        key = config.dataset.name, config.batch_size
+        if key not in data_of:
+            data_of[key] = build_data(config)
+            data_of[key].setup()
+        data = data_of[key]
+        encoder, description = read_encoder(file)
+        evaluator = build_evaluator(config, data, description["clean"])
+        test = evaluator.features(encoder.backbone, torch.device("cpu")).test
+        found.append(Features(run, test.x.numpy(), test.labels.numpy(), data.dataset.class_names))
+    if not found:
+        raise UserError(
+            f"{experiment.name} is drawn from encoders, which are in the runs' folders and not among committed "
+            f"records: none of the {len(runs)} is there; python -m ssl_bench sweep {experiment.name} makes them."
+        )
+    return found
+
+
+def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]) -> Table:
+    """Measures of every row, mean and spread over seeds."""
+    protocols = experiment.show["protocols"]
+    ranked = {}
+    for dataset, row in dict.fromkeys((run.cell.dataset, run.cell.row) for run in runs):
+        here = [one for one in found if (one.run.cell.dataset, one.run.cell.row) == (dataset, row)]
+        wanted = sum((run.cell.dataset, run.cell.row) == (dataset, row) for run in runs)
+        values = [([one.measures[name] for one in here], digits) for name, digits in MEASURES.items()]
+        percents = [[p for one in here if (p := one.run.percents(name)) is not None] for name in protocols]
+        values += [(of_protocol, 1) for of_protocol in percents]
+        ranked[f"{dataset}, {row}"] = [TableCell(_text(of_one, digits, wanted)) for of_one, digits in values]
+    return Table(
+        title=experiment.show["title"],
+        columns=[*MEASURES, *(f"{name}, %" for name in protocols)],
+        ranked=ranked,
+        notes=notes(runs, found),
+    )
+
+
+def _text(values: Sequence[float], digits: int, wanted: int) -> str:
+    if not values:
+        return f"– (0/{wanted})"
+    mean, spread = mean_and_spread(values)
+    text = f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+    return text if len(values) == wanted else f"{text} ({len(values)}/{wanted})"
+
+
+def notes(runs: Sequence[Run], found: Sequence[Features]) -> list[str]:
+    """What stands below."""
+    return [
+        "Of the deployed encoder's features of test images, by cosine, mean ± standard deviation over seeds: "
+        f"silhouette, and the share of an image's {NEIGHBOURS} nearest others that are of its class. A map is of the "
+        f"first seed, of at most {IMAGES:,} images, t-SNE with seed 0.",
+        f"Scale {runs[0].config.scale.name}, batch {runs[0].config.batch_size}; {epochs(runs)}.",
+        *([f"Encoders of {len(found)} of {len(runs)} runs are here."] if len(found) < len(runs) else []),
+        *provenance(runs),
+    ]
+
+
+def results(found: Sequence[Features]) -> Iterator[tuple[object, ...]]:
+    """One line of HEADING for every measure of every run."""
+    for one in found:
+        assert one.run.record
+        cell = one.run.cell
+        for name, value in one.measures.items():
+            fingerprint = one.run.record.fingerprint
+            yield cell.dataset, cell.row, cell.seed, name, f"{value:.6g}", fingerprint, command(one.run)
+
+
+def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]) -> None:
+    """Draw a map for every row, of its first seed, as PNG; classes have the same colours and marks in all."""
+    from ssl_bench.report.figures import above_notes, legend_below, plane_of, save, scatter
+
+    first: dict[tuple[str, str], Features] = {}
+    for one in found:
+        first.setdefault((one.run.cell.dataset, one.run.cell.row), one)
+    several = len({dataset for dataset, _ in first}) > 1
+    down = math.ceil(len(first) / ACROSS)
+    drawn, above = above_notes(2.6 * ACROSS, 2.7 * down + 1.2, notes(runs, found))
+    grid = above.subplots(down, ACROSS, squeeze=False).flat
+    handles: dict[str, Any] = {}
+    for (dataset, row), one in first.items():
+        axes = next(grid)
+        handles |= scatter(axes, plane_of(one.points[:IMAGES], 0), one.labels[:IMAGES], one.names)
+        axes.set_title(f"{dataset}: {row}" if several else row, fontsize=9)
+    for axes in grid:
+        axes.set_visible(False)
+    above.suptitle(experiment.show["title"], fontsize=11, fontweight="bold")
+    legend_below(above, 2.6 * ACROSS, handles)
+    save(path, drawn, dpi=150)

@@ -44,6 +44,22 @@ def test_the_joint_table_shows_in_what_the_runs_differ_and_the_deployed_network(
     assert "seed" not in " ".join(lines)
 
 
+def test_runs_that_are_tuned_are_ranked_by_validation_and_only_the_best_shows_its_test_figures() -> None:
+    settings = [("0.1", 0, 40.0, 71.0), ("0.3", 0, 44.0, 72.0), ("0.1", 1, 42.0, 73.0), ("0.3", 1, 43.0, 74.0)]
+    options = [["method=byol", f"optimizer.lr={lr}", f"seed={seed}"] for lr, seed, _, _ in settings]
+    console = Console(width=120, record=True)
+    records = [record(test, validation) for _, _, validation, test in settings]
+    options += [["method=moco", "optimizer.lr=0.1", "seed=0"]]  # a group of its own
+    console.print(joint_table([*records, record(75.0, 10.0)], options))
+    text = console.export_text()
+    lines = [" ".join(line.replace("│", " ").split()) for line in text.splitlines() if line.startswith("│")]
+    assert lines == [
+        *("byol 0.3 0 44.0 72.0 –", "byol 0.3 1 43.0 74.0 –", "byol 0.1 0 40.0", "byol 0.1 1 42.0"),
+        "moco 0.1 0 10.0 75.0 –",
+    ]
+    assert "best on validation images" in text
+
+
 def test_sweepers_choose_by_the_last_accuracy_on_validation_images() -> None:
     assert validation_accuracy(record(50.0, 40.0)) == 40.0
     with pytest.raises(UserError, match="scale=smoke holds none out"):

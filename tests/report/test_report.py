@@ -55,6 +55,21 @@ def test_a_table_is_saved_with_its_records_and_rendered_from_them_alone(
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
 
 
+def test_a_table_of_validation_images_shows_no_test_figure(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = [Record.from_json(json.loads(file.read_text())) for file in (store / "runs").glob("*/record.json")]
+    for one in found:
+        one.results = {network: dict.fromkeys(scores, 1.23) for network, scores in one.results.items()}
+        one.curves = {key: [[epoch, 77.0] for epoch, _ in curve] for key, curve in one.curves.items()}
+        one.write(store / "runs" / one.fingerprint / "record.json")
+    table = printed(capsys, "table3", *WORDS, "on=validation")
+    assert "% of validation images" in table
+    assert "77.0 ± 0.0" in table
+    assert "1.2" not in table
+    assert "1.2" in printed(capsys, "table3", *WORDS)
+    assert "is printed only" in printed(capsys, "table3", *WORDS, "on=validation", "out=here", status=2)
+    assert "on=validation is for tables" in printed(capsys, "fig6", "scale=smoke", "on=validation", status=2)
+
+
 def test_results_hold_every_figure_with_its_run_and_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "table3", *WORDS, "out=here", "data_dir=/somewhere/of/mine")
     with (store / "here" / "results.csv").open(newline="", encoding="utf-8") as file:

@@ -133,8 +133,9 @@ def by_row(runs: Sequence[Run], protocol: str) -> dict[str, dict[int, float]]:
 
 
 def worth(runs: Sequence[Run]) -> float:
-    """What one test image is worth in percent."""
-    return max((100 / run.record.images["test"] for run in runs if run.record), default=0.0)
+    """What one image is worth in percent."""
+    images = [run.record.images.get(run.on) for run in runs if run.record]
+    return max((100 / number for number in images if number), default=0.0)
 
 
 def columns(runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str]) -> Columns:
@@ -188,8 +189,9 @@ def _notes(
 ) -> list[str]:
     n = min(seeds_of(runs).values())
     versions = next(run.record.protocols for run in runs if run.record)
+    spread = f"mean ± standard deviation over n = {number_of_seeds(runs)}" if n > 1 else "one seed"
     lines = [
-        f"% of test images, {f'mean ± standard deviation over n = {number_of_seeds(runs)}' if n > 1 else 'one seed'}"
+        f"% of {runs[0].on} images, {spread}"
         + ("; (k/n): there are k of them." if any(run.record is None for run in runs) else "."),
         *_test(n, calibration),
         *_closest(columns(runs, protocols, ranked)),

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from ssl_bench.report.records import Run
 from ssl_bench.results.record import MISFITS, Record
 
 PLACES = ("data_dir", "logger")  # change no figure, and may name a place on this machine
-OWN = ("records", "calibration", "out")  # options that the sweep does not have
+OWN = ("records", "calibration", "on", "out")  # options that the sweep does not have
 
 Files = dict[str, Callable[[Path], object]]  # what writes each, by name
 
@@ -57,6 +57,10 @@ def report(name: str, options: Sequence[str]) -> None:
     _check_protocols(experiment, configs[0])
     store = records.read(Path(settings["runs_dir"]), settings["records"])
     runs = records.match(cells, configs, store)
+    if settings["on"] == "validation":
+        _require_validation(experiment, runs, settings["out"])
+        experiment.show["published"] = False  # of test images
+        runs = [replace(run, on="validation") for run in runs]
     for sentence in store.skipped:
         print(f"skipped: {sentence}", file=sys.stderr)
     if store.skipped:
@@ -88,6 +92,20 @@ def _report_options(experiment: Experiment, out: str | None) -> None:
     print(render.markdown(hyperparameters.table(experiment, found)), end="")
     if out is not None:
         save(Path(out), lambda folder: hyperparameters.write(folder, experiment, found))
+
+
+def _require_validation(experiment: Experiment, runs: Sequence[Run], out: str | None) -> None:
+    """UserError where there are no figures of validation images to be shown."""
+    if experiment.show["kind"] != "table":
+        raise UserError(f"on=validation is for tables, and {experiment.name} is none: leave it out.")
+    if out is not None:
+        raise UserError("on=validation is printed only, for results and records are of test images: leave out= out.")
+    for protocol in experiment.show["protocols"]:
+        if all(run.record is None or run.record.on_validation(protocol) is None for run in runs):
+            raise UserError(
+                f"no run of {experiment.name} has {protocol} on validation images: evaluation.curves must name it, and "
+                "scale=paper holds none out."
+            )
 
 
 def _check_protocols(experiment: Experiment, config: Config) -> None:

@@ -43,15 +43,18 @@ class Run:
     entry: StoredRecord | None
     failure: str | None
     differs: bool = False  # from the committed record of the same name
+    on: str = "test"  # images on which it is scored, test or validation
 
     @property
     def record(self) -> Record | None:
         return self.entry.record if self.entry else None
 
     def percents(self, protocol: str, network: str | None = None) -> float | None:
-        """Accuracy on test images, of the network that the method deploys or another; None if there is none."""
+        """Accuracy on its images, of the network that the method deploys or another; None if there is none."""
         if self.record is None:
             return None
+        if self.on == "validation":
+            return self.record.on_validation(protocol, network)
         return self.record.results.get(network or self.record.evaluated, {}).get(protocol)
 
     def collapsed(self, protocol: str) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
 from ssl_bench.report.palette import label
 from ssl_bench.results.record import Record
 
+Place = tuple[str | None, ...]
+
 # The order in which networks stand in a table: what was trained, then what it is measured against.
 NETWORKS = ("encoder", "teacher", "student", "random", "pixels")
+COMPARED = ("method", "dataset", "scale")  # options by which runs are compared and not tuned
 NAMES = {"random": "random weights", "pixels": "raw pixels"}
 
 
@@ -37,21 +41,49 @@ def joint_table(records: Sequence[Record], options: Sequence[Sequence[str]]) -> 
     """Several runs, a row each: the options in which they differ, then percent of the deployed network on test images.
 
     options: the ``key=value`` of each run, in the order of ``records``. The monitor's accuracy on validation images
-    after the last epoch stands before the protocols, where a run has held images out.
+    after the last epoch stands before the protocols, where a run has held images out. Where runs of one method, dataset
+    and scale differ by more than their seed, validation ranks them, and test is shown of the best alone.
     """
     chosen = [dict(option.lstrip("+").partition("=")[::2] for option in given) for given in options]
     keys = [key for key in dict.fromkeys(key for one in chosen for key in one) if len({o.get(key) for o in chosen}) > 1]
     protocols = list(dict.fromkeys(name for one in records for name in one.results[one.evaluated]))
-    table = Table(title=f"{len(records)} runs: % of test images")
+    ranked = _ranked(records, chosen, [key for key in keys if key not in (*COMPARED, "seed")])
+    best = " of the best on validation images, which rank them" if ranked else ""
+    table = Table(title=f"{len(records)} runs: % of test images{best}")
     for key in keys:
         table.add_column(key)
     for name in ("validation", *protocols):
         table.add_column(name, justify="right")
-    for one, record in zip(chosen, records, strict=True):
+    for number, is_best in ranked or [(number, True) for number in range(len(records))]:
+        one, record = chosen[number], records[number]
         scores = record.results[record.evaluated]
-        figures = [record.last_on_validation, *(scores.get(name) for name in protocols)]
-        table.add_row(*(one.get(key, "") for key in keys), *map(_percent, figures))
+        figures = [_percent(scores.get(name)) if is_best else "" for name in protocols]
+        table.add_row(*(one.get(key, "") for key in keys), _percent(record.last_on_validation), *figures)
     return table
+
+
+def _ranked(
+    records: Sequence[Record], chosen: Sequence[Mapping[str, str]], tuned: Sequence[str]
+) -> list[tuple[int, bool]]:
+    """Positions of the runs, best on validation first, and whether each has its group's best values of what is tuned.
+
+    Seeds of one setting are ranked by their mean. Empty where nothing is tuned, or a run has no validation images.
+    """
+    if not tuned or any(record.last_on_validation is None for record in records):
+        return []
+    groups: dict[Place, dict[Place, list[int]]] = {}  # of positions, by what is compared and by what is tuned
+    for number, one in enumerate(chosen):
+        group, setting = (tuple(map(one.get, keys)) for keys in (COMPARED, tuned))
+        groups.setdefault(group, {}).setdefault(setting, []).append(number)
+
+    def mean(numbers: Sequence[int]) -> float:
+        return statistics.fmean(records[number].last_on_validation or 0.0 for number in numbers)
+
+    found = []
+    for settings in groups.values():
+        for rank, numbers in enumerate(sorted(settings.values(), key=mean, reverse=True)):
+            found += [(number, rank == 0) for number in numbers]
+    return found
 
 
 def _percent(value: float | None) -> str:

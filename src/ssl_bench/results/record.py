@@ -167,9 +167,12 @@ class Record:
         """The monitor's percent on validation images after the last epoch; None where none were held out."""
         return self.on_validation(self.config["evaluation"]["monitor"])
 
-    def on_validation(self, protocol: str) -> float | None:
-        """Percent on validation images after the last epoch; None where that was not computed."""
-        curve = self.curves.get(f"validation/{protocol}/{self.evaluated}")
+    def on_validation(self, protocol: str, network: str | None = None) -> float | None:
+        """Percent on validation images after the last epoch; None where that was not computed.
+
+        network: None for the one that the method deploys.
+        """
+        curve = self.curves.get(f"validation/{protocol}/{network or self.evaluated}")
         return curve[-1][1] if curve else None
 
     @property

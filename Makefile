@@ -12,7 +12,7 @@ PIC = $(addprefix pic_,components sampling window)
 DIRECTPRED = $(addprefix directpred_,predictor freq ema)
 SWAV = $(addprefix swav_,multicrop codes queue)
 SWEPT = $(CLBO) $(SIMCLR) $(PIC) $(DIRECTPRED) $(SWAV)
-.PHONY: help demo test test-all test-slow mutations lint format docs bench clean page table1 table2 figures paper $(SWEPT)
+.PHONY: help demo test test-all test-slow mutations lint format docs bench clean page table1 table2 directpred_dynamics figures paper $(SWEPT)
 
 # Of tables and figures: make table3 SCALE=cpu SEEDS=0,1,2 METHODS=clbo,byol DATASETS=digits JOBS=2
 SCALE ?= cpu
@@ -80,6 +80,9 @@ table1: $(VENV)/.installed ## write the table of datasets, experiments/table1
 table2: $(VENV)/.installed ## write the table of hyperparameters, experiments/table2
 	$(BIN)/python -m ssl_bench report table2 out=experiments/table2
 
+directpred_dynamics: $(VENV)/.installed
+	$(BIN)/python -m ssl_bench report directpred_dynamics out=experiments/directpred_dynamics
+
 # Every other target of tables and figures is one of these.
 $(SWEPT): $(VENV)/.installed
 	$(MEASURE)
@@ -94,7 +97,7 @@ figures: ## the same for Figures 2 to 9; one of them: make fig5 SCALE=smoke
 	$(MAKE) --keep-going $(filter fig%,$(CLBO))
 
 paper: ## the same for all tables and figures of the five papers
-	$(MAKE) --keep-going table1 table2 $(SWEPT)
+	$(MAKE) --keep-going table1 table2 directpred_dynamics $(SWEPT)
 
 clean: ## remove what the targets above made, runs excepted
 	rm -rf $(VENV) build dist docs/api src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

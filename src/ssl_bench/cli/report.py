@@ -10,7 +10,9 @@ from ssl_bench.config import experiments
 from ssl_bench.config.options import near_or_all, read_settings, settings_text
 from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError
-from ssl_bench.report import dashboard, publish
+from ssl_bench.report import dashboard, dynamics, publish, render
+from ssl_bench.report.feature_maps import Features
+from ssl_bench.report.records import Run
 
 HELP = """python -m ssl_bench report NAME [key=value ...]
 
@@ -38,9 +40,15 @@ def _report(given: list[str]) -> None:
     if name in OTHERS:
         OTHERS[name](options)
     elif name in known or name.endswith(".yaml"):
-        publish.report(name, options)
+        publish.report(name, options, _features)
     else:
         raise UserError(f"there is no table or figure {name!r}{near_or_all(name, known)}")
+
+
+def _features(runs: Sequence[Run], data_dir: str | None) -> Sequence[Features]:
+    from ssl_bench.encoders.of_runs import features_of_runs  # it imports PyTorch
+
+    return features_of_runs(runs, data_dir)
 
 
 def _table1(options: Sequence[str]) -> None:
@@ -56,7 +64,19 @@ def _wandb(options: Sequence[str]) -> None:
     dashboard.dashboard(read_settings("dashboard.yaml", options))
 
 
-OTHERS: dict[str, Callable[[Sequence[str]], None]] = {"table1": _table1, "wandb": _wandb}  # that are no sweeps
+def _dynamics(options: Sequence[str]) -> None:
+    settings = read_settings("dynamics.yaml", options)
+    found = dynamics.curves(settings)
+    print(render.markdown(dynamics.table(settings, found)), end="")
+    if settings["out"] is not None:
+        publish.save(Path(settings["out"]), lambda folder: dynamics.write(folder, settings, found))
+
+
+OTHERS: dict[str, Callable[[Sequence[str]], None]] = {  # that are no sweeps
+    "table1": _table1,
+    "directpred_dynamics": _dynamics,
+    "wandb": _wandb,
+}
 
 
 def help_text() -> str:

@@ -52,35 +52,13 @@ class Features:
         )
 
 
-def read(experiment: Experiment, runs: Sequence[Run], data_dir: str | None) -> list[Features]:
-    """The features of every run whose encoder is in its folder; UserError if none is."""
-    import torch
-
-    from ssl_bench.results.encoder import read_encoder
-    from ssl_bench.training.build import build_data, build_evaluator
-
-    found = []
-    data_of: dict[tuple[str, int], Any] = {}
-    for run in runs:
-        file = run.entry.path.parent / "encoder.safetensors" if run.entry and not run.entry.committed else None
-        if file is None or not file.exists():
-            continue
-        config = run.config.changed({"data_dir": data_dir}) if data_dir else run.config
-        key = config.dataset.name, config.batch_size
-        if key not in data_of:
-            data_of[key] = build_data(config)
-            data_of[key].setup()
-        data = data_of[key]
-        encoder, description = read_encoder(file)
-        evaluator = build_evaluator(config, data, description["clean"])
-        test = evaluator.features(encoder.backbone, torch.device("cpu")).test
-        found.append(Features(run, test.x.numpy(), test.labels.numpy(), data.dataset.class_names))
+def require_some(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]) -> None:
+    """UserError where the encoder of no run is there."""
     if not found:
         raise UserError(
             f"{experiment.name} is drawn from encoders, which are in the runs' folders and not among committed "
             f"records: none of the {len(runs)} is there; python -m ssl_bench sweep {experiment.name} makes them."
         )
-    return found
 
 
 def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]) -> Table:

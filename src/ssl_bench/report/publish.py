@@ -32,6 +32,7 @@ from ssl_bench.report import (
     trials,
     verdicts,
 )
+from ssl_bench.report.feature_maps import Features
 from ssl_bench.report.records import Run
 from ssl_bench.results.record import MISFITS, Record
 
@@ -39,10 +40,11 @@ PLACES = ("data_dir", "logger")  # change no figure, and may name a place on thi
 OWN = ("records", "calibration", "on", "out")  # options that the sweep does not have
 
 Files = dict[str, Callable[[Path], object]]  # what writes each, by name
+ReadFeatures = Callable[[Sequence[Run], str | None], Sequence[Features]]  # of runs, and where the data are
 
 
-def report(name: str, options: Sequence[str]) -> None:
-    """Render ``name`` for the choices in ``options``."""
+def report(name: str, options: Sequence[str], read_features: ReadFeatures) -> None:
+    """Render ``name`` for the choices in ``options``; read_features: for a figure that is drawn from encoders."""
     settings, others = experiments.read_words(options, "report.yaml")
     experiment = experiments.find(name)
     if experiment.show["kind"] == "options":
@@ -75,7 +77,8 @@ def report(name: str, options: Sequence[str]) -> None:
             f"python -m ssl_bench sweep {' '.join([name, *of_sweep, *again])} makes them.{failures}"
         )
     if experiment.show["kind"] == "features":
-        text, files = _of_features(experiment, runs, others)
+        data_dir = next((word.partition("=")[2] for word in others if word.startswith("data_dir=")), None)
+        text, files = _of_features(experiment, runs, read_features(runs, data_dir))
     else:
         text, files = _rendered(experiment, runs, Path(settings["calibration"]))
     print(text, end="")
@@ -166,10 +169,9 @@ def _rendered(experiment: Experiment, runs: Sequence[Run], accuracies: Path) -> 
     return text, {csv: _csv(heading, rows), "table.md": lambda path: write_text(path, text), **files}
 
 
-def _of_features(experiment: Experiment, runs: Sequence[Run], words: Sequence[str]) -> tuple[str, Files]:
-    """The same of a figure that is drawn from the runs' encoders; words: with ``data_dir`` where it is another."""
-    data_dir = next((word.partition("=")[2] for word in words if word.startswith("data_dir=")), None)
-    found = feature_maps.read(experiment, runs, data_dir)
+def _of_features(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]) -> tuple[str, Files]:
+    """The same of a figure that is drawn from the runs' encoders."""
+    feature_maps.require_some(experiment, runs, found)
     text = render.markdown(feature_maps.table(experiment, runs, found))
     return text, {
         "results.csv": _csv(feature_maps.HEADING, feature_maps.results(found)),

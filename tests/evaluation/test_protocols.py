@@ -229,3 +229,60 @@ def test_shuffled_labels_score_chance(name: str) -> None:
     assert score.percent is not None
     # 497 images of ten classes: chance is 10 %, with a standard deviation of 1.3 points.
     assert abs(score.percent - 10) < 5
+
+
+def test_knn_takes_the_k_that_is_best_on_validation_images() -> None:
+    splits = digits()
+    (chosen,) = protocols(["knn"], PROBE, refit=True)
+    by_k = {}
+    for k in (1, 5, 10, 20, 50, 100, 200):
+        bank, percents = splits.bank, []
+        for queries in (splits.validation, splits.test):
+            found = knn.predict(bank.x, bank.labels, queries.x, k=k, temperature=0.1, classes=10, budget=BUDGET)
+            percents.append(100 * float((found == queries.labels).double().mean()))
+        by_k[k] = percents
+    best = max(by_k, key=lambda k: by_k[k][0])
+    score = chosen.evaluate(splits, "test", BUDGET)
+    assert score.notes["k"] == best
+    assert score.percent == pytest.approx(by_k[best][1])
+    assert score.notes["validation_percent"] == pytest.approx(by_k[best][0])
+    assert chosen.evaluate(splits, "validation", BUDGET).percent == pytest.approx(by_k[best][0])
+    # what is known of test changes no choice
+    wrong = changed(splits, test=replace(splits.test, labels=(splits.test.labels + 1) % 10))
+    assert chosen.evaluate(wrong, "test", BUDGET).notes["k"] == best
+
+
+def test_top5_counts_what_is_among_the_five_most_likely_classes_of_the_linear_probe() -> None:
+    x = torch.randn(600, 8, generator=torch.Generator().manual_seed(0))
+    labels = x[:, :4].abs().mul(3).long().clamp_max(1) @ torch.tensor([1, 2, 4, 8])  # 16 classes
+    rows = torch.arange(600)
+    train, validation, test = (Features(x[r], labels[r], r) for r in rows.split(200))
+    splits = Splits(bank=train, train=train, validation=validation, test=test, classes=16)
+    linear, top5 = protocols(["linear", "linear_top5"], PROBE, refit=False)
+    found, five = linear.evaluate(splits, "test", BUDGET), top5.evaluate(splits, "test", BUDGET)
+    scores = PROBE.fit(train, validation, 16).classifier.scores(test.x)
+    rank = (scores > scores.gather(1, test.labels[:, None])).sum(1)  # classes that seem more likely than the right one
+    assert five.percent == pytest.approx(100 * float((rank < 5).double().mean()))
+    assert (five.percent or 0) > (found.percent or 0)
+    few = top5.evaluate(digits(), "test", BUDGET)
+    assert few.percent is None
+    assert "among 10 classes" in str(few.notes["reason"])
+
+
+@pytest.mark.parametrize(("name", "labels"), [("linear_1percent", 10), ("linear_10percent", 100)])
+def test_a_share_of_the_labels_trains_the_probe_and_is_the_same_for_every_run(name: str, labels: int) -> None:
+    splits = digits()
+    (protocol,) = protocols([name], PROBE, refit=True)
+    score = protocol.evaluate(splits, "test", BUDGET)
+    wanted = []
+    for rows in balanced_draws(splits.train, 10, labels=labels, draws=3, seed=0):
+        assert splits.train.labels[rows].bincount(minlength=10).tolist() == [labels // 10] * 10
+        fitted = PROBE.fit(splits.train.rows(rows), splits.validation, 10)
+        wanted.append(100 * float((fitted.predict(splits.test.x) == splits.test.labels).double().mean()))
+    assert score.percent == pytest.approx(sum(wanted) / 3)
+    assert (score.notes["labels"], score.notes["draws"]) == (labels, 3)
+    other = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(5))
+    shuffled = changed(splits, train=splits.train.rows(other))
+    assert protocol.evaluate(shuffled, "test", BUDGET).percent == pytest.approx(score.percent, abs=3)
+    short = changed(splits, train=splits.train.rows(torch.arange(60)))
+    assert protocol.evaluate(short, "test", BUDGET).percent is None

@@ -23,10 +23,14 @@ class LinearClassifier:
     weight: Tensor  # [F, C]
     bias: Tensor  # [C]
 
-    def predict(self, x: Tensor) -> Tensor:
-        """Classes ``[N]`` of features ``[N, F]`` as the network gave them; the lowest among equal scores."""
+    def scores(self, x: Tensor) -> Tensor:
+        """Of every class, ``[N, C]``, for features ``[N, F]`` as the network gave them."""
         with full_float32(x.device):
-            return ((x.float() - self.mean) / self.scale @ self.weight + self.bias).argmax(1)
+            return (x.float() - self.mean) / self.scale @ self.weight + self.bias
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Classes ``[N]`` of features ``[N, F]``; the lowest among equal scores."""
+        return self.scores(x).argmax(1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import statistics
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import knn
 from ssl_bench.evaluation.features import Features, Splits
-from ssl_bench.evaluation.linear import LinearProbe
+from ssl_bench.evaluation.linear import FittedProbe, LinearProbe
 
 On = Literal["validation", "test"]
 
@@ -64,6 +65,30 @@ class NearestNeighbours:
 
 
 @dataclass(frozen=True, slots=True)
+class ChosenNeighbours:
+    """Weighted k-NN whose k is the best on validation images, the smallest among equals."""
+
+    name: str
+    version: int
+    ks: tuple[int, ...]
+    temperature: float
+
+    def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
+        queries = _split(splits, on)
+        missing = _missing(**{"bank": splits.bank, "validation": splits.validation, on: queries})
+        if missing:
+            return _unavailable(missing)
+        known = {k: NearestNeighbours(self.name, self.version, k, self.temperature) for k in self.ks}
+        chosen = {
+            k: splits.once((one, "validation"), partial(one.evaluate, splits, "validation", budget))
+            for k, one in known.items()
+        }
+        k = max(self.ks, key=lambda k: chosen[k].percent or 0.0)
+        score = chosen[k] if on == "validation" else known[k].evaluate(splits, on, budget)
+        return Score(score.percent, score.predictions, {**score.notes, "validation_percent": chosen[k].percent or 0.0})
+
+
+@dataclass(frozen=True, slots=True)
 class FewLabels:
     """Nearest neighbour among few labelled images, the mean over class-balanced draws that are the same for every run.
 
@@ -88,7 +113,7 @@ class FewLabels:
             return _unavailable(
                 f"a balanced draw wants {most} images of every class, but the bank has {smallest} of one"
             )
-        percents = []
+        percents: list[float] = []
         for rows in balanced_draws(bank, splits.classes, labels=self.labels, draws=self.draws, seed=self.seed):
             few = bank.rows(rows)
             predictions = knn.predict(
@@ -109,6 +134,7 @@ class Linear:
     version: int
     probe: LinearProbe
     refit: bool
+    top: int  # right is what is among so many classes of highest score
 
     def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
         queries = _split(splits, on)
@@ -118,7 +144,9 @@ class Linear:
         seen = splits.train, splits.validation, splits.classes
         fitted = splits.once(self.probe, lambda: self.probe.fit(*seen))
         if self.refit and on == "test":
-            fitted = self.probe.refit(fitted, *seen)
+            fitted = splits.once((self.probe, "refitted"), lambda: self.probe.refit(fitted, *seen))
+        if self.top > 1:
+            return self._among_highest(fitted, queries, splits.classes)
         predictions = fitted.predict(queries.x)
         notes: dict[str, float | int | str] = {
             "learning_rate": fitted.learning_rate,
@@ -126,6 +154,49 @@ class Linear:
             "trained_on": fitted.images,
         }
         return Score(_percent(predictions, queries, splits.classes), predictions, notes)
+
+    def _among_highest(self, fitted: FittedProbe, queries: Features, classes: int) -> Score:
+        if classes <= 2 * self.top:
+            return _unavailable(f"among {classes} classes, to be one of the {self.top} most likely ones shows little")
+        highest = fitted.classifier.scores(queries.x).topk(self.top).indices  # [N, top]
+        right = (highest == queries.labels[:, None]).any(1)
+        return Score(100 * int(right.sum()) / len(queries), None, {"learning_rate": fitted.learning_rate})
+
+
+@dataclass(frozen=True, slots=True)
+class LinearFewLabels:
+    """A linear probe on a share of the training labels, the mean over class-balanced draws, the same for every run.
+
+    Each draw's learning rate is chosen on validation images, on which nothing is trained.
+    """
+
+    name: str
+    version: int
+    probe: LinearProbe
+    share: float
+    draws: int
+    seed: int
+
+    def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
+        train, queries, classes = splits.train, _split(splits, on), splits.classes
+        missing = _missing(**{"train": train, "validation": splits.validation, on: queries})
+        if missing:
+            return _unavailable(missing)
+        labels = round(self.share * len(train))
+        smallest = int(train.labels.bincount(minlength=classes).min())
+        if labels < classes or smallest < -(-labels // classes):
+            return _unavailable(
+                f"{self.share:.0%} of {len(train)} labels cannot be drawn evenly from {classes} classes, of which one "
+                f"has {smallest} images"
+            )
+        percents: list[float] = []
+        for rows in balanced_draws(train, classes, labels=labels, draws=self.draws, seed=self.seed):
+            few = train.rows(rows)
+            key = (self.probe, self.share, len(percents))
+            fitted = splits.once(key, partial(self.probe.fit, few, splits.validation, classes))
+            percents.append(_percent(fitted.predict(queries.x), queries, classes))
+        notes = {"labels": labels, "draws": self.draws, "std": statistics.pstdev(percents)}
+        return Score(statistics.fmean(percents), None, notes)
 
 
 def protocols(names: Sequence[str], probe: LinearProbe, *, refit: bool) -> list[Protocol]:
@@ -138,7 +209,11 @@ def protocols(names: Sequence[str], probe: LinearProbe, *, refit: bool) -> list[
         NearestNeighbours("knn1", version=1, k=1, temperature=0.1),
         NearestNeighbours("knn200", version=1, k=200, temperature=0.1),
         FewLabels("knn1_100labels", version=1, labels=100, draws=10, seed=0),
-        Linear("linear", version=2, probe=probe, refit=refit),
+        Linear("linear", version=2, probe=probe, refit=refit, top=1),
+        ChosenNeighbours("knn", version=1, ks=(1, 5, 10, 20, 50, 100, 200), temperature=0.1),
+        Linear("linear_top5", version=1, probe=probe, refit=refit, top=5),
+        LinearFewLabels("linear_1percent", version=1, probe=probe, share=0.01, draws=3, seed=0),
+        LinearFewLabels("linear_10percent", version=1, probe=probe, share=0.1, draws=3, seed=0),
     ]
     by_name = {protocol.name: protocol for protocol in known}
     for name in names:

@@ -26,7 +26,7 @@ WORDS = ["scale=smoke", "methods=moco,clbo", "seeds=0,1,2"]
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the runs of two methods, which is where we are."""
     monkeypatch.chdir(tmp_path)
-    cells, configs = cells_of("table3", methods=["moco", "clbo"])
+    cells, configs = cells_of("table3", methods=["moco", "clbo"], seeds=[0, 1, 2])
     keep(tmp_path / "runs", [record(*pair) for pair in zip(cells, configs, strict=True)])
     return tmp_path
 
@@ -99,7 +99,7 @@ def test_an_empty_store_states_how_to_fill_it(store: Path, capsys: pytest.Captur
     ("words", "sentence"),
     [
         (["tabel3"], "there is no table or figure 'tabel3'; did you mean table3?"),
-        (["scale=cpu"], "one table or figure at a time, not 0: name one of calibration, fig2"),
+        (["scale=cpu"], "one table or figure at a time, not 0: name one of calibration, directpred_ema"),
         (["table3", "fig2"], "one table or figure at a time, not 2"),
         (["table3", "scale=big"], "scale=big is not allowed"),
         (["table3", "seeds=a"], "seeds=a is not allowed: seeds are whole numbers"),

@@ -11,12 +11,12 @@ from pathlib import Path
 from torch.multiprocessing.spawn import start_processes
 
 from ssl_bench.__main__ import main
-from ssl_bench.sweep import local
+from ssl_bench.training.server import server
 
 
 def in_ranks(function: Callable[..., None], *given: object, world: int) -> None:
     """``function(rank, *given)`` in ``world`` processes; raises what one of them raised."""
-    local.server()
+    server()
     start_processes(function, given, world, start_method="forkserver")  # type: ignore[no-untyped-call]
 
 
@@ -29,7 +29,7 @@ class Forked:
     def __init__(self, folder: Path, *words: str) -> None:
         self.output = folder / "output.txt"
         self.output.write_bytes(b"")
-        self._process = local.server().Process(target=_program, args=(folder, words, dict(os.environ)))  # type: ignore[attr-defined]
+        self._process = server().Process(target=_program, args=(folder, words, dict(os.environ)))  # type: ignore[attr-defined]
         self._process.start()
 
     def poll(self) -> int | None:

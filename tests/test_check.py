@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from emulated import emulation
-from program import Program
 from ssl_bench.augment.views import Views
 from ssl_bench.cli import check
 from ssl_bench.config.options import GROUPS
@@ -25,12 +24,12 @@ from ssl_bench.training import certificate
     ("world", "methods"), [(2, GROUPS["method"]), (3, ["pic", "swav"])]
 )  # three: those that share out instances or prototypes
 def test_methods_train_in_several_processes_as_in_one_and_resume(
-    program: Program, world: int, methods: list[str]
+    capsys: pytest.CaptureFixture[str], world: int, methods: list[str]
 ) -> None:
-    done = program("check", f"world={world}", f"method={','.join(methods)}", OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert all(name in done.stdout for name in methods)
-    assert "Every method holds." in done.stdout
+    assert check.main([f"world={world}", f"method={','.join(methods)}"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in methods)
+    assert "Every method holds." in shown
 
 
 @pytest.mark.parametrize(

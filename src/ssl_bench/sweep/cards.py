@@ -10,6 +10,7 @@ from ssl_bench.config.schema import Config
 from ssl_bench.sweep import local
 from ssl_bench.sweep.grid import SweepRun
 from ssl_bench.sweep.loop import Job
+from ssl_bench.training.server import server
 
 
 def found(configs: Sequence[Config]) -> list[str]:
@@ -63,5 +64,5 @@ class Cards:
 
 def starter(names: Sequence[str], at_once: int) -> Callable[[SweepRun], Job | None]:
     """What starts a run, of so many ``at_once``, on this machine, whose GPUs are ``names``."""
-    context = local.server()
+    context = server()
     return Cards(names, at_once, lambda entry, cards: local.Job(context, entry.config, entry.folder.path, cards)).start

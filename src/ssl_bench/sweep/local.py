@@ -1,14 +1,8 @@
-"""Processes on this machine that start at once.
-
-Importing PyTorch and Lightning takes seconds. A server imports them once and forks a process for every run. It computes
-nothing itself, so neither threads nor CUDA have begun when it forks, and what a run does ends with its process.
-"""
+"""Runs in processes of their own on this machine."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import pkgutil
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,24 +12,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ssl_bench import methods
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.sweep import cell
 from ssl_bench.sweep.cell import Outcome
+from ssl_bench.training.server import server
 
 T = TypeVar("T")
-
-
-def server() -> BaseContext:
-    """The context whose processes are forked from the server; where there is none, every process imports anew."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    # All that a run's figures follow from, so that every run of a sweep is of the code that its record names.
-    own = [f"ssl_bench.methods.{module.name}" for module in pkgutil.iter_modules(methods.__path__)]
-    context.set_forkserver_preload(["ssl_bench.training.run", "ssl_bench.sweep.cell", *own])
-    return context
 
 
 def _begun(context: BaseContext, target: Callable[..., None], *given: Any) -> tuple[Connection, BaseProcess]:

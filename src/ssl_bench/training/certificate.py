@@ -15,7 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import ProcessException, spawn
+from torch.multiprocessing.spawn import ProcessException, start_processes
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_bench import distributed
@@ -28,6 +28,7 @@ from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.norm import synchronize
 from ssl_bench.training.build import build
+from ssl_bench.training.server import server
 from ssl_bench.training.trainer import build_trainer
 
 # Relative to a tensor's largest entry. In double precision roots of vanishing eigenvalues make 1e-8 of 1e-16; in
@@ -98,7 +99,8 @@ def train_in_ranks(methods: Sequence[str], world: int, folder: Path, device: str
     left = list(methods)
     while left:
         try:
-            spawn(_be_rank, args=(world, str(folder), tuple(left), device), nprocs=world)  # type: ignore[no-untyped-call]
+            given = (world, str(folder), tuple(left), device)
+            start_processes(_be_rank, given, world, start_method=server().get_start_method())  # type: ignore[no-untyped-call]
             return failed
         except ProcessException as error:
             done = [name for name in left if all((folder / f"{name}-{rank}.pt").exists() for rank in range(world))]

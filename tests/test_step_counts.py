@@ -31,8 +31,9 @@ def test_a_step_copies_once_and_waits_for_nothing(method: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("resident", ["true", "false"])
+@pytest.mark.parametrize(
+    ("method", "resident"), [*((name, "true") for name in METHODS), ("clbo", "false"), ("pic", "false")]
+)  # where images come from is no method's affair, but that PIC is told which ones they are
 def test_after_ten_steps_a_step_copies_parameters_and_images_and_waits_for_nothing(method: str, resident: str) -> None:
     crops = CROPS if block_of(method, "needs").get("smaller_views") else ()
     copies = 1 if resident == "true" else 2

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
+import io
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from filelock import FileLock
 from rich.console import Console
 
-from program import Program
+from forked import Forked
 from ssl_bench import devices
 from ssl_bench.cli import sweep as command
 from ssl_bench.config import experiments
@@ -36,6 +36,7 @@ from ssl_bench.results.store import RunFolder
 from ssl_bench.sweep import cards, cell, grid, local, loop, request, view
 from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import SweepRun
+from ssl_bench.training.server import server
 
 # -- what is asked --------------------------------------------------------------------------------
 
@@ -384,7 +385,7 @@ def test_never_more_at_once_than_asked_for(folders: list[RunFolder]) -> None:
 
 def test_a_run_that_has_hardly_begun_stops_when_it_is_asked_to(tmp_path: Path) -> None:
     for number in range(5):  # the server's forks ignore SIGINT at first
-        job = local.Job(local.server(), CONFIG, tmp_path / str(number))
+        job = local.Job(server(), CONFIG, tmp_path / str(number))
         job.stop()
         outcome = job.poll(seconds=60)
         assert outcome is not None
@@ -676,7 +677,9 @@ def test_slurm_without_submitit_or_a_cluster_is_one_sentence(
 
 # -- real runs ------------------------------------------------------------------------------------
 
-SMALL = ("scale=smoke", "seeds=0", "batch_size=16", "subset=160", "epochs=3", "trainer.threads=1")
+ONE_THREAD = ("trainer.threads=1", "trainer.precision=32-true")
+SMALL = ("scale=smoke", "seeds=0", "batch_size=16", "subset=160", "epochs=3", *ONE_THREAD)
+LONG = 40  # epochs: several seconds
 QUICK = ("evaluation.protocols=[knn1]", "evaluation.curves=[knn1]", "data_dir=data")
 OFTEN = "trainer.checkpoint_seconds=0.05"
 
@@ -693,11 +696,40 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
+def sweep_here(folder: Path, *options: str) -> tuple[int, str]:
+    """Exit status and output of a sweep in this process, whose server has imported PyTorch for other tests already."""
+    folder.mkdir(exist_ok=True)
+    before, output = Path.cwd(), io.StringIO()
+    os.chdir(folder)
+    try:
+        with patch.dict(os.environ, {"COLUMNS": "200"}), redirect_stdout(output):
+            return command.main([*options, *QUICK]), output.getvalue()
+    finally:
+        os.chdir(before)
+
+
 def finish(folder: Path, *options: str) -> str:
-    process = start(folder, *options)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
+    status, output = sweep_here(folder, *options)
+    assert status == 0, output
     return output
+
+
+def long(epochs: int, *runs: str) -> tuple[str, ...]:
+    """A sweep, fig2's two runs unless others are named, so long that they are interrupted while they train."""
+    return (
+        *(runs or ["fig2"]),
+        *SMALL[:4],
+        *(f"{key}={epochs}" for key in ("epochs", "eval_every", "monitor_every")),
+        *ONE_THREAD,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `long(LONG)` has ended without an interruption."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(folder, *long(LONG))
+    return folder
 
 
 def runs_in(folder: Path) -> dict[str, Path]:
@@ -764,7 +796,7 @@ def gone() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_named_with_its_command_and_others_continue(tmp_path: Path, program: Program) -> None:
+def test_a_run_that_fails_is_named_with_its_command_and_others_continue(tmp_path: Path) -> None:
     finish(tmp_path, "fig2", *SMALL)
     broken, whole = runs_in(tmp_path).values()
     for file in ("record.json", "metrics.csv"):
@@ -774,16 +806,17 @@ def test_a_run_that_fails_is_named_with_its_command_and_others_continue(tmp_path
     made_at = (whole / "record.json").stat().st_mtime_ns
     for tries in (1, 1, 2):  # failed now, then listed, then tried again
         retry = ["retry_failed=true"] if tries == 2 else []
-        done = program("sweep", "fig2", *SMALL, *QUICK, *retry)
-        assert done.returncode == 1, done.stderr
-        assert "last.ckpt is damaged or no checkpoint" in done.stdout
-        assert "1 failed" in done.stdout
-        (command,) = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith("python -m")]
+        status, output = sweep_here(tmp_path, "fig2", *SMALL, *retry)
+        assert status == 1, output
+        assert "last.ckpt is damaged or no checkpoint" in output
+        assert "1 failed" in output
+        (shown,) = [line.strip() for line in output.splitlines() if line.strip().startswith("python -m")]
         assert (broken / "log.txt").read_text().count("is damaged") == tries
     assert json.loads((broken / "failed.json").read_text())["traceback"] is None
     (broken / "checkpoints" / "last.ckpt").write_bytes(checkpoint)
-    alone = program(*command.replace("'", "").split()[3:])
-    assert alone.returncode == 0, alone.stderr
+    alone = Forked(tmp_path, *shown.replace("'", "").split()[3:])
+    output, _ = alone.communicate(timeout=300)
+    assert alone.returncode == 0, output
     assert (broken / "record.json").exists()
     assert not (broken / "failed.json").exists()
     assert "2 done" in finish(tmp_path, "fig2", *SMALL)
@@ -803,11 +836,9 @@ def test_two_sweeps_on_one_store_train_every_run_once(tmp_path: Path, gone: list
 
 @pytest.mark.slow
 def test_a_signal_saves_every_run_and_the_same_command_resumes(
-    tmp_path: Path, gone: list[subprocess.Popen[str]]
+    tmp_path: Path, undisturbed: Path, gone: list[subprocess.Popen[str]]
 ) -> None:
-    options = ("fig2", *SMALL, "epochs=20", "eval_every=20", "monitor_every=20", "jobs=2")
-    options = tuple(word for word in options if word != "epochs=3")
-    finish(tmp_path / "whole", *options)
+    options = (*long(LONG), "jobs=2")
     process = start(tmp_path / "broken", *options, OFTEN)
     gone.append(process)
     wait_for(lambda: len(list((tmp_path / "broken").glob("runs/*/checkpoints/last.ckpt"))) == 2)
@@ -819,12 +850,12 @@ def test_a_signal_saves_every_run_and_the_same_command_resumes(
     assert not list((tmp_path / "broken").glob("runs/*/record.json"))
     assert not list((tmp_path / "broken").glob("runs/*/failed.json"))
     assert "2 interrupted" in finish(tmp_path / "broken", *options)
-    assert_same_runs(tmp_path / "whole", tmp_path / "broken")
+    assert_same_runs(undisturbed, tmp_path / "broken")
 
 
 @pytest.mark.slow
 def test_runs_save_and_stop_when_their_sweep_is_killed(tmp_path: Path, gone: list[subprocess.Popen[str]]) -> None:
-    process = start(tmp_path, "fig2", *SMALL[:4], "epochs=5000", "eval_every=5000", "monitor_every=5000", "jobs=2")
+    process = start(tmp_path, *long(5000), "jobs=2")
     gone.append(process)
     # An epoch's figures are written, so the runs train; nothing but the signal makes them save so early.
     assert wait_for(lambda: len(list(tmp_path.glob("runs/*/metrics.csv"))) == 2)
@@ -844,63 +875,63 @@ def wait_for(true: Callable[[], bool], seconds: float = 120.0) -> bool:
     return true()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kills", "victims", "more"),
-    [
-        (4, ("sweep", "cell", "server"), ("jobs=2",)),
-        (3, ("sweep", "cell", "rank"), ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true")),
-    ],
-    ids=["one process", "ranks"],
-)
-def test_killed_at_random_moments_it_ends_as_undisturbed(
-    tmp_path: Path, gone: list[subprocess.Popen[str]], kills: int, victims: tuple[str, ...], more: tuple[str, ...]
+def kill_one_after_another(
+    folder: Path, options: Sequence[str], victims: Sequence[str], gone: list[subprocess.Popen[str]]
 ) -> None:
-    epochs = 80 if "jobs=2" in more else 12
-    options = [
-        "fig2",
-        *SMALL[:4],
-        SMALL[5],
-        f"epochs={epochs}",
-        f"eval_every={epochs}",
-        f"monitor_every={epochs}",
-        *more,
-    ]
-    finish(tmp_path / "whole", *options)
-    broken, chance, hit = tmp_path / "broken", random.Random(20), 0
-    process = None
-    for number in itertools.count():
-        if hit == kills:
-            break
-        if len(list(broken.glob("runs/*/record.json"))) == 2:  # all is done before all kills are: once more
-            finish(broken, *options)
-            assert_same_runs(tmp_path / "whole", broken)
-            shutil.rmtree(broken / "runs")
+    """Sweep with ``options`` and kill one process of each kind, a random while after its run has saved anew."""
+    chance, process = random.Random(20), None
+    for victim in victims:
         if process is None or process.poll() is not None:
-            process = start(broken, *options, OFTEN)
+            process = start(folder, *options, OFTEN)
             gone.append(process)
-        pid = process.pid
-        wait_for(partial(lambda process: bool(cells_of(process.pid)) or process.poll() is not None, process), 60)
-        time.sleep(chance.uniform(0.0, 2.5))
-        cells = cells_of(pid)
-        victim = victims[number % len(victims)]
-        chosen = {
-            "sweep": [pid],
-            "server": [server for server in [server_of(pid)] if server],
-            "cell": cells,
-            "rank": [rank for cell in cells for rank in children(cell)],
-        }[victim]
-        chosen = [pid for pid in chosen if is_at_work(pid)]
-        if chosen and len(list(broken.glob("runs/*/record.json"))) < 2:
-            with suppress(ProcessLookupError):
-                os.kill(chance.choice(chosen), signal.SIGKILL)
-                hit += 1
+        began, victims_now = time.time(), partial(of_kind, victim, process.pid)
+        assert wait_for(lambda: saved_since(folder, began) and bool(victims_now())), victim  # noqa: B023
+        time.sleep(chance.uniform(0.0, 0.5))
+        os.kill(chance.choice(victims_now()), signal.SIGKILL)
         if victim == "sweep":
             process.communicate(timeout=60)
-    if process is not None and process.poll() is None:
+    assert process is not None
+    if process.poll() is None:
         process.communicate(timeout=600)
-    finish(broken, *options)
-    assert_same_runs(tmp_path / "whole", broken)
+
+
+def of_kind(victim: str, sweep: int) -> list[int]:
+    """The processes of a sweep that are ``sweep``, ``server``, ``cell`` or ``rank`` and at work."""
+    found = {
+        "sweep": [sweep],
+        "server": [server for server in [server_of(sweep)] if server],
+        "cell": cells_of(sweep),
+        "rank": [rank for cell in cells_of(sweep) for rank in children(cell)],
+    }
+    return [pid for pid in found[victim] if is_at_work(pid)]
+
+
+def saved_since(folder: Path, began: float) -> bool:
+    with suppress(FileNotFoundError):
+        return any(file.stat().st_mtime > began for file in folder.glob("runs/*/checkpoints/last.ckpt"))
+    return False
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_as_undisturbed(
+    tmp_path: Path, undisturbed: Path, gone: list[subprocess.Popen[str]]
+) -> None:
+    options = (*long(LONG), "jobs=2")
+    kill_one_after_another(tmp_path, options, ("server", "sweep", "cell"), gone)
+    finish(tmp_path, *options)
+    assert_same_runs(undisturbed, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_ranks_killed_at_random_moments_ends_as_undisturbed(
+    tmp_path: Path, gone: list[subprocess.Popen[str]]
+) -> None:
+    """One run; a launcher that is killed is test_launch's."""
+    options = (*long(12, "fig6", "methods=clbo", "datasets=digits"), "trainer=ddp", "trainer.accelerator=cpu")
+    finish(tmp_path / "whole", *options)
+    kill_one_after_another(tmp_path / "broken", options, ("rank", "sweep"), gone)
+    finish(tmp_path / "broken", *options)
+    assert_same_runs(tmp_path / "whole", tmp_path / "broken")
 
 
 # -- jobs of a cluster ----------------------------------------------------------------------------
@@ -908,15 +939,11 @@ def test_killed_at_random_moments_it_ends_as_undisturbed(
 
 @pytest.mark.slow
 def test_a_job_whose_time_is_up_saves_is_queued_again_and_ends_as_undisturbed(
-    tmp_path: Path, gone: list[subprocess.Popen[str]]
+    tmp_path: Path, undisturbed: Path, gone: list[subprocess.Popen[str]]
 ) -> None:
     pytest.importorskip("submitit")
-    options = ["fig2", *SMALL[:4], "epochs=15", "eval_every=15", "monitor_every=15", "trainer.threads=1"]
-    options.append("trainer.precision=bf16-mixed")
-    finish(tmp_path / "whole", *options)
-    process = start(
-        tmp_path / "jobs", *options, OFTEN, "launcher=slurm", "slurm.cluster=local", "slurm.cpus=1", "jobs=1"
-    )
+    job = ("launcher=slurm", "slurm.cluster=local", "slurm.cpus=1", "jobs=1")
+    process = start(tmp_path / "jobs", *long(LONG), OFTEN, *job)
     gone.append(process)
     assert wait_for(lambda: bool(list((tmp_path / "jobs").glob("runs/*/checkpoints/last.ckpt"))))
     (controller,) = [pid for pid in children(process.pid) if b"submitit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -926,4 +953,4 @@ def test_a_job_whose_time_is_up_saves_is_queued_again_and_ends_as_undisturbed(
     assert process.returncode == 0, output
     logs = [(run / "log.txt").read_text() for run in runs_in(tmp_path / "jobs").values()]
     assert sorted(log.count("resuming after step") for log in logs) == [0, 1]
-    assert_same_runs(tmp_path / "whole", tmp_path / "jobs")
+    assert_same_runs(undisturbed, tmp_path / "jobs")

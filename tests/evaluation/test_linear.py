@@ -49,7 +49,10 @@ def test_probe_is_as_good_as_logistic_regression_on_digits() -> None:
 
 @pytest.mark.parametrize(
     "remainders",
-    [pytest.param((1, 2, 3, 255), id="few"), pytest.param(range(1, 256), id="all", marks=pytest.mark.slow)],
+    [
+        pytest.param((1, 2, 3, 255), id="few"),
+        pytest.param((*range(4, 17), *range(17, 255, 17)), id="many", marks=pytest.mark.slow),  # few are the danger
+    ],
 )
 def test_no_number_of_images_makes_the_probe_worse_than_logistic_regression(remainders: Iterable[int]) -> None:
     train, _, test = digits()

@@ -10,15 +10,18 @@ from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS
 from ssl_bench.training.run import run
 
-MARGIN = 5.0  # points; seed 0 gives all of them nine or more
-LATE = ("byol", "simsiam", "directpred", "swav")  # whose predictors and prototypes are to learn first
+# Points, of some 360 test images: with seed 0 all methods gain eight or more, and what does not learn gains none.
+MARGIN = 5.0
+EPOCHS = {"byol": 40, "directpred": 40, "simsiam": 20, "swav": 20}  # predictors and prototypes are to learn first
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS["method"])
-def test_every_method_beats_random_weights_on_digits(name: str, tmp_path: Path) -> None:
+def test_every_method_beats_random_weights_on_digits(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if name not in ("byol", "directpred"):  # in a network of half the layers these two gain less
+        request.getfixturevalue("few_layers")
     watch = ("eval_every=1000", "monitor_every=1000", "evaluation.protocols=[knn1_100labels]", "trainer.progress=false")
-    length = f"epochs={40 if name in LATE else 20}"
+    length = f"epochs={EPOCHS.get(name, 10)}"
     record = run(compose([f"method={name}", "dataset=digits", "scale=demo", length, f"runs_dir={tmp_path}", *watch]))
     trained, random = (record.results[network]["knn1_100labels"] for network in (record.evaluated, "random"))
     assert trained > random + MARGIN

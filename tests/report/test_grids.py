@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ssl_bench.cli.report import main
 from ssl_bench.config.experiments import Experiment, find
-from ssl_bench.report import figures, grid_pictures, grids
+from ssl_bench.report import comparison, figures, grid_pictures, grids
 from ssl_bench.report.records import Run
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "tables.md"
@@ -74,6 +74,18 @@ def test_a_warning_alone_is_no_collapse() -> None:
     assert run.collapsed("knn1")
     run.record.warnings = []
     assert not run.collapsed("knn1")
+
+
+def test_a_table_states_it_too() -> None:
+    runs = made_up.runs_of(*made_up.cells_of("table4"))
+    mse = next(run for run in runs if run.cell.row == "MSE")
+    assert mse.record
+    mse.record.warnings = ["epoch 1: Collapsed: embeddings of different images point the same way."]
+    mse.record.results["teacher"]["linear"] = 10.0
+    table = comparison.comparison(find("table4"), runs, "")
+    assert table.ranked["MSE"][0].text == "10.0, collapsed 1/1"
+    assert "collapsed" not in table.ranked["MSE"][1].text + "".join(cell.text for cell in table.ranked["CLBO"])
+    assert comparison.COLLAPSED in table.notes
 
 
 def test_panels_are_datasets_protocols_networks_and_accountings(tmp_path: Path) -> None:

@@ -134,7 +134,9 @@ class Experiment:
                 place,
             )
             for dataset in (self.datasets[scale] if datasets is None else datasets)
-            for seed in (self.at(scale)["seeds"] + more.get(dataset, []) if seeds is None else seeds)
+            for seed in (
+                self.scales.get(scale, {}).get("seeds", self.seeds) + more.get(dataset, []) if seeds is None else seeds
+            )
             for place, row in rows.items()
         ]
         if not found:

@@ -26,6 +26,7 @@ from ssl_bench.report.tables import NAMES
 COMPARED = ("method", "dataset", "scale", "seed", "epochs", "batch_size", "eval_every", "monitor_every")
 ENOUGH = 5  # seeds; with fewer, what is not marked shows more of the test than of the rows
 APART = "†"
+COLLAPSED = "Collapsed: warned of during training, and no better than random weights."
 
 Columns = dict[str, tuple[dict[str, dict[int, float]], float]]  # by heading: percent by row and seed, one image
 
@@ -113,7 +114,10 @@ def column(
         failed = sum(run.failure is not None for run in cells)
         inapplicable = not by_seed and any(run.record for run in cells)
         text = "n. a." if inapplicable else figure(by_seed, wanted=len(cells), failed=failed)
-        entries[row] = TableCell(f"{text} {APART}" if row in apart else text, row == highest)
+        collapsed = sum(run.collapsed(protocol) for run in cells)
+        text += f" {APART}" if row in apart else ""
+        text += f", collapsed {collapsed}/{len(by_seed)}" if collapsed else ""
+        entries[row] = TableCell(text, row == highest)
     for network, label in NAMES.items():
         entries[label] = TableCell(
             figure(reference(runs, protocol, network), wanted=len({run.cell.seed for run in runs}))
@@ -193,6 +197,7 @@ def _notes(
     lines = [
         f"% of {runs[0].on} images, {spread}"
         + ("; (k/n): there are k of them." if any(run.record is None for run in runs) else "."),
+        *([COLLAPSED] if any(run.collapsed(protocol) for run in runs for protocol in protocols) else []),
         *_test(n, calibration),
         *_closest(columns(runs, protocols, ranked)),
         f"Protocols {', '.join(f'{name} v{versions[name]}' for name in protocols)}; "

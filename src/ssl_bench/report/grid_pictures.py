@@ -95,7 +95,7 @@ def _heat(axes_of: Any, experiment: Experiment, panel: Panel) -> None:
     if experiment.show["mean"]:
         axes_of.axvline(len(labels) - 1.5, color="white", linewidth=3)
     bar = axes_of.figure.colorbar(drawn, ax=axes_of, fraction=0.04, pad=0.02)
-    bar.set_label("accuracy on test images, %", fontsize=7)
+    bar.set_label(f"accuracy on {panel.runs[0].on} images, %", fontsize=7)
     bar.ax.tick_params(labelsize=7)
 
 
@@ -118,7 +118,7 @@ def _lines(axes_of: Any, experiment: Experiment, panel: Panel) -> dict[str, Any]
     axes_of.minorticks_off()
     below = "; ".join(panel.notes()).replace("failed:", "failed (×):").replace("collapsed:", "collapsed (hollow):")
     axes_of.set_xlabel("\n".join([*filter(None, [_axis_label(experiment)]), *textwrap.wrap(below, 60)]), fontsize=8)
-    axes_of.set_ylabel("accuracy on test images, %", fontsize=8)
+    axes_of.set_ylabel(f"accuracy on {panel.runs[0].on} images, %", fontsize=8)
     axes_of.tick_params(labelsize=8)
     axes_of.grid(visible=True, color="#e5e5e5", linewidth=0.6)
     axes_of.set_axisbelow(True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ssl_bench.config.experiments import Experiment
-from ssl_bench.report.comparison import Table, TableCell, epochs, figure
+from ssl_bench.report.comparison import COLLAPSED, Table, TableCell, epochs, figure
 from ssl_bench.report.curves import network_of
 from ssl_bench.report.provenance import RESULTS, provenance
 from ssl_bench.report.provenance import results as accuracies
@@ -132,11 +132,11 @@ def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
     versions = next(run.record.protocols for run in runs if run.record)
     seeds = len({run.cell.seed for run in runs})
     return [
-        f"% of test images, {f'mean ± standard deviation over {seeds} seeds' if seeds > 1 else 'one seed'}; "
+        f"% of {runs[0].on} images, {f'mean ± standard deviation over {seeds} seeds' if seeds > 1 else 'one seed'}; "
         f"{', '.join(f'{name} v{versions[name]}' for name in experiment.show['protocols'])}, scale "
         f"{runs[0].config.scale.name}; {epochs(runs)}.",
         *(
-            ["collapsed: warned of during training, and no better than random weights."]
+            [COLLAPSED]
             if any(panel.squares[at].collapsed for panel in panels(experiment, runs) for at in panel.squares)
             else []
         ),

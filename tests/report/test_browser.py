@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-from test_page import EVIL, make, named, page  # noqa: E402
+from test_page import EVIL, data, make, named, page  # noqa: E402
+
+from ssl_bench.config.compose import compose  # noqa: E402
+from ssl_bench.training.run import run  # noqa: E402
 
 pytestmark = pytest.mark.slow
 AXE = {
@@ -41,6 +44,16 @@ def chromium() -> Iterator[Any]:
             pytest.skip(f"no browser starts here: {str(error).splitlines()[0]}")
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two short runs, with their images."""
+    folder = tmp_path_factory.mktemp("trained")
+    for method in ("simclr", "byol"):
+        run(compose([f"method={method}", "scale=smoke", "trainer.threads=1", f"runs_dir={folder / 'runs'}"]))
+    page(folder, folder / "site", "images=60")
+    return folder / "site"
 
 
 @pytest.fixture
@@ -119,8 +132,8 @@ def test_curves_switch_methods_and_networks_and_state_a_point_under_the_pointer(
     opened.wait_for_function(f"document.querySelectorAll({lines!r}).length === 3")
     box = opened.locator("[data-view=curves] svg [data-mark=dot] path").first.bounding_box()
     opened.mouse.move(box["x"] + 2, box["y"] + 2)
-    opened.wait_for_selector("[data-view=curves] svg [aria-label=tip] text")
-    assert re.search(r"epoch \d+: [\d.]+ %", opened.text_content("[data-view=curves] svg [aria-label=tip]"))
+    opened.wait_for_selector("[data-view=curves] svg [data-mark=tip] text")
+    assert re.search(r"epoch \d+: [\d.]+ %", opened.text_content("[data-view=curves] svg [data-mark=tip]"))
 
 
 def test_a_comparison_states_the_difference_with_its_interval(opened: Any) -> None:
@@ -160,3 +173,35 @@ def test_no_view_has_a_serious_finding_of_axe_or_is_wider_than_a_phone(opened: A
         found = axe.run(opened, options={"runOnly": AXE[scheme], "preload": False}).response["violations"]
         serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
         assert not serious, (view, serious)
+
+
+def test_images_are_compared_arranged_and_neighboured_as_the_runs_saw_them(opened: Any, trained: Path) -> None:
+    opened.goto(f"{(trained / 'index.html').as_uri()}#compare?one=SimCLR&other=BYOL&protocol=knn1")
+    sentence = opened.locator("[data-view=compare] p:has-text('test images both get')").inner_text()
+    total, both, first, second, neither = map(int, re.findall(r"\d+", sentence))
+    assert total == both + first + second + neither
+    index = data(trained, "index")
+    knn1, method = index["fields"].index("knn1"), index["fields"].index("method")
+    assert {one[method]: round(one[knn1] * total / 100) for one in index["runs"]} == {
+        "SimCLR": both + first,
+        "BYOL": both + second,
+    }
+    assert opened.locator("[data-view=compare] .thumbnails li").count() > 0
+    go(opened, "images")
+    opened.wait_for_selector("[data-view=images] .chart circle")
+    assert opened.locator("[data-view=images] [data-mark=dot] circle").count() == 60
+    assert [opened.locator("[data-view=images] .thumbnails").nth(place).locator("li").count() for place in (0, 1)] == [
+        8,
+        8,
+    ]
+    dot = opened.locator("[data-view=images] [data-mark=dot] circle").nth(30).bounding_box()
+    before = opened.get_attribute(".under .thumbnail", "style")
+    opened.mouse.move(dot["x"] + 2, dot["y"] + 2)
+    opened.wait_for_function(
+        "before => document.querySelector('.under .thumbnail').getAttribute('style') !== before", arg=before
+    )
+    opened.locator(".views").scroll_into_view_if_needed()
+    assert opened.evaluate("document.querySelector('.views').naturalWidth") > 100
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(opened, options={"runOnly": AXE["light"], "preload": False}).response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []

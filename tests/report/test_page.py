@@ -245,3 +245,11 @@ def test_a_watched_page_grows_with_its_runs_and_is_served_to_this_machine_alone(
     assert seen[0][0].startswith("http://127.0.0.1:")
     assert [runs for *_, runs in seen] == [5, 6, 6]
     assert seen[0][1] != seen[1][1] == seen[2][1]
+
+
+def test_runs_of_which_no_images_can_be_shown_are_named(made: Path, tmp_path: Path) -> None:
+    page(made, tmp_path, named(made), "images=10")
+    shown = data(tmp_path, "index")["images"]
+    assert (shown["runs"], shown["datasets"]) == ({}, [])
+    assert all("No such file" in sentence for sentence in shown["left_out"])
+    assert len(shown["left_out"]) == 2  # one of each row

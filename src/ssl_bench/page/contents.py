@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose_cells
@@ -15,6 +15,9 @@ from ssl_bench.page import findings, runs, tables
 from ssl_bench.page.findings import Finding
 from ssl_bench.report import calibration, records
 from ssl_bench.report.records import Run, Store, StoredRecord
+
+if TYPE_CHECKING:
+    from ssl_bench.page.images import Seen
 
 Plain = dict[str, Any]
 FILE = "page.yaml"
@@ -41,6 +44,7 @@ class Contents:
     runs: list[list[Any]] = field(default_factory=list)
     whole: dict[str, Plain] = field(default_factory=dict)  # by fingerprint
     skipped: list[str] = field(default_factory=list)  # files that are no record, and why
+    images: Seen | None = None  # None: they were not asked for
 
 
 def request(arguments: Sequence[str]) -> Request:
@@ -75,6 +79,10 @@ def contents(asked: Request) -> Contents:
             f"{settings['experiments']}; python -m ssl_bench trains a run."
         )
     _runs(found, entries, described)
+    if settings["images"]:
+        from ssl_bench.page import images  # PyTorch takes seconds
+
+        found.images = images.seen(described, settings["images"], Path(settings["out"]))
     return found
 
 
@@ -99,7 +107,8 @@ def _described(asked: Request, store: Store, found: Contents) -> list[Run]:
             part: Plain = {"name": name, "title": finding.title if finding and finding.title else name}
             found.experiments.append(part)
             try:
-                cells.append((part, *_cells_of(report)))
+                experiment, of_experiment = _cells_of(report)
+                cells.append((part, experiment, of_experiment))
             except UserError as error:
                 part["problem"] = str(error)
     configs = iter(compose_cells([cell for *_, of_experiment in cells for cell in of_experiment]))
@@ -107,9 +116,13 @@ def _described(asked: Request, store: Store, found: Contents) -> list[Run]:
     described: list[Run] = []
     for part, experiment, of_experiment in cells:
         own = [next(configs) for _ in of_experiment]
+        part["title"] = experiment.show["title"]
+        if experiment.show["kind"] == "options":
+            part |= tables.of_options(experiment)
+            continue
         try:
             matched = records.match(of_experiment, own, store)
-            part |= {"title": experiment.show["title"], **tables.shown(experiment, matched, note)}
+            part |= tables.shown(experiment, matched, note)
             described += matched
         except UserError as error:
             part["problem"] = str(error)
@@ -143,6 +156,8 @@ def _cells_of(report: Sequence[str]) -> tuple[experiments.Experiment, list[Cell]
     settings, others = experiments.read_words([word for word in report if "=" in word], "report.yaml")
     experiment = experiments.find(next(word for word in report if "=" not in word))
     chosen = {key: settings[key] for key in experiments.LISTS}
+    if experiment.show["kind"] == "options":
+        return experiment, []
     return experiment, experiment.cells(settings["scale"], **chosen, words=others)
 
 

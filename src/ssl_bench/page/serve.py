@@ -61,9 +61,8 @@ def serve(asked: Request, found: Contents, *, wait: Callable[[float], object] = 
     found: its contents so far.
     """
     out, host, port = Path(asked.settings["out"]), asked.settings["host"], asked.settings["port"]
-    handler = type("Handler", (Handler,), {})  # with a version of its own
     try:
-        server = ThreadingHTTPServer((host, port), partial(handler, directory=str(out)))
+        server = ThreadingHTTPServer((host, port), partial(Handler, directory=str(out)))
     except OSError as error:
         remedy = "choose another, or port=0 for any free one"
         raise UserError(f"host={host} port={port} cannot be served at ({error.strerror}): {remedy}.") from None
@@ -79,7 +78,7 @@ def serve(asked: Request, found: Contents, *, wait: Callable[[float], object] = 
             if (now := _stamp(asked)) != stamp:
                 started = time.perf_counter()
                 if write(out, contents(asked), watched=True):
-                    handler.version = str(time.time_ns())
+                    Handler.version = str(time.time_ns())
                 stamp, spent = now, time.perf_counter() - started
     except KeyboardInterrupt:
         pass

@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_bench.config.experiments import GRIDS, Experiment
 from ssl_bench.page.colours import on_both
-from ssl_bench.report import calibration, comparison, curves, expected, trials
+from ssl_bench.report import calibration, comparison, curves, expected, hyperparameters, trials
 from ssl_bench.report.comparison import Columns, Table
 from ssl_bench.report.palette import row_colours, row_styles
 from ssl_bench.report.provenance import command
@@ -37,14 +37,8 @@ def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
     labels = list(dict.fromkeys(run.cell.row for run in runs))
     return {
         "kind": experiment.show["kind"],
-        "notes": table.notes,
+        **_text(table),
         "rows": _rows(experiment, labels),
-        "columns": table.columns,
-        "cells": {
-            label: [{"text": entry.text, "bold": entry.bold} for entry in row]
-            for label, row in (table.ranked | table.reference).items()
-        },
-        "ranked": list(table.ranked),
         "seeds": {heading: of_column for heading, of_column in scores.items() if heading in table.columns},
         "curves": _curves(experiment, runs),
         "epochs": curves.epoch_label(runs),
@@ -62,6 +56,25 @@ def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
             for run in found
             if run.record
         ],
+    }
+
+
+def of_options(experiment: Experiment) -> Plain:
+    """A table of options, of which nothing is run."""
+    table = hyperparameters.table(experiment, hyperparameters.values(experiment))
+    return _text(table) | {"kind": "options", "rows": [], "seeds": {}, "curves": [], "differences": [], "runs": []}
+
+
+def _text(table: Table) -> Plain:
+    """What stands in a table."""
+    return {
+        "notes": table.notes,
+        "columns": table.columns,
+        "cells": {
+            label: [{"text": entry.text, "bold": entry.bold} for entry in row]
+            for label, row in (table.ranked | table.reference).items()
+        },
+        "ranked": list(table.ranked),
     }
 
 

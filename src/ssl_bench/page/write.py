@@ -39,7 +39,7 @@ def write(out: Path, contents: Contents, *, watched: bool = False) -> int:
         if not path.exists() or path.read_bytes() != content:
             save(path, lambda path, content=content: _put(path, content))  # type: ignore[misc]
             changed += 1
-    for path in (out / DATA).glob("[eir]*.js"):
+    for path in (out / DATA).glob("[a-z]*"):
         if f"{DATA}/{path.name}" not in files:  # of what an earlier page showed
             path.unlink()
             changed += 1
@@ -86,7 +86,7 @@ def _data(contents: Contents, watched: bool) -> Iterator[tuple[str, bytes]]:
         shares.setdefault(name[:digits], {})[name] = whole
     for share, runs in shares.items():
         yield _script(f"r{share}", runs)
-    index = {
+    index: Plain = {
         "experiments": listed,
         "fields": [*FIELDS, *contents.protocols],
         "protocols": contents.protocols,
@@ -95,6 +95,11 @@ def _data(contents: Contents, watched: bool) -> Iterator[tuple[str, bytes]]:
         "skipped": contents.skipped,
         "watched": watched,
     }
+    if contents.images is not None:
+        seen = contents.images
+        index["images"] = {"runs": seen.runs, "datasets": seen.datasets, "left_out": seen.left_out}
+        for name, content in seen.files.items():
+            yield f"{DATA}/{name}", content()
     yield _script("index", index)
 
 

@@ -135,7 +135,9 @@ def _named(asked: Request) -> Iterable[tuple[str, Finding | None, list[str] | No
     if not asked.names:
         found = [findings.read(readme.parent) for readme in sorted(folder.glob(f"*/{findings.README}"))]
         for finding in sorted(found, key=lambda one: (one.report is None or not one.verdict, not one.verdict)):
-            yield finding.name, finding, finding.report
+            # Some figures are no sweeps, and have no runs.
+            named = finding.report and (finding.report[0].endswith(".yaml") or experiments.is_sweep(finding.report[0]))
+            yield finding.name, finding, finding.report if named else None
     options = [f"{key}={_typed(asked.settings[key])}" for key in CHOOSING]
     for name in asked.names:
         if Path(name, findings.README).exists():

@@ -172,9 +172,39 @@ def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scor
     assert "not scored: there are no labelled images" in capsys.readouterr().out
 
 
+def test_an_encoder_on_several_datasets_has_one_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    for number in range(60):
+        folder = tmp_path / "pictures" / f"class {number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9), 100 * (number % 2) + number, np.uint8)).save(folder / f"{number}.png")
+    path = mine(tmp_path / "e.safetensors", channels=3)
+    options = [*SMALL[1:], f"runs_dir={tmp_path / 'runs'}", "subset=32"]
+    options.remove("subset=160")
+    assert evaluate.main([str(path), *options, f"datasets=digits,folder:{tmp_path / 'pictures'}"]) == 0
+    table = capsys.readouterr().out.rpartition("e.safetensors on 2 datasets")[2]
+    rows = [" ".join(line.replace("│", " ").split()) for line in table.splitlines() if line.startswith("│")]
+    found = {}
+    for file in (tmp_path / "runs").glob("evaluation-*.json"):
+        written = json.loads(file.read_text())
+        found[written["dataset"]] = written["results"]
+    assert found.keys() == {"digits", "folder"}
+    assert len(rows) == 6
+    assert rows[0] == f"digits encoder {found['digits']['encoder']['knn1']:.1f}"
+    assert rows[1] == f"random weights {found['digits']['random']['knn1']:.1f}"
+    assert rows[3].endswith(f"encoder {found['folder']['encoder']['knn1']:.1f}")
+    assert rows[5] == f"raw pixels {found['folder']['pixels']['knn1']:.1f}"
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [
+        (["HERE", "datasets=digits,digit"], "dataset=digit is unknown; did you mean digits?"),
+        (["HERE", "datasets=digits", "dataset=digits"], "dataset=digits and datasets= are both set"),
+        (["HERE", "datasets=digits,folder", "out=no/folder"], "out=no/folder is no folder"),
+        (["HERE", "datasets=digits:here"], "only folder:PATH has a path"),
         ([], "argument 1 must be a run's folder or a file of weights"),
         (["dataset=digits"], "argument 1 must be a run's folder or a file of weights, and dataset=digits is none"),
         (["nowhere", "dataset=digits"], "nowhere does not exist"),

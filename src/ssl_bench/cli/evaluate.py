@@ -5,6 +5,8 @@ RUN_OR_FILE is a run's folder, its encoder.safetensors, or a state dict of torch
 shapes are those of one; otherwise backbone.name=timm/<model> names the network. Every tensor of the file and every
 parameter of the network is accounted for, and a file that does not fit is refused. Nothing in it is run.
 
+datasets=cifar100,stl10,folder:pictures evaluates on several, one after another, and ends with one table of them all.
+
 The table holds the encoder, the same network with random weights (of seed=) and raw pixels; the record, as JSON, is
 written beside the runs.
 """
@@ -53,11 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check the arguments, then evaluate; returns the exit status."""
 
     def work(arguments: list[str]) -> None:
-        given = read(arguments)
+        given = [read(of_one) for of_one in each_dataset(arguments)]
         with importing():
-            from ssl_bench.encoders.score import score  # PyTorch takes seconds, a mistake is answered before
+            from ssl_bench.encoders.score import score_all  # PyTorch takes seconds, a mistake is answered before
 
-        score(*given)
+        score_all(given)
 
     return run_command(arguments, help_text, work, interrupted="interrupted; nothing was written.")
 
@@ -68,6 +70,31 @@ def help_text() -> str:
     lines = [usage, "", str(__doc__).partition("\n\n")[2], "Options of its own, with the allowed values:"]
     taken = ", ".join(f"{key}*" if key.endswith(".") else key for key in READ)
     return "\n".join([*lines, *settings_text(FILE), "", f"And those of python -m ssl_bench (its --help): {taken}."])
+
+
+def each_dataset(arguments: Sequence[str]) -> list[list[str]]:
+    """The arguments for each of ``datasets=``; as they are where it is not set.
+
+    Raises UserError where ``dataset`` is set, too, or ``out`` is no folder, which holds the record of each.
+    """
+    words = dict(word.partition("=")[::2] for word in arguments if "=" in word)
+    names = [name for name in words.get("datasets", "").split(",") if name not in ("", "null")]
+    if not names:
+        return [list(arguments)]
+    if "dataset" in words:
+        raise UserError(f"dataset={words['dataset']} and datasets= are both set: leave one of them out.")
+    if len(names) > 1 and "out" in words and not Path(words["out"]).is_dir():
+        raise UserError(
+            f"out={words['out']} is no folder, and there is a record for each of the datasets: make it one."
+        )
+    others = [word for word in arguments if not word.startswith("datasets=")]
+    found = []
+    for name in dict.fromkeys(names):
+        kind, colon, folder = name.partition(":")
+        if colon and kind != "folder":
+            raise UserError(f"datasets={name}: only folder:PATH has a path.")
+        found.append([*others, f"dataset={kind}", *([f"dataset.root={folder}"] if colon else [])])
+    return found
 
 
 def read(arguments: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, Any]]:
@@ -85,7 +112,9 @@ def read(arguments: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, An
         if key in TRAINING or not any(key == known or (known[-1] == "." and key.startswith(known)) for known in READ):
             raise UserError(f"{key} makes no sense here, where nothing is trained: leave it out.")
     if "dataset" not in given:
-        raise UserError(f"set the dataset, as in dataset=digits; known are {', '.join(GROUPS['dataset'])}.")
+        raise UserError(
+            f"set the dataset, as in dataset=digits, or several by datasets=; known are {', '.join(GROUPS['dataset'])}."
+        )
     require_root(config.dataset.name, config.dataset.options)
     require_protocols(config.evaluation.protocols, config.evaluation.linear.learning_rates)
     return Path(encoder), config, given, settings

@@ -1,7 +1,7 @@
 """Any encoder on any dataset, under the protocols of a run."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,22 @@ from ssl_bench.devices import resolve_device
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, reasons
 from ssl_bench.files import name_of, require_writable
-from ssl_bench.report.tables import accuracy_table
+from ssl_bench.report.tables import accuracy_table, transfer_table
 from ssl_bench.results.fingerprint import NUMERICS
 from ssl_bench.results.keys import listed
 from ssl_bench.results.record import Record, code_version
 from ssl_bench.results.weights import Opened, open_encoder, sha256
 from ssl_bench.training.build import baseline_scores, build_data, build_evaluator, encoder_clean
 from ssl_bench.training.scoring import record_of_scores
+
+
+def score_all(given: Sequence[tuple[Path, Config, Collection[str], Mapping[str, Any]]]) -> list[Record]:
+    """`score` on several datasets, one after another, and one table of them all."""
+    records = [score(*of_one) for of_one in given]
+    if len(records) > 1:
+        names = [config.dataset.options.get("root") or config.dataset.name for _, config, _, _ in given]
+        Console().print(transfer_table(given[0][0].name, dict(zip(map(str, names), records, strict=True))))
+    return records
 
 
 def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: Mapping[str, Any]) -> Record:

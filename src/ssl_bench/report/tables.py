@@ -37,6 +37,24 @@ def accuracy_table(name: str, record: Record, *, bold: str) -> Table:
     return table
 
 
+def transfer_table(name: str, records: Mapping[str, Record]) -> Table:
+    """One encoder on several datasets: for each the encoder, random weights and raw pixels. records: by dataset."""
+    versions = {protocol: version for record in records.values() for protocol, version in record.protocols.items()}
+    table = Table(title=f"{name} on {len(records)} datasets: % of test images")
+    for heading in ("dataset", ""):
+        table.add_column(heading)
+    for protocol, version in versions.items():
+        table.add_column(f"{protocol} v{version}", justify="right")
+    for dataset, record in records.items():
+        for network in (n for n in NETWORKS if n in record.results):
+            scores = record.results[network]
+            trained = network not in NAMES
+            cells = [_percent(scores.get(protocol)) for protocol in versions]
+            row = [dataset if trained else "", NAMES.get(network, network), *cells]
+            table.add_row(*row, style="bold" if trained else None, end_section=network == "pixels")
+    return table
+
+
 def joint_table(records: Sequence[Record], options: Sequence[Sequence[str]]) -> Table:
     """Several runs, a row each: the options in which they differ, then percent of the deployed network on test images.
 

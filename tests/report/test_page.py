@@ -255,3 +255,16 @@ def test_runs_of_which_no_images_can_be_shown_are_named(made: Path, tmp_path: Pa
     assert (shown["runs"], shown["datasets"]) == ({}, [])
     assert all("No such file" in sentence for sentence in shown["left_out"])
     assert len(shown["left_out"]) == 2  # one of each row
+
+
+def test_runs_that_no_experiment_describes_have_their_command_too(made: Path, tmp_path: Path) -> None:
+    page(made, tmp_path, f"{named(made)}/rows.yaml", "scale=smoke", "seeds=0")
+    assert len(data(tmp_path, "e0")["runs"]) == 2
+    names = [line[0] for line in data(tmp_path, "index")["runs"]]
+    whole = [data(tmp_path, f"r{name[0]}")[name] for name in names]
+    assert len(whole) == 6
+    for one in whole:
+        assert (
+            f"method={one['config']['method.name']} dataset=digits scale=smoke seed={one['config']['seed']} "
+            in one["command"]
+        )

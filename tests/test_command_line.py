@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from forked import Forked
 from program import Program
 from ssl_bench.config.compose import compose
 
@@ -200,10 +201,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(program: Program) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_leaves_one_record_per_run(program: Program, tmp_path: Path) -> None:
+def test_a_sweep_leaves_one_record_per_run(tmp_path: Path) -> None:
     small = ("scale=smoke", "epochs=1", "subset=64", "evaluation.protocols=[knn1]", "evaluation.curves=[]")
-    done = program("-m", "seed=0,1", "method=simclr,byol", "runs_dir=my ü=runs", *small)
-    assert done.returncode == 0, done.stderr
+    process = Forked(tmp_path, "-m", "seed=0,1", "method=simclr,byol", "runs_dir=my ü=runs", *small)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
     records = [json.loads(file.read_text()) for file in (tmp_path / "my ü=runs").glob("*/record.json")]
     expected = [("byol", 0), ("byol", 1), ("simclr", 0), ("simclr", 1)]
     assert sorted((record["method"], record["seed"]) for record in records) == expected

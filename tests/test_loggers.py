@@ -32,7 +32,7 @@ from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
 from ssl_bench.training import loggers, run
 from ssl_bench.training.loggers import Forgiving, Logger, build_logger
-from test_resume import TINY, finish, start, stop_after
+from test_resume import finish, start, stop_after
 
 FINGERPRINT = "0123456789ab"
 RESULTS = {"student": {"knn1": 71.5, "linear": 80.25}, "pixels": {"knn1": 95.0, "linear": None}}
@@ -478,22 +478,3 @@ def test_killed_runs_read_as_one_curve_in_tensorboard(tmp_path: Path) -> None:
     for name in {name for row in rows for name in row} - {"step"}:
         assert curves[name] == [(row["step"], pytest.approx(row[name])) for row in rows if name in row]
     assert [step for step, _ in curves["images_per_second"]] == [row["step"] for row in rows]
-
-
-@pytest.mark.slow
-def test_each_run_of_a_sweep_has_its_own_wandb_run(tmp_path: Path, home: Path) -> None:
-    words = ("-m", "logger=wandb", "epochs=1", "seed=0,1")
-    subprocess.run(
-        [sys.executable, "-m", "ssl_bench", *(word for word in TINY if word != "epochs=4"), *words],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    folders = sorted(record.parent for record in (tmp_path / "runs").glob("*/record.json"))
-    parts = [Contents(folder / "wandb" / "latest-run") for folder in folders]
-    assert [part.id for part in parts] == [folder.name for folder in folders]
-    assert {part.config["seed"] for part in parts} == {0, 1}
-    for folder, part in zip(folders, parts, strict=True):
-        assert [row["loss"] for row in part.curve] == [row["loss"] for row in metrics(folder)]
-        assert len(list((folder / "wandb").glob("offline-run-*"))) == 1

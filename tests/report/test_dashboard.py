@@ -14,6 +14,7 @@ import pytest
 import wandb
 import yaml
 
+from forked import Forked
 from ssl_bench.cli.report import main
 from ssl_bench.config import experiments
 from ssl_bench.config.sources import PACKAGE
@@ -273,13 +274,9 @@ def test_a_sweep_is_one_group_and_logs_all_that_its_dashboard_shows(
 ) -> None:
     left_out = ("scale=", "epochs=", "evaluation.protocols=")
     words = [*(word for word in TINY if not word.startswith(left_out)), "epochs=1", "logger=wandb"]
-    subprocess.run(
-        [sys.executable, "-m", "ssl_bench", "-m", "experiment=fig2", "scale=smoke", "seed=0,1", *words],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    process = Forked(tmp_path, "-m", "experiment=fig2", "scale=smoke", "seed=0,1", *words)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
     folders = sorted(record.parent for record in (tmp_path / "runs").glob("*/record.json"))
     runs = [Contents(folder / "wandb" / "latest-run") for folder in folders]
     (view,) = dry(capsys, "experiment=fig2", "scale=smoke")
@@ -290,6 +287,8 @@ def test_a_sweep_is_one_group_and_logs_all_that_its_dashboard_shows(
     group, tag = view["spec"]["section"]["runSets"][0]["filters"]["filters"]
     for folder, run in zip(folders, runs, strict=True):
         assert run.id == folder.name
+        assert len(list((folder / "wandb").glob("offline-run-*"))) == 1
+        assert [row["loss"] for row in run.curve] == [row["loss"] for row in metrics(folder)]
         assert run.group == group["value"] == "fig2-smoke"
         assert run.tags == tag["value"] == ["digits"]
         assert run.job_type == run.config["row"]

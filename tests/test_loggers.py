@@ -416,7 +416,7 @@ def test_a_missing_package_ends_the_run_before_images_are_read(monkeypatch: pyte
     monkeypatch.setattr(run, "build_data", lambda config: pytest.fail("images were asked for"))
     with pytest.raises(
         UserError,
-        match=r"logger=tensorboard needs a package .*: pip install .ssl-bench\[tensorboard\].",
+        match=r"logger=tensorboard needs tensorboard, which is not installed: pip install .ssl-bench\[tensorboard\].",
     ):
         run.run(compose(["logger=tensorboard"]))
     require_logger("none")

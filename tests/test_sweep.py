@@ -635,7 +635,7 @@ def test_runs_are_named_as_the_program_names_them_and_each_dataset_is_read_once(
     reads, load = [], catalog.load
     monkeypatch.setattr(catalog, "load", lambda *given: reads.append(given) or load(*given))  # type: ignore[func-returns-value]
     assert grid.fingerprints(configs) == expected
-    assert len(set(expected)) == len(configs) == 6
+    assert len(set(expected)) == len(configs) == 10
     assert len(reads) == 1
 
 

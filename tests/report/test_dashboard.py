@@ -152,7 +152,7 @@ def test_every_dataset_has_its_view_and_the_definition_repeats_to_the_last_id(
 ) -> None:
     monkeypatch.setattr(wandb, "Api", lambda: pytest.fail("a dry run asked W&B"))
     first = dry(capsys, "scale=cpu", "entity=us", "project=mine")
-    assert [view["displayName"] for view in first] == ["table3-cpu digits", "table3-cpu fashion_mnist"]
+    assert [view["displayName"] for view in first] == ["table3-cpu cifar10", "table3-cpu digits"]
     assert {(view["entity"], view["project"]) for view in first} == {("us", "mine")}
     assert dry(capsys, "scale=cpu", "entity=us", "project=mine") == first
     ids = [view["name"] for view in first] + [panel["__id__"] for view in first for panel in panels(view["spec"])]
@@ -228,7 +228,7 @@ def test_what_is_saved_is_what_a_dry_run_prints(views: Views, capsys: pytest.Cap
     [
         (["project=other"], {}, "there is no W&B project someone/other, or the key may not see it: upload runs first."),
         ([], {"entity": None}, "the key belongs to no W&B user or team: name one, as in entity=NAME."),
-        ([], {"refuses": True}, "W&B did not take the view table3-cpu digits"),
+        ([], {"refuses": True}, "W&B did not take the view table3-cpu cifar10"),
     ],
 )
 def test_what_wandb_does_not_do_is_one_sentence(

@@ -195,7 +195,11 @@ class LinearFewLabels:
             key = (self.probe, self.share, len(percents))
             fitted = splits.once(key, partial(self.probe.fit, few, splits.validation, classes))
             percents.append(_percent(fitted.predict(queries.x), queries, classes))
-        notes = {"labels": labels, "draws": self.draws, "std": statistics.pstdev(percents)}
+        notes: dict[str, float | int | str] = {
+            "labels": labels,
+            "draws": self.draws,
+            "std": statistics.pstdev(percents),
+        }
         return Score(statistics.fmean(percents), None, notes)
 
 

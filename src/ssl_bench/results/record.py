@@ -77,7 +77,7 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in config.items()
         if key not in places
     }
-    return found | ({"init": Path(found["init"]).name} if found.get("init") else {})
+    return found | ({"init": Path(str(found["init"])).name} if found.get("init") else {})
 
 
 # -- the record -----------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def _published(backbone: str) -> Path:
         found = (try_to_load_from_cache(about.hf_hub_id, name) for name in HUB_FILES)
         places += [Path(path) for path in found if isinstance(path, str)]
     if about.url:
-        places.append(Path(torch.hub.get_dir(), "checkpoints", about.url.rpartition("/")[2]))
+        places.append(Path(torch.hub.get_dir(), "checkpoints", str(about.url).rpartition("/")[2]))
     for place in places:
         if place.is_file():
             return place

@@ -135,10 +135,13 @@ def check(given: list[str]) -> None:
     """Raise UserError for options that are not allowed."""
     from ssl_bench.config.compose import compose
     from ssl_bench.config.parse import starting_points
+    from ssl_bench.page import contents
     from ssl_bench.sweep import request
 
     if given[:1] == ["sweep"]:
         request.read(given[1:])
+    elif given[:1] == ["page"]:
+        contents.request(given[1:])
     elif given[:1] != ["report"]:  # of the dashboard, which is asked for without a network on the same page
         compose(list(starting_points(word for word in given if word != "-m" and not word.startswith("hydra"))))
 

@@ -80,8 +80,8 @@ def learns_help_text() -> str:
     return "\n".join(["python -m ssl_bench check learns [key=value ...]", "", LEARNS, *settings_text("learns.yaml")])
 
 
-def read_learns(options: Sequence[str]) -> tuple[list[Expected], int]:
-    """What is expected of the chosen methods, and the seed; UserError for any other option."""
+def read_learns(options: Sequence[str]) -> tuple[list[Expected], int, str]:
+    """What is expected of the chosen methods, the seed and the folder of datasets; UserError for any other option."""
     settings = read_settings("learns.yaml", options)
     from ssl_bench.report.expected import ranges  # NumPy and SciPy take their time
 
@@ -95,15 +95,15 @@ def read_learns(options: Sequence[str]) -> tuple[list[Expected], int]:
     for name in chosen:
         if name not in known:
             raise UserError(f"no range is known for method={name}{near_or_all(name, known)}")
-    return [one for one in found if one.method in chosen], settings["seed"]
+    return [one for one in found if one.method in chosen], settings["seed"], settings["data_dir"]
 
 
-def compare(expected: Sequence[Expected], seed: int) -> int:
+def compare(expected: Sequence[Expected], seed: int, data_dir: str) -> int:
     """Train every method, print its accuracies beside their ranges; 0 if all lie inside."""
     with importing():
         from ssl_bench.training import learns
 
-    return learns.compare(expected, seed)
+    return learns.compare(expected, seed, data_dir)
 
 
 def certify(methods: Sequence[str], world: int, device: str) -> int:

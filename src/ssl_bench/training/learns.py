@@ -21,7 +21,13 @@ def compare(expected: Sequence[Expected], seed: int, data_dir: str) -> int:
     """Train every method, print its accuracies beside their ranges; 0 if all lie inside."""
     held = True
     with tempfile.TemporaryDirectory(prefix="ssl_bench-") as folder:
-        own = [f"seed={seed}", f"runs_dir={folder}", f"data_dir={data_dir}", "trainer.threads=1", "trainer.progress=false"]
+        own = [
+            f"seed={seed}",
+            f"runs_dir={folder}",
+            f"data_dir={data_dir}",
+            "trainer.threads=1",
+            "trainer.progress=false",
+        ]
         for method in dict.fromkeys(one.method for one in expected):
             of_method = [one for one in expected if one.method == method]
             try:

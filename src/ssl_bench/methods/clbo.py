@@ -15,7 +15,7 @@ step. The student is not reset to the teacher.
 Choices where the paper is silent: the knobs are κ (``teacher_step``) and λ (``proximal``), so κ keeps its meaning
 without a proximal term and τ = κ/λ is a consequence; the teacher starts as a copy; InfoNCE is SimCLR's, with the
 teacher's embeddings as candidates; the proximal gradient goes through the optimiser's momentum like any other, but
-under Muon, where it acts apart from it.
+under Muon, where it acts apart from the momentum.
 """
 
 from __future__ import annotations
@@ -113,9 +113,11 @@ class CLBO(Method):
         Muon's steps are as long whatever the gradient: as with weight decay, the student takes the term's step itself.
         """
         strength = self.proximal * self.epoch
+        if not strength:
+            return
         if isinstance(optimizer, Muon):
             teachers.step_back(self.student, self.teacher, optimizer.param_groups[0]["lr"] * strength)
-        elif strength:
+        else:
             teachers.add_proximal_gradient(self.student, self.teacher, strength)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class Recipe:
 
     name: str  # "sgd", "lars", "adamw" or "muon"
     lr: float  # base learning rate
-    momentum: float  # AdamW's first beta
+    momentum: float  # of AdamW the first beta
     weight_decay: float
     exclude_bias_and_norm: bool  # no weight decay and no trust ratio for one-dimensional parameters
     bias_and_norm_lr: float  # factor on their learning rate
@@ -118,7 +118,34 @@ class Recipe:
         return optimizer
 
 
-class LARS(torch.optim.Optimizer):
+class Momentum(torch.optim.Optimizer):
+    """What rules with one momentum per parameter share; ``momentum`` is μ."""
+
+    def __init__(self, groups: list[dict[str, Any]], *, momentum: float) -> None:
+        super().__init__(groups, {"momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient; returns what ``closure`` does."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [w for w in group["params"] if w.grad is not None]
+            for w in weights:
+                if "momentum_buffer" not in self.state[w]:
+                    self.state[w]["momentum_buffer"] = torch.zeros_like(w)
+            if weights:
+                self.move(weights, [self.state[w]["momentum_buffer"] for w in weights], group)
+        return loss
+
+    def move(self, weights: list[Tensor], momenta: list[Tensor], group: dict[str, Any]) -> None:
+        """Update ``weights``, which all have a gradient, and their ``momenta``."""
+        raise NotImplementedError
+
+
+class LARS(Momentum):
     """Layer-wise adaptive rate scaling (You et al. 2017), as BYOL, Barlow Twins and VICReg were trained.
 
         d = g + λw,   r = η ‖w‖ / ‖d‖,   m ← μm + r d,   w ← w − lr m
@@ -133,31 +160,13 @@ class LARS(torch.optim.Optimizer):
         momentum: μ.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], *, momentum: float) -> None:
-        super().__init__(groups, {"momentum": momentum})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; returns what ``closure`` does."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            weights = [p for p in group["params"] if p.grad is not None]
-            if not weights:
-                continue
-            steps = list(torch._foreach_add([p.grad for p in weights], weights, alpha=group["weight_decay"]))
-            if group["trust"] is not None:
-                torch._foreach_mul_(steps, list(_trust_ratios(weights, steps, group["trust"])))
-            for p in weights:
-                if "momentum_buffer" not in self.state[p]:
-                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-            momenta = [self.state[p]["momentum_buffer"] for p in weights]
-            torch._foreach_mul_(momenta, group["momentum"])
-            torch._foreach_add_(momenta, steps)
-            torch._foreach_add_(weights, momenta, alpha=-group["lr"])
-        return loss
+    def move(self, weights: list[Tensor], momenta: list[Tensor], group: dict[str, Any]) -> None:
+        steps = list(torch._foreach_add([cast(Tensor, w.grad) for w in weights], weights, alpha=group["weight_decay"]))
+        if group["trust"] is not None:
+            torch._foreach_mul_(steps, list(_trust_ratios(weights, steps, group["trust"])))
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, steps)
+        torch._foreach_add_(weights, momenta, alpha=-group["lr"])
 
 
 def _trust_ratios(weights: list[Tensor], steps: list[Tensor], trust: float) -> Tensor:
@@ -166,7 +175,7 @@ def _trust_ratios(weights: list[Tensor], steps: list[Tensor], trust: float) -> T
     return torch.where((w > 0) & (d > 0), trust * w / d, torch.ones_like(w))
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Momentum):
     """Momentum with orthogonal steps (Jordan et al. 2024), as long as AdamW's are (Liu et al. 2025).
 
         m ← μm + (1 − μ)g,   d = O((1 − μ)g + μm),   w ← (1 − lr λ) w − lr · 0.2 √max(A, B) · d
@@ -181,28 +190,14 @@ class Muon(torch.optim.Optimizer):
         momentum: μ.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], *, momentum: float) -> None:
-        super().__init__(groups, {"momentum": momentum})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; returns what ``closure`` does."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for w in group["params"]:
-                if w.grad is None:
-                    continue
-                if "momentum_buffer" not in self.state[w]:
-                    self.state[w]["momentum_buffer"] = torch.zeros_like(w)
-                m = self.state[w]["momentum_buffer"].lerp_(w.grad, 1 - group["momentum"])
-                matrix = w.grad.lerp(m, group["momentum"]).reshape(len(w) if w.ndim > 1 else 1, -1)
-                d = orthogonalized(matrix).reshape(w.shape)
-                w.mul_(1 - group["lr"] * group["weight_decay"])
-                w.sub_(d, alpha=0.2 * max(matrix.shape) ** 0.5 * group["lr"])
-        return loss
+    def move(self, weights: list[Tensor], momenta: list[Tensor], group: dict[str, Any]) -> None:
+        for w, m in zip(weights, momenta, strict=True):
+            gradient = cast(Tensor, w.grad)
+            m.lerp_(gradient, 1 - group["momentum"])
+            matrix = gradient.lerp(m, group["momentum"]).reshape(len(w) if w.ndim > 1 else 1, -1)
+            d = orthogonalized(matrix).reshape(w.shape)
+            w.mul_(1 - group["lr"] * group["weight_decay"])
+            w.sub_(d, alpha=0.2 * max(matrix.shape) ** 0.5 * group["lr"])
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from small_runs import Fit, loss_of, make
 from test_moco import draws
 
 from ssl_bench.errors import UserError
+from ssl_bench.methods.base import Step
 from ssl_bench.methods.directpred import direct_predictor
 
 
@@ -164,6 +165,24 @@ def test_the_sum_of_directions_is_twice_their_mean() -> None:
     mean, batch = directpred()
     both, _ = directpred("method.symmetrize=sum")
     torch.testing.assert_close(loss_of(both, [f1, f2], [z1, z2], batch), 2 * loss_of(mean, [f1, f2], [z1, z2], batch))
+
+
+def test_without_stopping_the_gradient_the_student_is_the_target_and_gets_gradient_as_that() -> None:
+    method, batch = directpred("method.kind=linear", "method.stop_gradient=false")
+    f = [x.requires_grad_() for x in draws(2)]
+    stale = [torch.full_like(x, torch.nan) for x in f]  # a teacher's, which must not count
+    predictions = [method.predictor(x) for x in f]
+    loss, _ = method.collect_and_loss(Step(f, predictions, stale, batch))
+    directions = []
+    for p, z in ((predictions[0], f[1]), (predictions[1], f[0])):
+        cosines = [(a @ b) / (a.norm() * b.norm()) for a, b in zip(p, z, strict=True)]
+        directions.append(sum(2 - 2 * c for c in cosines) / 16)
+    expected = (directions[0] + directions[1]) / 2
+    torch.testing.assert_close(loss, expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(loss, f, retain_graph=True), torch.autograd.grad(expected, f), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("freq", "trained"), [(1, False), (2, True)])

@@ -91,6 +91,20 @@ def test_softness_runs_from_one_hot_to_uniform() -> None:
     torch.testing.assert_close(soft, torch.full_like(soft, 0.1), atol=1e-4, rtol=0)
 
 
+def test_a_hard_code_is_the_soft_ones_likeliest_prototype_alone() -> None:
+    method, batch = swav("method.codes=hard")
+    z1, z2 = draws(2)
+    unit = [z / z.norm(dim=1, keepdim=True) for z in (z1, z2)]
+    terms = []
+    for view, other in ((0, 1), (1, 0)):
+        codes = by_loops((unit[view] @ method.prototypes.T).detach().double(), method.epsilon, 3)
+        scores = unit[other] @ method.prototypes.T / 0.1
+        for image in range(16):
+            best = max(range(32), key=lambda k: float(codes[image, k]))
+            terms.append(scores[image].logsumexp(0) - scores[image, best])
+    torch.testing.assert_close(loss_of(method, [z1, z2], [z1, z2], batch), torch.stack(terms).mean())
+
+
 def test_the_loss_predicts_each_full_size_code_from_every_other_view() -> None:
     method, batch = swav("augment.groups.local.count=2")
     views = draws(4)

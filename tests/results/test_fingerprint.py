@@ -141,7 +141,12 @@ def test_every_key_that_is_left_out_is_an_option_or_a_group_and_no_marker_is_mis
     assert module.LEFT_OUT | set(module.NEUTRAL) <= {*known, *GROUPS}
     assert not [key for key, (_, meaning) in known.items() if "{" in meaning]
     assert {"logger", "experiment", "trainer.threads", "recipe", "dataset.fold"} <= module.LEFT_OUT
-    assert module.NEUTRAL == {"trainer.deterministic": False, "trainer.compile": False}
+    assert module.NEUTRAL == {
+        "trainer.deterministic": False,
+        "trainer.compile": False,
+        "method.codes": "soft",
+        "method.stop_gradient": True,
+    }
 
 
 def test_a_recipe_counts_by_its_values_not_by_its_name() -> None:

@@ -7,7 +7,8 @@ BYOL with a linear predictor W that is not trained but set from the correlation 
 
 f: the student's embeddings. The cosine loss ignores the scale of W, so dividing by s_max only says what ε is compared
 with. Baselines: ``kind: linear`` (W trained by gradient), ``two_layer`` (BYOL's), ``optimal`` (the W of
-least squares, E[z' fᵀ] (F + εI)⁻¹), and with ``momentum: 0`` no moving average at all.
+least squares, E[z' fᵀ] (F + εI)⁻¹), and with ``momentum: 0`` no moving average at all. With
+``stop_gradient: false`` z' are the student's own embeddings with their gradient, no teacher's.
 
 Deviations: directions are averaged (``symmetrize: mean``); ``center`` subtracts each batch's own mean; the teacher
 starts as a copy of the student; after the optimiser's step, W is set at steps 0, freq, 2·freq, … and follows the
@@ -58,6 +59,7 @@ class DirectPred(EMATeacher):
         epsilon: float,
         epsilon_place: str,
         center: bool,
+        stop_gradient: bool,
         symmetrize: str,
         **parts: Any,
     ) -> None:
@@ -73,6 +75,7 @@ class DirectPred(EMATeacher):
         self.epsilon = epsilon
         self.epsilon_place = epsilon_place
         self.center = center
+        self.stop_gradient = stop_gradient
         self.symmetrize = symmetrize
         self.batches = 0  # that the correlation has seen
         if kind in ("direct", "optimal"):
@@ -82,7 +85,8 @@ class DirectPred(EMATeacher):
             self.register_buffer("cross_correlation", torch.zeros(self.width, self.width))
 
     def loss(self, step: Step) -> Loss:
-        mean = over_pairs(normalized_mse, step.predictions, step.targets)
+        targets = step.targets if self.stop_gradient else step.embeddings[: len(step.targets)]
+        mean = over_pairs(normalized_mse, step.predictions, targets)
         return (mean if self.symmetrize == "mean" else len(step.targets) * mean), {}
 
     def collect(self, step: Step) -> None:

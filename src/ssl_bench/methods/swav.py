@@ -5,7 +5,7 @@
 
 C: unit prototypes; z: embeddings of unit length. No gradient flows through the codes q. Where the batch is smaller
 than the number of prototypes, embeddings of earlier batches, one queue per full-size view, take part in the
-assignment. Prototypes rest for the first epochs.
+assignment. Prototypes rest for the first epochs. ``codes: hard`` keeps of each code its largest share alone, as 1.
 
 Deviations: where ε is so small that exponentials underflow, Sinkhorn iterates on logarithms; every rank computes the
 assignment of all ranks' rows and keeps its own; the queues hold the batches before this one.
@@ -66,6 +66,7 @@ class SwAV(Method):
         temperature: float,
         epsilon: float,
         iterations: int,
+        codes: str,
         freeze_epochs: int,
         queue: int | None,
         queue_from: int,
@@ -78,6 +79,7 @@ class SwAV(Method):
         self.temperature = temperature
         self.epsilon = epsilon
         self.iterations = iterations
+        self.hard = codes == "hard"
         self.freeze_epochs = freeze_epochs
         self.queue_from = queue_from
         self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, self.width), dim=1))
@@ -106,7 +108,8 @@ class SwAV(Method):
             if queue.full:
                 everything = torch.cat([rows, queue.rows.to(rows)])
         scores = everything @ self.prototypes.T
-        return sinkhorn(scores, epsilon=self.epsilon, iterations=self.iterations, rows=len(rows))
+        codes = sinkhorn(scores, epsilon=self.epsilon, iterations=self.iterations, rows=len(rows))
+        return torch.zeros_like(codes).scatter_(1, codes.argmax(1, keepdim=True), 1.0) if self.hard else codes
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Zero and not None, on which a fused optimiser insists; the weight decay that is left only shortens them.

@@ -14,20 +14,23 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torch.nn import functional as F
 
 from ssl_bench.cli import evaluate
 from ssl_bench.config.compose import compose
 from ssl_bench.data.datamodule import DataModule
+from ssl_bench.encoders import score as score_room
 from ssl_bench.encoders.score import score
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import build_backbone
-from ssl_bench.results.encoder import save_encoder
+from ssl_bench.results.encoder import load_encoder, save_encoder
 from ssl_bench.results.record import Record
 from ssl_bench.results.weights import open_encoder
 from ssl_bench.training.build import build_data, build_evaluator, encoder_clean
 from ssl_bench.training.run import run
 
 SMALL = ("dataset=digits", "scale=smoke", "subset=160", "evaluation.protocols=[knn1]")
+WIDTHS = [8, 8, 16, 32, 64, 64, 64, 32]  # of the layers of a run of CLBO at scale=smoke
 GRAY = {"size": 14, "crop": 1.0, "mean": [0.3], "std": [0.4]}
 
 
@@ -51,10 +54,17 @@ def evaluated(*options: Any) -> Record:
     return score(*evaluate.read([str(option) for option in options]))
 
 
-def test_a_runs_encoder_gets_the_figures_of_its_record(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    """The store and the record of a run."""
+    store = tmp_path_factory.mktemp("runs")
     options = ["dataset=digits", "scale=smoke", "subset=160", "epochs=1", "seed=3", "batch_size=16"]
-    rest = ["trainer.progress=false", "trainer.precision=32-true", f"runs_dir={tmp_path}"]
-    record = run(compose([*options, *rest]))
+    rest = ["trainer.progress=false", "trainer.precision=32-true", f"runs_dir={store}"]
+    return store, run(compose([*options, *rest]))
+
+
+def test_a_runs_encoder_gets_the_figures_of_its_record(finished: tuple[Path, Record]) -> None:
+    tmp_path, record = finished
     again = evaluated(tmp_path / record.fingerprint, *SMALL[:3], "seed=3", f"runs_dir={tmp_path}")
     assert again.results == {
         "encoder": record.results["teacher"],
@@ -77,6 +87,64 @@ def test_a_runs_encoder_gets_the_figures_of_its_record(tmp_path: Path) -> None:
     assert opened.keys.prefix == "state_dict.teacher.backbone."
     with pytest.raises(UserError, match="states itself what network it holds: leave stem out"):
         evaluated(checkpoint, *options, "backbone.stem=cifar")
+
+
+def test_every_layer_of_a_run_is_scored_in_one_table(
+    finished: tuple[Path, Record], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    store, of_run = finished
+    folder, options = store / of_run.fingerprint, ["seed=3", f"runs_dir={tmp_path}", f"out={tmp_path / 'all.json'}"]
+    record = evaluated(folder, *SMALL, *options, "layers=all")
+    shown = capsys.readouterr().out
+    stages = ["stem", "layer1", "layer2", "layer3", "layer4"]
+    layers = [*stages, "encoder", "projector 1", "projector 2"]
+    assert list(record.results) == [*layers, "random", "pixels"]
+    rows = [line.replace("│", " ").split() for line in shown.splitlines() if line.startswith("│")]
+    assert [" ".join(row[:-1]) for row in rows] == [*layers, "random weights", "raw pixels"]
+    assert [row[-1] for row in rows] == [f"{scores['knn1']:.1f}" for scores in record.results.values()]
+    # the features keep their figures, of which the mean over pixels of the last stage are all
+    assert record.results["encoder"] == record.results["layer4"] == {"knn1": of_run.results["teacher"]["knn1"]}
+    # 1-NN by hand behind the deployed network's projector, as the run has trained it
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    prefix = "teacher.projector."
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    data = build_data(compose(SMALL))
+    encoder, train, test = load_encoder(folder), data.splits["train"], data.splits["test"]
+    norm = [weights[f"1.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
+
+    def projected(images: torch.Tensor, number: int) -> torch.Tensor:
+        z = F.batch_norm(F.linear(encoder(images / 255), weights["0.weight"]), *norm).relu()
+        return F.normalize(z if number == 1 else F.linear(z, weights["3.weight"], weights["3.bias"]))
+
+    for number in (1, 2):
+        with torch.no_grad():
+            similarity = projected(test.images, number) @ projected(train.images[data.parts.bank], number).T
+        right = train.labels[data.parts.bank][similarity.argmax(1)] == test.labels
+        assert record.results[f"projector {number}"]["knn1"] == pytest.approx(100 * right.double().mean().item())
+    assert (record.encoder or {})["layers"] == dict(zip(layers, WIDTHS, strict=True))
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    assert (record.encoder or {})["projector"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    plain = evaluated(folder, *SMALL, "seed=3", f"runs_dir={tmp_path}")
+    assert plain.fingerprint != record.fingerprint
+    # of two networks in a checkpoint, the projector is that of the one asked for
+    student = evaluated(checkpoint, *SMALL, *options, "layers=all", "prefix=state_dict.student.backbone")
+    assert student.results["encoder"] == {"knn1": of_run.results["student"]["knn1"]}
+    assert student.results["projector 2"] != record.results["projector 2"]
+
+
+def test_what_has_no_stages_or_no_projector_is_stated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = mine(tmp_path / "e.safetensors")
+    record = evaluated(path, *SMALL, f"runs_dir={tmp_path}", "layers=all")
+    assert list(record.results)[-3:] == ["encoder", "random", "pixels"]
+    assert f"no layers of a projector: {tmp_path}/checkpoints/last.ckpt would have them" in capsys.readouterr().out
+    encoder = open_encoder(path, name=None, stem=None, width=None, prefix=None)
+    encoder.backbone.__class__ = torchvision.models.ResNet  # as a network that lists no stages
+    sentences: list[str] = []
+    _, of, about = score_room._layers(encoder, 14, everything=True, show=sentences.append)
+    assert list(of) == ["encoder"]
+    assert about == {"layers": of, "projector": None}
+    assert sentences[0] == "no stages: resnet18 does not list any"
 
 
 def test_the_record_states_file_network_keys_and_assumptions_but_no_place(
@@ -120,7 +188,7 @@ def test_gray_images_reach_a_colour_network_as_equal_red_green_and_blue(tmp_path
     evaluator = build_evaluator(config, data, clean)
     found = evaluator.features(encoder.backbone, torch.device("cpu")).test.x[:9]
     images = data.splits["test"].images[:9].expand(-1, 3, -1, -1) / 255
-    images = torch.nn.functional.interpolate(images, (16, 16), mode="bilinear", antialias=True)
+    images = F.interpolate(images, (16, 16), mode="bilinear", antialias=True)
     images = torchvision.transforms.functional.normalize(images, clean["mean"], clean["std"])
     with torch.no_grad():
         torch.testing.assert_close(found, encoder.backbone(images), rtol=1e-4, atol=1e-5)

@@ -1,7 +1,7 @@
 """Any encoder on any dataset, under the protocols of a run."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from ssl_bench.data.image_warnings import image_warnings
 from ssl_bench.devices import resolve_device
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, reasons
+from ssl_bench.evaluation.layers import FEATURES, Layers, score_layers, widths
 from ssl_bench.files import name_of, require_writable
+from ssl_bench.nn.backbone import stages
 from ssl_bench.report.tables import accuracy_table, transfer_table
 from ssl_bench.results.fingerprint import NUMERICS
 from ssl_bench.results.keys import listed
 from ssl_bench.results.record import Record, code_version
-from ssl_bench.results.weights import Opened, open_encoder, sha256
+from ssl_bench.results.weights import Opened, open_encoder, open_projector, sha256
 from ssl_bench.training.build import baseline_scores, build_data, build_evaluator, encoder_clean
 from ssl_bench.training.scoring import record_of_scores
 
@@ -63,6 +65,7 @@ def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: 
     repeated = ", the gray channel three times" if encoder.channels > data.dataset.channels else ""
     show(f"images: {clean['size']} pixels, normalised by mean and standard deviation ({whose}){repeated}")
     encoder.require_size(clean["size"])
+    layers, of, about_layers = _layers(encoder, clean["size"], everything=settings["layers"] == "all", show=show)
 
     data.setup()
     seen = image_warnings(data.dataset, data.splits)
@@ -71,23 +74,22 @@ def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: 
     evaluator = build_evaluator(config, data, clean)
     no_room = data.place_on(device)
     show(*([f"warning: {no_room}"] if no_room else []), "evaluating")
-    splits = evaluator.features(encoder.backbone.to(device), device)
-    scores = {"encoder": evaluator.score(splits, names, "test")}
+    scores = score_layers(evaluator, layers, of, names, device)
     scores |= baseline_scores(config, data, evaluator, device, network=encoder.network, clean=clean)
     content = sha256(encoder.file)
-    name = fingerprint(config, data, encoder, evaluator, clean=clean, content=content)
+    name = fingerprint(config, data, encoder, evaluator, content=content, about={"clean": clean, **about_layers})
     parts = ("bank", "probe", "validation")
     record = record_of_scores(
         scores, config, data, evaluator, seen, fingerprint=name, code=code_version(), protocols=names, parts=parts
     )
     record = replace(
         record,
-        encoder=description(encoder, clean=clean, statistics=whose, content=content),
+        encoder={**description(encoder, clean=clean, statistics=whose, content=content), **about_layers},
         config={key: record.config[key] for key in ("dataset", "evaluation", "subset", "labels")},
         seconds=round(time.perf_counter() - started, 2),
     )
-    console.print(accuracy_table(run_or_file.name, record, bold="encoder"))
-    show(*(f"not scored: {reason}" for reason in reasons(scores["encoder"])))
+    console.print(accuracy_table(run_or_file.name, record, bold=FEATURES))
+    show(*(f"not scored: {reason}" for reason in reasons(scores[FEATURES])))
     if folder == path:
         path = folder / f"evaluation-{name}.json"
     record.write(path)
@@ -121,6 +123,23 @@ def clean_view(
     )
 
 
+def _layers(
+    encoder: Opened, size: int, *, everything: bool, show: Callable[..., None]
+) -> tuple[Layers, dict[str, int], dict[str, Any]]:
+    """The layers that are scored, their widths, and what an evaluation of more than the features states of them."""
+    if not everything:
+        layers = Layers(encoder.backbone, {}, None)
+        return layers, widths(layers, torch.zeros(1, encoder.channels, size, size)), {}
+    projector, file = open_projector(encoder)
+    layers = Layers(encoder.backbone, stages(encoder.backbone), projector)
+    of = widths(layers, torch.zeros(1, encoder.channels, size, size))
+    if next(iter(of)) == FEATURES:
+        show(f"no stages: {encoder.network['name']} does not list any")
+    if projector is None:
+        show(f"no layers of a projector: {file} would have them, a run's checkpoint")
+    return layers, of, {"layers": of, "projector": None if projector is None else sha256(file)}
+
+
 def _account(run_or_file: Path, encoder: Opened) -> str:
     keys = encoder.keys
     return (
@@ -131,14 +150,17 @@ def _account(run_or_file: Path, encoder: Opened) -> str:
 
 
 def fingerprint(
-    config: Config, data: DataModule, encoder: Opened, evaluator: Evaluator, *, clean: dict[str, Any], content: str
+    config: Config, data: DataModule, encoder: Opened, evaluator: Evaluator, *, content: str, about: dict[str, Any]
 ) -> str:
-    """The name of an evaluation, the same for the same one. content: the SHA-256 of the encoder's file."""
+    """The name of an evaluation, the same for the same one.
+
+    content: the SHA-256 of the encoder's file. about: its clean view and, where all layers are scored, these.
+    """
     identity = {
         "sha256": content,
         "network": encoder.network,
         "prefix": encoder.keys.prefix,
-        "clean": clean,
+        **about,
         "data": data.digest,
         "protocols": {name: evaluator.protocols[name].version for name in config.evaluation.protocols},
         "linear": config.evaluation.linear.as_dict(),

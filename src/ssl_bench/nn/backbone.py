@@ -85,6 +85,19 @@ def build_backbone(name: str, *, stem: str, width: int, channels: int) -> tuple[
     return network, features
 
 
+def stages(network: nn.Module) -> dict[str, nn.Module]:
+    """The modules whose outputs are those of a network's stages, by name, in their order.
+
+    Of timm's models those that it lists itself (``feature_info``); none where there is no such list.
+    """
+    if isinstance(network, ResNet):
+        named = {"stem": "maxpool", **{name: name for name in ("layer1", "layer2", "layer3", "layer4")}}
+    else:
+        named = {entry["module"]: entry["module"] for entry in getattr(network, "feature_info", None) or ()}
+    modules = dict(network.named_modules())
+    return {name: modules[place] for name, place in named.items() if place in modules}
+
+
 def require_size(network: nn.Module, name: str, channels: int, size: int) -> None:
     """UserError if the network takes no images of ``size`` pixels, or gives no features ``[N, F]`` of them."""
     training = network.training
@@ -109,4 +122,5 @@ def _timm(model: str, channels: int) -> tuple[nn.Module, int]:
         near = timm.list_models(f"*{model.split('_')[0]}*")[:3]
         raise UserError(f"timm has no model {model!r}" + (f"; near: {', '.join(near)}." if near else "."))
     network: Any = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0)
-    return network, int(network.num_features)
+    # Some have a layer behind their features, whose outputs are what a classifier would read.
+    return network, int(getattr(network, "head_hidden_size", None) or network.num_features)

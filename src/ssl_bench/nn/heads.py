@@ -1,6 +1,8 @@
 """Projectors and predictors: multilayer perceptrons on features."""
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 
 
 def mlp(inputs: int, hidden: int, outputs: int, layers: int, *, output_norm: bool) -> nn.Sequential:
@@ -21,3 +23,15 @@ def mlp(inputs: int, hidden: int, outputs: int, layers: int, *, output_norm: boo
     if output_norm:
         modules.append(nn.BatchNorm1d(inputs, affine=False))
     return nn.Sequential(*modules)
+
+
+def mlp_of(state: Mapping[str, Tensor]) -> nn.Sequential:
+    """The perceptron whose state dict ``state`` is, in its order; ValueError or RuntimeError where it is no `mlp`."""
+    weights = [tensor for tensor in state.values() if tensor.ndim == 2]  # [outputs, inputs] of the linear layers
+    if not weights:
+        raise ValueError("it has no linear layers")
+    (hidden, inputs), outputs = weights[0].shape, len(weights[-1])
+    output_norm = not list(state)[-1].endswith("bias")  # where the last linear layer has no bias
+    network = mlp(inputs, hidden, outputs, len(weights), output_norm=output_norm)
+    network.load_state_dict(state)
+    return network

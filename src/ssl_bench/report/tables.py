@@ -12,8 +12,9 @@ from ssl_bench.results.record import Record
 
 Place = tuple[str | None, ...]
 
-# The order in which networks stand in a table: what was trained, then what it is measured against.
-NETWORKS = ("encoder", "teacher", "student", "random", "pixels")
+# The order in which networks of a run stand in a table: what was trained, then what it is measured against.
+NETWORKS = ("teacher", "student", "random", "pixels")
+ENCODER = "encoder"  # of an evaluation, whose results stand in the order of layers
 COMPARED = ("method", "dataset", "scale")  # options by which runs are compared and not tuned
 NAMES = {"random": "random weights", "pixels": "raw pixels"}
 
@@ -31,7 +32,7 @@ def accuracy_table(name: str, record: Record, *, bold: str) -> Table:
     protocols = list(dict.fromkeys(name for scores in results.values() for name in scores))
     for name in protocols:
         table.add_column(f"{name} v{versions[name]}", justify="right")
-    for network in (n for n in NETWORKS if n in results):
+    for network in _networks(record):
         cells = [_percent(results[network].get(name)) for name in protocols]
         table.add_row(NAMES.get(network, network), *cells, style="bold" if network == bold else None)
     return table
@@ -46,12 +47,11 @@ def transfer_table(name: str, records: Mapping[str, Record]) -> Table:
     for protocol, version in versions.items():
         table.add_column(f"{protocol} v{version}", justify="right")
     for dataset, record in records.items():
-        for network in (n for n in NETWORKS if n in record.results):
+        for number, network in enumerate(_networks(record)):
             scores = record.results[network]
-            trained = network not in NAMES
             cells = [_percent(scores.get(protocol)) for protocol in versions]
-            row = [dataset if trained else "", NAMES.get(network, network), *cells]
-            table.add_row(*row, style="bold" if trained else None, end_section=network == "pixels")
+            row = [dataset if number == 0 else "", NAMES.get(network, network), *cells]
+            table.add_row(*row, style="bold" if network == ENCODER else None, end_section=network == "pixels")
     return table
 
 
@@ -102,6 +102,11 @@ def _ranked(
         for rank, numbers in enumerate(sorted(settings.values(), key=mean, reverse=True)):
             found += [(number, rank == 0) for number in numbers]
     return found
+
+
+def _networks(record: Record) -> list[str]:
+    """Those that have results, as they stand in a table."""
+    return list(record.results) if ENCODER in record.results else [n for n in NETWORKS if n in record.results]
 
 
 def _percent(value: float | None) -> str:

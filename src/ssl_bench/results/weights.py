@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import LAYERS, build_backbone, require_size
+from ssl_bench.nn.heads import mlp_of
 from ssl_bench.results.checkpoints import read_checkpoint
 from ssl_bench.results.encoder import encoder_file, read_encoder
 from ssl_bench.results.keys import Keys, compare, listed, prefixes, times
+from ssl_bench.results.store import RunFolder
 
 DEPLOYED = "state_dict.{}.backbone"  # where our checkpoints have the network that a method deploys
 CLASSIFIER = ("fc",)  # of torchvision's ResNets, which ours are without
@@ -106,6 +108,25 @@ def open_encoder(
         dataset=run and run.dataset,
         assumed=tuple(assumed),
     )
+
+
+def open_projector(encoder: Opened) -> tuple[nn.Sequential | None, Path]:
+    """The projector that was trained with an encoder of ours, in eval mode, and the checkpoint that it is read from.
+
+    None where the checkpoint is not at hand, or its network has no projector. Raises UserError for a damaged one.
+    """
+    beside = RunFolder(encoder.file.parent).checkpoint
+    path = beside if _is_ours(encoder.file) else encoder.file
+    file = read_checkpoint(path) if path.is_file() else None
+    if file is None or file.run is None:
+        return None, path
+    backbone = encoder.keys.prefix or f"{DEPLOYED.format(file.run.evaluated)}."
+    before = f"{backbone.removesuffix('backbone.')}projector."
+    state = {name.removeprefix(before): file.tensors[name] for name in file.tensors if name.startswith(before)}
+    try:
+        return (mlp_of(state).eval() if state else None), path
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{path} has no projector of ours below {before} ({' '.join(str(error).split())}).") from None
 
 
 def states_network(path: Path) -> bool:

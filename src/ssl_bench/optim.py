@@ -212,11 +212,15 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     a, b, c = 3.4445, -4.7750, 2.0315
     gram = flat @ flat.T
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    product = eye
-    for _ in range(5):
-        factor = a * eye + b * gram + c * gram @ gram
-        product = factor @ product
-        gram = factor @ gram @ factor
+
+    def factor() -> Tensor:
+        return a * eye + b * gram + c * gram @ gram
+
+    product = step = factor()
+    for _ in range(4):
+        gram = step @ gram @ step
+        step = factor()
+        product = step @ product
     found: Tensor = product @ flat
     return found
 

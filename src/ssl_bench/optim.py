@@ -213,7 +213,7 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     gram = flat @ flat.T
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
 
-    def factor() -> Tensor:
+    def factor() -> Any:
         return a * eye + b * gram + c * gram @ gram
 
     product = step = factor()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ssl_bench.config import experiments
 from ssl_bench.config.options import near_or_all, read_settings, settings_text
 from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError
 from ssl_bench.report import dashboard, dynamics, publish, render
-from ssl_bench.report.feature_maps import Features
 from ssl_bench.report.records import Run
 
 HELP = """python -m ssl_bench report NAME [key=value ...]
@@ -40,14 +40,16 @@ def _report(given: list[str]) -> None:
     if name in OTHERS:
         OTHERS[name](options)
     elif name in known or name.endswith(".yaml"):
-        publish.report(name, options, _features)
+        publish.report(name, options, _seen)
     else:
         raise UserError(f"there is no table or figure {name!r}{near_or_all(name, known)}")
 
 
-def _features(runs: Sequence[Run], data_dir: str | None) -> Sequence[Features]:
-    from ssl_bench.encoders.of_runs import features_of_runs  # it imports PyTorch
+def _seen(show: Mapping[str, Any], runs: Sequence[Run], data_dir: str | None) -> Sequence[Any]:
+    from ssl_bench.encoders.of_runs import features_of_runs, maps_of_runs  # it imports PyTorch
 
+    if show["kind"] == "saliency":
+        return maps_of_runs(runs, data_dir, show["protocols"][0])
     return features_of_runs(runs, data_dir)
 
 

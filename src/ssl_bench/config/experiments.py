@@ -35,6 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the fi
     "heat": {**GRID, "mean": False},
     "lines": {**GRID, "logarithmic": False},
     "features": {"protocols": ["knn1"]},
+    "saliency": {"protocols": ["knn1"], "reference": ""},  # label of the row that others are compared with
     "options": {"shared": {}, "columns": {}, "unused": {}, "stated": {}},  # of which nothing is run
 }
 GRIDS = ("heat", "lines")  # kinds that show columns and accountings

@@ -31,7 +31,7 @@ def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
     found = [run for run in runs if run.record]
     if not found:
         return {"problem": f"None of its {len(runs)} runs is here."}
-    if experiment.show["kind"] in (*GRIDS, "features"):  # every place is a row
+    if experiment.show["kind"] in (*GRIDS, "features", "saliency"):  # every place is a row
         experiment = automatic(runs, experiment.show["title"], experiment.show["protocols"])
     table, scores = _table(experiment, runs, note)
     labels = list(dict.fromkeys(run.cell.row for run in runs))

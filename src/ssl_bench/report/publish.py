@@ -6,10 +6,11 @@ import filecmp
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose_cells
@@ -29,22 +30,24 @@ from ssl_bench.report import (
     provenance,
     records,
     render,
+    saliency,
     trials,
     verdicts,
 )
 from ssl_bench.report.feature_maps import Features
 from ssl_bench.report.records import Run
+from ssl_bench.report.saliency import Maps
 from ssl_bench.results.record import MISFITS, Record
 
 PLACES = ("data_dir", "logger")  # change no figure, and may name a place on this machine
 OWN = ("records", "calibration", "on", "out")  # options that the sweep does not have
 
 Files = dict[str, Callable[[Path], object]]  # what writes each, by name
-ReadFeatures = Callable[[Sequence[Run], str | None], Sequence[Features]]  # of runs, and where the data are
+Read = Callable[[Mapping[str, Any], Sequence[Run], str | None], Sequence[Any]]  # what is shown, runs, where data are
 
 
-def report(name: str, options: Sequence[str], read_features: ReadFeatures) -> None:
-    """Render ``name`` for the choices in ``options``; read_features: for a figure that is drawn from encoders."""
+def report(name: str, options: Sequence[str], read: Read) -> None:
+    """Render ``name`` for the choices in ``options``; read: what encoders see, for figures of that."""
     settings, others = experiments.read_words(options, "report.yaml")
     experiment = experiments.find(name)
     if experiment.show["kind"] == "options":
@@ -76,9 +79,10 @@ def report(name: str, options: Sequence[str], read_features: ReadFeatures) -> No
             f"none of the {len(runs)} runs of {name} at scale={settings['scale']} is in {where}; "
             f"python -m ssl_bench sweep {' '.join([name, *of_sweep, *again])} makes them.{failures}"
         )
-    if experiment.show["kind"] == "features":
+    if experiment.show["kind"] in OF_ENCODERS:
         data_dir = next((word.partition("=")[2] for word in others if word.startswith("data_dir=")), None)
-        text, files = _of_features(experiment, runs, read_features(runs, data_dir))
+        found = read(experiment.show, runs, data_dir)
+        text, files = OF_ENCODERS[experiment.show["kind"]](experiment, runs, found)
     else:
         text, files = _rendered(experiment, runs, Path(settings["calibration"]))
     print(text, end="")
@@ -178,6 +182,22 @@ def _of_features(experiment: Experiment, runs: Sequence[Run], found: Sequence[Fe
         "table.md": lambda path: write_text(path, text),
         "figure.png": partial(feature_maps.picture, experiment=experiment, runs=runs, found=found),
     }
+
+
+def _of_saliency(experiment: Experiment, runs: Sequence[Run], found: Sequence[Maps]) -> tuple[str, Files]:
+    paired = saliency.pairs(experiment, found)
+    text = render.markdown(saliency.table(experiment, runs, paired))
+    return text, {
+        "results.csv": _csv(saliency.HEADING, saliency.results(paired)),
+        "table.md": lambda path: write_text(path, text),
+        "figure.png": partial(saliency.picture, experiment=experiment, runs=runs, found=paired),
+    }
+
+
+OF_ENCODERS: dict[str, Callable[[Experiment, Sequence[Run], Sequence[Any]], tuple[str, Files]]] = {
+    "features": _of_features,
+    "saliency": _of_saliency,
+}
 
 
 # -- files ----------------------------------------------------------------------------------------

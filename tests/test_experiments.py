@@ -218,3 +218,17 @@ def test_a_run_that_stands_at_several_places_is_made_once() -> None:
 def test_a_sweep_is_not_one_run() -> None:
     with pytest.raises(UserError, match=r"experiment=table3 is many runs: add -m, or run python -m ssl_bench sweep"):
         config.compose(["experiment=table3"])
+
+
+@pytest.mark.parametrize("row", ["crop", "flip", "jitter", "gray", "blur", "solarize"])
+def test_the_grid_of_transformations_crops_one_view_and_transforms_the_other(row: str) -> None:
+    cells = experiments.find("simclr_augmentations").cells("cpu", seeds=[0])
+    (cell,) = (cell for cell in cells if (cell.place.row, cell.place.column) == (row, row))
+    only_cropped, transformed = config.compose(cell.words).augment.view_groups
+    chances = ("flip", "jitter", "grayscale", "blur", "solarize")
+    assert only_cropped["size"] == transformed["size"] == 32
+    assert only_cropped["crop_scale"][0] < 1
+    assert not any(only_cropped[chance] for chance in chances)
+    assert (transformed["crop_scale"] == [1, 1]) == (row != "crop")
+    own = {"gray": "grayscale"}.get(row, row)
+    assert [chance for chance in chances if transformed[chance]] == [own] * (row != "crop")

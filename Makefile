@@ -7,7 +7,7 @@ PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 .DEFAULT_GOAL := help
 # Tables and figures of conf/experiment, by paper.
 CLBO = table3 table4 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9
-SIMCLR = $(addprefix simclr_,augmentations strength head temperature batch width)
+SIMCLR = $(addprefix simclr_,augmentations strength loss head temperature batch width)
 PIC = $(addprefix pic_,components sampling window saliency)
 DIRECTPRED = $(addprefix directpred_,predictor freq ema)
 SWAV = $(addprefix swav_,multicrop codes queue)

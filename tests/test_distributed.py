@@ -26,6 +26,10 @@ from ssl_bench.training.build import build
 N, D = 12, 32  # D as at the smallest scale, since queues have it
 METHODS = (
     "simclr",
+    "simclr method.objective=logistic method.normalize=false",
+    "simclr method.objective=logistic_semi_hard",
+    "simclr method.objective=margin",
+    "simclr method.objective=margin_semi_hard",
     "byol",
     "clbo",
     "clbo method.negatives=other_view",

@@ -123,8 +123,9 @@ def test_an_unknown_table_is_answered_with_those_there_are() -> None:
         (
             "kind: table",
             "kind: heat, networks: [all]",
-            "show.networks is a list of deployed, student, teacher, not all.",
+            "show.networks is a list of deployed, student, teacher, projector, not all.",
         ),
+        ("kind: table", "kind: heat, costs: [euros]", "show.costs is a list of seconds, memory, not euros."),
     ],
 )
 def test_a_key_that_a_file_does_not_have_is_named(old: str, new: str, sentence: str, tmp_path: Path) -> None:

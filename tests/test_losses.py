@@ -10,7 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_bench.losses import barlow_twins, info_nce, normalized_mse, nt_xent, over_pairs, queue_nce, vicreg
+from ssl_bench.losses import (
+    barlow_twins,
+    info_nce,
+    margin_triplet,
+    normalized_mse,
+    nt_logistic,
+    nt_xent,
+    over_pairs,
+    queue_nce,
+    vicreg,
+)
 
 N, D = 5, 7
 
@@ -159,6 +169,79 @@ def test_over_pairs_compares_each_full_size_view_with_all_others() -> None:
     assert mean.item() == pytest.approx(sum(v + 10 * i for v, i in seen) / 6)
 
 
+def by_triplets(
+    term: Callable[[float, float | None], float],
+    anchors: list[Tensor],
+    candidates: list[Tensor],
+    *,
+    normalize: bool,
+    semi_hard: bool,
+) -> float:
+    """Mean over all pairs of different views of an image; None where no negative is less similar than the positive."""
+    total, pairs = 0.0, 0
+    for target in range(len(candidates)):
+        for view in (v for v in range(len(anchors)) if v != target):
+            for image in range(N):
+                similar = [
+                    [
+                        cosine(anchors[view][image], z[i]) if normalize else float(anchors[view][image] @ z[i])
+                        for i in range(N)
+                    ]
+                    for z in candidates
+                ]
+                positive = similar[target][image]
+                negatives = [row[i] for row in similar for i in range(N) if i != image]
+                below = [s for s in negatives if s < positive]
+                chosen: list[float | None] = [max(below, default=None)] if semi_hard else [*negatives]
+                total += sum(term(positive, s) for s in chosen) / len(chosen)
+                pairs += 1
+    return total / pairs
+
+
+def logistic_term(positive: float, negative: float | None) -> float:
+    repelled = 0.0 if negative is None else math.log(1 / (1 + math.exp(negative / 0.3)))
+    return -math.log(1 / (1 + math.exp(-positive / 0.3))) - repelled
+
+
+def margin_term(positive: float, negative: float | None) -> float:
+    return 0.0 if negative is None else max(negative - positive + 0.4, 0.0)
+
+
+@pytest.mark.parametrize("views", [2, 4])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("semi_hard", [True, False])
+def test_logistic_and_margin_losses_equal_loops_over_triplets(views: int, normalize: bool, semi_hard: bool) -> None:
+    anchors = [draws(N, D, seed=seed) for seed in range(views)]
+    candidates = [anchors[0] + draws(N, D, seed=7), anchors[1] - draws(N, D, seed=8)]  # the second of them is far
+    chosen = {"normalize": normalize, "semi_hard": semi_hard}
+    found = nt_logistic(anchors, candidates, first=0, temperature=0.3, **chosen)
+    assert found.item() == pytest.approx(by_triplets(logistic_term, anchors, candidates, **chosen), rel=1e-6)
+    found = margin_triplet(anchors, candidates, first=0, margin=0.4, **chosen)
+    assert found.item() == pytest.approx(by_triplets(margin_term, anchors, candidates, **chosen), rel=1e-6)
+
+
+def test_a_semi_hard_negative_is_less_similar_than_the_positive_and_may_be_missing() -> None:
+    negatives = [draws(N, D, seed=seed) for seed in (1, 2)]
+    far = [-negatives[1], -negatives[0]]  # from the anchors' own positives, so that for some no negative is further
+    loops = by_triplets(margin_term, far, negatives, normalize=True, semi_hard=True)
+    assert margin_triplet(far, negatives, first=0, margin=0.4, normalize=True, semi_hard=True).item() == pytest.approx(
+        loops
+    )
+    equal = F.one_hot(torch.zeros(N, dtype=torch.int64), D).double().requires_grad_()  # whose cosines are 1 exactly
+    loss = nt_logistic([equal, equal], [equal, equal], first=0, temperature=1.0, normalize=True, semi_hard=True)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)))
+    (gradient,) = torch.autograd.grad(loss, equal)
+    assert gradient.isfinite().all()
+
+
+def test_nt_xent_without_normalisation_is_of_inner_products() -> None:
+    z1, z2 = 0.3 * draws(N, D), 0.3 * draws(N, D, seed=1)
+    rows = torch.cat([z1, z2])
+    logits = (rows @ rows.T / 0.7).fill_diagonal_(-torch.inf)
+    expected = F.cross_entropy(logits, torch.arange(2 * N).roll(N))
+    torch.testing.assert_close(nt_xent((z1, z2), (z1, z2), first=0, temperature=0.7, normalize=False), expected)
+
+
 # -- queues ---------------------------------------------------------------------------------------
 
 
@@ -275,6 +358,15 @@ def test_vicreg_has_a_finite_gradient_where_columns_are_constant() -> None:
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "nt_xent": lambda a, b: nt_xent([a, b], [a, b], first=0, temperature=0.5),
     "nt_xent against a teacher": lambda a, b: nt_xent([a, b], [b, a], first=0, temperature=0.5),
+    "nt_xent, not normalised": lambda a, b: nt_xent([a, b], [a, b], first=0, temperature=0.5, normalize=False),
+    "nt_logistic": lambda a, b: nt_logistic([a, b], [a, b], first=0, temperature=0.5, normalize=True, semi_hard=False),
+    "nt_logistic, semi-hard": lambda a, b: nt_logistic(
+        [a, b], [a, b], first=0, temperature=0.5, normalize=True, semi_hard=True
+    ),
+    "margin_triplet": lambda a, b: margin_triplet([a, b], [a, b], first=0, margin=0.8, normalize=True, semi_hard=False),
+    "margin_triplet, semi-hard": lambda a, b: margin_triplet(
+        [a, b], [a, b], first=0, margin=0.8, normalize=True, semi_hard=True
+    ),
     "info_nce": lambda a, b: info_nce(a, b, first=0, temperature=0.5),
     "queue_nce": lambda a, b: queue_nce(a, b, F.normalize(draws(6, D, seed=5), dim=1), temperature=0.5),
     "normalized_mse": normalized_mse,

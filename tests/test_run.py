@@ -38,7 +38,7 @@ WORDS = ("scale=smoke", "subset=160", "batch_size=16", "trainer.progress=false",
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Record]:
     """A small CLBO run: its configuration, folder and record."""
-    config = compose([*WORDS, f"runs_dir={tmp_path_factory.mktemp('runs')}"])
+    config = compose([*WORDS, "evaluation.projector=true", f"runs_dir={tmp_path_factory.mktemp('runs')}"])
     record = run(config, [Saved(Path(config.runs_dir))])
     return config, Path(config.runs_dir) / record.fingerprint, record
 
@@ -78,7 +78,7 @@ def test_the_record_names_the_run_and_scores_every_network_under_every_protocol(
     written = json.loads((folder / "record.json").read_text())
     assert list(written)[:5] == ["method", "dataset", "scale", "seed", "fingerprint"]
     assert list(written) == [key for key in vars(record) if key not in ("encoder", "seconds", "init")]
-    assert list(record.results) == ["teacher", "student", "random", "pixels"]
+    assert list(record.results) == ["teacher", "student", "projector", "random", "pixels"]
     for scores in record.results.values():
         assert set(scores) == {"knn1", "knn200", "knn1_100labels", "linear"}
         assert all(0 <= value <= 100 for value in scores.values())
@@ -146,6 +146,23 @@ def test_load_encoder_gives_the_runs_own_features(finished: Finished) -> None:
     with torch.no_grad():
         torch.testing.assert_close(encoder(images), own.x, rtol=1e-5, atol=1e-5)
     assert load_encoder(folder / "encoder.safetensors") is not None
+
+
+def test_the_projector_is_scored_by_what_the_deployed_network_embeds(finished: Finished) -> None:
+    config, folder, record = finished
+    method, data = build(config)
+    data.setup()
+    method.load_state_dict(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    clean = load_encoder(folder).clean
+    bank, test = (
+        extract(method.teacher, clean, part, device="cpu", autocast=None, channels_last=True)  # type: ignore[arg-type]
+        for part in (data.bank(), data.test())
+    )
+    assert test.x.shape[1] == method.width != record.config["scale"]["width"]
+    nearest = torch.nn.functional.normalize(test.x) @ torch.nn.functional.normalize(bank.x).T
+    right = (bank.labels[nearest.argmax(1)] == test.labels).double().mean()
+    assert record.results["projector"]["knn1"] == pytest.approx(100 * float(right))
+    assert not any(key.endswith("/projector") for key in record.curves)
 
 
 def test_the_random_baseline_is_the_network_before_training(finished: Finished) -> None:

@@ -37,6 +37,7 @@ def nt_xent(
     *,
     first: int,
     temperature: float,
+    normalize: bool = True,
 ) -> Tensor:
     """Normalised temperature-scaled cross-entropy over the other images (Chen et al. 2020, SimCLR, eq. 1).
 
@@ -45,18 +46,96 @@ def nt_xent(
     pictures. Every anchor is attracted by each other full-size view of its image in turn, against all candidates of
     other images: G(N − 1) negatives. Mean over these pairs and rows. For V = G = 2, the paper's case,
     ln(2N − 1) when all embeddings are equal, 0 for N = 1. With the student's embeddings on both sides it is SimCLR's
-    loss, with the teacher's as candidates CLBO's.
+    loss, with the teacher's as candidates CLBO's. Without ``normalize`` similarities are inner products, no cosines.
     """
     n, size, count = len(anchors[0]), len(candidates[0]), len(candidates)
-    query = F.normalize(full_precision(torch.cat(list(anchors))), dim=1)  # [Vn, D]
-    key = F.normalize(full_precision(torch.cat(list(candidates))), dim=1)  # [GN, D]
-    logits = (query @ key.T / temperature).view(len(anchors), n, count * size)  # [V, n, GN]
+    logits = _similarities(anchors, candidates, normalize=normalize) / temperature  # [V, n, GN]
     losses = []
-    for positive, (hidden, wanted) in enumerate(_own_candidates(first, n, size, count, query.device)):
-        others = torch.cat([logits[:positive], logits[positive + 1 :]])  # not by a list of views, which would be copied
+    for positive, (hidden, wanted) in enumerate(_own_candidates(first, n, size, count, logits.device)):
+        others = _without(logits, positive)
         masked = others.scatter(2, hidden.expand(len(others), -1, -1), float("-inf"))
         losses.append(F.cross_entropy(masked.flatten(0, 1), wanted.repeat(len(others))))
     return torch.stack(losses).mean()
+
+
+@_in_full_precision
+def nt_logistic(
+    anchors: Sequence[Tensor],
+    candidates: Sequence[Tensor],
+    *,
+    first: int,
+    temperature: float,
+    normalize: bool,
+    semi_hard: bool,
+) -> Tensor:
+    """Logistic loss of pairs, −ln σ(s⁺/T) − ln σ(−s⁻/T) (Chen et al. 2020, SimCLR, table 2).
+
+    Arguments as of ``nt_xent``, N ≥ 2. s⁺ is an anchor's similarity to another full-size view of its image, s⁻ to one
+    of the G(N − 1) candidates of other images, over which the mean is taken; with ``semi_hard`` the only s⁻ is the
+    largest below s⁺, and there is none where no s⁻ is below. 2 ln 2 when all embeddings are at right angles.
+    """
+
+    def term(positive: Tensor, negative: Tensor) -> Tensor:
+        return F.softplus(-positive / temperature) + F.softplus(negative / temperature)
+
+    return _over_triplets(term, anchors, candidates, first=first, normalize=normalize, semi_hard=semi_hard)
+
+
+@_in_full_precision
+def margin_triplet(
+    anchors: Sequence[Tensor],
+    candidates: Sequence[Tensor],
+    *,
+    first: int,
+    margin: float,
+    normalize: bool,
+    semi_hard: bool,
+) -> Tensor:
+    """Hinge of triplets, max(s⁻ − s⁺ + margin, 0) (Schroff et al. 2015, FaceNet; Chen et al. 2020, SimCLR, table 2).
+
+    Arguments as of ``nt_logistic``. The margin when all embeddings are equal, 0 with ``semi_hard``.
+    """
+
+    def term(positive: Tensor, negative: Tensor) -> Tensor:
+        return F.relu(negative - positive + margin)
+
+    return _over_triplets(term, anchors, candidates, first=first, normalize=normalize, semi_hard=semi_hard)
+
+
+def _over_triplets(
+    term: Callable[[Tensor, Tensor], Tensor],
+    anchors: Sequence[Tensor],
+    candidates: Sequence[Tensor],
+    *,
+    first: int,
+    normalize: bool,
+    semi_hard: bool,
+) -> Tensor:
+    """Mean of ``term`` of s⁺ and s⁻ over pairs, rows and negatives; where there is no semi-hard s⁻ it is −∞."""
+    n, size, count = len(anchors[0]), len(candidates[0]), len(candidates)
+    similarities = _similarities(anchors, candidates, normalize=normalize)  # [V, n, GN]
+    foreign = _foreign_candidates(first, n, size, count, similarities.device)  # [n, G(N − 1)]
+    losses = []
+    for view, (_, wanted) in enumerate(_own_candidates(first, n, size, count, similarities.device)):
+        others = _without(similarities, view)
+        positive = others.gather(2, wanted[:, None].expand(len(others), -1, -1))  # [V − 1, n, 1]
+        negative = others.gather(2, foreign.expand(len(others), -1, -1))  # [V − 1, n, G(N − 1)]
+        if semi_hard:
+            negative = negative.masked_fill(negative >= positive, float("-inf")).amax(2, keepdim=True)
+        losses.append(term(positive, negative).mean())
+    return torch.stack(losses).mean()
+
+
+def _similarities(anchors: Sequence[Tensor], candidates: Sequence[Tensor], *, normalize: bool) -> Tensor:
+    """Of every anchor to every candidate, ``[V, n, GN]``: cosines, or inner products."""
+    query, key = full_precision(torch.cat(list(anchors))), full_precision(torch.cat(list(candidates)))
+    if normalize:
+        query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)  # [Vn, D], [GN, D]
+    return (query @ key.T).view(len(anchors), len(anchors[0]), len(key))
+
+
+def _without(views: Tensor, view: int) -> Tensor:
+    return torch.cat([views[:view], views[view + 1 :]])  # not by a list of views, which would be copied
 
 
 @functools.lru_cache(maxsize=4)
@@ -65,6 +144,14 @@ def _own_candidates(first: int, n: int, size: int, count: int, device: torch.dev
     rows = torch.arange(first, first + n, device=device)[:, None]
     own = rows + size * torch.arange(count, device=device)  # [n, G]
     return [(torch.cat([own[:, :view], own[:, view + 1 :]], dim=1), own[:, view]) for view in range(count)]
+
+
+@functools.lru_cache(maxsize=4)
+def _foreign_candidates(first: int, n: int, size: int, count: int, device: torch.device) -> Tensor:
+    """Where the candidates of other images stand, ``[n, G(N − 1)]``."""
+    rows = torch.arange(first, first + n, device=device)[:, None]
+    own = torch.arange(count * size, device=device) % size == rows  # [n, GN]
+    return own.sort(dim=1, stable=True).indices[:, : count * (size - 1)]
 
 
 @_in_full_precision

@@ -106,6 +106,35 @@ def test_panels_are_datasets_protocols_networks_and_accountings(tmp_path: Path) 
     assert found[1].notes() == ["collapsed: a row with a long name, 2 at 32"]
 
 
+def test_costs_and_projectors_have_panels_of_their_own(tmp_path: Path) -> None:
+    show = "  networks: [deployed, projector]\n  protocols: [linear]\n  costs: [seconds, memory]\n  logarithmic: true\n"
+    experiment = find(file := str(grid_file(tmp_path, "lines", show=show)))
+    runs = made_up.runs_of(*made_up.cells_of(file))
+    for run in runs:
+        assert run.record
+        run.record.core_seconds, run.record.peak_memory_bytes = 10.0 + run.cell.seed, 3 * 2**20
+        run.record.results["projector"] = {"linear": 50.0}
+    at = ("a row with a long name, 0", "batch_size=16")
+    found = {panel.title: panel for panel in grids.panels(experiment, runs)}
+    assert list(found) == [
+        "deployed, linear on digits",
+        "projector, linear on digits",
+        "seconds on digits",
+        "memory on digits",
+    ]
+    assert found["projector, linear on digits"].squares[at].text == "50.0 ± 0.0"
+    assert found["seconds on digits"].squares[at].text == "11.0 ± 1.0"
+    assert found["memory on digits"].squares[at].text == "3.0 ± 0.0"
+    assert found["memory on digits"].measure == "peak memory of the process, MB"
+    for run in runs:
+        assert run.record
+        del run.record.results["projector"]
+        run.record.core_seconds = None
+    found = {panel.title: panel for panel in grids.panels(experiment, runs)}
+    assert found["projector, linear on digits"].squares[at].text == "– (0/3)"  # and not what is deployed
+    assert found["seconds on digits"].squares[at].text == "– (0/3)"
+
+
 def test_a_grid_of_ones_own_is_a_file_alone_and_counts_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,6 +146,12 @@ def test_every_key_that_is_left_out_is_an_option_or_a_group_and_no_marker_is_mis
         "trainer.compile": False,
         "method.codes": "soft",
         "method.stop_gradient": True,
+        "method.objective": "nt_xent",
+        "method.normalize": True,
+        "method.margin": 0.8,
+        "method.softmax": "cosine",
+        "method.weight_correction": True,
+        "evaluation.projector": False,
     }
 
 

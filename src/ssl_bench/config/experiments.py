@@ -25,7 +25,7 @@ from ssl_bench.errors import UserError
 T = TypeVar("T")
 
 PROTOCOLS = {"protocols": ["knn1", "linear"]}
-GRID = {**PROTOCOLS, "networks": ["deployed"], "axis": None}  # axis null: the option of the columns
+GRID = {**PROTOCOLS, "networks": ["deployed"], "costs": [], "axis": None}  # axis null: the option of the columns
 KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the file sets it
     "table": {**PROTOCOLS, "ranked": None, "published": False},  # ranked null: all rows
     "curves": {"protocol": "knn1", "network": "student", "panels": None},  # panels null: one
@@ -39,7 +39,8 @@ KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the fi
     "options": {"shared": {}, "columns": {}, "unused": {}, "stated": {}},  # of which nothing is run
 }
 GRIDS = ("heat", "lines")  # kinds that show columns and accountings
-NETWORKS = ("deployed", "student", "teacher")
+NETWORKS = ("deployed", "student", "teacher", "projector")
+COSTS = ("seconds", "memory")
 KEYS = ("sweep.rows", "sweep.datasets", "sweep.seeds", "show.kind")  # that every experiment has
 BY_SCALE = ("rows", "columns", "accountings", "options", "seeds")  # that a scale may have its own
 SWEEP = (*BY_SCALE, "datasets", "more_seeds", "scales")
@@ -289,9 +290,10 @@ def _require_axes(show: Mapping[str, Any], sweep: Mapping[str, Any], file: str) 
                 raise UserError(f"{file}: lines need numbers, as in sweep.columns: {{batch_size: [32, 64]}}.")
             if show["logarithmic"] and min(number for number in numbers if number is not None) <= 0:
                 raise UserError(f"{file}: a logarithmic axis has room for columns above 0 only.")
-    for network in show.get("networks", ()):
-        if network not in NETWORKS:
-            raise UserError(f"{file}: show.networks is a list of {', '.join(NETWORKS)}, not {network}.")
+    for key, known in (("networks", NETWORKS), ("costs", COSTS)):
+        for word in show.get(key, ()):
+            if word not in known:
+                raise UserError(f"{file}: show.{key} is a list of {', '.join(known)}, not {word}.")
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -156,6 +156,7 @@ class Evaluation(Part):
     batch_size: int
     memory: int  # bytes
     linear: Linear
+    projector: bool = False  # score its output, too
 
 
 @dataclass(frozen=True)

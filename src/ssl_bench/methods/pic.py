@@ -7,7 +7,8 @@ One branch and one view. With multi-crop, one cross-entropy runs over all crops;
 
 What makes it feasible for many images: the order of images is a sliding window, so that a class is soon seen
 again; the softmax runs over the classes A of the batch and the K most recently visited (``negatives``); classes
-outside A get the momentum and weight decay they have missed when they are next in A, here exactly.
+outside A get the momentum and weight decay they have missed when they are next in A, here exactly. What the paper
+compares with these (tables 1 and 2) are ``softmax=plain``, over inner products, and ``weight_correction=false``.
 
 Deviations: shared heads and optimiser, no zero-initialised residual branches; clipping does not see the weights.
 """
@@ -15,6 +16,7 @@ Deviations: shared heads and optimiser, no zero-initialised residual branches; c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -41,18 +43,22 @@ class Visit(NamedTuple):
 
 
 def instance_loss(
-    crops: Sequence[Tensor], weights: Tensor, labels: Tensor, *, full_size: int, temperature: float
+    crops: Sequence[Tensor], weights: Tensor, labels: Tensor, *, full_size: int, temperature: float, cosine: bool
 ) -> Tensor:
-    """Cross-entropy of each crop's own class among A, mean over crops and rows; ln A when all cosines are equal.
+    """Cross-entropy of each crop's own class among A, mean over crops and rows; ln A when all logits are equal.
 
-    crops: ``[n, D]`` each, full-size ones first; weights: ``[A, D]``, not reached by the gradient of smaller crops;
-    labels: int64 ``[n]``, row of the image's class in ``weights``.
+    Logits are cosines, or inner products, divided by the temperature. crops: ``[n, D]`` each, full-size ones first;
+    weights: ``[A, D]``, not reached by the gradient of smaller crops; labels: int64 ``[n]``, row of the image's class
+    in ``weights``.
     """
-    classes = F.normalize(full_precision(weights), dim=1)  # [A, D]
+
+    def ready(rows: Tensor) -> Tensor:
+        return F.normalize(full_precision(rows), dim=1) if cosine else full_precision(rows)
+
+    classes = ready(weights)  # [A, D]
     logits = [
-        F.normalize(full_precision(z), dim=1) @ (classes if crop < full_size else classes.detach()).T
-        for crop, z in enumerate(crops)
-    ]  # [n, A] per crop, in [−1, 1]
+        ready(z) @ (classes if crop < full_size else classes.detach()).T for crop, z in enumerate(crops)
+    ]  # [n, A] per crop; cosines in [−1, 1]
     return F.cross_entropy(torch.cat(logits) / temperature, labels.repeat(len(crops)))
 
 
@@ -65,11 +71,22 @@ class PIC(Method):
     instances: Tensor  # int64 [R]
     recent: Tensor  # int64 [K], distinct classes, newest first; behind them −1
 
-    def __init__(self, *, temperature: float, negatives: int | None, instances: Tensor, **parts: Any) -> None:
+    def __init__(
+        self,
+        *,
+        softmax: str,
+        temperature: float,
+        negatives: int | None,
+        weight_correction: bool,
+        instances: Tensor,
+        **parts: Any,
+    ) -> None:
         super().__init__(**parts)
         self.require_views(full_size=1, smaller=True)
+        self.loss_of = partial(instance_loss, temperature=temperature, cosine=softmax == "cosine")
         self.temperature = temperature
         self.negatives = negatives
+        self.weight_correction = weight_correction
         # Buffers, not parameters: a dense optimiser and a dense all-reduce would visit all R rows at every step.
         self.classes = LazySGD(
             INITIAL_STD * torch.randn(len(instances), self.width),
@@ -97,15 +114,14 @@ class PIC(Method):
         own = torch.searchsorted(self.instances, step.batch.index)
         visited = gather(own)
         active = self.active(visited)
-        if self.negatives is not None:  # the others took the last step
+        if self.negatives is not None and self.weight_correction:  # the others took the last step
             self.classes.catch_up(visited, self.student_steps)
         return Visit(own, visited, active, self.classes.leaf(active))
 
     def loss(self, step: Step) -> Loss:
         visit = self.collected[-1]
-        labels, full_size = torch.searchsorted(visit.active, visit.own), self.views.full_size
-        crops, weights = step.predictions, visit.weights
-        return instance_loss(crops, weights, labels, full_size=full_size, temperature=self.temperature), {}
+        labels = torch.searchsorted(visit.active, visit.own)
+        return self.loss_of(step.predictions, visit.weights, labels, full_size=self.views.full_size), {}
 
     def active(self, visited: Tensor) -> Tensor:
         """A, sorted: the classes of the batch and the K most recently visited, or all."""

@@ -2,29 +2,46 @@
 
     ℓ(i, j) = −log exp(sim(zᵢ, zⱼ)/T) / Σ_{k ≠ i} exp(sim(zᵢ, z_k)/T)                               (eq. 1)
 
-averaged over both directions of every positive pair: 2N anchors, each against 2N − 1 candidates.
+averaged over both directions of every positive pair: 2N anchors, each against 2N − 1 candidates. The losses that the
+paper compares with it (table 2) are ``objective=logistic`` and ``objective=margin``, each with all negatives or with
+the semi-hard one.
 
 Deviations: plain SGD and the shared heads instead of LARS (``recipe=original``) and BatchNorm on the output;
-the mean over the 2N anchors where the released code sums the two directions.
+the mean over the 2N anchors where the released code sums the two directions. The semi-hard negative is one, the most
+similar that is less similar than the positive; the paper states no more of it than that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from ssl_bench.losses import nt_xent
+from torch import Tensor
+
+from ssl_bench.losses import margin_triplet, nt_logistic, nt_xent
 from ssl_bench.methods.base import Loss, Method, Step
 
 
 class SimCLR(Method):
-    """Every image against every other image of the global batch; no teacher."""
+    """Every image against every other image of the global batch; no teacher. Options: ``conf/method/simclr.yaml``."""
 
-    def __init__(self, *, temperature: float, **parts: Any) -> None:
+    def __init__(self, *, objective: str, temperature: float, margin: float, normalize: bool, **parts: Any) -> None:
         super().__init__(**parts)
         self.require_views(full_size=2, smaller=True)
-        self.temperature = temperature
+        self.contrast = _contrast(objective, temperature=temperature, margin=margin, normalize=normalize)
 
     def loss(self, step: Step) -> Loss:
         # The gathered carry gradient: other ranks' anchors push on this rank's candidates.
         anchors, candidates = step.predictions, step.gathered_targets
-        return nt_xent(anchors, candidates, first=step.batch.place.first, temperature=self.temperature), {}
+        return self.contrast(anchors, candidates, first=step.batch.place.first), {}
+
+
+def _contrast(objective: str, *, temperature: float, margin: float, normalize: bool) -> Callable[..., Tensor]:
+    """The loss that ``objective`` names, of anchors and candidates."""
+    if objective == "nt_xent":
+        return partial(nt_xent, temperature=temperature, normalize=normalize)
+    semi_hard = objective.endswith("_semi_hard")
+    if objective.startswith("logistic"):
+        return partial(nt_logistic, temperature=temperature, normalize=normalize, semi_hard=semi_hard)
+    return partial(margin_triplet, margin=margin, normalize=normalize, semi_hard=semi_hard)

@@ -15,7 +15,7 @@ from ssl_bench.report.provenance import command, provenance
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import FEWEST, mean_and_spread
 from ssl_bench.report.tables import NAMES
-from ssl_bench.results.record import Record
+from ssl_bench.results.record import PROJECTOR, Record
 
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
 CLOSE = 0.2  # of a panel's height; names of lines that are closer would overlap
@@ -45,8 +45,11 @@ class Line:
 
 
 def network_of(record: Record, wanted: str) -> str:
-    """The network of a record that a figure of ``wanted`` shows: what is deployed, where there is no such network."""
-    return wanted if wanted in record.results else record.evaluated
+    """The network of a record that a figure of ``wanted`` shows: what is deployed, where there is no such network.
+
+    Not so for a projector, which is not scored unless asked for.
+    """
+    return wanted if wanted in (*record.results, PROJECTOR) else record.evaluated
 
 
 def points(run: Run, protocol: str, network: str) -> list[tuple[float, float]]:

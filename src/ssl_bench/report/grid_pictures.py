@@ -26,7 +26,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
 
     show, found = experiment.show, panels(experiment, runs)
     accountings = len({panel.accounting for panel in found})
-    across = accountings if accountings > 1 else len(show["protocols"]) * len(show["networks"])
+    across = accountings if accountings > 1 else len(show["protocols"]) * len(show["networks"]) + len(show["costs"])
     size = _heat_size(experiment, found) if show["kind"] == "heat" else (4.6, 3.2)
     width = max(size[0] * across + 0.4, 6.4)
     drawn, above = above_notes(width, size[1] * (len(found) // across) + 1.1, notes(experiment, runs))
@@ -95,7 +95,7 @@ def _heat(axes_of: Any, experiment: Experiment, panel: Panel) -> None:
     if experiment.show["mean"]:
         axes_of.axvline(len(labels) - 1.5, color="white", linewidth=3)
     bar = axes_of.figure.colorbar(drawn, ax=axes_of, fraction=0.04, pad=0.02)
-    bar.set_label(f"accuracy on {panel.runs[0].on} images, %", fontsize=7)
+    bar.set_label(panel.measure, fontsize=7)
     bar.ax.tick_params(labelsize=7)
 
 
@@ -118,12 +118,15 @@ def _lines(axes_of: Any, experiment: Experiment, panel: Panel) -> dict[str, Any]
     axes_of.minorticks_off()
     below = "; ".join(panel.notes()).replace("failed:", "failed (×):").replace("collapsed:", "collapsed (hollow):")
     axes_of.set_xlabel("\n".join([*filter(None, [_axis_label(experiment)]), *textwrap.wrap(below, 60)]), fontsize=8)
-    axes_of.set_ylabel(f"accuracy on {panel.runs[0].on} images, %", fontsize=8)
+    axes_of.set_ylabel(panel.measure, fontsize=8)
     axes_of.tick_params(labelsize=8)
     axes_of.grid(visible=True, color="#e5e5e5", linewidth=0.6)
     axes_of.set_axisbelow(True)
     axes_of.spines[["top", "right"]].set_visible(False)
-    references([axes_of], panel.runs, panel.protocol)
+    if panel.protocol:
+        references([axes_of], panel.runs, panel.protocol)
+    else:
+        axes_of.set_ylim(bottom=0)  # small differences of what runs cost are none
     return handles
 
 

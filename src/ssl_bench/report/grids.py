@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ssl_bench.config.experiments import Experiment
@@ -13,8 +13,15 @@ from ssl_bench.report.provenance import RESULTS, provenance
 from ssl_bench.report.provenance import results as accuracies
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import mean_and_spread
+from ssl_bench.results.record import Record
 
 HEADING = (*RESULTS[:2], "column", "accounting", *RESULTS[2:])
+COSTS: dict[
+    str, tuple[str, Callable[[Record], float | None]]
+] = {  # of show.costs: what stands beside the axis, and how much of it a record has
+    "seconds": ("seconds of one core, training", lambda record: record.core_seconds),
+    "memory": ("peak memory of the process, MB", lambda record: _megabytes(record.peak_memory_bytes)),
+}
 NAMED = 4  # places that a note names; of the others it gives the number
 
 
@@ -49,7 +56,8 @@ class Panel:
 
     dataset: str
     accounting: str
-    protocol: str
+    protocol: str  # "" where it shows a cost
+    measure: str  # what its figures are, with their unit
     title: str
     squares: dict[tuple[str, str], Square]
     runs: list[Run]
@@ -80,34 +88,39 @@ def _named(places: Sequence[tuple[str, str]]) -> str:
 
 
 def panels(experiment: Experiment, runs: Sequence[Run]) -> list[Panel]:
-    """By dataset, protocol, network and accounting; accountings vary fastest."""
+    """By dataset, protocol and network or cost, and accounting; accountings vary fastest."""
     show = experiment.show
-    kinds: list[list[str]] = [
-        list(dict.fromkeys(run.cell.dataset for run in runs)),
-        show["protocols"],
-        show["networks"],
-        list(dict.fromkeys(run.cell.place.accounting for run in runs)),
-    ]
+    datasets = dict.fromkeys(run.cell.dataset for run in runs)
+    accountings = dict.fromkeys(run.cell.place.accounting for run in runs)
+    shown = [*itertools.product(show["protocols"], show["networks"]), *(("", cost) for cost in show["costs"])]
     found = []
-    for dataset, protocol, network, accounting in itertools.product(*kinds):
+    for dataset, (protocol, of), accounting in itertools.product(datasets, shown, accountings):
         here = [run for run in runs if (run.cell.dataset, run.cell.place.accounting) == (dataset, accounting)]
-        parts = [accounting, *([network] if len(kinds[2]) > 1 else []), f"{protocol} on {dataset}"]
+        parts = [accounting, of if protocol and len(show["networks"]) > 1 else "", f"{protocol or of} on {dataset}"]
         squares = {
-            (row, column): _square([run for run in here if run.cell.place[:2] == (row, column)], protocol, network)
+            (row, column): _square([run for run in here if run.cell.place[:2] == (row, column)], protocol, of)
             for row, column in dict.fromkeys(run.cell.place[:2] for run in here)
         }
-        found.append(Panel(dataset, accounting, protocol, ", ".join(filter(None, parts)), squares, here))
+        measure = f"accuracy on {here[0].on} images, %" if protocol else COSTS[of][0]
+        found.append(Panel(dataset, accounting, protocol, measure, ", ".join(filter(None, parts)), squares, here))
     return found
 
 
-def _square(runs: Sequence[Run], protocol: str, network: str) -> Square:
-    percents = {
-        run.cell.seed: percent
-        for run in runs
-        if run.record and (percent := run.percents(protocol, network_of(run.record, network))) is not None
-    }
-    failed = sum(run.failure is not None for run in runs)
-    return Square(percents, len(runs), failed, sum(run.collapsed(protocol) for run in runs))
+def _square(runs: Sequence[Run], protocol: str, of: str) -> Square:
+    """Of one protocol and the network ``of``, or of the cost ``of``."""
+
+    def value(run: Run) -> float | None:
+        if run.record is None or not protocol:
+            return COSTS[of][1](run.record) if run.record else None
+        return run.percents(protocol, network_of(run.record, of))
+
+    values = {run.cell.seed: found for run in runs if (found := value(run)) is not None}
+    collapsed = sum(run.collapsed(protocol) for run in runs) if protocol else 0
+    return Square(values, len(runs), sum(run.failure is not None for run in runs), collapsed)
+
+
+def _megabytes(size: int | None) -> float | None:
+    return None if size is None else size / 2**20
 
 
 def tables(experiment: Experiment, runs: Sequence[Run]) -> list[Table]:

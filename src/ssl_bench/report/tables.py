@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from ssl_bench.report.palette import label
-from ssl_bench.results.record import Record
+from ssl_bench.results.record import PROJECTOR, Record
 
 Place = tuple[str | None, ...]
 
 # The order in which networks of a run stand in a table: what was trained, then what it is measured against.
-NETWORKS = ("teacher", "student", "random", "pixels")
+NETWORKS = ("teacher", "student", PROJECTOR, "random", "pixels")
 ENCODER = "encoder"  # of an evaluation, whose results stand in the order of layers
 COMPARED = ("method", "dataset", "scale")  # options by which runs are compared and not tuned
 NAMES = {"random": "random weights", "pixels": "raw pixels"}

@@ -20,6 +20,7 @@ import ssl_bench
 from ssl_bench.files import write_text
 from ssl_bench.results.fingerprint import fingerprint
 
+PROJECTOR = "projector"  # among the networks of results: the output of the deployed network's projector
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn")
 
 

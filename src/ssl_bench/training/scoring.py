@@ -16,7 +16,7 @@ from ssl_bench.methods.base import Method
 from ssl_bench.report.figures import tsne_picture
 from ssl_bench.results.encoder import save_encoder
 from ssl_bench.results.fingerprint import NUMERICS
-from ssl_bench.results.record import Record, environment, without_places
+from ssl_bench.results.record import PROJECTOR, Record, environment, without_places
 from ssl_bench.results.store import RunFolder
 from ssl_bench.training.build import baseline_scores, clean_arguments
 
@@ -51,6 +51,9 @@ def final_scores(
                 seed=0,
                 limit=PICTURE_IMAGES,
             )
+    if config.evaluation.projector:
+        whole = getattr(method, method.evaluated)
+        scores[PROJECTOR] = evaluator.score(evaluator.features(whole, device), names, "test")
     return scores | baseline_scores(config, data, evaluator, device, network=network, clean=clean)
 
 

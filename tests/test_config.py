@@ -565,7 +565,7 @@ def test_user_experiment_original_sets_defaults_count_in_this_order(
             "",
             "sets: seed=-1 is not allowed: seed is a whole number at least 0 and at most 4294967295.",
         ),
-        ("sets:\n  method.sets: 1", "", "sets: option method.sets is unknown; --help lists all options."),
+        ("sets:\n  method.block: 1", "", "sets: option method.block is unknown; --help lists all options."),
         (
             "original:\n  epochs: ${seed}",
             "recipe=original",

@@ -25,7 +25,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.results.encoder import load_encoder, save_encoder
 from ssl_bench.results.record import Record
-from ssl_bench.results.weights import open_encoder
+from ssl_bench.results.weights import open_encoder, open_projector
 from ssl_bench.training.build import build_data, build_evaluator, encoder_clean
 from ssl_bench.training.run import run
 
@@ -128,6 +128,12 @@ def test_every_layer_of_a_run_is_scored_in_one_table(
     plain = evaluated(folder, *SMALL, "seed=3", f"runs_dir={tmp_path}")
     assert plain.fingerprint != record.fingerprint
     # of two networks in a checkpoint, the projector is that of the one asked for
+    of_student = open_encoder(checkpoint, name=None, stem=None, width=None, prefix="state_dict.student.backbone")
+    found, _ = open_projector(of_student)
+    assert found is not None
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, state[f"student.projector.{name}"])
+    assert not torch.equal(state["student.projector.0.weight"], weights["0.weight"])
     student = evaluated(checkpoint, *SMALL, *options, "layers=all", "prefix=state_dict.student.backbone")
     assert student.results["encoder"] == {"knn1": of_run.results["student"]["knn1"]}
     assert student.results["projector 2"] != record.results["projector 2"]

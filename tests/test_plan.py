@@ -24,6 +24,7 @@ from ssl_bench.evaluation import knn
 from ssl_bench.evaluation.baselines import kept
 from ssl_bench.evaluation.evaluator import Evaluator
 from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearClassifier, LinearProbe
 from ssl_bench.evaluation.protocols import protocols
 from ssl_bench.plan import forecast
@@ -110,6 +111,9 @@ def test_baselines_are_charged_once_for_the_same_images_network_and_seed(tmp_pat
     assert owed == [0.0, 5.0]
 
 
+TUNING = FineTuning((0.1, 0.3), steps=300, batch_size=16, momentum=0.9, weight_decay=0.0, flip=0.5)
+
+
 class Seen(torch.nn.Module):
     """Counts images, which are their own features."""
 
@@ -135,7 +139,7 @@ class Many:
             yield Batch(images, rows % 10, rows, Place(seed=0, epoch=0, step=0, first=0, size=len(rows)))
 
 
-def sampled(count: int, monkeypatch: pytest.MonkeyPatch) -> Sampled:
+def sampled(count: int, monkeypatch: pytest.MonkeyPatch, *more: str) -> Sampled:
     """An evaluation of ``count`` training and as many test images, where every clock's look costs a second."""
     clock = itertools.count()
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
@@ -145,9 +149,10 @@ def sampled(count: int, monkeypatch: pytest.MonkeyPatch) -> Sampled:
     evaluator = Evaluator(
         clean=Clean(),
         loaders={name: lambda: Many(count) for name in ("bank", "probe", "validation", "test")},
-        protocols=protocols(["knn1", "knn200", "knn1_100labels", "linear"], whole, refit=True),
+        protocols=protocols(["knn1", "knn200", "knn1_100labels", "linear", *more], whole, TUNING, refit=True),
         classes=10,
         memory=1 << 24,
+        drawn=lambda index, batch_size: Many(len(index)),
     )
     return Sampled(evaluator, data, torch.device("cpu"))  # type: ignore[arg-type]
 
@@ -218,6 +223,24 @@ def test_planning_on_a_cpu_waits_for_no_card(monkeypatch: pytest.MonkeyPatch) ->
     assert not waited
     sampling.wait(torch.device("cuda", 1))
     assert waited == [torch.device("cuda", 1)]
+
+
+def test_fine_tuning_is_sampled_by_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = sampled(300, monkeypatch, "finetune")
+    steps: list[int] = []
+    train = FineTuning.train
+
+    def counting(self: FineTuning, *given: Any) -> Any:
+        steps.append(self.steps)
+        return train(self, *given)
+
+    monkeypatch.setattr(FineTuning, "train", counting)
+    splits = evaluator.features(Seen(), torch.device("cpu"))
+    found = evaluator.score(splits, ["finetune"], "test")
+    assert found["finetune"].percent is not None
+    assert steps == [sampling.TUNING_STEPS] * 2
+    assert evaluator.owed == 300 / sampling.TUNING_STEPS * 2 - 1  # of two rates
+    assert repr(evaluator.protocols["finetune"]).count(repr(TUNING)) == 1  # in a baseline's identity
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import shutil
 import struct
@@ -18,11 +19,14 @@ import torch
 from filelock import FileLock
 
 from ssl_bench import load_encoder
+from ssl_bench.cli import evaluate
 from ssl_bench.config.compose import compose
 from ssl_bench.config.schema import Config
+from ssl_bench.encoders import score as encoders
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.baselines import random_scores
 from ssl_bench.evaluation.features import extract
+from ssl_bench.evaluation.finetune import FineTuning, Tuned
 from ssl_bench.evaluation.protocols import NearestNeighbours
 from ssl_bench.methods.base import Method
 from ssl_bench.report.tables import run_table
@@ -574,3 +578,36 @@ def test_a_compiled_run_has_a_name_of_its_own_and_the_figures_of_a_plain_one(
     assert len(graphs) >= 3  # of the trial, the student and the teacher
     assert compiled.fingerprint != plain.fingerprint
     assert compiled.results == plain.results  # the same arithmetic under this backend
+
+
+@pytest.mark.slow
+def test_an_interrupted_fine_tuning_starts_again_and_the_encoder_by_itself_gets_the_same_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = ["evaluation.protocols=[knn1,finetune,finetune_10percent]", "evaluation.finetune.steps=2", "seed=3"]
+    scored += ["dataset=digits", *WORDS[:2], "trainer.threads=1", "evaluation.finetune.learning_rates=[0.1]"]
+    words = [*scored, *WORDS[2:], "epochs=1", "evaluation.curves=[knn1]"]
+    whole = run(compose([*words, f"runs_dir={tmp_path / 'whole'}"]))
+    fit, fits = FineTuning.fit, itertools.count()
+
+    def interrupted(self: FineTuning, *given: Any) -> Tuned:
+        if next(fits) == 2:
+            raise KeyboardInterrupt
+        return fit(self, *given)
+
+    broken = compose([*words, f"runs_dir={tmp_path / 'broken'}"])
+    with monkeypatch.context() as patched:
+        patched.setattr(FineTuning, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(broken)
+    resumed = run(broken)
+    assert resumed.results == whole.results
+    assert resumed.notes == whole.notes
+    assert whole.protocols["finetune_10percent"] == 1
+    assert whole.results["pixels"]["finetune"] is None
+    assert {whole.results[net]["finetune"] is None for net in ("teacher", "student", "random")} == {False}
+    alone = encoders.score(
+        *evaluate.read([str(tmp_path / "whole" / whole.fingerprint), *scored, f"runs_dir={tmp_path}"])
+    )
+    assert alone.results["encoder"] == whole.results["teacher"]
+    assert alone.results["random"] == whole.results["random"]

@@ -138,9 +138,10 @@ def require_own_sgd(method: str, optimizer: str, precision: str) -> None:
         )
 
 
-def require_protocols(names: Collection[str], learning_rates: Collection[float]) -> None:
-    """UserError if nothing would be scored."""
-    for key, values in (("protocols", names), ("linear.learning_rates", learning_rates)):
+def require_protocols(names: Collection[str], linear: Collection[float], finetune: Collection[float]) -> None:
+    """UserError if nothing would be scored; ``linear`` and ``finetune`` are learning rates."""
+    keys = ("protocols", "linear.learning_rates", "finetune.learning_rates")
+    for key, values in zip(keys, (names, linear, finetune), strict=True):
         if not values:
             raise UserError(f"evaluation.{key}=[] leaves nothing to score: name at least one.")
 

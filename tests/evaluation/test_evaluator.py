@@ -9,9 +9,11 @@ from ssl_bench.data.loader import BatchLoader
 from ssl_bench.evaluation import evaluator as room
 from ssl_bench.evaluation.evaluator import Evaluator
 from ssl_bench.evaluation.features import Features, extract
+from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import protocols
 
+TUNING = FineTuning((0.1,), steps=1, batch_size=2, momentum=0.9, weight_decay=0.0, flip=0.0)
 PROBE = LinearProbe((0.1,), epochs=1, batch_size=16, momentum=0.9, weight_decay=0.0, seed=0)
 IMAGES = Images(
     torch.randint(256, (90, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
@@ -37,7 +39,7 @@ def evaluator(bank: torch.Tensor, probe: torch.Tensor, validation: torch.Tensor)
     return Evaluator(
         clean=nn.Identity(),
         loaders={name: lambda index=index: loader(index) for name, index in parts.items()},
-        protocols=protocols(["knn1", "linear"], PROBE, refit=True),
+        protocols=protocols(["knn1", "linear"], PROBE, TUNING, refit=True),
         classes=3,
         memory=1 << 20,
     )

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_bench.evaluation.features import Features, Splits
-from ssl_bench.evaluation.layers import Layers, pooled, widths
+from ssl_bench.evaluation.features import Features, Splits, Tunable
+from ssl_bench.evaluation.layers import Layers, pooled, score_layers, widths
+from ssl_bench.evaluation.protocols import Score
 from ssl_bench.nn.backbone import build_backbone, stages
 from ssl_bench.nn.heads import mlp, mlp_of
 
@@ -102,3 +103,26 @@ def test_columns_are_those_of_every_part_in_one_piece() -> None:
         assert torch.equal(found.x, (x + n)[[0, 1, 3], 1:3])
         assert found.x.is_contiguous()
         assert found.labels.tolist() == [0, 1, 1]
+
+
+def test_the_network_behind_the_features_may_be_trained_further_and_that_of_no_other_layer() -> None:
+    torch.manual_seed(0)
+    network, _ = build_backbone("resnet10", stem="small", width=2, channels=1)
+    layers = Layers(network, stages(network), None)
+    parts = Features(torch.zeros(3, 62), torch.tensor([0, 1, 1]), torch.arange(3))
+    seen: dict[str, nn.Module | None] = {}
+
+    class Scoring:
+        def features(self, backbone: nn.Module, device: torch.device) -> Splits:
+            whole = Tunable(backbone, nn.Identity(), device, lambda index, size: [], lambda other: splits)
+            splits = Splits(parts, parts, parts, parts, classes=2, network=whole)
+            return splits
+
+        def score(self, splits: Splits, names: list[str], on: str) -> dict[str, Score]:
+            seen[names[0]] = splits.network.backbone if splits.network else None
+            return {}
+
+    of = widths(layers, torch.zeros(1, 1, 16, 16))
+    for name in of:
+        score_layers(Scoring(), layers, {name: of[name]}, [name], torch.device("cpu"))  # type: ignore[arg-type]
+    assert seen == {name: network if name == "encoder" else None for name in of}

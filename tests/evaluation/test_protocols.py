@@ -8,11 +8,14 @@ from sklearn.datasets import load_digits
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import knn
+from ssl_bench.evaluation.draws import balanced_draws
 from ssl_bench.evaluation.features import Features, Splits
+from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearProbe
-from ssl_bench.evaluation.protocols import balanced_draws, protocols
+from ssl_bench.evaluation.protocols import protocols
 
 NAMES = ["knn1", "knn200", "knn1_100labels", "linear"]
+TUNING = FineTuning((0.1,), steps=1, batch_size=2, momentum=0.9, weight_decay=0.0, flip=0.0)
 PROBE = LinearProbe((0.01, 0.1), epochs=10, batch_size=128, momentum=0.9, weight_decay=0.0, seed=0)
 BUDGET = 1 << 24
 
@@ -38,21 +41,21 @@ def random_features(n: int, classes: int) -> Features:
 
 
 def test_registry_keeps_names_order_and_versions() -> None:
-    chosen = protocols(["linear", "knn1"], PROBE, refit=True)
+    chosen = protocols(["linear", "knn1"], PROBE, TUNING, refit=True)
     assert [(protocol.name, protocol.version) for protocol in chosen] == [("linear", 2), ("knn1", 1)]
-    assert [protocol.name for protocol in protocols(NAMES, PROBE, refit=True)] == NAMES
+    assert [protocol.name for protocol in protocols(NAMES, PROBE, TUNING, refit=True)] == NAMES
 
 
 def test_unknown_protocol_names_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"'knn20'.*knn1, knn200, knn1_100labels, linear"):
-        protocols(["knn20"], PROBE, refit=True)
+        protocols(["knn20"], PROBE, TUNING, refit=True)
 
 
 @pytest.mark.parametrize("name", ["knn1", "knn200", "linear"])
 @pytest.mark.parametrize("on", ["validation", "test"])
 def test_percent_is_that_of_the_predictions_on_the_split(name: str, on: str) -> None:
     splits = digits()
-    (protocol,) = protocols([name], PROBE, refit=True)
+    (protocol,) = protocols([name], PROBE, TUNING, refit=True)
     score = protocol.evaluate(splits, on, BUDGET)
     truth = getattr(splits, on).labels
     assert score.predictions is not None
@@ -64,13 +67,13 @@ def test_percent_is_that_of_the_predictions_on_the_split(name: str, on: str) -> 
 
 def test_knn1_on_its_own_bank_is_perfect() -> None:
     splits = digits()
-    (protocol,) = protocols(["knn1"], PROBE, refit=True)
+    (protocol,) = protocols(["knn1"], PROBE, TUNING, refit=True)
     assert protocol.evaluate(changed(splits, test=splits.bank), "test", BUDGET).percent == 100
 
 
 def test_knn200_uses_a_smaller_bank_whole_and_notes_it() -> None:
     splits = digits()
-    (protocol,) = protocols(["knn200"], PROBE, refit=True)
+    (protocol,) = protocols(["knn200"], PROBE, TUNING, refit=True)
     assert protocol.evaluate(splits, "test", BUDGET).notes == {"k": 200, "bank": 1000}
     small = changed(splits, bank=splits.bank.rows(torch.arange(60)))
     score = protocol.evaluate(small, "test", BUDGET)
@@ -83,7 +86,7 @@ def test_knn200_uses_a_smaller_bank_whole_and_notes_it() -> None:
 
 def test_few_labels_is_the_mean_over_ten_draws() -> None:
     splits = digits()
-    (protocol,) = protocols(["knn1_100labels"], PROBE, refit=True)
+    (protocol,) = protocols(["knn1_100labels"], PROBE, TUNING, refit=True)
     score = protocol.evaluate(splits, "test", BUDGET)
     percents = []
     for rows in balanced_draws(splits.bank, 10, labels=100, draws=10, seed=0):
@@ -124,7 +127,7 @@ def test_draws_are_the_same_images_for_every_order_of_the_bank_and_every_run() -
 )
 def test_few_labels_is_unavailable_with_a_reason(images: int, classes: int, reason: str) -> None:
     bank, test = random_features(images, classes), random_features(20, classes)
-    (protocol,) = protocols(["knn1_100labels"], PROBE, refit=True)
+    (protocol,) = protocols(["knn1_100labels"], PROBE, TUNING, refit=True)
     score = protocol.evaluate(Splits(bank, bank, test, test, classes=classes), "test", BUDGET)
     assert score.percent is None
     assert score.predictions is None
@@ -135,7 +138,7 @@ def test_few_labels_is_unavailable_with_a_reason(images: int, classes: int, reas
 def test_unlabelled_test_split_is_unavailable_not_zero(name: str) -> None:
     splits = digits()
     unlabelled = replace(splits.test, labels=torch.full_like(splits.test.labels, -1))
-    (protocol,) = protocols([name], PROBE, refit=True)
+    (protocol,) = protocols([name], PROBE, TUNING, refit=True)
     score = protocol.evaluate(changed(splits, test=unlabelled), "test", BUDGET)
     assert score.percent is None
     assert score.notes == {"reason": "there are no labelled images in test"}
@@ -144,7 +147,7 @@ def test_unlabelled_test_split_is_unavailable_not_zero(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_unlabelled_rows_change_no_score(name: str) -> None:
     splits = digits()
-    (protocol,) = protocols([name], PROBE, refit=True)
+    (protocol,) = protocols([name], PROBE, TUNING, refit=True)
 
     def diluted(features: Features) -> Features:
         return features.joined(replace(features, labels=torch.full_like(features.labels, -1)))
@@ -155,7 +158,7 @@ def test_unlabelled_rows_change_no_score(name: str) -> None:
 
 def test_linear_reports_validation_without_refit_and_test_after_it() -> None:
     splits = digits()
-    (protocol,) = protocols(["linear"], PROBE, refit=True)
+    (protocol,) = protocols(["linear"], PROBE, TUNING, refit=True)
     on_validation, on_test = (protocol.evaluate(splits, on, BUDGET) for on in ("validation", "test"))
     kept = PROBE.fit(splits.train, splits.validation, 10)
     assert on_validation.percent == on_validation.notes["validation_percent"] == kept.validation_percent
@@ -176,7 +179,7 @@ def test_linear_fits_its_learning_rates_once_for_validation_and_test(monkeypatch
 
     monkeypatch.setattr(LinearProbe, "_train", counting)
     splits = digits()
-    (protocol,) = protocols(["linear"], PROBE, refit=True)
+    (protocol,) = protocols(["linear"], PROBE, TUNING, refit=True)
     for on in ("validation", "test"):
         protocol.evaluate(splits, on, BUDGET)
     assert fits == [len(PROBE.learning_rates), 1]
@@ -188,8 +191,8 @@ def test_a_label_budget_keeps_the_probe_that_never_saw_validation_labels() -> No
     train = Features(x.repeat(20, 1), torch.arange(40) % 2, torch.arange(40))
     contrary = Features(x.flip(0).repeat(60, 1), torch.arange(120) % 2, torch.arange(120))
     splits = Splits(bank=train, train=train, validation=contrary, test=train, classes=2)
-    (kept,) = protocols(["linear"], PROBE, refit=False)
-    (refitted,) = protocols(["linear"], PROBE, refit=True)
+    (kept,) = protocols(["linear"], PROBE, TUNING, refit=False)
+    (refitted,) = protocols(["linear"], PROBE, TUNING, refit=True)
     score = kept.evaluate(splits, "test", 1 << 20)
     assert (score.percent, score.notes["trained_on"]) == (100, 40)
     score = refitted.evaluate(splits, "test", 1 << 20)
@@ -200,7 +203,7 @@ def test_a_label_budget_keeps_the_probe_that_never_saw_validation_labels() -> No
 def test_validation_images_in_the_bank_are_not_their_own_neighbours(name: str) -> None:
     everything = random_features(600, classes=5)
     rest, validation = everything.rows(torch.arange(400)), everything.rows(torch.arange(400, 600))
-    (protocol,) = protocols([name], PROBE, refit=True)
+    (protocol,) = protocols([name], PROBE, TUNING, refit=True)
     with_them = Splits(bank=everything, train=rest, validation=validation, test=validation, classes=5)
     without = Splits(bank=rest, train=rest, validation=validation, test=validation, classes=5)
     score = protocol.evaluate(with_them, "validation", 1 << 20).percent
@@ -224,7 +227,7 @@ def test_shuffled_labels_score_chance(name: str) -> None:
         test=shuffled(splits.test),
         classes=10,
     )
-    (protocol,) = protocols([name], PROBE, refit=True)
+    (protocol,) = protocols([name], PROBE, TUNING, refit=True)
     score = protocol.evaluate(mixed, "test", BUDGET)
     assert score.percent is not None
     # 497 images of ten classes: chance is 10 %, with a standard deviation of 1.3 points.
@@ -233,7 +236,7 @@ def test_shuffled_labels_score_chance(name: str) -> None:
 
 def test_knn_takes_the_k_that_is_best_on_validation_images() -> None:
     splits = digits()
-    (chosen,) = protocols(["knn"], PROBE, refit=True)
+    (chosen,) = protocols(["knn"], PROBE, TUNING, refit=True)
     by_k = {}
     for k in (1, 5, 10, 20, 50, 100, 200):
         bank, percents = splits.bank, []
@@ -258,7 +261,7 @@ def test_top5_counts_what_is_among_the_five_most_likely_classes_of_the_linear_pr
     rows = torch.arange(600)
     train, validation, test = (Features(x[r], labels[r], r) for r in rows.split(200))
     splits = Splits(bank=train, train=train, validation=validation, test=test, classes=16)
-    linear, top5 = protocols(["linear", "linear_top5"], PROBE, refit=False)
+    linear, top5 = protocols(["linear", "linear_top5"], PROBE, TUNING, refit=False)
     found, five = linear.evaluate(splits, "test", BUDGET), top5.evaluate(splits, "test", BUDGET)
     scores = PROBE.fit(train, validation, 16).classifier.scores(test.x)
     rank = (scores > scores.gather(1, test.labels[:, None])).sum(1)  # classes that seem more likely than the right one
@@ -272,7 +275,7 @@ def test_top5_counts_what_is_among_the_five_most_likely_classes_of_the_linear_pr
 @pytest.mark.parametrize(("name", "labels"), [("linear_1percent", 10), ("linear_10percent", 100)])
 def test_a_share_of_the_labels_trains_the_probe_and_is_the_same_for_every_run(name: str, labels: int) -> None:
     splits = digits()
-    (protocol,) = protocols([name], PROBE, refit=True)
+    (protocol,) = protocols([name], PROBE, TUNING, refit=True)
     score = protocol.evaluate(splits, "test", BUDGET)
     wanted = []
     for rows in balanced_draws(splits.train, 10, labels=labels, draws=3, seed=0):

@@ -109,6 +109,19 @@ def test_a_gpu_s_run_has_another_name() -> None:
     assert fingerprint(config, **alike, device="cpu") == name() != fingerprint(config, **alike, device="cuda")
 
 
+def test_options_of_fine_tuning_count_where_a_protocol_reads_them() -> None:
+    options = (
+        "evaluation.finetune.steps=7",
+        "evaluation.finetune.flip=0.5",
+        "evaluation.finetune.learning_rates=[1.0]",
+    )
+    for option in options:
+        assert name(option) == name()
+    for protocol in ("finetune", "finetune_1percent", "finetune_10percent"):
+        asked = f"evaluation.protocols=[knn1,{protocol}]"
+        assert len({name(), name(asked), *(name(asked, option) for option in options)}) == 5
+
+
 def test_two_ways_to_write_the_same_number_give_the_same_name() -> None:
     assert name("epochs=12") == name("dataset.epochs=12")
 

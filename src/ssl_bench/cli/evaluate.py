@@ -40,6 +40,7 @@ READ = (
     "evaluation.batch_size",
     "evaluation.memory",
     "evaluation.linear.",
+    "evaluation.finetune.",
     "subset",
     "labels",
     "seed",
@@ -116,5 +117,6 @@ def read(arguments: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, An
             f"set the dataset, as in dataset=digits, or several by datasets=; known are {', '.join(GROUPS['dataset'])}."
         )
     require_root(config.dataset.name, config.dataset.options)
-    require_protocols(config.evaluation.protocols, config.evaluation.linear.learning_rates)
+    scored = config.evaluation
+    require_protocols(scored.protocols, scored.linear.learning_rates, scored.finetune.learning_rates)
     return Path(encoder), config, given, settings

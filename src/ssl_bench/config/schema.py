@@ -149,6 +149,16 @@ class Linear(Part):
 
 
 @dataclass(frozen=True)
+class FineTune(Part):
+    learning_rates: tuple[float, ...]
+    steps: int
+    batch_size: int
+    momentum: float
+    weight_decay: float
+    flip: float
+
+
+@dataclass(frozen=True)
 class Evaluation(Part):
     protocols: tuple[str, ...]
     curves: tuple[str, ...]
@@ -156,6 +166,7 @@ class Evaluation(Part):
     batch_size: int
     memory: int  # bytes
     linear: Linear
+    finetune: FineTune
     projector: bool = False  # score its output, too
 
 

@@ -124,13 +124,15 @@ class DataModule(pl.LightningDataModule):
         """Images on which nothing is chosen."""
         return self._evaluation("test", torch.arange(len(self.splits["test"])))
 
+    def drawn(self, index: Tensor, batch_size: int) -> BatchLoader:
+        """Training images at these positions ``[K]``, in this order, for every rank all of them."""
+        order = partial(_in_turn, len(index))
+        return self._loader("train", index, order, batch_size=batch_size, drop_last=False, whole=True)
+
     def _evaluation(self, split: str, index: Tensor, whole: bool = False) -> BatchLoader:
         """Every image once, in turn, divided among the ranks without padding or repeats."""
-
-        def in_turn(epoch: int) -> Tensor:
-            return torch.arange(len(index))
-
-        return self._loader(split, index, in_turn, batch_size=self.evaluation_batch_size, drop_last=False, whole=whole)
+        order = partial(_in_turn, len(index))
+        return self._loader(split, index, order, batch_size=self.evaluation_batch_size, drop_last=False, whole=whole)
 
     def _loader(
         self,
@@ -154,3 +156,7 @@ class DataModule(pl.LightningDataModule):
             drop_last=drop_last,
             delivery=self._deliveries.get(split),
         )
+
+
+def _in_turn(size: int, epoch: int) -> Tensor:
+    return torch.arange(size)

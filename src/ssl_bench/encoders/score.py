@@ -19,7 +19,7 @@ from ssl_bench.evaluation.layers import FEATURES, Layers, score_layers, widths
 from ssl_bench.files import name_of, require_writable
 from ssl_bench.nn.backbone import stages
 from ssl_bench.report.tables import accuracy_table, transfer_table
-from ssl_bench.results.fingerprint import NUMERICS
+from ssl_bench.results.fingerprint import NUMERICS, fine_tunes
 from ssl_bench.results.keys import listed
 from ssl_bench.results.record import Record, code_version
 from ssl_bench.results.weights import Opened, open_encoder, open_projector, sha256
@@ -164,6 +164,7 @@ def fingerprint(
         "data": data.digest,
         "protocols": {name: evaluator.protocols[name].version for name in config.evaluation.protocols},
         "linear": config.evaluation.linear.as_dict(),
+        **({"finetune": config.evaluation.finetune.as_dict()} if fine_tunes(config.evaluation.protocols) else {}),
         "labels": config.labels,
         "seed": config.seed,
         "numerics": NUMERICS,

@@ -22,7 +22,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, Loader, Scores
 from ssl_bench.evaluation.features import cleaned
 from ssl_bench.evaluation.precision import full_float32
-from ssl_bench.evaluation.protocols import Score
+from ssl_bench.evaluation.protocols import FineTuned, Score
 from ssl_bench.files import name_of, write_text
 
 # Raised whenever a baseline's numbers change: records with different versions are not compared.
@@ -49,9 +49,10 @@ def random_scores(
         candidates["measured"] = evaluator.features(measured, device)
     scores = {}
     for name in names:
+        # Training measures the statistics itself.
+        open_to = ["untouched"] if isinstance(evaluator.protocols[name], FineTuned) else candidates
         on_validation = {
-            which: evaluator.score(splits, [name], "validation")[name].percent or 0.0
-            for which, splits in candidates.items()
+            which: evaluator.score(candidates[which], [name], "validation")[name].percent or 0.0 for which in open_to
         }
         best = max(on_validation, key=on_validation.__getitem__)  # the first among equals
         score = evaluator.score(candidates[best], [name], "test")[name]

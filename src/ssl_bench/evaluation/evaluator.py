@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_bench.batch import Batch
 from ssl_bench.devices import within_memory
-from ssl_bench.evaluation.features import Features, Splits, extract, pixels
+from ssl_bench.evaluation.features import Features, Splits, Tunable, extract, pixels
 from ssl_bench.evaluation.protocols import On, Protocol, Score
 
 Scores = dict[str, Score]
@@ -30,7 +30,8 @@ class Evaluator:
     Ranks share the work of embedding; then each scores all features, for waiting is no cheaper.
 
     loaders: ``bank``, ``probe``, ``validation`` (positions in the train split) and ``test``; each call gives a fresh
-    pass. memory: bytes that a block of similarities may take.
+    pass. drawn: batches of training images, as of `Tunable`; None where no network is trained further. memory: bytes
+    that a block of similarities may take.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class Evaluator:
         protocols: Sequence[Protocol],
         classes: int,
         memory: int,
+        drawn: Callable[[Tensor, int], Iterable[Batch]] | None = None,
     ) -> None:
         self.clean = clean
         self.loaders = loaders
         self.protocols = {protocol.name: protocol for protocol in protocols}
         self.classes = classes
         self.memory = memory
+        self.drawn = drawn
 
     @within_memory("evaluation", LESS)
     def features(self, backbone: nn.Module, device: torch.device) -> Splits:
@@ -59,7 +62,10 @@ class Evaluator:
             clean = self.clean.to(device)
             return extract(backbone, clean, loader, device=device, autocast=None, channels_last=True)
 
-        return self._splits(embed, device)
+        splits = self._splits(embed, device)
+        if self.drawn:
+            splits.network = Tunable(backbone, self.clean, device, self.drawn, partial(self.features, device=device))
+        return splits
 
     def pixels(self) -> Splits:
         """Raw pixels in place of features."""

@@ -65,18 +65,33 @@ class Features:
 Part = Features | Callable[[], Features]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tunable:
+    """A network and the images that it may be trained on further, and is scored on."""
+
+    backbone: nn.Module  # is left as it is
+    clean: nn.Module  # u8 images, and their sizes where they were squashed, to what the network takes
+    device: torch.device
+    drawn: Callable[[Tensor, int], Iterable[Batch]]  # training images at positions [K], in this order, so many a batch
+    embed: Callable[[nn.Module], Splits]  # what another network makes of all images
+
+
 class Splits:
     """What the protocols read of one network. A part given as a function is computed when it is first read.
 
     Images without a label are left out on the way in, so no protocol can count them.
 
     bank: clean training images for k-NN; train: the probe trains on these; validation: every choice reads these.
+    network: what made the features, for protocols that train it further; None: there is none to train.
     """
 
-    def __init__(self, bank: Part, train: Part, validation: Part, test: Part, *, classes: int) -> None:
+    def __init__(
+        self, bank: Part, train: Part, validation: Part, test: Part, *, classes: int, network: Tunable | None = None
+    ) -> None:
         self._parts = {"bank": bank, "train": train, "validation": validation, "test": test}
         self._known: dict[Hashable, Any] = {}
         self.classes = classes
+        self.network = network
 
     bank: cached_property[Features] = cached_property(lambda self: self._labelled("bank"))
     train: cached_property[Features] = cached_property(lambda self: self._labelled("train"))
@@ -90,15 +105,18 @@ class Splits:
         known: T = self._known[key]
         return known
 
-    def columns(self, first: int, end: int) -> Splits:
-        """Columns ``first`` … ``end`` − 1 of all features, cut out part by part as they are read."""
+    def columns(self, first: int, end: int, network: Tunable | None = None) -> Splits:
+        """Columns ``first`` … ``end`` − 1 of all features, cut out part by part as they are read.
+
+        network: what makes these columns alone.
+        """
 
         def cut(name: str) -> Features:
             features: Features = getattr(self, name)
             # A copy, for sums over strided rows round otherwise.
             return replace(features, x=features.x[:, first:end].contiguous())
 
-        return Splits(*(partial(cut, name) for name in self._parts), classes=self.classes)
+        return Splits(*(partial(cut, name) for name in self._parts), classes=self.classes, network=network)
 
     def _labelled(self, name: str) -> Features:
         part = self._parts[name]

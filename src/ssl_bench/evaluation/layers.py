@@ -6,6 +6,7 @@ Letters: N images, F width of the features, L layers, F_l width of one of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,9 @@ def score_layers(
     together = evaluator.features(layers.to(device), device)
     scores, first = {}, 0
     for name, width in of.items():
-        scores[name] = evaluator.score(together.columns(first, first + width), names, "test")
+        # Of one layer by itself there is no network to train further, but of the features.
+        alone = together.network if name == FEATURES else None
+        columns = together.columns(first, first + width, alone and replace(alone, backbone=layers.backbone))
+        scores[name] = evaluator.score(columns, names, "test")
         first += width
     return scores

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import knn
+from ssl_bench.evaluation.draws import balanced_draws, share_draws
 from ssl_bench.evaluation.features import Features, Splits
+from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import FittedProbe, LinearProbe
 
 On = Literal["validation", "test"]
@@ -182,28 +184,64 @@ class LinearFewLabels:
         missing = _missing(**{"train": train, "validation": splits.validation, on: queries})
         if missing:
             return _unavailable(missing)
-        labels = round(self.share * len(train))
-        smallest = int(train.labels.bincount(minlength=classes).min())
-        if labels < classes or smallest < -(-labels // classes):
-            return _unavailable(
-                f"{self.share:.0%} of {len(train)} labels cannot be drawn evenly from {classes} classes, of which one "
-                f"has {smallest} images"
-            )
+        draws = share_draws(train, classes, self.share, draws=self.draws, seed=self.seed)
+        if isinstance(draws, str):
+            return _unavailable(draws)
         percents: list[float] = []
-        for rows in balanced_draws(train, classes, labels=labels, draws=self.draws, seed=self.seed):
+        for rows in draws:
             few = train.rows(rows)
             key = (self.probe, self.share, len(percents))
             fitted = splits.once(key, partial(self.probe.fit, few, splits.validation, classes))
             percents.append(_percent(fitted.predict(queries.x), queries, classes))
         notes: dict[str, float | int | str] = {
-            "labels": labels,
+            "labels": len(draws[0]),
             "draws": self.draws,
             "std": statistics.pstdev(percents),
         }
         return Score(statistics.fmean(percents), None, notes)
 
 
-def protocols(names: Sequence[str], probe: LinearProbe, *, refit: bool) -> list[Protocol]:
+@dataclass(frozen=True, slots=True)
+class FineTuned:
+    """The whole network, trained on the training labels or on class-balanced draws of a share of them.
+
+    Validation images choose the learning rate, of each draw by itself, and are not trained on.
+    """
+
+    name: str
+    version: int
+    tuning: FineTuning
+    share: float | None  # None: all labels, and one draw
+    draws: int
+    seed: int
+
+    def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
+        if splits.network is None:
+            return _unavailable("there is no network to fine-tune")
+        train, queries, classes = splits.train, _split(splits, on), splits.classes
+        missing = _missing(**{"train": train, "validation": splits.validation, on: queries})
+        if missing:
+            return _unavailable(missing)
+        draws: list[Tensor] | str = [torch.arange(len(train))]
+        if self.share is not None:
+            draws = share_draws(train, classes, self.share, draws=self.draws, seed=self.seed)
+        if isinstance(draws, str):
+            return _unavailable(draws)
+        percents: list[float] = []
+        for number, rows in enumerate(draws):
+            fit = partial(self.tuning.fit, splits.network, train.rows(rows), classes, self.seed + number)
+            tuned = splits.once((self.tuning, self.share, number), fit)
+            predictions = _split(tuned.scores, on).x.argmax(1)
+            percents.append(_percent(predictions, queries, classes))
+        notes: dict[str, float | int | str] = {"labels": len(draws[0])}
+        if len(draws) == 1:
+            notes |= {"learning_rate": tuned.learning_rate, "validation_percent": tuned.validation_percent}
+            return Score(percents[0], predictions, notes)
+        notes |= {"draws": len(draws), "std": statistics.pstdev(percents)}
+        return Score(statistics.fmean(percents), None, notes)
+
+
+def protocols(names: Sequence[str], probe: LinearProbe, tuning: FineTuning, *, refit: bool) -> list[Protocol]:
     """The protocols of these names, in this order; ``refit`` is the linear probe's.
 
     Raises UserError for a name that is not one of ours.
@@ -218,35 +256,15 @@ def protocols(names: Sequence[str], probe: LinearProbe, *, refit: bool) -> list[
         Linear("linear_top5", version=1, probe=probe, refit=refit, top=5),
         LinearFewLabels("linear_1percent", version=1, probe=probe, share=0.01, draws=3, seed=0),
         LinearFewLabels("linear_10percent", version=1, probe=probe, share=0.1, draws=3, seed=0),
+        FineTuned("finetune", version=1, tuning=tuning, share=None, draws=1, seed=0),
+        FineTuned("finetune_1percent", version=1, tuning=tuning, share=0.01, draws=3, seed=0),
+        FineTuned("finetune_10percent", version=1, tuning=tuning, share=0.1, draws=3, seed=0),
     ]
     by_name = {protocol.name: protocol for protocol in known}
     for name in names:
         if name not in by_name:
             raise UserError(f"There is no protocol {name!r}: choose among {', '.join(by_name)}.")
     return [by_name[name] for name in names]
-
-
-def balanced_draws(bank: Features, classes: int, *, labels: int, draws: int, seed: int) -> list[Tensor]:
-    """``draws`` sets of ``labels`` bank rows, each with as many of one class as of another.
-
-    Where ``classes`` does not divide ``labels``, classes drawn anew each time give one more. Depends on ``seed`` and
-    on the dataset positions and labels in the bank, not on the order of its rows.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    in_order = bank.index.argsort().cpu()
-    label = bank.labels.cpu()[in_order]
-    members = [in_order[label == c] for c in range(classes)]
-    each, more = divmod(labels, classes)
-    chosen = []
-    for _ in range(draws):
-        count = torch.full((classes,), each)
-        count[torch.randperm(classes, generator=generator)[:more]] += 1
-        rows = [
-            rows[torch.randperm(len(rows), generator=generator)[:wanted]]
-            for rows, wanted in zip(members, count.tolist(), strict=True)
-        ]
-        chosen.append(torch.cat(rows).to(bank.x.device))
-    return chosen
 
 
 def _split(splits: Splits, on: On) -> Features:

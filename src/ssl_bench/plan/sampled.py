@@ -17,15 +17,17 @@ from torch import Tensor
 from ssl_bench.batch import Batch
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.evaluation.evaluator import Evaluator, Loader
-from ssl_bench.evaluation.features import Features, Splits
+from ssl_bench.evaluation.features import Features, Splits, Tunable
+from ssl_bench.evaluation.finetune import FineTuning, Tuned
 from ssl_bench.evaluation.linear import FittedProbe, LinearProbe
-from ssl_bench.evaluation.protocols import FewLabels, Linear, On, Score
+from ssl_bench.evaluation.protocols import FewLabels, FineTuned, Linear, On, Protocol, Score
 
 T = TypeVar("T")
 
 EMBEDDED = 512  # images of a part, or a batch if that is more
 ROWS = {"bank": 16_384, "probe": 4_096, "validation": 1_024, "test": 1_024}  # at most; t-SNE wants 1,000
 PROBE_EPOCHS = 3
+TUNING_STEPS = 3
 
 
 class Sampled(Evaluator):
@@ -48,13 +50,16 @@ class Sampled(Evaluator):
         super().__init__(
             clean=whole.clean,
             loaders={name: lambda name=name: _First(whole.loaders[name](), name, self.rows[name]) for name in index},  # type: ignore[misc]
-            protocols=[
-                replace(protocol, probe=ShortProbe(protocol.probe, self)) if isinstance(protocol, Linear) else protocol  # type: ignore[arg-type]
-                for protocol in whole.protocols.values()
-            ],
+            protocols=[self._short(protocol) for protocol in whole.protocols.values()],
             classes=whole.classes,
             memory=whole.memory,
+            drawn=whole.drawn,
         )
+
+    def _short(self, protocol: Protocol) -> Protocol:
+        if isinstance(protocol, FineTuned):
+            return replace(protocol, tuning=ShortTuning(protocol.tuning, self))  # type: ignore[arg-type]
+        return replace(protocol, probe=ShortProbe(protocol.probe, self)) if isinstance(protocol, Linear) else protocol  # type: ignore[arg-type]
 
     def timed(self, times: Callable[[T], float], work: Callable[..., T], *given: Any) -> T:
         """``work(*given)``, which stands for so many ``times`` itself."""
@@ -83,7 +88,7 @@ class Sampled(Evaluator):
     def _score(self, splits: Splits, name: str, on: On) -> Score:
         protocol, more = self.protocols[name], self.more[on]
         _ = splits.bank, splits.train, splits.validation, splits.test  # embedded beforehand, which counts otherwise
-        if isinstance(protocol, Linear):
+        if isinstance(protocol, (Linear, FineTuned)):
             more = 1.0  # its training is timed
         elif not isinstance(protocol, FewLabels):
             more *= self.more["bank"]
@@ -112,6 +117,24 @@ class ShortProbe:
 
     def _timed(self, times: float, train: Callable[..., FittedProbe], *given: Any) -> FittedProbe:
         return self.sampled.timed(lambda _: times * self.whole.epochs / self.short.epochs, train, *given)
+
+
+class ShortTuning:
+    """Takes a few steps of fine-tuning in place of all, with one learning rate in place of all."""
+
+    def __init__(self, whole: FineTuning, sampled: Sampled) -> None:
+        self.whole = whole
+        self.short = replace(whole, steps=min(TUNING_STEPS, whole.steps), learning_rates=whole.learning_rates[:1])
+        self.sampled = sampled
+
+    def __repr__(self) -> str:
+        return repr(self.whole)
+
+    def fit(self, network: Tunable, train: Features, classes: int, draw: int) -> Tuned:
+        (rate,) = self.short.learning_rates
+        times = self.whole.steps / self.short.steps * len(self.whole.learning_rates)
+        self.sampled.timed(lambda _: times, self.short.train, network, train, classes, rate, draw)
+        return self.short.fit(network, train, classes, draw)
 
 
 def wait(device: torch.device) -> None:

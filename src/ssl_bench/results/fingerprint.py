@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ def fingerprint(
         identity["device"] = device
     if init is not None:
         identity["init"] = init
+    if fine_tunes(leaves.get("evaluation.protocols", ())):
+        identity["finetune"] = config["evaluation"]["finetune"]
     if statistics_shares > 1:
         identity["statistics_shares"] = statistics_shares
     if str(leaves.get("backbone.name")).startswith("timm/"):
@@ -67,6 +69,11 @@ def fingerprint(
         identity["accumulate"] = 2  # in the first version an epoch's last step took too small a gradient
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def fine_tunes(protocols: Iterable[str]) -> bool:
+    """Whether one of these protocols reads the options ``evaluation.finetune``."""
+    return any(name.startswith("finetune") for name in protocols)
 
 
 def configuration_key(config: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from ssl_bench.distributed import world_size
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.baselines import VERSIONS, kept, random_scores
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
+from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import Protocol, protocols
 from ssl_bench.machine import cores, memory
@@ -204,10 +205,10 @@ def encoder_clean(
 def build_protocols(config: Config, *, refit: bool) -> list[Protocol]:
     """All protocols that the table, the curves and the monitor name; ``refit`` is the linear probe's."""
     chosen = config.evaluation
-    require_protocols(chosen.protocols, chosen.linear.learning_rates)
+    require_protocols(chosen.protocols, chosen.linear.learning_rates, chosen.finetune.learning_rates)
     names = dict.fromkeys([*chosen.protocols, *chosen.curves, chosen.monitor])
     probe = LinearProbe(**vars(chosen.linear), seed=0)
-    return protocols(list(names), probe, refit=refit)
+    return protocols(list(names), probe, FineTuning(**vars(chosen.finetune)), refit=refit)
 
 
 def fingerprint_of(config: Config, data_digest: str) -> str:
@@ -236,6 +237,7 @@ def build_evaluator(config: Config, data: DataModule, clean: dict[str, Any]) -> 
         protocols=build_protocols(config, refit=not limited),
         classes=data.dataset.classes,
         memory=config.evaluation.memory,
+        drawn=data.drawn,
     )
 
 

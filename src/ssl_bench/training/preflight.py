@@ -40,7 +40,8 @@ def check(config: Config) -> None:
         conditions.require_gradients_apart(options["lookahead_batch"], options["lookahead"], trainer.accumulate)
     _check_target(config)
     _check_needs(config)
-    conditions.require_protocols(config.evaluation.protocols, config.evaluation.linear.learning_rates)
+    scored = config.evaluation
+    conditions.require_protocols(scored.protocols, scored.linear.learning_rates, scored.finetune.learning_rates)
     conditions.require_precision(trainer.precision, trainer.accelerator)
     conditions.require_logger(config.logger.name)
 

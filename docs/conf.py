@@ -14,7 +14,14 @@ release = metadata.version("ssl-bench")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/**.md", "docs/api/**.rst", "experiments/*/README.md", "benchmarks/README.md"]
+include_patterns = [
+    "*.md",
+    "docs/**.md",
+    "docs/api/**.rst",
+    "experiments/README.md",
+    "experiments/*/README.md",
+    "benchmarks/README.md",
+]
 exclude_patterns = [".*", "build", "data", "runs", "src", "tests", "**/records"]
 suppress_warnings = ["ref.python"]  # two rooms have a Dataset, and annotations do not name the room
 templates_path = ["docs/templates"]  # for autosummary, which starts from the source folder

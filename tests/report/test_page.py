@@ -87,15 +87,6 @@ def test_every_readme_of_the_repository_states_claim_cost_and_verdict_where_it_c
             assert found.verdict, readme
 
 
-def test_the_summary_of_verdicts_in_the_docs_is_that_of_the_readmes() -> None:
-    text = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[`(\w+)`\].*\| (.+) \|$", text, re.MULTILINE)
-    assert len(rows) > 5
-    plain = re.compile(r"at this scale |^the claim | at this scale|(?<=, )and ")
-    for name, verdict in rows:
-        assert plain.sub("", findings.read(ROOT / "experiments" / name).verdict) == verdict, name
-
-
 def test_a_finding_has_the_texts_of_its_readme_as_text_and_the_arguments_of_its_report(made: Path) -> None:
     found = findings.read(made / "experiments" / "evil")
     assert found.verdict == "does not hold"

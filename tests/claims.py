@@ -1,0 +1,97 @@
+"""The table of what the papers claim and what came out here: ``python tests/claims.py`` writes experiments/README.md.
+
+A claim and its source are the first words of a definition in ``conf/experiment``, ``# Figure 8 of …: … Claim: …``; or,
+where a folder of ``experiments/`` has no definition, of its README. A verdict is what is bold in the README's
+paragraph. So the table states nothing that does not stand elsewhere, and a test compares it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ssl_bench.page import findings
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "experiments" / "README.md"
+PAPERS = ("Chen, Ji & Yuan", "Chen et al.", "Cao et al.", "Tian et al.", "Tian, Chen & Ganguli", "Caron et al.")
+WHERE = r"(?:(?:Tables?|Figures?|Sections?) [\w., ]+ of )?"
+SOURCE = re.compile(rf"(?P<source>{WHERE}(?P<paper>{'|'.join(PAPERS)}) \d{{4}}(?: \(\w+\))?)[^:]*:")
+CLAIM = re.compile(r"Claims?(?: of [^:]+)?: (?P<claim>.+?)\.(?: |$)")
+NOT_RUN = "not yet run"
+EARLIER = "**Of an earlier"  # begins the note of a README whose figures are not of today's settings
+HEAD = """# Claims and verdicts
+
+What the five papers claim of their tables and figures, and what came out here at `scale=cpu`, which is small: a verdict
+is about this scale alone. `make NAME` plans, runs and renders one of them. This table is written by
+`python tests/claims.py` from the definitions in `conf/experiment` and the verdicts in the folders; a test compares.
+
+| | source | claim | verdict | shown |
+|---|---|---|---|---|
+"""
+
+
+class Claim(NamedTuple):
+    """What a paper states of one of its tables or figures."""
+
+    name: str
+    paper: str
+    source: str
+    text: str
+
+
+def claim(name: str, text: str) -> Claim | None:
+    """What ``text`` begins with; None where that is no claim of a paper."""
+    source, found = SOURCE.search(text), CLAIM.search(text)
+    return Claim(name, source["paper"], source["source"], found["claim"]) if source and found else None
+
+
+def claims() -> list[Claim]:
+    """Of all papers in the order of PAPERS, tables before figures."""
+    texts = {folder.parent.name: _paragraph(folder) for folder in ROOT.glob("experiments/*/README.md")}
+    texts |= {file.stem: _comment(file) for file in ROOT.glob("conf/experiment/*.yaml")}
+    found = [one for name, text in texts.items() if (one := claim(name, text))]
+    return sorted(found, key=lambda one: (PAPERS.index(one.paper), "fig" in one.name, one.name))
+
+
+def _comment(file: Path) -> str:
+    """The comment at a file's head as one line."""
+    lines = file.read_text(encoding="utf-8").split("\nsweep:", maxsplit=1)[0].splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in lines if not line.startswith("#   "))
+
+
+def _paragraph(readme: Path) -> str:
+    """The paragraph of a README that begins with its claims, as one line."""
+    found = re.search(r"^Claims? .+?(?=\n\n)", readme.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return " ".join(found[0].split()) if found else ""
+
+
+def verdict(name: str) -> str:
+    """In the words of the folder's README."""
+    folder = FILE.parent / name
+    found = findings.read(folder).verdict
+    if not found or found.startswith("open"):
+        return NOT_RUN
+    earlier = EARLIER in (folder / "README.md").read_text(encoding="utf-8")
+    return f"{found} (of an earlier `scale=cpu`)" if earlier else found
+
+
+def table() -> str:
+    """The whole page."""
+    rows = []
+    for name, _, source, text in claims():
+        found, linked = verdict(name), f"[`{name}`]({name}/README.md)"
+        if found == NOT_RUN:
+            shown = f"[definition](../conf/experiment/{name}.yaml)"
+            linked = linked if (FILE.parent / name).exists() else f"`{name}`"
+        elif (FILE.parent / name / "figure.png").exists():
+            shown = f"[figure]({name}/figure.png)"
+        else:
+            shown = f"[table]({name}/README.md)"
+        rows.append(f"| {linked} | {source} | {text} | {found} | {shown} |\n")
+    return HEAD + "".join(rows)
+
+
+if __name__ == "__main__":
+    FILE.write_text(table(), encoding="utf-8")

@@ -1,0 +1,31 @@
+"""The table of all claims of the papers, which is made of what stands elsewhere."""
+
+from __future__ import annotations
+
+import claims
+from ssl_bench.config import experiments
+
+
+def test_the_table_of_claims_is_that_of_definitions_and_verdicts() -> None:
+    assert claims.FILE.read_text(encoding="utf-8") == claims.table()  # python tests/claims.py writes it
+
+
+def test_it_has_every_table_and_figure_of_the_papers() -> None:
+    found = [claim.name for claim in claims.claims()]
+    assert sorted(found) == sorted({*experiments.names(), "directpred_dynamics"} - {"calibration"})
+
+
+def test_a_claim_is_a_sentence_behind_its_source() -> None:
+    text = "Figure 8 and table 3 of Chen et al. 2020 (SimCLR): accuracy. Claims: a is 0.5; b is c. More."
+    expected = ("x", "Chen et al.", "Figure 8 and table 3 of Chen et al. 2020 (SimCLR)", "a is 0.5; b is c")
+    assert claims.claim("x", text) == expected
+    readme = "Claims of Tian, Chen & Ganguli 2021, of a linear network: more is better."
+    expected = ("x", "Tian, Chen & Ganguli", "Tian, Chen & Ganguli 2021", "more is better")
+    assert claims.claim("x", readme) == expected
+    assert claims.claim("x", "How often do tables err? Claim: rarely.") is None
+
+
+def test_a_folder_without_a_verdict_is_not_yet_run() -> None:
+    assert claims.verdict("no such folder") == claims.NOT_RUN
+    assert claims.verdict("gpu") == claims.NOT_RUN  # "open"
+    assert "holds" in claims.verdict("calibration")

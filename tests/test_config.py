@@ -47,7 +47,7 @@ def compose(words: Sequence[str] = ()) -> Plain:
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -122,7 +122,7 @@ def test_every_method_dataset_scale_and_recipe_composes_to_plain_values(
 @pytest.mark.parametrize(("group", "file"), CONF_FILES, ids=lambda value: str(value))
 def test_every_key_has_a_meaning(group: str, file: str) -> None:
     tree = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
-    no_options = (*BLOCKS, *STATED, AUTO, SCALES) if group == "method" else ("defaults", "hydra", SCALES)
+    no_options = (*BLOCKS, *STATED, AUTO, SCALES) if group == "method" else ("defaults", "hydra", "sets", SCALES)
     prefix = f"{group}." if group else ""
     keys = {prefix + key for key, _ in leaves({k: v for k, v in tree.items() if k not in no_options})}
     stated = options.comments(file, group)

@@ -12,6 +12,16 @@ from typing import Any
 
 from ssl_bench.errors import UserError
 
+WEIGHTS = "init=FILE starts from weights, init=timm from those that timm has on this disk"
+# What build_backbone or init= decides, among the arguments of timm's create_model.
+OURS = {
+    "in_chans": "it is the channels of the dataset",
+    "num_classes": "there is no classifier",
+    "features_only": "features are [N, F]",
+    **dict.fromkeys(
+        ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"), WEIGHTS
+    ),
+}
 FEWEST = 2  # images of a batch: every loss compares images, or takes statistics over them
 CHECKED_BATCH = 12  # images of a batch in the certificate, which 2, 3, 4, 6 and 12 processes divide
 
@@ -40,6 +50,28 @@ def require_sizes(views: Mapping[str, int], size: int) -> None:
                 f"augment.groups.{name}.size={side} is larger than the {size} pixels at which the network is "
                 "evaluated: choose at most that, or a larger dataset.size."
             )
+
+
+def require_arguments(name: str, arguments: Mapping[str, Any], sizes: Iterable[int]) -> None:
+    """UserError for ``backbone.arguments`` that the network ``name`` of images of these ``sizes`` cannot have."""
+    if not name.startswith("timm/"):
+        raise UserError(f"backbone.arguments are of timm's models, and {name} is none: set backbone.name=timm/<model>.")
+    own = next((key for key in OURS if key in arguments), None)
+    if own is not None:
+        raise UserError(f"backbone.arguments.{own} is not allowed: {OURS[own]}.")
+    patch = arguments.get("patch_size")
+    if isinstance(patch, int) and patch > 0 and not arguments.get("dynamic_img_pad"):
+        for size in sizes:
+            require_whole_patches(f"backbone.name={name}", size, patch)
+
+
+def require_whole_patches(name: str, size: int, patch: int) -> None:
+    """UserError unless patches of ``patch`` pixels divide images of ``size`` pixels."""
+    if size % patch:
+        raise UserError(
+            f"{name} cuts images of {size} pixels into patches of {patch}, which do not divide them: choose another "
+            "backbone.arguments.patch_size, dataset.size or size of views."
+        )
 
 
 def full_size_views(sizes: Sequence[int]) -> int:

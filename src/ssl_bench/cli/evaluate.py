@@ -49,7 +49,8 @@ READ = (
     "trainer.accelerator",
     "trainer.threads",
 )
-TRAINING = ("dataset.epochs", "dataset.queue", "dataset.window", "dataset.stem")  # and not read below dataset
+# And not read below dataset and backbone.
+TRAINING = ("dataset.epochs", "dataset.queue", "dataset.window", "dataset.stem", "backbone.pretrained")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

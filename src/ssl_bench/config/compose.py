@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -26,6 +26,7 @@ from ssl_bench.config.options import (
     BLOCKS,
     CHOICES,
     GROUPS,
+    OPEN,
     SCALES,
     STATED,
     Option,
@@ -34,6 +35,7 @@ from ssl_bench.config.options import (
     comments,
     identities,
     nearest,
+    open_option,
     options_of,
     typed,
 )
@@ -41,7 +43,9 @@ from ssl_bench.config.parse import parse, value_of
 from ssl_bench.config.schema import Config, Plain, put, value_at
 from ssl_bench.errors import UserError
 
-Blocks = dict[str, dict[str, Any]]  # a method's blocks: values by option
+Block = tuple[str, str]  # the group whose file has it, and its name
+Blocks = dict[Block, dict[str, Any]]  # values by option
+COUNTED: tuple[Block, ...] = (("method", "sets"), ("backbone", "sets"), ("method", "original"), ("method", "check"))
 
 # -- reading and checking the words ---------------------------------------------------------------
 
@@ -81,7 +85,8 @@ def options_for(config: Plain) -> list[str]:
     defaults, options, _ = composed(words)
     words = [word for word in words if word.partition("=")[::2] not in CHOICES.items()]
     known, free = dict(leaves(defaults)), {key for key, identity in identities().items() if identity == "no"}
-    differing = {key: value for key, value in leaves(config) if key in options and known[key] != value}
+    settable = ((key, value) for key, value in leaves(config) if key in options or open_option(key, value))
+    differing = {key: value for key, value in settable if key not in known or known[key] != value}
     return words + [f"{key}={typed(value)}" for key, value in differing.items() if key not in free]
 
 
@@ -113,11 +118,7 @@ def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Pl
         name = groups["experiment"]
         raise UserError(f"experiment={name} is many runs: add -m, or run python -m ssl_bench sweep {name}.")
     defaults, options, choices, blocks = _files(_words(groups))
-    settings = {
-        override.key_or_group: value_of(override, options.get(override.key_or_group))
-        for override in parsed
-        if override.key_or_group not in GROUPS
-    }
+    settings = _settings((override for override in parsed if override.key_or_group not in GROUPS), options)
     _check(settings, options, choices)
     config = copy.deepcopy(defaults)
     for key, value in settings.items():
@@ -127,36 +128,37 @@ def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Pl
         "original": options["recipe"].read(_get(config, "recipe")) == "original",
         "check": certified,
     }
-    set_by: dict[str, str] = {}
-    for block in (block for block in BLOCKS if counted[block]):
-        for key, value in blocks[block].items():
+    set_by: dict[str, tuple[str, str]] = {}
+    for group, block in (named for named in COUNTED if counted[named[1]]):
+        for key, value in blocks[group, block].items():
             if key not in settings:
                 _set(config, key, value)
-                set_by[key] = block
-    found = _resolved(config, options, _file("method", choices), set_by)
-    automatic = [key for key in blocks[AUTO] if value_at(found, key) == "auto"]
+                set_by[key] = _file(group, choices), block
+    found = _resolved(config, options, set_by)
+    functions = blocks["method", AUTO]
+    automatic = [key for key in functions if value_at(found, key) == "auto"]
     resolved = OmegaConf.create(found if automatic else {})
     for key in automatic:
         with _blaming(_file("method", choices), AUTO):
-            put(found, key, options[key].read(_computed(blocks[AUTO][key], resolved)))
+            put(found, key, options[key].read(_computed(functions[key], resolved)))
             _set(resolved, key, value_at(found, key))
     return found, options, choices
 
 
-def _resolved(config: DictConfig, options: Mapping[str, Option], file: str, blocks: Mapping[str, str]) -> Plain:
+def _resolved(config: DictConfig, options: Mapping[str, Option], set_by: Mapping[str, tuple[str, str]]) -> Plain:
     """All values with their references followed, checked and of their options' types.
 
-    blocks: the block of ``file`` that set an option, where one did.
+    set_by: the file and the block of it that set an option, where one did.
     """
     try:
         found: Plain = _plain(config)
     except (OmegaConfBaseException, RecursionError):
         for key in options:  # which of them
-            with _blaming(file, blocks.get(key)):
+            with _blaming(*set_by.get(key, ("", None))):
                 _get(config, key)
         raise
     for key, option in options.items():
-        with _blaming(file, blocks.get(key)):
+        with _blaming(*set_by.get(key, ("", None))):
             put(found, key, option.read(value_at(found, key)))
     return found
 
@@ -164,7 +166,7 @@ def _resolved(config: DictConfig, options: Mapping[str, Option], file: str, bloc
 @functools.cache
 def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict[str, str], Blocks]:
     """What conf/ holds under the given choices: values with their references, options, the file of each group, and
-    what the method's blocks set beside what an experiment sets."""
+    what the blocks of its files set beside what an experiment sets."""
     tree, choices = tree_of(groups)
     chosen = _set_by_experiment(choices["experiment"])
     # An experiment sets options of all groups, so it is checked against the files it builds on.
@@ -181,21 +183,21 @@ def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict
     options = options_of(choices, known)
     _require_method_file(choices["method"], known, options)
     for key, _ in leaves(tree):
-        if key not in known:
+        if key not in known and not open_option(key, None):
             raise UserError(f"experiment={experiment}: {_unknown(key, options, choices)}")
     for group, scale, values in scales:
         with _blaming(_file(group, choices), f"{SCALES}, {scale}"):
             if scale not in GROUPS["scale"]:
                 raise UserError(f"there is no scale {scale}{nearest(scale, GROUPS['scale']) or '.'}")
             _check(dict(leaves({group: values})), options, choices)
-    for block in BLOCKS:
-        with _blaming(_file("method", choices), block):
-            _check(blocks[block], options, choices)
+    for group, block in COUNTED:
+        with _blaming(_file(group, choices), block):
+            _check(blocks[group, block], options, choices)
     for key, option in options.items():
         with _blaming("conf/config.yaml" if key in comments("config.yaml") else _file(_group(key), choices), "default"):
             option.read(known[key])
-    left = {block: {key: value for key, value in blocks[block].items() if key not in chosen} for block in BLOCKS}
-    return config, options, choices, {**left, AUTO: blocks[AUTO]}
+    left = {named: {key: value for key, value in blocks[named].items() if key not in chosen} for named in COUNTED}
+    return config, options, choices, blocks | left
 
 
 def _require_method_file(name: str, known: Mapping[str, Any], options: Mapping[str, Option]) -> None:
@@ -209,20 +211,37 @@ def _require_method_file(name: str, known: Mapping[str, Any], options: Mapping[s
             raise UserError(f"conf/method/{name}.yaml: there is no block {key}{near}")
 
 
+def _settings(parsed: Iterable[Override], options: Mapping[str, Option]) -> dict[str, Any]:
+    """Values by option; what a mapping holds, each by its own key."""
+    found: dict[str, Any] = {}
+    for override in parsed:
+        key = override.key_or_group
+        value = value_of(override, options.get(key))
+        if key != OPEN:
+            found[key] = value
+        elif isinstance(value, dict):
+            found |= {f"{key}.{name}": one for name, one in value.items()}
+        else:
+            raise UserError(f"{override.input_line} is no mapping: write it as {OPEN}={{img_size: 32, patch_size: 4}}.")
+    return found
+
+
 def _check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: Mapping[str, str]) -> None:
     """UserError for keys that are no options and for values that are not allowed, references apart."""
     for key, value in settings.items():
-        if key not in options:
+        option = options.get(key) or open_option(key, value)
+        if option is None:
             raise UserError(_unknown(key, options, choices))
         # Before references to the value are resolved, so that this word is named and not what follows from it.
         if "${" not in str(value):
-            options[key].read(value)
+            option.read(value)
 
 
 def _pop_blocks(tree: Plain) -> Blocks:
-    """The method's blocks with their references; they leave ``tree``."""
-    taken = {block: tree["method"].pop(block, None) or {} for block in (*BLOCKS, *STATED, AUTO)}
-    return {block: values for block, values in taken.items() if block not in STATED}
+    """The blocks of the method and of the backbone with their references; they leave ``tree``."""
+    for block in STATED:
+        tree["method"].pop(block, None)
+    return {(group, block): tree[group].pop(block, None) or {} for group, block in (*COUNTED, ("method", AUTO))}
 
 
 def _pop_scales(tree: Plain, kept: set[str]) -> list[tuple[str, str, Plain]]:
@@ -298,7 +317,7 @@ def _words(choices: Mapping[str, Any]) -> tuple[str, ...]:
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and (value or f"{prefix}{key}" != OPEN):
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

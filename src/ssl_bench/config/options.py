@@ -36,12 +36,13 @@ CHOICES: dict[str, str] = {  # of each group, unless another is asked for; in th
     if not group.startswith("override ")
 }
 GROUPS = {group: sources.names(group) for group in CHOICES}
-# Of a method's file: values for options of any group, not options themselves.
+# Of a method's file, the first of a backbone's, too: values for options of any group, not options themselves.
 BLOCKS = ("sets", "original", "check")
 # Of a method's file: what its class refuses to do without, for those who ask before it is imported, and its look.
 STATED = ("needs", "shown")
 AUTO = "auto"  # of a method's file: the functions that give the values of options that are set to auto
 SCALES = "scales"  # of any file: values of its options by scale, in place of those above
+OPEN = "backbone.arguments"  # below it any name may be set, for only timm knows which there are
 COMMENT = re.compile(
     r"\s#\s(?P<allowed>\[[^\s\])]*[\])]|\([^\s\])]*\.\.[^\s\])]*[\])])?\s*(?P<meaning>.*?)"
     r"\s*(\{identity: (?P<identity>no|elsewhere|unless [^\s}]+)\})?$"
@@ -98,8 +99,8 @@ class Option:
 
     def read(self, value: Any) -> Any:
         """``value`` as this option's type; UserError in one sentence if it is not allowed."""
-        if value is None and self.optional:
-            return None
+        if (value is None and self.optional) or isinstance(self.default, dict):
+            return value
         if isinstance(value, bool) and typed(value) in self.words:  # beside other words
             value = typed(value)
         several = isinstance(self.default, list)
@@ -188,7 +189,7 @@ def _comments(file: str, prefix: str) -> dict[str, re.Match[str]]:
                 if path == f"{prefix}." and name.value in (*BLOCKS, *STATED, AUTO, SCALES):
                     continue
                 comment = COMMENT.search(lines[name.start_mark.line])
-                if comment and not isinstance(value, yaml.MappingNode):
+                if comment and not (isinstance(value, yaml.MappingNode) and value.value):
                     _require_readable(comment, f"conf/{file}, line {name.start_mark.line + 1}")
                     found[path + name.value] = comment
                 visit(value, f"{path}{name.value}.")
@@ -221,6 +222,16 @@ def options_of(choices: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[
     for group, choice in choices.items():
         found |= comments(f"{group}/{choice}.yaml", group)
     return {key: Option(key, defaults[key], *comment) for key, comment in found.items() if key in defaults}
+
+
+def open_option(key: str, value: Any) -> Option | None:
+    """An option below OPEN that no file of conf/ has, whose type is that of its ``value``; None elsewhere."""
+    above, _, name = key.rpartition(".")
+    if above != OPEN or not name.isidentifier():
+        return None
+    if isinstance(value, dict):
+        raise UserError(f"{key} is a mapping, and it is to be a number, true or false, text, or a list of these.")
+    return Option(key, value, "", "")
 
 
 def choices_with(key: str) -> list[str]:
@@ -270,7 +281,10 @@ def read_settings(file: str, words: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"{word} is not of the form key=value{near_or_all(word, known)}")
         if key not in known:
             raise UserError(f"option {key} is unknown{near_or_all(key, known)}")
-        settings[key] = known[key].read(_plain_value(value, text_only=known[key].is_text))
+        if isinstance(known[key].default, dict):
+            settings[key] = _mapping(word, value)
+        else:
+            settings[key] = known[key].read(_plain_value(value, text_only=known[key].is_text))
     return settings
 
 
@@ -314,6 +328,16 @@ def settings_text(file: str) -> list[str]:
     entries = {f"{key}={typed(option.default)}": option for key, option in options_in(file).items()}
     width = max(14, *(len(entry) + 2 for entry in entries))
     return [f"  {entry:<{width}}{option.allowed} {option.meaning}".rstrip() for entry, option in entries.items()]
+
+
+def _mapping(word: str, text: str) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{word} is no mapping of names to values, as {{img_size: 32, patch_size: 4}} is.")
+    return value
 
 
 def _plain_value(text: str, *, text_only: bool) -> Any:

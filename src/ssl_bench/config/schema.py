@@ -106,6 +106,7 @@ class Backbone(Part):
     name: str
     stem: str
     width: int
+    arguments: Mapping[str, Any] | None = None  # of the constructor of timm's model; None for none
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,8 @@ def _typed(kind: Any, tree: Mapping[str, Any]) -> Any:
             values[name] = {group: _typed(Views, views) for group, views in tree[name].items()}
         elif name in tree or not hasattr(kind, name):
             values[name] = tuple(tree[name]) if isinstance(tree[name], list) else tree[name]
+            if values[name] == {}:  # as where there is no such key
+                values[name] = None
     return kind(**values)
 
 

@@ -46,7 +46,12 @@ class _Embedding:
         self.kept: list[str] = []
         self.skipped = 0
         self.encoder: Opened = open_encoder(
-            run_or_file, name=settings["backbone"], stem=settings["stem"], width=None, prefix=settings["prefix"]
+            run_or_file,
+            name=settings["backbone"],
+            stem=settings["stem"],
+            width=None,
+            prefix=settings["prefix"],
+            arguments=settings["arguments"] or None,
         )
         for clause in self.encoder.assumed:
             self.show(f"assumed: {clause}")

@@ -52,7 +52,12 @@ def export(run_or_file: Path, settings: Mapping[str, Any]) -> Difference:
     require_writable(out.parent, f"out={out}")
     console = Console()
     opened = open_encoder(
-        run_or_file, name=settings["backbone"], stem=settings["stem"], width=None, prefix=settings["prefix"]
+        run_or_file,
+        name=settings["backbone"],
+        stem=settings["stem"],
+        width=None,
+        prefix=settings["prefix"],
+        arguments=settings["arguments"] or None,
     )
     for clause in opened.assumed:
         console.print(f"assumed: {clause}", highlight=False, markup=False, soft_wrap=True)

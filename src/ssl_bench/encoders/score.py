@@ -106,6 +106,7 @@ def opened(run_or_file: Path, config: Config, chosen: Collection[str], settings:
         stem=backbone.stem if "backbone.stem" in chosen else None,
         width=backbone.width if "backbone.width" in chosen else None,
         prefix=settings["prefix"],
+        arguments=backbone.arguments if any(key.startswith("backbone") for key in chosen) else None,
     )
 
 

@@ -1,5 +1,9 @@
 """Backbones: torchvision's ResNets with a stem for small images and a width; timm's models by name."""
 
+import inspect
+import re
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,6 +12,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
+from ssl_bench.conditions import require_arguments, require_whole_patches
+from ssl_bench.config.options import nearest, typed
 from ssl_bench.errors import UserError
 
 LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
@@ -62,18 +68,23 @@ class ResNet(TorchvisionResNet):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def build_backbone(name: str, *, stem: str, width: int, channels: int) -> tuple[nn.Module, int]:
+def build_backbone(
+    name: str, *, stem: str, width: int, channels: int, arguments: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, int]:
     """The network ``[N, C, H, W]`` → ``[N, F]`` and its feature width F.
 
     ``name`` is one of ``resnet18|34|50|10`` or ``timm/<model>``, which needs the extra ``timm`` and ignores
-    ``stem`` and ``width``. Raises UserError for a name that is neither.
+    ``stem`` and ``width``. ``arguments`` are of the constructor of timm's model. Raises UserError for a name that is
+    neither, and for arguments that the network does not take.
     """
     network: nn.Module
+    if arguments:
+        require_arguments(name, arguments, sizes=())
     if name in LAYERS:
         block, _ = LAYERS[name]
         network, features = ResNet(name, stem=stem, width=width, channels=channels), 8 * width * block.expansion
     elif name.startswith("timm/"):
-        network, features = _timm(name.removeprefix("timm/"), channels)
+        network, features = _timm(name.removeprefix("timm/"), channels, arguments or {})
     else:
         known = ", ".join(LAYERS)
         raise UserError(
@@ -101,19 +112,23 @@ def stages(network: nn.Module) -> dict[str, nn.Module]:
 def require_size(network: nn.Module, name: str, channels: int, size: int) -> None:
     """UserError if the network takes no images of ``size`` pixels, or gives no features ``[N, F]`` of them."""
     training = network.training
+    patches: Any = getattr(network, "patch_embed", None)
+    for patch in getattr(patches, "patch_size", None) or () if not getattr(patches, "dynamic_img_pad", False) else ():
+        require_whole_patches(name, size, patch)  # what is over at the edges would not be seen
     try:
         with torch.no_grad():
             features = network.eval()(torch.zeros(1, channels, size, size))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{name} takes no images of {size} pixels ({reason}): set another size.") from None
+        other = f"set another size, or backbone.arguments={{img_size: {size}}}" if patches else "set another size"
+        raise UserError(f"{name} takes no images of {size} pixels ({reason}): {other}.") from None
     finally:
         network.train(training)
     if features.ndim != 2:
         raise UserError(f"{name} gives {list(features.shape)} and not one row per image.")
 
 
-def _timm(model: str, channels: int) -> tuple[nn.Module, int]:
+def _timm(model: str, channels: int, arguments: Mapping[str, Any]) -> tuple[nn.Module, int]:
     try:
         import timm
     except ImportError:
@@ -121,6 +136,18 @@ def _timm(model: str, channels: int) -> tuple[nn.Module, int]:
     if not timm.is_model(model):
         near = timm.list_models(f"*{model.split('_')[0]}*")[:3]
         raise UserError(f"timm has no model {model!r}" + (f"; near: {', '.join(near)}." if near else "."))
-    network: Any = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0)
+    try:
+        network: Any = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0, **arguments)
+    except Exception as error:  # timm's models refuse their arguments in many ways
+        if not arguments:
+            raise
+        unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        if unknown:
+            own = getattr(sys.modules[timm.models.model_entrypoint(model).__module__], unknown[1], None)
+            hint = nearest(unknown[2], [*inspect.signature(own).parameters] if own else []) or "."
+            raise UserError(f"timm's {model} has no argument {unknown[2]} for backbone.arguments{hint}") from None
+        given = ", ".join(f"{key}: {typed(value)}" for key, value in arguments.items())
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"timm's {model} takes no backbone.arguments={{{given}}} ({reason}).") from None
     # Some have a layer behind their features, whose outputs are what a classifier would read.
     return network, int(getattr(network, "head_hidden_size", None) or network.num_features)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection, Iterator, Sequence
 
 from ssl_bench.report.records import Run
+from ssl_bench.report.tables import network_note
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.fingerprint import FREE
 from ssl_bench.results.record import Record
@@ -24,6 +25,7 @@ def provenance(runs: Sequence[Run]) -> list[str]:
     extra = dict.fromkeys(word for run in runs for word in run.cell.extra if counts(word))
     if extra:
         notes.append(f"Set for all runs: {' '.join(extra)}.")
+    notes += _networks(runs)
     notes += _changed_code(runs)
     digests = {run.record.data_digest[:12] for run in runs if run.record and run.cell.dataset == "folder"}
     notes += [f"folder: pictures of content {digest}." for digest in digests]
@@ -34,6 +36,17 @@ def provenance(runs: Sequence[Run]) -> list[str]:
             "as another number of threads or another machine gives them."
         )
     return [*notes, *absent(runs)]
+
+
+def _networks(runs: Sequence[Run]) -> Iterator[str]:
+    """Lines about rows whose backbone is timm's, which may come with an optimiser of its own."""
+    rows: dict[str, list[str]] = {}
+    for run in runs:
+        note = network_note(run.config.as_dict())
+        if note is not None:
+            rows.setdefault(note, []).append(run.cell.row)
+    for note, names in rows.items():
+        yield f"{', '.join(dict.fromkeys(names))}: {note}."
 
 
 def _changed_code(runs: Sequence[Run]) -> Iterator[str]:

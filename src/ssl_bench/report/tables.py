@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
+from ssl_bench.config.options import typed
 from ssl_bench.report.palette import label
 from ssl_bench.results.record import PROJECTOR, Record
 
@@ -21,7 +23,20 @@ NAMES = {"random": "random weights", "pixels": "raw pixels"}
 
 def run_table(record: Record) -> Table:
     """One run: networks as rows, protocols as columns, percent on test images."""
-    return accuracy_table(label(record.method), record, bold=record.evaluated)
+    table = accuracy_table(label(record.method), record, bold=record.evaluated)
+    table.caption = network_note(record.config)
+    return table
+
+
+def network_note(config: Mapping[str, Any]) -> str | None:
+    """A backbone of timm's with its arguments and the rule of its steps; None for a ResNet. config: as in a record."""
+    backbone, optimizer = config["backbone"], config["optimizer"]
+    if not str(backbone["name"]).startswith("timm/"):
+        return None
+    arguments = ", ".join(f"{name} {typed(value)}" for name, value in (backbone.get("arguments") or {}).items())
+    warmup = f", warm-up over {optimizer['warmup']:.0%} of the steps" if optimizer["warmup"] else ""
+    network = str(backbone["name"]) + (f" ({arguments})" if arguments else "")
+    return f"{network}, {optimizer['name']} with lr {optimizer['lr']:g}{warmup}"
 
 
 def accuracy_table(name: str, record: Record, *, bold: str) -> Table:

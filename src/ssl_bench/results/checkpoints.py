@@ -49,6 +49,7 @@ class RunConfig(NamedTuple):
     name: str
     stem: str
     width: int
+    arguments: dict[str, Any] | None  # of the constructor of timm's model
     clean: dict[str, Any]  # arguments of the clean view
     dataset: str
     evaluated: str | None  # student or teacher, where the run has its record
@@ -156,7 +157,13 @@ def _run(path: Path, tree: Any) -> RunConfig | None:
             network, images = config["backbone"], config["dataset"]
             clean = {"size": images["size"], "crop": images["clean_crop"]}
             return RunConfig(
-                network["name"], network["stem"], network["width"], clean, images["name"], _evaluated(folder)
+                network["name"],
+                network["stem"],
+                network["width"],
+                network.get("arguments"),
+                clean,
+                images["name"],
+                _evaluated(folder),
             )
         except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ssl_bench.conditions import require_arguments
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import LAYERS, build_backbone, require_size
 from ssl_bench.nn.heads import mlp_of
@@ -28,7 +30,8 @@ from ssl_bench.results.store import RunFolder
 
 DEPLOYED = "state_dict.{}.backbone"  # where our checkpoints have the network that a method deploys
 CLASSIFIER = ("fc",)  # of torchvision's ResNets, which ours are without
-Found = tuple[dict[str, Any], Keys, nn.Module, list[str]]  # arguments of build_backbone, what they build, clauses
+# Arguments of build_backbone, what they build, clauses, and the file's tensors as the network takes them.
+Found = tuple[dict[str, Any], Keys, nn.Module, list[str], Mapping[str, Tensor]]
 STEMS = {(7, 7): "imagenet", (3, 3): "cifar"}  # by the first kernel; small has one of 3 × 3, too, and is asked for
 
 
@@ -56,20 +59,26 @@ class Opened:
 
 
 def open_encoder(
-    run_or_file: str | Path, *, name: str | None, stem: str | None, width: int | None, prefix: str | None
+    run_or_file: str | Path,
+    *,
+    name: str | None,
+    stem: str | None,
+    width: int | None,
+    prefix: str | None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Opened:
     """The encoder of a run's folder or of any file of weights.
 
     A checkpoint of ours has its network stand in the configuration of its run. What a foreign file does not
-    state: name, stem and width as for `build_backbone`, or None to conclude it from the weights; prefix: what stands
-    before the network's names, None to find it. Nothing in the file is run.
+    state: name, stem, width and arguments as for `build_backbone`, or None to conclude it from the weights; prefix:
+    what stands before the network's names, None to find it. Nothing in the file is run.
 
     Raises:
         UserError: the file is missing, damaged or no file of weights; its names or shapes are not the network's; its
             stem cannot be known; or one of the arguments contradicts a file of ours.
     """
     path = encoder_file(run_or_file)
-    given = {"backbone": name, "stem": stem, "width": width}
+    given = {"backbone": name, "stem": stem, "width": width, "arguments": arguments}
     if _is_ours(path):
         _refuse(path, {**given, "prefix": prefix})
         encoder, description = read_encoder(path)
@@ -85,19 +94,21 @@ def open_encoder(
     run = file.run
     if run is not None:
         _refuse(path, given)
-        name, stem, width = run.name, run.stem, run.width
+        name, stem, width, arguments = run.name, run.stem, run.width, run.arguments
         prefix = prefix if prefix is not None or run.evaluated is None else DEPLOYED.format(run.evaluated)
+    if arguments:
+        require_arguments(name or "a ResNet", arguments, sizes=())
     if name is not None and name not in LAYERS:
-        network, keys, backbone, assumed = _timm(path, file.tensors, name, prefix)
+        network, keys, backbone, assumed, tensors = _timm(path, file.tensors, name, prefix, arguments)
     else:
-        network, keys, backbone, assumed = _resnet(path, file.tensors, name, stem, width, prefix)
+        network, keys, backbone, assumed, tensors = _resnet(path, file.tensors, name, stem, width, prefix)
     if file.numbered:
         assumed.append("its numbered layers are those of a ResNet, in their order")
-    weights = {name.removeprefix(keys.prefix): file.tensors[name] for name in keys.used}
+    weights = {name.removeprefix(keys.prefix): tensors[name] for name in keys.used}
     backbone.load_state_dict(weights, strict=False)
     about: Any = getattr(backbone, "pretrained_cfg", {"mean": ()})  # of timm's
     published = len(about["mean"]) == network["channels"]
-    used, left_over = (tuple(map(file.names.__getitem__, names)) for names in (keys.used, keys.left_over))
+    used, left_over = (tuple(file.names.get(name, name) for name in names) for names in (keys.used, keys.left_over))
     return Opened(
         file=path,
         backbone=backbone.to(memory_format=torch.channels_last).eval(),
@@ -134,7 +145,7 @@ def states_network(path: Path) -> bool:
     return _is_ours(path) or read_checkpoint(path).run is not None
 
 
-def _refuse(path: Path, given: Mapping[str, str | int | None]) -> None:
+def _refuse(path: Path, given: Mapping[str, Any]) -> None:
     wrong = [name for name, value in given.items() if value is not None]
     if wrong:
         raise UserError(f"{path} states itself what network it holds: leave {' and '.join(wrong)} out.")
@@ -234,7 +245,7 @@ def _resnet(
     assumed = [f"{chosen}, by its layers"] if name is None else []
     if stem is None:
         assumed.append(f"the {network['stem']} stem, for its first layer is 7×7")
-    return network, keys, build_backbone(**network)[0], assumed
+    return network, keys, build_backbone(**network)[0], assumed, tensors
 
 
 @functools.cache
@@ -245,17 +256,42 @@ def _shapes(name: str, *, stem: str, width: int, channels: int) -> Mapping[str, 
     return state
 
 
-def _timm(path: Path, tensors: Mapping[str, Tensor], name: str, prefix: str | None) -> Found:
+def _timm(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    name: str,
+    prefix: str | None,
+    arguments: Mapping[str, Any] | None,
+) -> Found:
     found: list[Found] = []
     for channels in (3, 1):
         network: dict[str, Any] = {"name": name, "stem": "imagenet", "width": 64, "channels": channels}
+        if arguments:
+            network["arguments"] = dict(arguments)
         backbone: Any = build_backbone(**network)[0]
         heads = backbone.pretrained_cfg.get("classifier") or ()
         wanted = backbone.state_dict()
         before = _prefix(path, tensors, list(wanted), name, prefix)
-        keys = compare(tensors, wanted, prefix=before, classifier=(heads,) if isinstance(heads, str) else tuple(heads))
-        found.append((network, keys, backbone, []))
+        classifier = (heads,) if isinstance(heads, str) else tuple(heads)
+        keys = compare(tensors, wanted, prefix=before, classifier=classifier)
+        found.append((network, keys, backbone, [], tensors))
+        if arguments and not keys.fits:
+            resampled = _resampled(backbone, tensors, before)
+            keys = compare(resampled, wanted, prefix=before, classifier=classifier)
+            clause = "patches and positions are resampled by timm to those of backbone.arguments"
+            found.append((network, keys, backbone, [clause], resampled))
         if keys.fits:
             return found[-1]
     _require(path, found[0][1], name)
     raise AssertionError  # found[0] does not fit
+
+
+def _resampled(backbone: nn.Module, tensors: Mapping[str, Tensor], before: str) -> Mapping[str, Tensor]:
+    """The tensors below ``before`` as timm itself loads them into a network of other patches or sizes."""
+    load = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+    own = {name.removeprefix(before): tensor for name, tensor in tensors.items() if name.startswith(before)}
+    try:
+        loaded: Mapping[str, Tensor] = load(own, backbone) if load else {}
+    except (RuntimeError, KeyError, AttributeError):  # of another network
+        loaded = {}
+    return {**tensors, **{f"{before}{name}": tensor for name, tensor in loaded.items()}}

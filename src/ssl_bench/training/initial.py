@@ -40,13 +40,13 @@ def opened(config: Config, channels: int) -> Opened | None:
     if file is None:
         return None
     wanted = {**config.backbone.as_dict(), "channels": channels}
-    given = {key: wanted[key] for key in ("name", "stem", "width")}
+    given = {key: wanted.get(key) for key in ("name", "stem", "width", "arguments")}
     with torch.random.fork_rng(devices=[]):  # all but the backbone has the weights that it has without init
         found = open_encoder(file, **(dict.fromkeys(given) if states_network(file) else given), prefix=None)
-    compared = ("name", "channels") if str(wanted["name"]).startswith("timm/") else tuple(wanted)
-    differing = [key for key in compared if found.network[key] != wanted[key]]
+    compared = ("name", "channels", "arguments") if str(wanted["name"]).startswith("timm/") else tuple(wanted)
+    differing = [key for key in compared if found.network.get(key) != wanted.get(key)]
     if differing:
-        parts = [f"{key} {found.network[key]} where the run has {wanted[key]}" for key in differing]
+        parts = [f"{key} {found.network.get(key)} where the run has {wanted.get(key)}" for key in differing]
         raise UserError(f"init={config.init} is another network than this run's backbone: {', '.join(parts)}.")
     return found
 
@@ -54,7 +54,8 @@ def opened(config: Config, channels: int) -> Opened | None:
 def account(config: Config, found: Opened) -> str:
     """What became of the file's tensors, in a sentence."""
     left = f"left over: {listed(found.keys.left_over)}" if found.keys.left_over else "none left over"
-    return f"backbones start from {config.init}: {len(found.keys.used)} tensors used; {left}"
+    clauses = "".join(f"; {clause}" for clause in found.assumed)
+    return f"backbones start from {config.init}: {len(found.keys.used)} tensors used; {left}{clauses}"
 
 
 def description(found: Opened) -> dict[str, Any]:

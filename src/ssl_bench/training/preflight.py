@@ -28,6 +28,9 @@ def check(config: Config) -> None:
     if images is not None:
         conditions.require_a_batch(config.batch_size, images)
     _check_views(config)
+    if config.backbone.arguments:
+        sizes = {dataset.size, *config.augment.sizes.values()}
+        conditions.require_arguments(config.backbone.name, config.backbone.arguments, sorted(sizes))
     options = config.method.options
     if trainer.processes > 1 and not trainer.sync_batchnorm:
         conditions.require_batch_statistics(

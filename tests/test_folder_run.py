@@ -67,9 +67,13 @@ def test_a_folder_goes_to_the_record_without_its_place_and_with_what_was_left_ou
 
 
 @pytest.mark.slow
-def test_a_folder_that_moves_keeps_the_names_of_its_runs(tmp_path: Path) -> None:
-    root = pictures(tmp_path / "pictures", classes=3)
+def test_a_folder_that_moves_keeps_the_names_of_its_runs_and_of_eleven_classes_top5_is_shown(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "pictures", classes=11)
     first = trained(root)
+    for scores in first["results"].values():
+        assert list(scores) == ["knn1", "knn200", "knn1_100labels", "linear", "linear_top5"]
+        assert scores["linear"] <= scores["linear_top5"] <= 100
+    assert first["protocols"]["linear_top5"] == 1
     assert trained(root.rename(tmp_path / "elsewhere")) == first
 
 

@@ -12,7 +12,7 @@ from ssl_bench.evaluation.draws import balanced_draws
 from ssl_bench.evaluation.features import Features, Splits
 from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearProbe
-from ssl_bench.evaluation.protocols import protocols
+from ssl_bench.evaluation.protocols import protocols, with_top5
 
 NAMES = ["knn1", "knn200", "knn1_100labels", "linear"]
 TUNING = FineTuning((0.1,), steps=1, batch_size=2, momentum=0.9, weight_decay=0.0, flip=0.0)
@@ -270,6 +270,21 @@ def test_top5_counts_what_is_among_the_five_most_likely_classes_of_the_linear_pr
     few = top5.evaluate(digits(), "test", BUDGET)
     assert few.percent is None
     assert "among 10 classes" in str(few.notes["reason"])
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "found"),
+    [
+        (["knn1", "linear", "knn"], 11, ["knn1", "linear", "linear_top5", "knn"]),
+        (["knn1", "linear"], 10, ["knn1", "linear"]),
+        (["linear_top5", "linear"], 100, ["linear_top5", "linear"]),
+        (["knn1"], 100, ["knn1"]),
+    ],
+)
+def test_top5_stands_beside_linear_where_there_are_more_than_ten_classes(
+    names: list[str], classes: int, found: list[str]
+) -> None:
+    assert with_top5(names, classes) == found
 
 
 @pytest.mark.parametrize(("name", "labels"), [("linear_1percent", 10), ("linear_10percent", 100)])

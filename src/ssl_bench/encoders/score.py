@@ -16,6 +16,7 @@ from ssl_bench.devices import resolve_device
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, reasons
 from ssl_bench.evaluation.layers import FEATURES, Layers, score_layers, widths
+from ssl_bench.evaluation.protocols import with_top5
 from ssl_bench.files import name_of, require_writable
 from ssl_bench.nn.backbone import stages
 from ssl_bench.report.tables import accuracy_table, transfer_table
@@ -70,7 +71,8 @@ def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: 
     data.setup()
     seen = image_warnings(data.dataset, data.splits)
     show(*(f"warning: {sentence}" for sentence in seen.sentences))
-    device, names = resolve_device(config.trainer.accelerator), config.evaluation.protocols
+    device = resolve_device(config.trainer.accelerator)
+    names = with_top5(config.evaluation.protocols, data.dataset.classes)
     evaluator = build_evaluator(config, data, clean)
     no_room = data.place_on(device)
     show(*([f"warning: {no_room}"] if no_room else []), "evaluating")

@@ -241,6 +241,14 @@ class FineTuned:
         return Score(statistics.fmean(percents), None, notes)
 
 
+def with_top5(names: Sequence[str], classes: int) -> list[str]:
+    """``names`` and, behind ``linear`` where there are more than ten ``classes``, ``linear_top5``."""
+    found = list(names)
+    if classes > 10 and "linear" in found and "linear_top5" not in found:
+        found.insert(found.index("linear") + 1, "linear_top5")
+    return found
+
+
 def protocols(names: Sequence[str], probe: LinearProbe, tuning: FineTuning, *, refit: bool) -> list[Protocol]:
     """The protocols of these names, in this order; ``refit`` is the linear probe's.
 

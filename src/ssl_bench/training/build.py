@@ -29,7 +29,7 @@ from ssl_bench.evaluation.baselines import VERSIONS, kept, random_scores
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearProbe
-from ssl_bench.evaluation.protocols import Protocol, protocols
+from ssl_bench.evaluation.protocols import Protocol, protocols, with_top5
 from ssl_bench.machine import cores, memory
 from ssl_bench.methods.base import Method, Network
 from ssl_bench.nn.backbone import build_backbone, require_size
@@ -202,11 +202,14 @@ def encoder_clean(
     return {**clean, "mean": [*dataset.mean] * repeated, "std": [*dataset.std] * repeated}, f"those of {dataset.name}"
 
 
-def build_protocols(config: Config, *, refit: bool) -> list[Protocol]:
-    """All protocols that the table, the curves and the monitor name; ``refit`` is the linear probe's."""
+def build_protocols(config: Config, classes: int, *, refit: bool) -> list[Protocol]:
+    """All protocols that the table, the curves and the monitor name; ``refit`` is the linear probe's.
+
+    classes: of the dataset; 0 where they are not known.
+    """
     chosen = config.evaluation
     require_protocols(chosen.protocols, chosen.linear.learning_rates, chosen.finetune.learning_rates)
-    names = dict.fromkeys([*chosen.protocols, *chosen.curves, chosen.monitor])
+    names = dict.fromkeys([*with_top5(chosen.protocols, classes), *chosen.curves, chosen.monitor])
     probe = LinearProbe(**vars(chosen.linear), seed=0)
     return protocols(list(names), probe, FineTuning(**vars(chosen.finetune)), refit=refit)
 
@@ -234,7 +237,7 @@ def build_evaluator(config: Config, data: DataModule, clean: dict[str, Any]) -> 
     return Evaluator(
         clean=CleanView(**clean),
         loaders={"bank": data.bank, "probe": data.probe, "validation": data.validation, "test": data.test},
-        protocols=build_protocols(config, refit=not limited),
+        protocols=build_protocols(config, data.dataset.classes, refit=not limited),
         classes=data.dataset.classes,
         memory=config.evaluation.memory,
         drawn=data.drawn,
@@ -286,7 +289,7 @@ def baselines(
     clean: dict[str, Any],
 ) -> dict[str, Baseline]:
     """For each baseline all that its scores depend on, and what computes them."""
-    names = config.evaluation.protocols
+    names = with_top5(config.evaluation.protocols, evaluator.classes)
     common = {
         "code": code_digest(f"{__name__}.{baseline_scores.__name__}"),
         "numerics": NUMERICS,

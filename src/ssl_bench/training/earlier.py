@@ -69,7 +69,7 @@ def _starts_over(
 
 def _other_versions(record: Record, config: Config) -> str:
     """Which protocols and baselines have another version than when the run was scored, in words; empty for none."""
-    now = {protocol.name: protocol.version for protocol in build_protocols(config, refit=True)} | baselines.VERSIONS
+    now = {protocol.name: protocol.version for protocol in build_protocols(config, 0, refit=True)} | baselines.VERSIONS
     before = record.baselines | record.protocols
     names = {**dict.fromkeys(now), **NAMES}
     return ", ".join(

@@ -12,6 +12,7 @@ from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.image_warnings import ImageWarnings
 from ssl_bench.evaluation import baselines
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
+from ssl_bench.evaluation.protocols import with_top5
 from ssl_bench.methods.base import Method
 from ssl_bench.report.figures import tsne_picture
 from ssl_bench.results.encoder import save_encoder
@@ -31,7 +32,7 @@ def final_scores(
     The deployed encoder is saved, and a picture of its features.
     """
     dataset, evaluator = data.dataset, monitor.evaluator
-    names, device = config.evaluation.protocols, method.device
+    names, device = with_top5(config.evaluation.protocols, dataset.classes), method.device
     network, clean = {**config.backbone.as_dict(), "channels": dataset.channels}, clean_arguments(config, dataset)
     scores: dict[str, Scores] = {}
     for name, backbone in method.networks().items():

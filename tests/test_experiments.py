@@ -233,3 +233,19 @@ def test_the_grid_of_transformations_crops_one_view_and_transforms_the_other(row
     assert (transformed["crop_scale"] == [1, 1]) == (row != "crop")
     own = {"gray": "grayscale"}.get(row, row)
     assert [chance for chance in chances if transformed[chance]] == [own] * (row != "crop")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SWEEPS if "_" in name])  # the others are of methods as they are
+def test_a_place_of_every_grid_of_options_trains(name: str, few_layers: None) -> None:
+    """The last one; ``make paper SCALE=smoke`` makes all."""
+    import pytorch_lightning as pl
+
+    from ssl_bench.training.build import build
+
+    cell = experiments.find(name).cells("smoke", seeds=[0])[-1]
+    method, data = build(config.compose(cell.words))
+    data.setup()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    pl.Trainer(accelerator="cpu", max_steps=1, enable_model_summary=False, **quiet).fit(method, datamodule=data)
+    assert method.student_steps == 1

@@ -12,7 +12,7 @@ PIC = $(addprefix pic_,components sampling window saliency)
 DIRECTPRED = $(addprefix directpred_,predictor freq ema)
 SWAV = $(addprefix swav_,multicrop codes queue)
 SWEPT = $(CLBO) $(SIMCLR) $(PIC) $(DIRECTPRED) $(SWAV)
-.PHONY: help demo test test-all test-slow mutations lint format docs bench clean page table1 table2 directpred_dynamics figures paper $(SWEPT)
+.PHONY: help demo test test-all test-slow mutations lint format docs bench clean page picture table1 table2 directpred_dynamics figures paper $(SWEPT)
 
 # Of tables and figures: make table3 SCALE=cpu SEEDS=0,1,2 METHODS=clbo,byol DATASETS=digits JOBS=2
 SCALE ?= cpu
@@ -92,6 +92,9 @@ table3: ## plan what Table 3 is made of, run it or resume, and render it: SCALE=
 
 page: $(VENV)/.installed ## write the page of all committed experiments, site/index.html
 	$(BIN)/python -m ssl_bench page out=site
+
+picture: page ## draw the README's picture of that page, docs/page.png, by Chromium
+	$(BIN)/python tests/report/page_picture.py site docs/page.png
 
 figures: ## the same for Figures 2 to 9; one of them: make fig5 SCALE=smoke
 	$(MAKE) --keep-going $(filter fig%,$(CLBO))

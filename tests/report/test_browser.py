@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is no
 from test_page import EVIL, data, make, named, page  # noqa: E402
 
 from ssl_bench.config.compose import compose  # noqa: E402
+from ssl_bench.page import contents, serve  # noqa: E402
 from ssl_bench.training.run import run  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -173,6 +175,79 @@ def test_no_view_has_a_serious_finding_of_axe_or_is_wider_than_a_phone(opened: A
         found = axe.run(opened, options={"runOnly": AXE[scheme], "preload": False}).response["violations"]
         serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
         assert not serious, (view, serious)
+
+
+def test_tables_begin_with_one_that_has_its_runs_and_lines_of_a_run_have_no_signs_of_sorting(opened: Any) -> None:
+    go(opened, "runs")
+    sign = "row => getComputedStyle(document.querySelector(row), '::after').content"
+    assert opened.evaluate(sign, "[data-view=runs] thead th button") != "none"
+    assert opened.evaluate(sign, "[data-view=runs] tbody th button") == "none"
+
+
+def test_in_print_there_are_findings_tables_and_charts_and_nothing_to_press(opened: Any) -> None:
+    go(opened, "tables")
+    go(opened, "findings")
+    opened.wait_for_selector("article .figure svg")
+    opened.emulate_media(media="print")
+    for nothing in ("nav", "header .skip", "article details button"):
+        assert opened.locator(f"{nothing}:visible").count() == 0
+    assert opened.locator("article .verdict:visible").count() == 1
+    assert opened.locator("article .figure svg:visible").count() == 2
+    assert opened.pdf(format="A4").startswith(b"%PDF")
+    opened.evaluate("location.hash = 'tables'")
+    opened.wait_for_selector("[data-view=tables] table")
+    assert opened.locator("[data-view=tables] table:visible").count() == 1
+    assert opened.locator("[data-view=tables] td button:visible").count() > 0  # figures, which are text here
+    assert opened.locator("[data-view=tables] .controls:visible").count() == 0
+    assert re.search(r"\d\d\.\d", first_cells(opened, "tables", 1)[0])
+
+
+def test_charts_are_drawn_when_they_come_near_and_all_of_them_for_print(opened: Any) -> None:
+    opened.set_viewport_size({"width": 360, "height": 100})
+    go(opened, "tables")
+    opened.wait_for_selector("[data-view=tables] figure")
+    assert opened.locator("[data-view=tables] figure svg").count() == 0
+    opened.pdf(format="A4")
+    figures = opened.locator("[data-view=tables] figure").count()
+    assert opened.locator("[data-view=tables] figure svg").count() == figures == 2
+
+
+def test_a_panel_without_predictions_states_it(opened: Any, site: Path, tmp_path: Path) -> None:
+    folder = site.parent
+    page(folder, tmp_path, named(folder), "images=10")
+    opened.goto(f"{(tmp_path / 'index.html').as_uri()}#images")
+    opened.wait_for_selector("[data-view=images] summary:has-text('Of 2 runs no images can be shown')")
+    go(opened, "compare")
+    assert "There are no predictions of both on the same images" in opened.inner_text("[data-view=compare] .view")
+
+
+def test_a_watched_page_shows_a_run_by_itself_once_its_record_is_there(
+    chromium: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(tmp_path / "made")
+    (late, *_) = (folder / "runs").iterdir()
+    late.rename(tmp_path / "late")
+    asked = contents.request([f"runs_dir={folder / 'runs'}", f"out={tmp_path / 'site'}", "port=0"])
+    ready, end = threading.Event(), threading.Event()
+
+    def wait(seconds: float) -> None:
+        ready.set()
+        if end.wait(0.2):
+            raise KeyboardInterrupt
+
+    server = threading.Thread(target=serve.serve, args=(asked, contents.contents(asked)), kwargs={"wait": wait})
+    server.start()
+    try:
+        assert ready.wait(60)
+        tab = chromium.new_page()
+        tab.goto(f"{capsys.readouterr().out.split()[0]}/#runs")
+        tab.wait_for_selector("caption:has-text('5 of 5 runs')")
+        (tmp_path / "late").rename(late)
+        tab.wait_for_selector("caption:has-text('6 of 6 runs')")
+        tab.close()
+    finally:
+        end.set()
+        server.join(60)
 
 
 def test_images_are_compared_arranged_and_neighboured_as_the_runs_saw_them(opened: Any, trained: Path) -> None:

@@ -30,7 +30,7 @@ README = f"""# Rows called {EVIL}
 
 Claim of nobody: {EVIL} is `best`, as [beside](../other/README.md) and in [a paper](https://example.org/paper).
 
-Cost: nothing.
+Cost: nothing. ![of another host](https://example.org/picture.png)
 
 Verdict: **does not hold.** {EVIL} is not.
 """
@@ -193,8 +193,11 @@ def test_a_mistake_is_answered_in_one_sentence(
 
 def test_a_folder_that_cannot_be_written_is_refused(made: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    page(made, tmp_path / "file" / "site", status=2)
-    assert "cannot be written" in capsys.readouterr().err
+    for out in (tmp_path / "file" / "site", Path("/proc/site")):
+        page(made, out, status=2)
+        answer = capsys.readouterr().err
+        assert f"out={out} cannot be written" in answer
+        assert answer.count("\n") == 1
 
 
 @pytest.mark.parametrize("colour", ["#000000", "#ffffff", "#f0e442", "#0072b2", "#332288"])

@@ -160,7 +160,7 @@ function sortable({ caption, columns, rows, limit = 100, rowClass = () => null, 
   );
 }
 
-// -- charts: drawn by Observable Plot, again where width or colours change ------------------------
+// -- charts: drawn by Observable Plot once they come near, again where width or colours change ----
 
 const drawn = new Set();
 
@@ -191,10 +191,20 @@ function chart(title, options, { height = 260, caption = true } = {}) {
       draw();
     }
   });
-  watcher.observe(place);
+  place.style.minHeight = `${height}px`;
+  const near = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    near.disconnect();
+    watcher.observe(place);
+  }, { rootMargin: "300px" });
+  near.observe(place);
   drawn.add({ figure, draw });
   return figure;
 }
+
+window.addEventListener("beforeprint", () => {
+  for (const { figure, draw } of drawn) if (figure.isConnected && !figure.querySelector("svg")) draw();
+});
 
 dark.addEventListener("change", () => {
   for (const one of drawn) {
@@ -249,7 +259,7 @@ function curvesChart(experiment, { dataset, protocol, network, hidden = new Set(
   return chart(
     `${dataset}, ${protocol}`,
     () => ({
-      x: { label: experiment.epochs, grid: true },
+      x: { label: experiment.epochs, grid: true, tickFormat: "~f" },
       y: { label: "% of test images", grid: true, nice: true },
       marks: [...marks, Plot.tip(points, Plot.pointer({ x: "epoch", y: "mean", title: tip }))],
     }),
@@ -280,7 +290,7 @@ async function chosen(useful) {
   const usable = index.experiments.map((one, number) => ({ ...one, number })).filter((one) => useful(one));
   if (!usable.length) return null;
   const wanted = state().options.get("experiment");
-  const found = usable.find((one) => one.name === wanted) ?? usable.find((one) => one.kind === "table") ?? usable[0];
+  const found = usable.find((one) => one.name === wanted) ?? usable.find((one) => one.kind === "table") ?? usable.find(whole) ?? usable[0];
   const control = choice("Experiment", usable.map((one) => [one.name, one.name === one.title ? one.name : `${one.name}: ${one.title}`]), found.name, (value) => set({ experiment: value, dataset: null, protocol: null, hidden: null, one: null, other: null }));
   return { experiment: await loadExperiment(found.number), control };
 }

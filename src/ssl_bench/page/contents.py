@@ -99,7 +99,9 @@ def _automatic(asked: Request, entries: Sequence[StoredRecord], found: Contents)
 
 def _described(asked: Request, store: Store, found: Contents) -> list[Run]:
     """Fill in findings and experiments; returns the runs of all."""
-    cells: list[tuple[Plain, experiments.Experiment, list[Cell]]] = []
+    described: list[Run] = []
+    wrong: list[UserError] = []
+    note = calibration.note(Path(asked.settings["calibration"]))
     for name, finding, report in _named(asked):
         if finding is not None:
             found.findings.append(finding)
@@ -107,25 +109,24 @@ def _described(asked: Request, store: Store, found: Contents) -> list[Run]:
             part: Plain = {"name": name, "title": finding.title if finding and finding.title else name}
             found.experiments.append(part)
             try:
-                experiment, of_experiment = _cells_of(report)
-                cells.append((part, experiment, of_experiment))
+                experiment, cells = _cells_of(report)
+                part["title"] = experiment.show["title"]
+                configs = compose_cells(cells)
             except UserError as error:
                 part["problem"] = str(error)
-    configs = iter(compose_cells([cell for *_, of_experiment in cells for cell in of_experiment]))
-    note = calibration.note(Path(asked.settings["calibration"]))
-    described: list[Run] = []
-    for part, experiment, of_experiment in cells:
-        own = [next(configs) for _ in of_experiment]
-        part["title"] = experiment.show["title"]
-        if experiment.show["kind"] == "options":
-            part |= tables.of_options(experiment)
-            continue
-        try:
-            matched = records.match(of_experiment, own, store)
-            part |= tables.shown(experiment, matched, note)
-            described += matched
-        except UserError as error:
-            part["problem"] = str(error)
+                wrong.append(error)
+                continue
+            if experiment.show["kind"] == "options":
+                part |= tables.of_options(experiment)
+                continue
+            try:
+                matched = records.match(cells, configs, store)
+                part |= tables.shown(experiment, matched, note)
+                described += matched
+            except UserError as error:
+                part["problem"] = str(error)
+    if asked.names and len(wrong) == len(asked.names):  # such as a misspelt option, which is given to all
+        raise wrong[0]
     return described
 
 
@@ -142,7 +143,7 @@ def _named(asked: Request) -> Iterable[tuple[str, Finding | None, list[str] | No
     for name in asked.names:
         if Path(name, findings.README).exists():
             finding = findings.read(Path(name))
-            yield finding.name, finding, finding.report
+            yield finding.name, finding, finding.report or None
         else:
             own = folder / Path(name).stem
             there = (own / findings.README).exists()

@@ -20,7 +20,7 @@ from markdown_it.token import Token
 
 README, TABLE = "README.md", "table.md"
 PARAGRAPHS = ("Claim", "Question", "Cost", "Verdict")
-REPORT = ("-m", "ssl_bench", "report")
+REPORT = re.compile(r"\s*(\S+ -m ssl_bench|ssl-bench) report\b")
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,17 @@ class Finding:
         """The arguments of its ``report`` command, ``out`` left out; None where there is none."""
         settings: dict[str, str] = {}
         for line in self.commands:
-            words = shlex.split(line)
+            command = REPORT.match(line)
+            rest = string.Template(line[command.end() :]).safe_substitute(settings) if command else line
+            try:
+                words = shlex.split(rest, comments=True)
+            except ValueError:  # prose with an apostrophe
+                continue
+            if command:
+                return [word for word in words if not word.startswith("out=")]
             if len(words) == 1 and "=" in words[0]:  # of the shell
                 name, _, value = words[0].partition("=")
                 settings[name] = value
-            if tuple(words[1:4]) == REPORT:
-                words = shlex.split(string.Template(line).safe_substitute(settings))
-                return [word for word in words[4:] if not word.startswith("out=")]
         return None
 
 

@@ -19,6 +19,8 @@ from ssl_bench.report.publish import save
 
 INDEX, DATA = "index.html", "data"
 OURS = '<meta name="generator" content="ssl_bench page">'
+# What a page puts below data/, index.js aside; of these it deletes what an earlier page showed.
+OWN = re.compile(r"(e\d+|r[0-9a-f]{1,2}|p[0-9a-f]{12}|s[0-9a-f]{12}-\d+)\.js|[dv]\d+\.png")
 MANY = 2000  # runs: beyond them details are shared out to more files
 Plain = dict[str, Any]
 
@@ -29,29 +31,34 @@ def write(out: Path, contents: Contents, *, watched: bool = False) -> int:
     watched: the page asks its server whether it has changed.
 
     Raises:
-        UserError: the folder cannot be written, or has another page.
+        UserError: the folder cannot be written, or has files that are not of a page.
     """
     require_ours(out)
     files = dict(_files(contents, watched))
+    if not (out / INDEX).exists():  # what is interrupted below may be begun again
+        save(out / INDEX, lambda path: _put(path, OURS.encode()))
     changed = 0
     for name, content in files.items():
         path = out / name
         if not path.exists() or path.read_bytes() != content:
             save(path, lambda path, content=content: _put(path, content))  # type: ignore[misc]
             changed += 1
-    for path in (out / DATA).glob("[a-z]*"):
-        if f"{DATA}/{path.name}" not in files:  # of what an earlier page showed
+    for path in (out / DATA).iterdir():
+        if OWN.fullmatch(path.name) and f"{DATA}/{path.name}" not in files:
             path.unlink()
             changed += 1
     return changed
 
 
 def require_ours(out: Path) -> None:
-    """UserError where ``out`` is a file, or has an index.html that this command has not made."""
+    """UserError where ``out`` is a file, or a folder with files but without a page that this command has made."""
     there = out / INDEX
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file: choose a folder.")
-    if there.exists() and OURS not in there.read_text(encoding="utf-8", errors="replace"):
+    if not there.is_file():
+        if out.exists() and any(out.iterdir()):
+            raise UserError(f"out={out} has files that are not of a page: choose a new or an empty folder.")
+    elif OURS not in there.read_text(encoding="utf-8", errors="replace"):
         raise UserError(f"out={out} has another {INDEX}, which would be lost: choose another folder.")
 
 

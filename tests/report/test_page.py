@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
-from made_up import cells_of, keep, record
+from made_up import cells_of, keep, record, records_of
 
 from ssl_bench.cli.page import main
-from ssl_bench.config.experiments import find, is_sweep
+from ssl_bench.config.compose import compose
+from ssl_bench.config.experiments import Cell, find, is_sweep
 from ssl_bench.errors import UserError
-from ssl_bench.page import contents, findings, serve
+from ssl_bench.page import contents, findings, runs, serve
 from ssl_bench.page.colours import LEAST, PAGES, contrast, on_both
 from ssl_bench.page.write import OURS
 
@@ -249,6 +250,21 @@ def test_runs_of_which_no_images_can_be_shown_are_named(made: Path, tmp_path: Pa
     assert (shown["runs"], shown["datasets"]) == ({}, [])
     assert all("No such file" in sentence for sentence in shown["left_out"])
     assert len(shown["left_out"]) == 2  # one of each row
+
+
+def test_a_configuration_that_is_older_than_an_option_has_its_default() -> None:
+    tree = compose(["method=simclr", "optimizer.lr=0.3"]).as_dict()
+    del tree["evaluation"]["finetune"], tree["optimizer"]["trust"]
+    assert runs.typed_config(tree) == compose(["method=simclr", "optimizer.lr=0.3"])
+
+
+def test_the_command_of_a_run_has_arguments_that_no_file_of_conf_knows() -> None:
+    config = compose(["method=simclr", "backbone=vit", "backbone.arguments={mlp_ratio: 2.0}"])
+    (made,) = records_of([record(Cell("SimCLR", "digits", 0, ()), config)])
+    again = runs.words(made)
+    assert again is not None
+    assert "backbone.arguments.mlp_ratio=2.0" in again
+    assert compose(again) == config
 
 
 def test_runs_that_no_experiment_describes_have_their_command_too(made: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.errors import UserError
+from ssl_bench.page.runs import typed_config
 from ssl_bench.report.figures import plane_of
 from ssl_bench.report.records import Run
 from ssl_bench.results.encoder import load_encoder
@@ -60,7 +61,7 @@ def seen(runs: Sequence[Run], count: int, out: Path) -> Seen:
         assert run.entry is not None
         folder, record = RunFolder(run.entry.path.parent), run.entry.record
         try:
-            config = Config.from_dict(yaml.safe_load(folder.config.read_text(encoding="utf-8")))
+            config = typed_config(yaml.safe_load(folder.config.read_text(encoding="utf-8")))
             digest = record.data_digest
             if digest not in data:
                 data[digest] = _of_run(config, digest)

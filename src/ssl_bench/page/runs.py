@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl_bench.config.compose import compose
 from ssl_bench.config.experiments import Cell
-from ssl_bench.config.options import typed
+from ssl_bench.config.options import open_option, typed
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.report.palette import label
@@ -102,7 +102,8 @@ def words(record: Record) -> tuple[str, ...] | None:
         return None
     known = dict(_flat(defaults))
     chosen = [f"{name}={getattr(record, name)}" for name in GROUPED]
-    differing = [f"{key}={typed(value)}" for key, value in _flat(record.config) if known.get(key, value) != value]
+    flat = [(key, value) for key, value in _flat(record.config) if key in known or open_option(key, value)]
+    differing = [f"{key}={typed(value)}" for key, value in flat if key not in known or known[key] != value]
     return (*chosen, *(word for word in differing if counts(word) and word.partition("=")[0] not in GROUPED))
 
 
@@ -112,8 +113,14 @@ def alone(entry: StoredRecord) -> Run | None:
     arguments = words(record)
     if arguments is None:
         return None
-    tree = _filled(_defaults(record.method, record.dataset, record.scale) or {}, record.config)
-    return Run(Cell(label(record.method), record.dataset, record.seed, arguments), Config.from_dict(tree), entry, None)
+    config = typed_config(record.config)
+    return Run(Cell(label(record.method), record.dataset, record.seed, arguments), config, entry, None)
+
+
+def typed_config(tree: Plain) -> Config:
+    """The configuration of a run, which may be older than some options; KeyError where it lacks more than these."""
+    names = (str(tree[group]["name"]) for group in GROUPED[:3])
+    return Config.from_dict(_filled(_defaults(*names) or {}, tree))
 
 
 def _filled(defaults: Mapping[str, Any], tree: Mapping[str, Any]) -> Plain:

@@ -259,7 +259,7 @@ function curvesChart(experiment, { dataset, protocol, network, hidden = new Set(
   return chart(
     `${dataset}, ${protocol}`,
     () => ({
-      x: { label: experiment.epochs, grid: true, tickFormat: "~f" },
+      x: { label: experiment.epochs, grid: true, tickFormat: (epoch) => (Number.isInteger(epoch) ? String(epoch) : "") },
       y: { label: "% of test images", grid: true, nice: true },
       marks: [...marks, Plot.tip(points, Plot.pointer({ x: "epoch", y: "mean", title: tip }))],
     }),
@@ -540,6 +540,7 @@ async function compare() {
   if (!found) return [NOTHING()];
   const { experiment, control } = found;
   const labels = experiment.rows.map((row) => row.label);
+  if (labels.length < 2) return [el("div", { class: "controls" }, control), el("p", {}, "There are no two rows to compare.")];
   const one = pick("one", labels);
   const other = pick("other", labels.filter((label) => label !== one));
   const points = experiment.differences

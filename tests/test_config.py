@@ -744,8 +744,8 @@ def test_an_empty_list_has_the_type_of_its_range() -> None:
 
 
 def test_numbers_with_an_exponent_are_numbers_to_commands_too() -> None:
-    assert options._plain_value("1e3", text_only=False) == 1000
-    assert options._plain_value("1e3", text_only=True) == "1e3"
+    assert options.plain_value("1e3", text_only=False) == 1000
+    assert options.plain_value("1e3", text_only=True) == "1e3"
 
 
 def test_a_file_that_is_not_yaml_is_named_with_its_line(own: Own) -> None:
@@ -753,3 +753,12 @@ def test_a_file_that_is_not_yaml_is_named_with_its_line(own: Own) -> None:
     found = refusal("method=doe")
     assert "method/doe.yaml" in found
     assert found.endswith("line 3 is not YAML: could not find expected ':'.")
+
+
+def test_an_argument_of_timm_is_set_once_and_is_a_value_or_a_list() -> None:
+    vit = ["backbone.name=timm/vit_tiny_patch16_224", "scale=smoke"]
+    with pytest.raises(UserError, match=r"backbone\.arguments\.depth is set twice"):
+        compose([*vit, "backbone.arguments.depth=2", "backbone.arguments={patch_size: 4, depth: 3}"])
+    with pytest.raises(UserError, match=r"depth=\[\[2\],3\] is to be a number, true or false, text, or a list of these"):
+        compose([*vit, "backbone.arguments.depth=[[2],3]"])
+    assert compose([*vit, "backbone.arguments.drop=[0,0.1]"])["backbone"]["arguments"] == {"drop": [0, 0.1]}

@@ -249,3 +249,14 @@ def test_a_place_of_every_grid_of_options_trains(name: str, few_layers: None) ->
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     pl.Trainer(accelerator="cpu", max_steps=1, enable_model_summary=False, **quiet).fit(method, datamodule=data)
     assert method.student_steps == 1
+
+
+def test_words_of_a_row_may_hold_spaces_in_quotes(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "sweep:\n  rows: {ViT: \"method=simclr backbone=vit 'backbone.arguments={depth: 2, num_heads: 2}'\"}\n"
+        "  datasets: {smoke: [digits]}\n  seeds: [0]\nshow: {kind: table}\n",
+        encoding="utf-8",
+    )
+    (cell,) = experiments.find(str(file)).cells("smoke")
+    assert config.compose(cell.words).backbone.arguments["depth"] == 2

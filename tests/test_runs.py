@@ -136,3 +136,8 @@ def test_the_examples_of_the_notebook_run(monkeypatch: pytest.MonkeyPatch) -> No
     assert own["teacher/knn1"].mean() == pytest.approx(sum(digits) / len(digits))
     assert len(names["means"]) > 4
     assert set(names["agreement"].index) == set(names["gain"].index) == {"digits", "fashion_mnist"}
+
+
+def test_a_condition_reads_numbers_as_options_do() -> None:
+    assert condition("optimizer.lr<=1e-3").value == 0.001
+    assert condition("fingerprint=1e3").value == "1e3"

@@ -49,7 +49,8 @@ def test_a_figure_is_drawn_from_the_encoders_that_are_there(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(feature_maps, "IMAGES", 40)
     cells, configs = made_up.cells_of("fig8", methods=["simclr", "clbo"])
-    records = [made_up.record(*pair) for pair in zip(cells, configs, strict=True)]
+    data = build_data(configs[0])
+    records = [made_up.record(*pair, data_digest=data.digest) for pair in zip(cells, configs, strict=True)]
     made_up.keep(tmp_path / "runs", records)
     assert main(WORDS) == 2
     assert capsys.readouterr().err.startswith(
@@ -57,7 +58,7 @@ def test_a_figure_is_drawn_from_the_encoders_that_are_there(
         "of the 2 is there; python -m ssl_bench sweep fig8 makes them."
     )
     network = {**configs[0].backbone.as_dict(), "channels": 1}
-    clean = clean_arguments(configs[0], build_data(configs[0]).dataset)
+    clean = clean_arguments(configs[0], data.dataset)
     file = tmp_path / "runs" / records[0]["fingerprint"] / "encoder.safetensors"
     save_encoder(file, build_backbone(**network)[0], {"backbone": network, "clean": clean})
     assert main([*WORDS, "out=here"]) == 0

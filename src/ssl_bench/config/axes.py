@@ -6,6 +6,7 @@ options for all runs, or for rows and columns by their labels, such as more epoc
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ NOWHERE = Place("")
 
 def places(sweep: Mapping[str, Any]) -> dict[Place, Words]:
     """The arguments at every place, accounting by accounting and column by column."""
-    in_all = tuple(sweep.get("options", "").split())
+    in_all = tuple(shlex.split(sweep.get("options", "")))
     return {
         Place(row, column, accounting): _merged(in_all, words, own, _words_of(options, row, column))
         for accounting, options in _accountings(sweep).items()
@@ -69,7 +70,7 @@ def set_by_axes(sweep: Mapping[str, Any]) -> set[str]:
 
 def labelled(found: Mapping[Any, str | None]) -> dict[str, Words]:
     """The arguments by label; a scale leaves a label out by null."""
-    return {str(label): tuple(words.split()) for label, words in found.items() if words is not None}
+    return {str(label): tuple(shlex.split(words)) for label, words in found.items() if words is not None}
 
 
 def number(column: str) -> float | None:
@@ -96,4 +97,4 @@ def _accountings(sweep: Mapping[str, Any]) -> Mapping[str, Any]:
 def _words_of(options: str | Mapping[str, str], row: str, column: str) -> Words:
     """The arguments of an accounting, which are those of all rows, or of some rows or columns by label."""
     found = options if isinstance(options, str) else " ".join(options.get(label, "") for label in (row, column))
-    return tuple(found.split())
+    return tuple(shlex.split(found))

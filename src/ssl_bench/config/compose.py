@@ -34,8 +34,8 @@ from ssl_bench.config.options import (
     choices_with,
     comments,
     identities,
+    is_open,
     nearest,
-    open_option,
     options_of,
     typed,
 )
@@ -85,7 +85,7 @@ def options_for(config: Plain) -> list[str]:
     defaults, options, _ = composed(words)
     words = [word for word in words if word.partition("=")[::2] not in CHOICES.items()]
     known, free = dict(leaves(defaults)), {key for key, identity in identities().items() if identity == "no"}
-    settable = ((key, value) for key, value in leaves(config) if key in options or open_option(key, value))
+    settable = ((key, value) for key, value in leaves(config) if key in options or is_open(key, value))
     differing = {key: value for key, value in settable if key not in known or known[key] != value}
     return words + [f"{key}={typed(value)}" for key, value in differing.items() if key not in free]
 
@@ -183,7 +183,7 @@ def _files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option], dict
     options = options_of(choices, known)
     _require_method_file(choices["method"], known, options)
     for key, _ in leaves(tree):
-        if key not in known and not open_option(key, None):
+        if key not in known and not is_open(key):
             raise UserError(f"experiment={experiment}: {_unknown(key, options, choices)}")
     for group, scale, values in scales:
         with _blaming(_file(group, choices), f"{SCALES}, {scale}"):
@@ -217,24 +217,29 @@ def _settings(parsed: Iterable[Override], options: Mapping[str, Option]) -> dict
     for override in parsed:
         key = override.key_or_group
         value = value_of(override, options.get(key))
-        if key != OPEN:
-            found[key] = value
-        elif isinstance(value, dict):
-            found |= {f"{key}.{name}": one for name, one in value.items()}
-        else:
-            raise UserError(f"{override.input_line} is no mapping: write it as {OPEN}={{img_size: 32, patch_size: 4}}.")
+        given = {key: value}
+        if key == OPEN:
+            if not isinstance(value, dict):
+                line = override.input_line
+                raise UserError(f"{line} is no mapping: write it as {OPEN}={{img_size: 32, patch_size: 4}}.")
+            given = {f"{key}.{name}": one for name, one in value.items()}
+        for name in given:
+            if name in found:
+                raise UserError(f"{name} is set twice, by itself and within {OPEN}: leave one of them out.")
+        found |= given
     return found
 
 
 def _check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: Mapping[str, str]) -> None:
     """UserError for keys that are no options and for values that are not allowed, references apart."""
     for key, value in settings.items():
-        option = options.get(key) or open_option(key, value)
-        if option is None:
+        if key not in options:
+            if is_open(key, value):
+                continue
             raise UserError(_unknown(key, options, choices))
         # Before references to the value are resolved, so that this word is named and not what follows from it.
         if "${" not in str(value):
-            option.read(value)
+            options[key].read(value)
 
 
 def _pop_blocks(tree: Plain) -> Blocks:

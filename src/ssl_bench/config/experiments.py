@@ -273,6 +273,8 @@ def _shown(show: dict[str, Any], sweep: dict[str, Any], file: str) -> dict[str, 
     _require_known(file, "show.", show, ("kind", *found))
     found |= show
     _require_axes(found, sweep, file)
+    if show["kind"] == "saliency" and found["reference"] not in sweep["rows"]:
+        raise UserError(f"{file}: show.reference is {' or '.join(sweep['rows'])}, not {found['reference']}.")
     if show["kind"] == "table" and found["ranked"] is None:
         found["ranked"] = list(sweep["rows"])
     return found

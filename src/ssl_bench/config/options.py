@@ -224,14 +224,14 @@ def options_of(choices: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[
     return {key: Option(key, defaults[key], *comment) for key, comment in found.items() if key in defaults}
 
 
-def open_option(key: str, value: Any) -> Option | None:
-    """An option below OPEN that no file of conf/ has, whose type is that of its ``value``; None elsewhere."""
+def is_open(key: str, value: Any = None) -> bool:
+    """Whether ``key`` is below OPEN, where any name is an option. Raises UserError for a ``value`` that none takes."""
     above, _, name = key.rpartition(".")
     if above != OPEN or not name.isidentifier():
-        return None
-    if isinstance(value, dict):
-        raise UserError(f"{key} is a mapping, and it is to be a number, true or false, text, or a list of these.")
-    return Option(key, value, "", "")
+        return False
+    if any(isinstance(one, (dict, list)) for one in (value if isinstance(value, list) else [value])):
+        raise UserError(f"{key}={typed(value)} is to be a number, true or false, text, or a list of these.")
+    return True
 
 
 def choices_with(key: str) -> list[str]:
@@ -284,7 +284,7 @@ def read_settings(file: str, words: Iterable[str]) -> dict[str, Any]:
         if isinstance(known[key].default, dict):
             settings[key] = _mapping(word, value)
         else:
-            settings[key] = known[key].read(_plain_value(value, text_only=known[key].is_text))
+            settings[key] = known[key].read(plain_value(value, text_only=known[key].is_text))
     return settings
 
 
@@ -340,7 +340,7 @@ def _mapping(word: str, text: str) -> dict[str, Any]:
     return value
 
 
-def _plain_value(text: str, *, text_only: bool) -> Any:
+def plain_value(text: str, *, text_only: bool) -> Any:
     """``text`` as YAML reads it, or as it is where YAML finds a structure or nothing readable.
 
     text_only: as it is where YAML finds anything but text or null.

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ssl_bench.data.datamodule import DataModule
+from ssl_bench.errors import UserError
 from ssl_bench.evaluation import features
 from ssl_bench.evaluation.saliency import Saliency
 from ssl_bench.nn.backbone import stages
@@ -33,8 +34,13 @@ def maps_of_runs(runs: Sequence[Run], data_dir: str | None, protocol: str) -> li
     found = []
     for run, data, test in _seen(runs, data_dir, saliency=True):
         assert run.entry
-        predicted = np.load(RunFolder(run.entry.path.parent).predictions)[f"{run.entry.record.evaluated}/{protocol}"]
-        right = predicted[test.index.numpy()] == test.labels.numpy()
+        folder, key = RunFolder(run.entry.path.parent), f"{run.entry.record.evaluated}/{protocol}"
+        if not folder.predictions.exists():
+            continue
+        predicted = np.load(folder.predictions)
+        if key not in predicted:
+            raise UserError(f"{folder.predictions} has no {protocol} of single images: show another protocol.")
+        right = predicted[key][test.index.numpy()] == test.labels.numpy()
         found.append(Maps(run, test.x.numpy(), right, data.splits["test"].images))
     return found
 
@@ -48,11 +54,15 @@ def _seen(
         file = RunFolder(run.entry.path.parent).encoder if run.entry and not run.entry.committed else None
         if file is None or not file.exists():
             continue
+        assert run.record
         config = run.config.changed({"data_dir": data_dir}) if data_dir else run.config
-        key = config.dataset.name, config.batch_size
+        key = run.record.data_digest, config.batch_size
         if key not in data_of:
             data_of[key] = build_data(config)
             data_of[key].setup()
+        if data_of[key].digest != run.record.data_digest:
+            where = f"{config.dataset.name} in data_dir={config.data_dir}"
+            raise UserError(f"{where} is not what {file.parent} was trained on.")
         encoder, description = read_encoder(file)
         network: nn.Module = encoder.backbone
         if saliency:

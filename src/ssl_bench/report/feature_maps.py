@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +42,13 @@ class Features:
     def measures(self) -> dict[str, float]:
         """MEASURES by name."""
         from sklearn.metrics import silhouette_score
+        from sklearn.neighbors import NearestNeighbors
 
         lengths = np.linalg.norm(self.points, axis=1, keepdims=True)
         directions = self.points / np.maximum(lengths, np.finfo(np.float32).tiny)
-        near = np.argsort(-(directions @ directions.T) + 4 * np.eye(len(directions)), axis=1, kind="stable")
-        hit = 100 * float((self.labels[near[:, :NEIGHBOURS]] == self.labels[:, None]).mean())
+        nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(directions) - 1)).fit(directions)
+        near = nearest.kneighbors(return_distance=False)  # of each among the others
+        hit = 100 * float((self.labels[near] == self.labels[:, None]).mean())
         return dict(
             zip(MEASURES, (float(silhouette_score(directions, self.labels, metric="cosine")), hit), strict=True)
         )
@@ -71,7 +73,7 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]
         values = [([one.measures[name] for one in here], digits) for name, digits in MEASURES.items()]
         percents = [[p for one in here if (p := one.run.percents(name)) is not None] for name in protocols]
         values += [(of_protocol, 1) for of_protocol in percents]
-        ranked[f"{dataset}, {row}"] = [TableCell(_text(of_one, digits, wanted)) for of_one, digits in values]
+        ranked[f"{dataset}, {row}"] = [TableCell(measured(of_one, digits, wanted)) for of_one, digits in values]
     return Table(
         title=experiment.show["title"],
         columns=[*MEASURES, *(f"{name}, %" for name in protocols)],
@@ -80,7 +82,8 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]
     )
 
 
-def _text(values: Sequence[float], digits: int, wanted: int) -> str:
+def measured(values: Sequence[float], digits: int, wanted: int) -> str:
+    """Mean and spread over seeds as a cell of a table, and how many there are where more are ``wanted``."""
     if not values:
         return f"– (0/{wanted})"
     mean, spread = mean_and_spread(values)
@@ -95,12 +98,27 @@ def notes(runs: Sequence[Run], found: Sequence[Features]) -> list[str]:
         f"silhouette, and the share of an image's {NEIGHBOURS} nearest others that are of its class. A map is of the "
         f"first seed, of at most {IMAGES:,} images, t-SNE with seed 0.",
         f"Scale {runs[0].config.scale.name}, batch {runs[0].config.batch_size}; {epochs(runs)}.",
-        *([f"Encoders of {len(found)} of {len(runs)} runs are here."] if len(found) < len(runs) else []),
+        *missing(len(found), runs),
         *provenance(runs),
     ]
 
 
-def results(found: Sequence[Features]) -> Iterator[tuple[object, ...]]:
+def missing(found: int, runs: Sequence[Run]) -> list[str]:
+    """A line on the runs whose encoders are not here."""
+    return [f"Encoders of {found} of {len(runs)} runs are here."] if found < len(runs) else []
+
+
+class Measured(Protocol):
+    """What a run's encoder was measured by."""
+
+    @property
+    def run(self) -> Run: ...
+
+    @property
+    def measures(self) -> dict[str, float]: ...
+
+
+def results(found: Sequence[Measured]) -> Iterator[tuple[object, ...]]:
     """One line of HEADING for every measure of every run."""
     for one in found:
         assert one.run.record
@@ -124,7 +142,8 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequ
     handles: dict[str, Any] = {}
     for (dataset, row), one in first.items():
         axes = next(grid)
-        handles |= scatter(axes, plane_of(one.points[:IMAGES], 0), one.labels[:IMAGES], one.names)
+        rows = np.unique(np.linspace(0, len(one.points) - 1, IMAGES).round().astype(int))  # folders are sorted by class
+        handles |= scatter(axes, plane_of(one.points[rows], 0), one.labels[rows], one.names)
         axes.set_title(f"{dataset}: {row}" if several else row, fontsize=9)
     for axes in grid:
         axes.set_visible(False)

@@ -120,6 +120,8 @@ def _check_protocols(experiment: Experiment, config: Config) -> None:
     show = experiment.show
     key = "curves" if show["kind"] in ("curves", "trials") else "protocols"
     scored = getattr(config.evaluation, key)
+    if "linear" in scored:
+        scored = (*scored, "linear_top5")  # which comes with it where there are more than ten classes
     left = [name for name in show.get("protocols") or [show["protocol"]] if name not in scored]
     if left:
         raise UserError(
@@ -188,7 +190,7 @@ def _of_saliency(experiment: Experiment, runs: Sequence[Run], found: Sequence[Ma
     paired = saliency.pairs(experiment, found)
     text = render.markdown(saliency.table(experiment, runs, paired))
     return text, {
-        "results.csv": _csv(saliency.HEADING, saliency.results(paired)),
+        "results.csv": _csv(feature_maps.HEADING, feature_maps.results(paired)),
         "table.md": lambda path: write_text(path, text),
         "figure.png": partial(saliency.picture, experiment=experiment, runs=runs, found=paired),
     }

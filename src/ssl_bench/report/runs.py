@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from ssl_bench.conditions import require_libraries
-from ssl_bench.config.options import near_or_all, typed
+from ssl_bench.config.options import near_or_all, plain_value, typed
 from ssl_bench.errors import UserError
 from ssl_bench.files import csv_text, require_writable, write_text
 from ssl_bench.report import records
@@ -76,13 +75,8 @@ def condition(word: str) -> Condition:
             return Condition("fingerprint", "", word)
         raise UserError(f"{word!r} is no condition as method=byol or 'knn1>80', and no fingerprint of a run.")
     key, sign, text = found.groups()
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    if key == "fingerprint":
-        value = text
-    elif sign not in ("=", "!=") and not _is_number(value):
+    value = plain_value(text, text_only=key == "fingerprint")
+    if sign not in ("=", "!=") and not _is_number(value):
         raise UserError(f"{word}: {text} is no number.")
     return Condition(key, sign, value)
 

@@ -5,7 +5,7 @@ The overlap of two maps of shares is Σ min(a, b): 1 for equal ones, 0 where the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ssl_bench.config.experiments import Experiment
 from ssl_bench.errors import UserError
 from ssl_bench.report.comparison import Table, TableCell, epochs
-from ssl_bench.report.provenance import command, provenance
+from ssl_bench.report.feature_maps import measured, missing
+from ssl_bench.report.provenance import provenance
 from ssl_bench.report.records import Run
-from ssl_bench.report.statistics import mean_and_spread
 
 LARGE = 0.6  # most images have more, in figure 3 of Cao et al. 2020
 FIFTHS = 5  # parts of the images, by overlap
@@ -30,7 +30,6 @@ MEASURES = {  # digits behind the point
     "%, least overlap": 1,
     "%, most overlap": 1,
 }
-HEADING = ("dataset", "row", "seed", "measure", "value", "fingerprint", "command")
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,10 @@ class Pair:
     other: Maps
 
     @property
+    def run(self) -> Run:
+        return self.own.run
+
+    @property
     def overlap(self) -> NDArray[np.float64]:
         """Of every image, ``[N]``."""
         return _overlap(self.own.shares, self.other.shares)
@@ -65,7 +68,7 @@ class Pair:
     def measures(self) -> dict[str, float]:
         """MEASURES by name."""
         overlap, fifths = self.overlap, self.fifths
-        chance = _overlap(self.own.shares, np.roll(self.other.shares, 1, axis=0))
+        chance = _overlap(self.own.shares, np.roll(self.other.shares, len(self.other.shares) // 2, axis=0))
         large = 100 * float((overlap > LARGE).mean())
         found = (float(overlap.mean()), float(chance.mean()), large, fifths[0], fifths[-1])
         return dict(zip(MEASURES, found, strict=True))
@@ -79,8 +82,6 @@ def _overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np
 def pairs(experiment: Experiment, found: Sequence[Maps]) -> list[Pair]:
     """Every run with the reference's of its seed. Raises UserError if there is none, or their maps differ in size."""
     reference = experiment.show["reference"]
-    if reference not in experiment.rows:
-        raise UserError(f"{experiment.name}: show.reference is {' or '.join(experiment.rows)}, not {reference}.")
     others = {(one.run.cell.dataset, one.run.cell.seed): one for one in found if one.run.cell.row == reference}
     paired = [
         Pair(one, others[key])
@@ -94,20 +95,20 @@ def pairs(experiment: Experiment, found: Sequence[Maps]) -> list[Pair]:
         )
     for pair in paired:
         if pair.own.shares.shape != pair.other.shares.shape:
-            raise UserError(f"{experiment.name}: {pair.own.run.cell.row} and {reference} have maps of different sizes.")
+            raise UserError(f"{experiment.name}: {pair.run.cell.row} and {reference} have maps of different sizes.")
     return paired
 
 
 def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Pair]) -> Table:
     """Measures of every row, mean and spread over seeds."""
     ranked = {}
-    for dataset, row in dict.fromkeys((pair.own.run.cell.dataset, pair.own.run.cell.row) for pair in found):
-        here = [pair.measures for pair in found if (pair.own.run.cell.dataset, pair.own.run.cell.row) == (dataset, row)]
-        texts = []
-        for name, digits in MEASURES.items():
-            mean, spread = mean_and_spread([measures[name] for measures in here])
-            texts.append(f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}"))
-        ranked[f"{dataset}, {row}"] = [TableCell(text) for text in texts]
+    for dataset, row in dict.fromkeys((pair.run.cell.dataset, pair.run.cell.row) for pair in found):
+        here = [pair.measures for pair in found if (pair.run.cell.dataset, pair.run.cell.row) == (dataset, row)]
+        wanted = sum((run.cell.dataset, run.cell.row) == (dataset, row) for run in runs)
+        ranked[f"{dataset}, {row}"] = [
+            TableCell(measured([measures[name] for measures in here], digits, wanted))
+            for name, digits in MEASURES.items()
+        ]
     return Table(
         title=experiment.show["title"],
         columns=list(MEASURES),
@@ -119,22 +120,15 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Pair]) ->
 def notes(experiment: Experiment, runs: Sequence[Run], found: Sequence[Pair]) -> list[str]:
     """What stands below."""
     show = experiment.show
+    encoders = {id(maps) for pair in found for maps in (pair.own, pair.other)}
     return [
         f"Overlap of saliency on test images with {show['reference']} of the same seed, mean ± standard deviation over "
         f"seeds, and with its maps of other images, which is what chance gives; {show['protocols'][0]} of the fifth of "
         f"images with least and with most overlap. Maps of {found[0].own.shares.shape[1]} places.",
         f"Scale {runs[0].config.scale.name}, batch {runs[0].config.batch_size}; {epochs(runs)}.",
+        *missing(len(encoders), runs),
         *provenance(runs),
     ]
-
-
-def results(found: Sequence[Pair]) -> Iterator[tuple[object, ...]]:
-    """One line of HEADING for every measure of every run."""
-    for pair in found:
-        cell, record = pair.own.run.cell, pair.own.run.record
-        assert record
-        for name, value in pair.measures.items():
-            yield cell.dataset, cell.row, cell.seed, name, f"{value:.6g}", record.fingerprint, command(pair.own.run)
 
 
 def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequence[Pair]) -> None:
@@ -143,7 +137,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequ
 
     rows: dict[tuple[str, str], list[Pair]] = {}
     for pair in found:
-        rows.setdefault((pair.own.run.cell.dataset, pair.own.run.cell.row), []).append(pair)
+        rows.setdefault((pair.run.cell.dataset, pair.run.cell.row), []).append(pair)
     width = 11.0
     drawn, above = above_notes(width, 3.6 * len(rows) + 0.3, notes(experiment, runs, found))
     above.suptitle(experiment.show["title"], fontsize=11, fontweight="bold")
@@ -183,7 +177,7 @@ def _draw_maps(part: Any, reference: str, pair: Pair) -> None:
         column[0].set_title(f"{pair.overlap[number]:.2f}", fontsize=8)
         for axes, maps in zip(column[1:], (pair.own, pair.other), strict=True):
             axes.imshow(maps.shares[number].reshape(side, -1), cmap="gray", vmin=0, interpolation="bilinear")
-    for axes, name in zip(grid[:, 0], ("overlap", pair.own.run.cell.row, reference), strict=True):
+    for axes, name in zip(grid[:, 0], ("overlap", pair.run.cell.row, reference), strict=True):
         axes.set_ylabel(name, fontsize=8)
     for axes in grid.flat:
         axes.set_xticks([])

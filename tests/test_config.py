@@ -759,6 +759,8 @@ def test_an_argument_of_timm_is_set_once_and_is_a_value_or_a_list() -> None:
     vit = ["backbone.name=timm/vit_tiny_patch16_224", "scale=smoke"]
     with pytest.raises(UserError, match=r"backbone\.arguments\.depth is set twice"):
         compose([*vit, "backbone.arguments.depth=2", "backbone.arguments={patch_size: 4, depth: 3}"])
-    with pytest.raises(UserError, match=r"depth=\[\[2\],3\] is to be a number, true or false, text, or a list of these"):
+    with pytest.raises(
+        UserError, match=r"depth=\[\[2\],3\] is to be a number, true or false, text, or a list of these"
+    ):
         compose([*vit, "backbone.arguments.depth=[[2],3]"])
     assert compose([*vit, "backbone.arguments.drop=[0,0.1]"])["backbone"]["arguments"] == {"drop": [0, 0.1]}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
+import threading
+from functools import partial
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from made_up import record, records_of
 from test_page import data, make, named, page
 
-from ssl_bench.page import findings, write
+from ssl_bench.config.compose import compose
+from ssl_bench.config.experiments import Cell
+from ssl_bench.page import contents, findings, runs, serve, write
+from ssl_bench.page.write import OURS
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +116,72 @@ def test_the_report_of_a_readme_is_found_among_any_lines(
 ) -> None:
     (tmp_path / "README.md").write_text(BLOCK.format("\n    ".join(lines)), encoding="utf-8")
     assert findings.read(tmp_path).report == report
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["backbone=vit", "backbone.arguments={depth: 1, mlp_ratio: 2.0}"],
+        ["backbone=resnet18", "optimizer.name=muon", "epochs=3"],
+        [],
+    ],
+)
+def test_the_command_of_a_run_gives_its_configuration_again(chosen: list[str]) -> None:
+    config = compose(["method=byol", "dataset=digits", "scale=cpu", "seed=3", *chosen])
+    (made,) = records_of([record(Cell("row", "digits", 3, ()), config)])
+    words = runs.words(made)
+    assert words is not None
+    assert compose(words) == config
+
+
+def test_a_watched_page_begins_before_the_first_run_and_outlives_mistakes(tmp_path: Path, capsys: Any) -> None:
+    made = make(tmp_path / "made")
+    site = tmp_path / "site"
+    asked = contents.request([f"runs_dir={tmp_path / 'runs'}", f"out={site}", "watch=true"])
+    seen = []
+
+    def wait(seconds: float) -> None:
+        seen.append(len(data(site, "index")["runs"]))
+        if len(seen) == 1:
+            (made / "runs").rename(tmp_path / "runs")
+        elif len(seen) == 2:
+            (site / "index.html").write_text("mine", encoding="utf-8")
+            next((tmp_path / "runs").iterdir()).rename(tmp_path / "moved")
+        elif len(seen) == 3:
+            assert f"{site} stays as it was: out={site} has another index.html" in capsys.readouterr().err
+            (site / "index.html").write_text(OURS, encoding="utf-8")
+            next((tmp_path / "runs").iterdir()).rename(tmp_path / "moved too")
+        else:
+            raise KeyboardInterrupt
+
+    serve.serve(asked, contents.contents(asked), wait=wait)
+    assert seen == [0, 6, 6, 4]
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("bench.lan", 200),  # port 80, which browsers leave out
+        ("Bench.lan:8000", 200),
+        ("localhost", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8000", 200),
+        ("[::1]", 200),
+        ("example.org", 403),
+        ("bench.lan.example.org:8000", 403),
+        ("[::1", 403),
+        ("", 403),
+    ],
+)
+def test_the_page_is_served_under_the_name_that_was_asked_for_and_no_other(
+    header: str, status: int, tmp_path: Path
+) -> None:
+    (tmp_path / "index.html").write_text("", encoding="utf-8")
+    handler = partial(serve.Handler, directory=str(tmp_path), host="Bench.lan")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        connection = http.client.HTTPConnection(*server.server_address[:2])
+        connection.request("GET", "/", headers={"Host": header})
+        assert connection.getresponse().status == status
+        connection.close()
+        server.shutdown()

@@ -73,7 +73,7 @@ def contents(asked: Request) -> Contents:
     entries = runs.of_store(store.entries.values())
     found = Contents(skipped=store.skipped)
     described = _automatic(asked, entries, found) if asked.alone else _described(asked, store, found)
-    if not entries and not found.findings:
+    if not entries and not found.findings and not settings["watch"]:  # the first run may yet finish
         raise UserError(
             f"there is nothing to show: no finished run in {settings['runs_dir']}, no README in "
             f"{settings['experiments']}; python -m ssl_bench trains a run."

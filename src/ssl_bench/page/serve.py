@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from ssl_bench.errors import UserError
 from ssl_bench.page.contents import Contents, Request, contents
@@ -28,9 +31,13 @@ class Handler(SimpleHTTPRequestHandler):
 
     version = ""  # of what is served; the page loads itself again when it changes
 
+    def __init__(self, *arguments: Any, host: str, **others: Any) -> None:
+        self.names = ("localhost", host.lower())
+        super().__init__(*arguments, **others)  # answers
+
     def do_GET(self) -> None:
-        name = self.headers.get("Host", "").rpartition(":")[0].strip("[]")
-        if name != "localhost" and not _is_address(name):
+        name = _host(self.headers.get("Host", ""))
+        if name not in self.names and not _is_address(name):
             self.send_error(HTTPStatus.FORBIDDEN)
         elif self.path == "/version":
             self.send_response(HTTPStatus.OK)
@@ -45,6 +52,14 @@ class Handler(SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *values: object) -> None:
         """Requests are no news."""
+
+
+def _host(header: str) -> str:
+    """The name or address in ``header``, in lower case, without the port; empty where there is none."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_address(name: str) -> bool:
@@ -62,7 +77,7 @@ def serve(asked: Request, found: Contents, *, wait: Callable[[float], object] = 
     """
     out, host, port = Path(asked.settings["out"]), asked.settings["host"], asked.settings["port"]
     try:
-        server = ThreadingHTTPServer((host, port), partial(Handler, directory=str(out)))
+        server = ThreadingHTTPServer((host, port), partial(Handler, directory=str(out), host=host))
     except OSError as error:
         remedy = "choose another, or port=0 for any free one"
         raise UserError(f"host={host} port={port} cannot be served at ({error.strerror}): {remedy}.") from None
@@ -77,8 +92,11 @@ def serve(asked: Request, found: Contents, *, wait: Callable[[float], object] = 
             wait(max(SECONDS, SHARE * spent))
             if (now := _stamp(asked)) != stamp:
                 started = time.perf_counter()
-                if write(out, contents(asked), watched=True):
-                    Handler.version = str(time.time_ns())
+                try:
+                    if write(out, contents(asked), watched=True):
+                        Handler.version = str(time.time_ns())
+                except UserError as error:  # such as a file that is half written
+                    print(f"{out} stays as it was: {error}", file=sys.stderr, flush=True)
                 stamp, spent = now, time.perf_counter() - started
     except KeyboardInterrupt:
         pass

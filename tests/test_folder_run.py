@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from ssl_bench import load_encoder
+from ssl_bench.cli import evaluate
 from ssl_bench.config.compose import compose
+from ssl_bench.encoders.score import score
 from ssl_bench.training.run import run
 
 WORDS = [
@@ -75,6 +77,22 @@ def test_a_folder_that_moves_keeps_the_names_of_its_runs_and_of_eleven_classes_t
         assert scores["linear"] <= scores["linear_top5"] <= 100
     assert first["protocols"]["linear_top5"] == 1
     assert trained(root.rename(tmp_path / "elsewhere")) == first
+
+
+@pytest.mark.slow
+def test_curves_of_a_second_dataset_end_at_the_figures_of_the_encoder_evaluated_on_it(tmp_path: Path) -> None:
+    record = trained(pictures(tmp_path / "pictures", classes=3), "eval_on=digits", "evaluation.protocols=[knn1]")
+    encoder = tmp_path / "runs" / record["fingerprint"]
+    options = ["dataset=digits", "dataset.size=8", "scale=smoke", "evaluation.protocols=[knn1,linear]"]
+    found = score(*evaluate.read([str(encoder), *options, f"runs_dir={tmp_path}", "trainer.threads=1"]))
+    for protocol, percent in found.results["encoder"].items():
+        assert record["curves"][f"digits:test/{protocol}/student"] == [[1, percent]]
+    assert record["curves"]["test/knn1/student"] == [[1, record["results"]["student"]["knn1"]]]
+    assert "digits:validation/knn1/student" in record["curves"]
+    assert (encoder / "metrics.csv").read_text().splitlines()[0].count("digits:") == 4
+    assert record["eval_on"]["dataset"] == "digits"
+    assert record["eval_on"]["data_digest"] == found.data_digest != record["data_digest"]
+    assert record["eval_on"]["images"] == found.images
 
 
 @pytest.mark.slow

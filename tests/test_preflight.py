@@ -27,6 +27,10 @@ from ssl_bench.training.build import build
         (["trainer.devices=3"], "cannot be divided equally among them: choose a multiple of 3"),
         (["trainer.devices=3", "trainer.nodes=2", "batch_size=96"], None),
         (["trainer.devices=3", "trainer.nodes=2", "batch_size=99"], "choose a multiple of 6"),
+        (["eval_on=digits"], "eval_on=digits is the dataset of the run"),
+        (["eval_on=cifar10"], "eval_on=cifar10 has images of 3 channels, but the network takes the 1 of digits"),
+        (["eval_on=fashion_mnist"], None),
+        (["dataset=stl10", "eval_on=digits"], None),
         (["dataset=folder"], "dataset=folder needs to know where the pictures are"),
         (["dataset=folder", "dataset.root=nowhere"], None),  # a machine's own matter
         (["batch_size=1295", "subset=null"], None),

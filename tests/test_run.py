@@ -81,7 +81,7 @@ def test_the_record_names_the_run_and_scores_every_network_under_every_protocol(
     _, folder, record = finished
     written = json.loads((folder / "record.json").read_text())
     assert list(written)[:5] == ["method", "dataset", "scale", "seed", "fingerprint"]
-    assert list(written) == [key for key in vars(record) if key not in ("encoder", "seconds", "init")]
+    assert list(written) == [key for key in vars(record) if key not in ("encoder", "seconds", "init", "eval_on")]
     assert list(record.results) == ["teacher", "student", "projector", "random", "pixels"]
     for scores in record.results.values():
         assert set(scores) == {"knn1", "knn200", "knn1_100labels", "linear"}

@@ -178,6 +178,15 @@ def require_protocols(names: Collection[str], linear: Collection[float], finetun
             raise UserError(f"evaluation.{key}=[] leaves nothing to score: name at least one.")
 
 
+def require_channels(eval_on: str, theirs: int, dataset: str, ours: int) -> None:
+    """UserError where the network of ``dataset`` has fewer channels than the images of ``eval_on``."""
+    if ours < theirs:
+        raise UserError(
+            f"eval_on={eval_on} has images of {theirs} channels, but the network takes the {ours} of {dataset}: name a "
+            "dataset with as many."
+        )
+
+
 def require_precision(precision: str, accelerator: str) -> None:
     """UserError for a precision that the ``accelerator`` has not."""
     if precision == "16-mixed" and accelerator == "cpu":

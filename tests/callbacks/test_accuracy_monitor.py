@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
+from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor, Elsewhere
 from ssl_bench.evaluation.protocols import Score
 from ssl_bench.methods.base import Method
 from ssl_bench.results.history import History
@@ -30,7 +30,7 @@ class Scoring:
         return {name: Score(50.0, None, {}) for name in names}
 
 
-def monitor(evaluator: Scoring, history: History) -> AccuracyMonitor:
+def monitor(evaluator: Scoring, history: History, elsewhere: Elsewhere | None = None) -> AccuracyMonitor:
     return AccuracyMonitor(
         evaluator,  # type: ignore[arg-type]
         history,
@@ -38,6 +38,7 @@ def monitor(evaluator: Scoring, history: History) -> AccuracyMonitor:
         monitor_every=2,
         curves=["knn1", "linear"],
         curves_every=4,
+        elsewhere=elsewhere,
     )
 
 
@@ -63,6 +64,27 @@ def test_the_monitor_sees_no_test_image_and_the_last_epoch_is_kept_for_the_final
     assert asked == {1: [], 2: alone, 3: [], 4: everything, 5: [], 6: alone, 7: everything}
 
 
+def test_a_second_dataset_is_scored_at_the_same_epochs_under_names_of_its_own() -> None:
+    class There(Scoring):
+        def features(self, backbone: str, device: torch.device) -> str:
+            return f"{backbone} there"
+
+    evaluator, second, history = Scoring(knn1=1, linear=2), There(knn1=1, linear=2), History()
+    callback = monitor(evaluator, history, Elsewhere("stl10", second))  # type: ignore[arg-type]
+    for epoch in range(1, 8):
+        trainer: Any = SimpleNamespace(current_epoch=epoch - 1, max_epochs=7)
+        callback.on_train_epoch_end(trainer, METHOD)
+        history.add({"epoch": epoch})
+        history.close()
+    assert second.asked == [(f"{network} there", name, on) for network, name, on in evaluator.asked]
+    curves = history.accuracy_curves()
+    own = {name: points for name, points in curves.items() if ":" not in name}
+    assert len(own) == 8
+    assert {name: points for name, points in curves.items() if ":" in name} == {
+        f"stl10:{name}": points for name, points in own.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("state", "forgotten"),
     [(None, True), ({"versions": {"knn1": 1, "linear": 1}}, True), ({"versions": {"knn1": 1, "linear": 2}}, False)],
@@ -74,6 +96,7 @@ def test_a_resumed_run_forgets_the_curves_of_another_version(state: dict[str, An
         "validation/knn1/t": 1.0,
         "test/linear/t": 2.0,
         "validation/linear/s": 4.0,
+        "stl10:test/linear/s": 4.0,
     }
     history = History()
     callback = monitor(Scoring(knn1=1, linear=2), history)

@@ -67,6 +67,7 @@ def test_a_name_does_not_show_that_the_live_monitor_measured_more_often_at_first
         "scale=cpu",
         "subset=500",
         "labels=100",
+        "eval_on=fashion_mnist",
         "augment.groups.global.flip=0.5",
         "backbone.width=8",
         "evaluation.linear.epochs=3",
@@ -155,6 +156,7 @@ def test_every_key_that_is_left_out_is_an_option_or_a_group_and_no_marker_is_mis
     assert not [key for key, (_, meaning) in known.items() if "{" in meaning]
     assert {"logger", "experiment", "trainer.threads", "recipe", "dataset.fold"} <= module.LEFT_OUT
     assert module.NEUTRAL == {
+        "eval_on": None,
         "trainer.deterministic": False,
         "trainer.compile": False,
         "method.codes": "soft",

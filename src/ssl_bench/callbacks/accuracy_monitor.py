@@ -12,9 +12,17 @@ from ssl_bench.methods.base import Method
 from ssl_bench.results.history import History
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Another dataset, on which networks are scored beside the run's own."""
+
+    dataset: str  # its name
+    evaluator: Evaluator
+
+
 @dataclass(eq=False, repr=False)
 class AccuracyMonitor(pl.Callback):
-    """Adds ``<split>/<protocol>/<network>`` in percent to the history.
+    """Adds ``<split>/<protocol>/<network>`` in percent to the history, of another dataset ``<dataset>:<split>/…``.
 
     The monitor scores the deployed network on validation images. The curves score student and teacher on validation
     and test images; test figures are recorded and nothing is chosen by them.
@@ -27,6 +35,7 @@ class AccuracyMonitor(pl.Callback):
     monitor_every: int  # epochs
     curves: Sequence[str]  # protocols
     curves_every: int  # epochs
+    elsewhere: Elsewhere | None = None
 
     def __post_init__(self) -> None:
         self.versions = {name: protocol.version for name, protocol in self.evaluator.protocols.items()}
@@ -58,10 +67,15 @@ class AccuracyMonitor(pl.Callback):
             splits = self.evaluator.features(backbone, method.device)
             if last:
                 self.last[network] = splits
-            for on in ("validation", "test") if curves else ("validation",):
-                names = self.curves if curves else [self.monitor]
-                if on == "validation" and network == method.evaluated:
-                    names = list(dict.fromkeys([self.monitor, *names]))
-                for name, score in self.evaluator.score(splits, names, on).items():
-                    if score.percent is not None:
-                        self.history.add({f"{on}/{name}/{network}": score.percent})
+            scored = [("", self.evaluator, splits)]
+            if self.elsewhere:
+                other = self.elsewhere.evaluator
+                scored.append((f"{self.elsewhere.dataset}:", other, other.features(backbone, method.device)))
+            for prefix, evaluator, features in scored:
+                for on in ("validation", "test") if curves else ("validation",):
+                    names = self.curves if curves else [self.monitor]
+                    if on == "validation" and network == method.evaluated:
+                        names = list(dict.fromkeys([self.monitor, *names]))
+                    for name, score in evaluator.score(features, names, on).items():
+                        if score.percent is not None:
+                            self.history.add({f"{prefix}{on}/{name}/{network}": score.percent})

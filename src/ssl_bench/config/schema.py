@@ -210,6 +210,7 @@ class Config(Part):
     subset: int | None
     init: str | None  # file or run that backbones start from
     labels: int | None
+    eval_on: str | None  # second dataset of the curves
     eval_every: int
     monitor_every: int
     optimizer: Optimizer

@@ -149,7 +149,7 @@ class _Stopwatch(pl.Callback):
         monitor.evaluator = self.sampled = Sampled(monitor.evaluator, data, self.device)
         trainer.limit_train_batches = min(STEPS_PER_EPOCH, self.real_steps)
         plain = self.config.as_dict()
-        chosen = {name: plain[name] for name in ("dataset", "subset", "labels", "evaluation", "backbone")}
+        chosen = {name: plain[name] for name in ("dataset", "subset", "labels", "evaluation", "backbone", "eval_on")}
         self.key = json.dumps([chosen, self.config.trainer.precision, len(method.networks())], sort_keys=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:

@@ -34,8 +34,7 @@ class History:
         """Drop the accuracy of all epochs under this protocol."""
         for row in self.rows:
             for name in list(row):
-                split, _, rest = name.partition("/")
-                if split in ("validation", "test") and rest.partition("/")[0] == protocol:
+                if is_accuracy(name) and name.split("/")[1] == protocol:
                     del row[name]
 
     def latest(self, name: str) -> float | None:
@@ -50,8 +49,8 @@ class History:
         return [(int(row["epoch"]), row[name]) for row in self.rows if name in row]
 
     def accuracy_curves(self) -> dict[str, list[list[float | None]]]:
-        """Points of epoch and percent by ``<split>/<protocol>/<network>``."""
-        names = dict.fromkeys(name for row in self.rows for name in row if name.startswith(("validation/", "test/")))
+        """Points of epoch and percent by ``<split>/<protocol>/<network>``; elsewhere ``<dataset>:<split>/…``."""
+        names = dict.fromkeys(name for row in self.rows for name in row if is_accuracy(name))
         return {name: [[epoch, value] for epoch, value in self.curve(name)] for name in names}
 
     def write(self, path: Path) -> None:
@@ -67,3 +66,8 @@ class History:
     def load_state_dict(self, state: dict[str, Sequence[Row] | Row]) -> None:
         self.rows = [dict(row) for row in state["rows"]]  # type: ignore[arg-type]
         self.open = dict(state["open"])  # type: ignore[arg-type]
+
+
+def is_accuracy(name: str) -> bool:
+    """Whether a figure of this name is an accuracy, of the run's own dataset or of another."""
+    return name.partition("/")[0].rpartition(":")[2] in ("validation", "test")

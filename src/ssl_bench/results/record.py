@@ -125,7 +125,7 @@ class Record:
     protocols: dict[str, int]  # the version of each
     baselines: dict[str, int] = field(default_factory=lambda: {"random": 1, "pixels": 1})  # and of each baseline
     notes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # what a protocol chose, by network
-    # Points of epoch and percent by <split>/<protocol>/<network>.
+    # Points of epoch and percent by <split>/<protocol>/<network>, of the dataset eval_on <dataset>:<split>/….
     curves: dict[str, list[list[float | None]]] = field(default=ABSENT, metadata=OF_RUNS)
     warnings: list[str] = field(default=ABSENT, metadata=_before([]))  # of collapse
     numerics: int  # the version of all that changes numbers
@@ -134,6 +134,7 @@ class Record:
     batch_statistics: str = field(default=ABSENT, metadata=OF_RUNS)  # global or per_device
     processes: int = field(default=ABSENT, metadata=OF_RUNS)
     init: dict[str, Any] | None = None  # of a run that starts from a file of weights: name, SHA-256, account of keys
+    eval_on: dict[str, Any] | None = None  # of a run whose curves have a second dataset: name, digest, images
     data_digest: str
     images: dict[str, int]  # how many each part has
     skipped_images: dict[str, int] = field(default_factory=dict)  # that could not be read, by split

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ssl_bench import distributed
-from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
+from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor, Elsewhere
 from ssl_bench.callbacks.checkpointer import Checkpointer
 from ssl_bench.callbacks.code_history import CodeHistory
 from ssl_bench.callbacks.collapse_monitor import CollapseMonitor
@@ -38,8 +38,17 @@ class Observers:
     checkpointer: Checkpointer
 
 
-def build_observers(config: Config, data: DataModule, folder: RunFolder, warn: Callable[[str], None]) -> Observers:
-    """Those of one run, or of one of its ranks; only the first has a logger. warn: shows a warning."""
+def build_observers(
+    config: Config,
+    data: DataModule,
+    folder: RunFolder,
+    warn: Callable[[str], None],
+    elsewhere: Elsewhere | None = None,
+) -> Observers:
+    """Those of one run, or of one of its ranks; only the first has a logger.
+
+    warn: shows a warning. elsewhere: a second dataset of the curves.
+    """
     history, timing, logger = History(), Timing(), Logger()
     if distributed.rank() == 0:
         logger = loggers.build_logger(config, folder=folder.path, fingerprint=folder.fingerprint, warn=warn)
@@ -55,6 +64,7 @@ def build_observers(config: Config, data: DataModule, folder: RunFolder, warn: C
             monitor_every=config.monitor_every,
             curves=config.evaluation.curves,
             curves_every=config.eval_every,
+            elsewhere=elsewhere,
         ),
         Recorder(history, folder.metrics, timing, logger),
         Checkpointer(

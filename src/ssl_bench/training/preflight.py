@@ -22,6 +22,8 @@ def check(config: Config) -> None:
     if config.init not in (None, "timm") and not Path(str(config.init)).exists():
         raise UserError(f"init={config.init} does not exist: give a run's folder, a file of weights, or timm.")
     require_root(dataset.name, dataset.options)
+    if config.eval_on is not None:
+        _check_second(config.eval_on, dataset.name)
     conditions.require_equal_shares(config.batch_size, trainer.processes)
     _check_limits(config, _train_images(dataset.name))
     images = _pretraining(config)
@@ -64,6 +66,14 @@ def advice(config: Config, images: int) -> Iterator[str]:
         )
     if trainer.threads and trainer.threads > cores():
         yield f"trainer.threads={trainer.threads} is more than the {cores()} cores there are, which slows it down."
+
+
+def _check_second(eval_on: str, dataset: str) -> None:
+    """UserError where the curves cannot have this dataset, too."""
+    if eval_on == dataset:
+        raise UserError(f"eval_on={eval_on} is the dataset of the run, whose curves are there: name another, or none.")
+    if dataset in FACTS:
+        conditions.require_channels(eval_on, FACTS[eval_on].channels, dataset, FACTS[dataset].channels)
 
 
 def _train_images(dataset: str) -> int | None:

@@ -41,6 +41,7 @@ from ssl_bench.report.tables import run_table
 from ssl_bench.results.record import Record, peak_memory
 from ssl_bench.results.store import RunFolder
 from ssl_bench.training import earlier, initial, preflight
+from ssl_bench.training import second as other
 from ssl_bench.training.build import (
     build_data,
     build_method,
@@ -136,7 +137,8 @@ class _Run:
         started = time.perf_counter()
         resumed = distributed.on_rank_zero(self._begin)
         method = self._method()
-        observers = build_observers(self.config, self.data, self.folder, self._warn)
+        second = other.opened(self.config, self.data.dataset)
+        observers = build_observers(self.config, self.data, self.folder, self._warn, second and second[1])
         self._announce(method, resumed)
         start = initial.opened(self.config, self.data.dataset.channels)
         if start is not None:
@@ -144,12 +146,14 @@ class _Run:
         seen = image_warnings(self.data.dataset, self.data.splits)
         for sentence in (*seen.sentences, *preflight.advice(self.config, len(self.data.parts.pretraining))):
             self._warn(sentence)
-        self._pretrain(method, observers, watchers, resume=resumed is not None)
+        datasets = [self.data, *([second[0]] if second else [])]
+        self._pretrain(method, observers, watchers, datasets, resume=resumed is not None)
         self._print("evaluating")
         scores = final_scores(self.config, self.data, method, observers.accuracy, self.folder)
         for reason in reasons(scores[method.evaluated]):
             self._warn(f"not scored: {reason}")
         record = self._record(method, observers, scores, seen)
+        record.eval_on = second and other.description(second[0])
         record.init = None if start is None else initial.description(start)
         record.session_seconds = round(time.perf_counter() - started, 2)
         if distributed.rank() == 0:
@@ -185,7 +189,15 @@ class _Run:
 
     # -- pretrain ---------------------------------------------------------------------------------
 
-    def _pretrain(self, method: Method, observers: Observers, watchers: Sequence[pl.Callback], *, resume: bool) -> None:
+    def _pretrain(
+        self,
+        method: Method,
+        observers: Observers,
+        watchers: Sequence[pl.Callback],
+        datasets: Sequence[DataModule],
+        *,
+        resume: bool,
+    ) -> None:
         config, chosen, several = self.config, self.config.trainer, distributed.world_size() > 1
         monitor = f"validation/{config.evaluation.monitor}/{method.evaluated}"
         shown = chosen.progress and distributed.rank() == 0
@@ -213,9 +225,11 @@ class _Run:
             folder=self.folder.path,
         )
         device = trainer.strategy.root_device
-        no_room = self.data.place_on(device)
-        if no_room:
-            self._warn(no_room)
+        for data in datasets:
+            data.trainer = trainer  # whose ranks share the images
+            no_room = data.place_on(device)
+            if no_room:
+                self._warn(no_room)
         torch.manual_seed(config.seed)  # for the dropout of some backbones; a resumed run restores its own state
         exact = full_float32(device) if self.precision == "32-true" else nullcontext()
         with within_memory("this training", self._for_less_memory()), exact:

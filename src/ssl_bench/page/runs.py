@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl_bench.config.compose import compose
 from ssl_bench.config.experiments import Cell
-from ssl_bench.config.options import open_option, typed
+from ssl_bench.config.options import is_open, typed
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.report.palette import label
@@ -102,7 +102,7 @@ def words(record: Record) -> tuple[str, ...] | None:
         return None
     known = dict(_flat(defaults))
     chosen = [f"{name}={getattr(record, name)}" for name in GROUPED]
-    flat = [(key, value) for key, value in _flat(record.config) if key in known or open_option(key, value)]
+    flat = [(key, value) for key, value in _flat(record.config) if key in known or is_open(key, value)]
     differing = [f"{key}={typed(value)}" for key, value in flat if key not in known or known[key] != value]
     return (*chosen, *(word for word in differing if counts(word) and word.partition("=")[0] not in GROUPED))
 

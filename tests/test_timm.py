@@ -84,7 +84,7 @@ def test_the_options_of_such_a_configuration_give_it_again(words: list[str]) -> 
         (["backbone.arguments=3"], "backbone.arguments=3 is no mapping: write it as backbone.arguments={img_size"),
         (["backbone.arguments={a: {b: 1}}"], "is to be a number, true or false, text, or a list of these"),
         (["backbone.arguments={img_size: 16}"], "are of timm's models, and resnet18 is none: set backbone.name"),
-        (["backbone=vit", "backbone.arguments={depth: 0}"], "depth is a whole number at least 1."),
+        (["backbone=vit", "backbone.arguments={depth: 0}"], "depth is null or a whole number at least 1."),
         (["backbone=vit", "backbone.arguments={patch_size: 3}"], "cuts images of 16 pixels into patches of 3, which"),
         (
             ["backbone=vit", "backbone.arguments={num_classes: 9}"],

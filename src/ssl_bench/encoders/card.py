@@ -1,5 +1,6 @@
 """The model card beside an exported encoder: README.md with the metadata of the Hugging Face Hub."""
 
+import shlex
 from contextlib import suppress
 from typing import Any
 
@@ -73,7 +74,7 @@ def _trained(record: Record) -> str:
         f"Run `{record.fingerprint}` of ssl_bench {code['version']}{commit}."
     )
     with suppress(UserError):  # of a method or dataset that is not installed here
-        text += f"\n\n```bash\npython -m ssl_bench {' '.join(options_for(config))}\n```"
+        text += f"\n\n```bash\npython -m ssl_bench {shlex.join(options_for(config))}\n```"
     return text
 
 

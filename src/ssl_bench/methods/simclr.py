@@ -39,9 +39,11 @@ class SimCLR(Method):
 
 def _contrast(objective: str, *, temperature: float, margin: float, normalize: bool) -> Callable[..., Tensor]:
     """The loss that ``objective`` names, of anchors and candidates."""
-    if objective == "nt_xent":
-        return partial(nt_xent, temperature=temperature, normalize=normalize)
-    semi_hard = objective.endswith("_semi_hard")
-    if objective.startswith("logistic"):
-        return partial(nt_logistic, temperature=temperature, normalize=normalize, semi_hard=semi_hard)
-    return partial(margin_triplet, margin=margin, normalize=normalize, semi_hard=semi_hard)
+    losses = {
+        "nt_xent": partial(nt_xent, temperature=temperature),
+        "logistic": partial(nt_logistic, temperature=temperature, semi_hard=False),
+        "logistic_semi_hard": partial(nt_logistic, temperature=temperature, semi_hard=True),
+        "margin": partial(margin_triplet, margin=margin, semi_hard=False),
+        "margin_semi_hard": partial(margin_triplet, margin=margin, semi_hard=True),
+    }
+    return partial(losses[objective], normalize=normalize)

@@ -82,12 +82,13 @@ def _heat(axes_of: Any, experiment: Experiment, panel: Panel) -> None:
             dark = np.isfinite(values[y, x]) and drawn.norm(values[y, x]) < DARK
             colour = "white" if dark else "black"
             axes_of.text(x, y, "\n".join(lines), fontsize=7, ha="center", va="center", color=colour, linespacing=1.1)
+    slanted = max(map(len, labels)) > SLANTED
     axes_of.set_xticks(
         range(len(labels)),
         labels,
         fontsize=8,
-        rotation=30 if max(map(len, labels)) > 8 else 0,
-        ha="right" if max(map(len, labels)) > 8 else "center",
+        rotation=30 if slanted else 0,
+        ha="right" if slanted else "center",
     )
     axes_of.set_yticks(range(len(rows)), rows, fontsize=8)
     axes_of.set_xlabel(_axis_label(experiment), fontsize=8)

@@ -205,7 +205,7 @@ def encoder_clean(
 def build_protocols(config: Config, classes: int, *, refit: bool) -> list[Protocol]:
     """All protocols that the table, the curves and the monitor name; ``refit`` is the linear probe's.
 
-    classes: of the dataset; 0 where they are not known.
+    classes: of the dataset.
     """
     chosen = config.evaluation
     require_protocols(chosen.protocols, chosen.linear.learning_rates, chosen.finetune.learning_rates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,7 +70,8 @@ def _starts_over(
 
 def _other_versions(record: Record, config: Config) -> str:
     """Which protocols and baselines have another version than when the run was scored, in words; empty for none."""
-    now = {protocol.name: protocol.version for protocol in build_protocols(config, 0, refit=True)} | baselines.VERSIONS
+    known = build_protocols(config, sys.maxsize, refit=True)  # whatever goes with many classes, too
+    now = {protocol.name: protocol.version for protocol in known} | baselines.VERSIONS
     before = record.baselines | record.protocols
     names = {**dict.fromkeys(now), **NAMES}
     return ", ".join(

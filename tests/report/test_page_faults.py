@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import http.client
+import io
 import threading
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from made_up import record, records_of
 from test_page import data, make, named, page
 
+from ssl_bench.batch import Batch, Place
 from ssl_bench.config.compose import compose
 from ssl_bench.config.experiments import Cell
-from ssl_bench.page import contents, findings, runs, serve, write
+from ssl_bench.data.images import Images
+from ssl_bench.evaluation.features import extract
+from ssl_bench.nn.backbone import build_backbone
+from ssl_bench.page import contents, findings, images, runs, serve, write
+from ssl_bench.page.script import script
 from ssl_bench.page.write import OURS
+from ssl_bench.report.records import Run, StoredRecord
+from ssl_bench.results.encoder import read_encoder, save_encoder
+from ssl_bench.results.store import RunFolder
+from ssl_bench.training.build import build_data, clean_arguments
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +197,72 @@ def test_the_page_is_served_under_the_name_that_was_asked_for_and_no_other(
         assert connection.getresponse().status == status
         connection.close()
         server.shutdown()
+
+
+def test_a_run_with_damaged_files_is_named_and_the_others_keep_their_images(tmp_path: Path) -> None:
+    config = compose(["method=simclr", "dataset=digits", "scale=smoke"])
+    data = build_data(config)
+    network = {**config.backbone.as_dict(), "channels": data.dataset.channels}
+    described = {"backbone": network, "clean": clean_arguments(config, data.dataset)}
+    trained = []
+    for seed in range(4):
+        (made,) = records_of([record(Cell("", "digits", seed, ()), config, seed=seed, data_digest=data.digest)])
+        folder = RunFolder(tmp_path / f"{seed}{made.fingerprint[1:]}")
+        folder.path.mkdir()
+        folder.config.write_text(yaml.safe_dump(config.as_dict()), encoding="utf-8")
+        save_encoder(folder.encoder, build_backbone(**network)[0], described)
+        np.savez(folder.predictions, labels=data.splits["test"].labels.numpy())
+        made.fingerprint = folder.fingerprint
+        cell = Cell(f"row {seed}", "digits", seed, (f"row={seed}",))
+        trained.append(Run(cell, config, StoredRecord(folder.record, made), None))
+    encoder, predictions, empty = (RunFolder(run.entry.path.parent) for run in trained[1:] if run.entry)
+    encoder.encoder.write_bytes(encoder.encoder.read_bytes()[:-100])
+    predictions.predictions.write_bytes(predictions.predictions.read_bytes()[:100])
+    empty.predictions.write_bytes(b"")
+    seen = images.seen([trained[1], trained[0], *trained[2:]], 10, tmp_path / "site")
+    assert list(seen.runs) == [trained[0].record.fingerprint if trained[0].record else ""]
+    assert [sentence.partition(": ")[0] for sentence in seen.left_out] == [
+        str(folder.path) for folder in (encoder, predictions, empty)
+    ]
+    assert "or is damaged" in seen.left_out[0]
+    named = {"d0.png", "v0.png", *(f"p{name}.js" for name in seen.runs), *(f"s{name}-10.js" for name in seen.runs)}
+    assert seen.files.keys() == named
+
+
+class Data:
+    """Wide pictures that were squashed to squares."""
+
+    def __init__(self) -> None:
+        pixels = torch.randint(256, (12, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+        sizes = torch.tensor([[16, 16], [16, 48], [60, 12], [20, 40]] * 3)
+        self.splits = {"test": Images(pixels, torch.zeros(12, dtype=torch.int64), sizes=sizes)}
+        self.dataset = self
+        self.name, self.class_names = "folder", ("one",)
+
+
+def test_squashed_pictures_are_shown_in_their_shape_and_embedded_as_in_evaluation(tmp_path: Path) -> None:
+    data: Any = Data()
+    test = data.splits["test"]
+    found = images.Seen()
+    assert images._dataset(found, data, 0, 12)["side"] == 16
+    sheet = np.asarray(images.Image.open(io.BytesIO(found.files["d0.png"])))
+    tiles = [sheet[:, 16 * place : 16 * (place + 1)].any(2) for place in range(4)]
+    filled = [(int(tile.any(1).sum()), int(tile.any(0).sum())) for tile in tiles]
+    assert filled == [(16, 16), (5, 16), (16, 3), (8, 16)]
+
+    network = {"name": "resnet18", "stem": "small", "width": 4, "channels": 3}
+    clean = {"size": 16, "crop": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3}
+    folder = RunFolder(tmp_path)
+    save_encoder(folder.encoder, build_backbone(**network)[0], {"backbone": network, "clean": clean})
+    shown = images._features(folder, data, list(range(12)))
+    encoder, _ = read_encoder(folder.encoder)
+    batch = Batch(test.images, test.labels, torch.arange(12), Place(0, 0, 0, 0, 12), test.sizes)
+    x = extract(encoder.backbone, encoder.clean, [batch], device="cpu", autocast=None, channels_last=True).x
+    alike = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(x).T
+    assert shown["near"] == alike.fill_diagonal_(-1).topk(8).indices.tolist()
+
+
+def test_what_a_script_cannot_hold_is_escaped_or_refused() -> None:
+    assert script("n", "\udcff\u00e9") == 'take("n","\\udcff\u00e9");\n'.encode()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        script("n", [float("nan")])

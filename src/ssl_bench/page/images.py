@@ -9,10 +9,13 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Sequence
+import tempfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -25,9 +28,10 @@ from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.errors import UserError
 from ssl_bench.page.runs import typed_config
+from ssl_bench.page.script import script
 from ssl_bench.report.figures import plane_of
 from ssl_bench.report.records import Run
-from ssl_bench.results.encoder import load_encoder
+from ssl_bench.results.encoder import encoder_file, read_encoder
 from ssl_bench.results.record import MISFITS, misfit
 from ssl_bench.results.store import RunFolder
 from ssl_bench.training.build import build_data
@@ -40,13 +44,14 @@ NEIGHBOURS = 8
 VIEWS = 4  # images whose views are shown, and views of each
 BATCH = 256
 DIGITS = 4  # of a place in the plane
+DAMAGED = (*MISFITS, BadZipFile, EOFError, RuntimeError, yaml.YAMLError, zlib.error)  # what a run's damaged files raise
 
 
 @dataclass
 class Seen:
     """What is shown of images, and the files that hold it, by name below data/."""
 
-    files: dict[str, Callable[[], bytes]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
     runs: dict[str, Plain] = field(default_factory=dict)  # by fingerprint: its dataset's number and what there is
     datasets: list[Plain] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # runs of which nothing could be shown, and why
@@ -63,15 +68,16 @@ def seen(runs: Sequence[Run], count: int, out: Path) -> Seen:
         try:
             config = typed_config(yaml.safe_load(folder.config.read_text(encoding="utf-8")))
             digest = record.data_digest
-            if digest not in data:
+            if digest not in numbers:
                 data[digest] = _of_run(config, digest)
-                numbers[digest] = len(found.datasets)
-                found.datasets.append(_dataset(found, data[digest], numbers[digest], count))
-            _views(found, found.datasets[numbers[digest]], config)
-            found.runs[record.fingerprint] = {"dataset": numbers[digest]} | _run(
-                found, folder, data[digest], found.datasets[numbers[digest]]["rows"], out
-            )
-        except (UserError, *MISFITS) as error:
+                found.datasets.append(_dataset(found, data[digest], len(found.datasets), count))
+                numbers[digest] = len(found.datasets) - 1
+            dataset = found.datasets[numbers[digest]]
+            there, files = _run(folder, data[digest], dataset["rows"], out)
+            _views(found, dataset, config)
+            found.runs[record.fingerprint] = {"dataset": numbers[digest]} | there
+            found.files |= files
+        except (UserError, *DAMAGED) as error:
             found.left_out.append(f"{folder.path}: {error if isinstance(error, UserError) else misfit(error)}")
     return found
 
@@ -97,14 +103,16 @@ def _dataset(found: Seen, data: DataModule, number: int, count: int) -> Plain:
     test = data.splits["test"]
     rows = np.unique(np.linspace(0, len(test) - 1, count).round().astype(int))
     pixels = test.images[torch.from_numpy(rows)]
-    side = max(pixels.shape[2:])
+    sizes = pixels.new_tensor(pixels.shape[2:], dtype=torch.int64).expand(len(rows), 2)
+    if test.sizes is not None:  # of originals, which were squashed to one
+        sizes = test.sizes[torch.from_numpy(rows)]
     shown = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
-    tiles = [_tile(one) for one in shown.permute(0, 2, 3, 1).numpy()]
+    tiles = [_tile(*one) for one in zip(shown.permute(0, 2, 3, 1).numpy(), sizes.tolist(), strict=True)]
     side = tiles[0].width
     sheet = Image.new("RGB", (side * min(ACROSS, len(tiles)), side * (-(-len(tiles) // ACROSS))))
     for place, tile in enumerate(tiles):
         sheet.paste(tile, (side * (place % ACROSS), side * (place // ACROSS)))
-    found.files[f"d{number}.png"] = lambda: _png(sheet)
+    found.files[f"d{number}.png"] = _png(sheet)
     return {
         "name": data.dataset.name,
         "classes": list(data.dataset.class_names),
@@ -117,11 +125,12 @@ def _dataset(found: Seen, data: DataModule, number: int, count: int) -> Plain:
     }
 
 
-def _tile(pixels: NDArray[np.uint8]) -> Image.Image:
-    """A square thumbnail, ``[H, W, 3]`` in its middle."""
+def _tile(pixels: NDArray[np.uint8], size: Sequence[int]) -> Image.Image:
+    """A square thumbnail, ``[H, W, 3]`` in its middle as high and wide as an original of ``size`` is."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     side = min(TILE, max(image.size))
-    image.thumbnail((side, side))
+    height, width = (max(1, round(side * length / max(size))) for length in size)
+    image = image.resize((width, height))
     tile = Image.new("RGB", (side, side))
     tile.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return tile
@@ -139,35 +148,27 @@ def _views(found: Seen, dataset: Plain, config: Config) -> None:
     if any(text == one["key"] for one in dataset["views"]):
         return
     name = f"v{sum(len(one['views']) for one in found.datasets)}.png"
+    with tempfile.TemporaryDirectory() as folder:
+        show(config, Path(folder, name), images=VIEWS, views=VIEWS)
+        found.files[name] = Path(folder, name).read_bytes()
     dataset["views"].append({"key": text, "picture": name, "method": config.method.name})
 
-    def draw() -> bytes:
-        import tempfile
 
-        with tempfile.TemporaryDirectory() as folder:
-            show(config, Path(folder, name), images=VIEWS, views=VIEWS)
-            return Path(folder, name).read_bytes()
-
-    found.files[name] = draw
-
-
-def _run(found: Seen, folder: RunFolder, data: DataModule, rows: list[int], out: Path) -> Plain:
-    """Which files a run has on the page; they are put among the files."""
+def _run(folder: RunFolder, data: DataModule, rows: list[int], out: Path) -> tuple[Plain, dict[str, bytes]]:
+    """What there is of a run, and its files."""
+    files = {}
     there: Plain = {"predictions": folder.predictions.exists(), "features": folder.encoder.exists()}
     name = folder.fingerprint
     if there["predictions"]:
-        arrays = np.load(folder.predictions)
-        if not np.array_equal(arrays["labels"], data.splits["test"].labels.numpy()):
-            raise UserError("its predictions are of other images than those in its data_dir.")
-        content = {key: _packed(arrays[key]) for key in arrays.files}
-        found.files[f"p{name}.js"] = lambda: _script(f"p{name}", content)
+        with folder.predictions.open("rb") as file, np.load(file) as arrays:
+            if not np.array_equal(arrays["labels"], data.splits["test"].labels.numpy()):
+                raise UserError("its predictions are of other images than those in its data_dir.")
+            files[f"p{name}.js"] = script(f"p{name}", {key: _packed(arrays[key]) for key in arrays.files})
     if there["features"]:
         there["file"] = f"s{name}-{len(rows)}"
         done = out / "data" / f"{there['file']}.js"
-        found.files[done.name] = (
-            done.read_bytes if done.exists() else lambda: _script(there["file"], _features(folder, data, rows))
-        )
-    return there
+        files[done.name] = done.read_bytes() if done.exists() else script(there["file"], _features(folder, data, rows))
+    return there, files
 
 
 def _packed(values: NDArray[np.int64]) -> str:
@@ -177,16 +178,16 @@ def _packed(values: NDArray[np.int64]) -> str:
 
 def _features(folder: RunFolder, data: DataModule, rows: list[int]) -> Plain:
     """Places in the plane of the images in ``rows``, and the nearest of the others by the cosine of features."""
-    encoder = load_encoder(folder.path)
-    images = data.splits["test"].images[rows]
-    with torch.no_grad():
-        features = torch.cat([encoder(batch).float() for batch in torch.split(images, BATCH)])
+    encoder, _ = read_encoder(encoder_file(folder.path))
+    test = data.splits["test"]
+    parts = []
+    for some in torch.split(torch.tensor(rows), BATCH):
+        images = encoder.clean(test.images[some], None if test.sizes is None else test.sizes[some])
+        with torch.no_grad():
+            parts.append(encoder.backbone(images.to(encoder.clean.mean.dtype)).float())
+    features = torch.cat(parts)
     alike = F.normalize(features) @ F.normalize(features).T
     alike.fill_diagonal_(-1)
     near = alike.topk(min(NEIGHBOURS, len(rows) - 1)).indices
     plane = plane_of(features.numpy(), seed=0)
     return {"plane": np.round(plane.astype(float), DIGITS).tolist(), "near": near.tolist()}
-
-
-def _script(name: str, value: Any) -> bytes:
-    return f"take({json.dumps(name)},{json.dumps(value, separators=(',', ':'))});\n".encode()

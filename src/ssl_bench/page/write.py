@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from importlib import resources
@@ -15,6 +14,7 @@ import ssl_bench
 from ssl_bench.errors import UserError
 from ssl_bench.page.contents import Contents
 from ssl_bench.page.runs import FIELDS
+from ssl_bench.page.script import script
 from ssl_bench.report.publish import save
 
 INDEX, DATA = "index.html", "data"
@@ -106,13 +106,9 @@ def _data(contents: Contents, watched: bool) -> Iterator[tuple[str, bytes]]:
         seen = contents.images
         index["images"] = {"runs": seen.runs, "datasets": seen.datasets, "left_out": seen.left_out}
         for name, content in seen.files.items():
-            yield f"{DATA}/{name}", content()
+            yield f"{DATA}/{name}", content
     yield _script("index", index)
 
 
 def _script(name: str, value: Any) -> tuple[str, bytes]:
-    """A page that is opened as a file can load scripts, and no other data."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
-    # Names of files may hold what is no text; they are escaped as JSON has it.
-    text = re.sub(r"[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
-    return f"{DATA}/{name}.js", f"take({json.dumps(name)},{text});\n".encode()
+    return f"{DATA}/{name}.js", script(name, value)

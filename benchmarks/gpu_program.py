@@ -38,7 +38,7 @@ STEPS = 30 if CUDA else 3  # of an epoch
 SIZES = (
     methods.Sizes(width=64, batch_size=256, images=STEPS * 256, keys=4096, prototypes=512, queue=3840, negatives=4096)
     if CUDA
-    else methods.Sizes(width=4, batch_size=8, images=STEPS * 8, keys=32, prototypes=16, queue=16, negatives=16)
+    else methods.Sizes(width=8, batch_size=8, images=STEPS * 8, keys=32, prototypes=16, queue=16, negatives=16)
 )
 NEVER = 1_000_000  # epochs
 Tell = Callable[[str, Any], None]

@@ -74,7 +74,7 @@ class Sizes:
 
 
 FULL = Sizes(width=64, batch_size=128, images=50_000, keys=4096, prototypes=512, queue=3840, negatives=4096)
-SMALL = Sizes(width=4, batch_size=8, images=200, keys=32, prototypes=16, queue=16, negatives=40)
+SMALL = Sizes(width=8, batch_size=8, images=200, keys=32, prototypes=16, queue=16, negatives=40)
 
 
 def measure(repeats: int, *, small: bool, device: torch.device) -> list[Measurement]:

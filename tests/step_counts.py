@@ -31,7 +31,7 @@ SIZE, CHANNELS, BATCH = 16, 3, 16
 # Small networks, whole batches and every operation of a step: some methods do some of it only every so often.
 SMALL = (
     "backbone.stem=cifar",
-    "backbone.width=4",
+    "backbone.width=8",
     f"batch_size={BATCH}",
     "epochs=3",
     "subset=null",

@@ -265,7 +265,7 @@ def test_an_archive_is_the_same_read_with_checks_and_without(tmp_path: Path) -> 
 @pytest.mark.parametrize("method", ["simclr", "byol", "clbo", "directpred"])
 def test_the_bare_loop_takes_the_step_that_training_takes(method: str) -> None:
     dataset = synthetic_dataset(8, channels=3, side=32)
-    config = configuration(dataset, f"method={method}", "backbone.width=2", "batch_size=8")
+    config = configuration(dataset, f"method={method}", "backbone.width=8", "batch_size=8")
     (batch,) = batches(pictures(8, 3, 32), 8)
     bare = default_loop(build.build_method(config, dataset), batch, "32-true")
     trained = build.build_method(config, dataset)

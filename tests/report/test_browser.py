@@ -122,6 +122,15 @@ def test_a_table_sorts_and_a_figure_opens_its_seeds_and_commands(opened: Any) ->
     assert opened.locator("dialog[open]").count() == 0
 
 
+def test_skipping_to_the_content_keeps_the_view(opened: Any) -> None:
+    go(opened, "tables")
+    opened.focus("#skip")
+    opened.keyboard.press("Enter")
+    assert opened.evaluate("document.activeElement.id") == "main"
+    assert opened.evaluate("location.hash").startswith("#tables")
+    assert opened.locator("[data-view=tables] table").first.is_visible()
+
+
 def test_curves_switch_methods_and_networks_and_state_a_point_under_the_pointer(opened: Any) -> None:
     go(opened, "curves")
     lines = "[data-view=curves] svg [data-mark=line] path"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
+import shutil
 import threading
 from functools import partial
 from http.server import ThreadingHTTPServer
@@ -18,6 +20,7 @@ from made_up import record, records_of
 from test_page import data, make, named, page
 
 from ssl_bench.batch import Batch, Place
+from ssl_bench.cli.page import main
 from ssl_bench.config.compose import compose
 from ssl_bench.config.experiments import Cell
 from ssl_bench.data.images import Images
@@ -266,3 +269,18 @@ def test_what_a_script_cannot_hold_is_escaped_or_refused() -> None:
     assert script("n", "\udcff\u00e9") == 'take("n","\\udcff\u00e9");\n'.encode()
     with pytest.raises(ValueError, match="not JSON compliant"):
         script("n", [float("nan")])
+
+
+def test_the_table_of_all_claims_stands_first_and_open(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made / "experiments", tmp_path / "experiments")
+    text = "# Claims\n\n| name | verdict |\n|---|---|\n| fig9 | not yet run |\n"
+    (tmp_path / "experiments" / "README.md").write_text(text, encoding="utf-8")
+    assert main(["records=null", "out=site"]) == 0
+    shown = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    first, second = re.findall(r'<article id="finding-(\w+)"', shown)
+    assert (first, second) == ("experiments", "evil")
+    assert shown.index('<details class="whole" open>') < shown.index("not yet run") < shown.index("finding-evil")
+    assert shown.count('<details class="whole" open>') == 1

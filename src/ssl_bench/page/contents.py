@@ -134,6 +134,8 @@ def _named(asked: Request) -> Iterable[tuple[str, Finding | None, list[str] | No
     """Name, finding and arguments of ``report`` of each experiment."""
     folder = Path(asked.settings["experiments"])
     if not asked.names:
+        if (folder / findings.README).exists():  # of all claims, those that no run has been made for, too
+            yield folder.name, findings.read(folder), None
         found = [findings.read(readme.parent) for readme in sorted(folder.glob(f"*/{findings.README}"))]
         for finding in sorted(found, key=lambda one: (one.report is None or not one.verdict, not one.verdict)):
             # Some figures are no sweeps, and have no runs.

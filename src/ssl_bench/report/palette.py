@@ -19,6 +19,8 @@ from ssl_bench.errors import UserError
 SHADES = (
     *(("#000000", 0.0), ("#000000", 0.45), ("#ffffff", 0.45), ("#000000", 0.75), ("#ffffff", 0.7)),
     *(("#000000", 0.2), ("#ffffff", 0.2), ("#000000", 0.6), ("#ffffff", 0.57), ("#000000", 0.32)),
+    *(("#ffffff", 0.32), ("#000000", 0.52), ("#ffffff", 0.1), ("#000000", 0.1), ("#ffffff", 0.64)),
+    *(("#000000", 0.68), ("#ffffff", 0.26), ("#000000", 0.26)),
 )
 # Dashes of a line, as Matplotlib takes them.
 LINES: dict[str, Any] = {

@@ -125,7 +125,7 @@ function sortable({ caption, columns, rows, limit = 100, rowClass = () => null, 
       ordered.sort((one, other) => {
         const [a, b] = [value(one), value(other)];
         const order = compareValues(a, b);
-        return down && a !== null && b !== null ? -order : order;
+        return down && a != null && b != null ? -order : order; // what is missing stays below
       });
     }
     headings.forEach((heading, number) => {
@@ -855,7 +855,7 @@ let turn = 0;
 async function show() {
   const mine = ++turn;
   const { view } = state();
-  if (view === "main" || view.startsWith("finding-")) return findings(document.querySelector("[data-view=findings]"));
+  if (view.startsWith("finding-")) return findings(document.querySelector("[data-view=findings]"));
   const name = view in VIEWS ? view : "findings";
   for (const section of document.querySelectorAll("[data-view]")) section.hidden = section.dataset.view !== name;
   for (const link of document.querySelectorAll("nav a")) {
@@ -893,6 +893,11 @@ async function watch() {
   }, 2000);
 }
 
+// The address holds the view, which following the link to #main would end.
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  document.getElementById("main").focus();
+});
 window.addEventListener("hashchange", show);
 watch();
 show();

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from ssl_bench.errors import UserError
-from ssl_bench.nn.backbone import build_backbone, require_size
+from ssl_bench.nn.backbone import StridedConv, build_backbone, require_size
 from ssl_bench.nn.heads import mlp
 
 
@@ -116,3 +116,15 @@ def test_weight_gradients_over_a_single_pixel_are_right_in_bfloat16(name: str) -
     for _ in range(20):  # what a wrong kernel leaves unwritten holds whatever was there before
         del [torch.full((1 << 18,), 1e30) for _ in range(4)][:]
         torch.testing.assert_close(gradient(True), expected, rtol=0.05, atol=0.05 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("channels", [2, 4, 8])
+def test_weight_gradients_of_strided_kernels_of_one_pixel_are_right(channels: int) -> None:
+    convolution = StridedConv(channels, 2 * channels, 1, stride=2, bias=False).to(memory_format=torch.channels_last)
+    images = torch.rand(16, channels, 32, 32).contiguous(memory_format=torch.channels_last)
+    (gradient,) = torch.autograd.grad(convolution(images).square().sum(), convolution.weight)
+    read, weight = images[:, :, ::2, ::2].double(), convolution.weight.double().flatten(1)
+    outputs = torch.einsum("oi,niyx->noyx", weight, read)
+    torch.testing.assert_close(
+        gradient.double().flatten(1), 2 * torch.einsum("noyx,niyx->oi", outputs, read), rtol=1e-4, atol=1e-3
+    )

@@ -28,8 +28,9 @@ class StridedConv(nn.Conv2d):
     """A convolution that goes around two wrong weight gradients of oneDNN's, seen with torch 2.14 on the CPU.
 
     Over a single pixel, to which small views come in deep stages, it is wrong in bfloat16 (values of 1e35). There the
-    stride changes nothing and is left out. Without AVX-512, a kernel of one pixel over fewer than 8 channels in
-    channels_last gives half of it and writes beyond its memory. There the pixels that it reads are taken beforehand.
+    stride changes nothing and is left out. On a processor with AVX2 alone, of a kernel of one pixel over 4 channels in
+    channels_last it was off by up to half its length, and processes crashed. Below 8 channels the pixels that it reads
+    are taken beforehand.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

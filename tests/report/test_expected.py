@@ -130,7 +130,7 @@ def test_the_shipped_ranges_are_those_of_the_committed_records(
 def test_every_method_has_a_range_under_the_protocols_of_today() -> None:
     assert {one.method for one in expected.ranges()} == set(GROUPS["method"])
     probe: Any = None
-    versions = {one.name: one.version for one in protocols.protocols(["knn200", "linear"], probe, refit=False)}
+    versions = {one.name: one.version for one in protocols.protocols(["knn200", "linear"], probe, probe, refit=False)}
     for one in expected.ranges():
         assert one.version == versions[one.protocol]
         assert one.seeds >= 5

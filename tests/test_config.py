@@ -242,7 +242,7 @@ def test_a_block_of_the_scale_stands_above_its_file_and_below_experiments_and_th
     own(files)
     for words, expected in (
         (["dataset=mine"], (7, 20, 512)),  # 512: of the block that it builds on
-        (["dataset=mine", "scale=cpu"], (4, 24, 2048)),
+        (["dataset=mine", "scale=cpu"], (2, 24, 2048)),
         (["dataset=mine", "scale=paper"], (800, 24, 4096)),
         (["dataset=mine", "dataset.epochs=3"], (3, 20, 512)),
         (["experiment=own"], (7, 28, 512)),

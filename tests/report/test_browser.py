@@ -116,10 +116,20 @@ def test_a_table_sorts_and_a_figure_opens_its_seeds_and_commands(opened: Any) ->
     assert opened.get_attribute("[data-view=tables] th >> nth=1", "aria-sort") == "ascending"
     opened.click("[data-view=tables] tbody tr:has-text('CLBO') td button >> nth=0")
     dialog = opened.locator("dialog[open]")
+    dialog.locator("pre.command").first.wait_for()
     assert dialog.locator("pre.command").count() == 3
     assert "method=clbo dataset=digits scale=smoke seed=0" in dialog.inner_text()
+    assert dialog.locator("p:text-is('knn1 v1, code 0123456, 60 s of training')").count() == 3
     opened.keyboard.press("Escape")
     assert opened.locator("dialog[open]").count() == 0
+
+
+def test_a_table_sorts_by_what_its_rows_cost(opened: Any) -> None:
+    go(opened, "tables")
+    assert first_cells(opened, "tables", 3) == ["60 s", "60 s", "–", "–"]
+    opened.click("[data-view=tables] th button:has-text('digits, time')")
+    assert opened.get_attribute("[data-view=tables] th >> nth=3", "aria-sort") == "descending"
+    assert "Time: of training a run" in opened.inner_text("[data-view=tables] .view > ul")
 
 
 def test_skipping_to_the_content_keeps_the_view(opened: Any) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ssl_bench.config.experiments import GRIDS, Experiment
 from ssl_bench.page.colours import on_both
-from ssl_bench.report import calibration, comparison, curves, expected, hyperparameters, trials
+from ssl_bench.report import calibration, comparison, curves, expected, hyperparameters, palette, trials
 from ssl_bench.report.comparison import Columns, Table
 from ssl_bench.report.palette import row_colours, row_styles
 from ssl_bench.report.provenance import command
@@ -20,6 +22,14 @@ Plain = dict[str, Any]  # as JSON has it
 BySeed = dict[int, float]
 MOST_PAIRED = 60  # rows of an experiment that are compared two by two
 NETWORKS = ("deployed", "student", "teacher")
+COSTS = {
+    "core_seconds": "core time",
+    "train_seconds": "time",
+}  # of training; the first that all records of a table have
+TIMED = {
+    "core_seconds": "Core time: what one core would compute for in training a run, without evaluation",
+    "train_seconds": "Time: of training a run, without evaluation, on its machine and beside what else that did",
+}
 
 
 def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
@@ -35,10 +45,13 @@ def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
         experiment = automatic(runs, experiment.show["title"], experiment.show["protocols"])
     table, scores = _table(experiment, runs, note)
     labels = list(dict.fromkeys(run.cell.row for run in runs))
+    costs, timed = _costs(runs)
     return {
         "kind": experiment.show["kind"],
         **_text(table),
+        "notes": [*table.notes, *timed],
         "rows": _rows(experiment, labels),
+        "costs": costs,
         "seeds": {heading: of_column for heading, of_column in scores.items() if heading in table.columns},
         "curves": _curves(experiment, runs),
         "epochs": curves.epoch_label(runs),
@@ -62,7 +75,15 @@ def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
 def of_options(experiment: Experiment) -> Plain:
     """A table of options, of which nothing is run."""
     table = hyperparameters.table(experiment, hyperparameters.values(experiment))
-    return _text(table) | {"kind": "options", "rows": [], "seeds": {}, "curves": [], "differences": [], "runs": []}
+    return _text(table) | {
+        "kind": "options",
+        "rows": [],
+        "costs": [],
+        "seeds": {},
+        "curves": [],
+        "differences": [],
+        "runs": [],
+    }
 
 
 def _text(table: Table) -> Plain:
@@ -87,7 +108,7 @@ def _table(experiment: Experiment, runs: Sequence[Run], note: str) -> tuple[Tabl
     if kind == "trials":
         return trials.table(*given), {}
     if kind == "expected":
-        return expected.table(*given), {}
+        return _ranges(experiment, runs)
     if kind == "calibration":
         return calibration.table(*given), {}
     scores: dict[str, dict[str, BySeed]] = {}
@@ -96,6 +117,37 @@ def _table(experiment: Experiment, runs: Sequence[Run], note: str) -> tuple[Tabl
         references = {label: comparison.reference(here, protocol, network) for network, label in NAMES.items()}
         scores[f"{dataset}, {protocol}"] = comparison.by_row(here, protocol) | references
     return comparison.comparison(experiment, runs, note), scores
+
+
+def _ranges(experiment: Experiment, runs: Sequence[Run]) -> tuple[Table, dict[str, dict[str, BySeed]]]:
+    """Expected ranges with the labels of rows and headings that other tables have."""
+    protocols = experiment.show["protocols"]
+    table = expected.table(experiment.show["title"], runs, protocols)
+    datasets = list(dict.fromkeys(run.cell.dataset for run in runs))
+    if len(datasets) > 1:  # whose ranges stand in one column
+        return table, {}
+    headings = {f"{datasets[0]}, {protocol}": protocol for protocol in protocols}
+    named = {palette.label(method): row for method, row in table.ranked.items()}
+    scores = {heading: comparison.by_row(runs, protocol) for heading, protocol in headings.items()}
+    return replace(table, columns=list(headings), ranked=named), scores
+
+
+def _costs(runs: Sequence[Run]) -> tuple[list[Plain], list[str]]:
+    """For each dataset the mean seconds that a run of each row trained for, and what stands below."""
+    measured = [run for run in runs if run.record and run.record.train_seconds]
+    if not measured:
+        return [], []
+    kind = next(kind for kind in COSTS if all(getattr(run.record, kind) for run in measured))
+    spent: dict[str, dict[str, list[float]]] = {}
+    for run in measured:
+        spent.setdefault(run.cell.dataset, {}).setdefault(run.cell.row, []).append(getattr(run.record, kind))
+    return [
+        {
+            "title": f"{dataset}, {COSTS[kind]}",
+            "seconds": {row: round(statistics.fmean(of), 2) for row, of in rows.items()},
+        }
+        for dataset, rows in spent.items()
+    ], [f"{TIMED[kind]}; the mean over its seeds."]
 
 
 def _last_points(experiment: Experiment, runs: Sequence[Run]) -> tuple[Table, dict[str, dict[str, BySeed]]]:

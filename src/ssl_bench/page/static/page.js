@@ -56,6 +56,7 @@ const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const colourOf = (row) => row.colours[dark.matches ? "dark" : "light"];
 const percent = (value) => (value === null || value === undefined ? "–" : value.toFixed(1));
 const signed = (value) => value.toFixed(2).replace("-", "−");
+const duration = (seconds) => (seconds < 100 ? `${seconds.toFixed(seconds < 10 ? 1 : 0)} s` : seconds < 6000 ? `${(seconds / 60).toFixed(1)} min` : `${(seconds / 3600).toFixed(1)} h`);
 const announce = (text) => (document.getElementById("status").textContent = text);
 
 function swatch(row) {
@@ -380,6 +381,7 @@ async function tables() {
       value: (label) => numberOf(experiment, label, heading, place),
       cell: (label) => figureCell(experiment, label, heading, place),
     })),
+    ...experiment.costs.map(({ title, seconds }) => ({ title, number: true, value: (label) => seconds[label], cell: (label) => (label in seconds ? duration(seconds[label]) : "–") })),
   ];
   nodes.push(
     sortable({ caption: `${experiment.title}. Choose a figure for its seeds and commands.`, columns, rows: labels, rowClass: (label) => (experiment.ranked.includes(label) ? null : "reference") }),
@@ -407,8 +409,15 @@ function figureCell(experiment, label, heading, place) {
   return el("button", { type: "button", class: style, click: () => openFigure(experiment, label, heading, text) }, text);
 }
 
-function openFigure(experiment, label, heading, text) {
-  const dataset = heading.slice(0, heading.lastIndexOf(", "));
+// By which code a run was made, and for how long it trained.
+function made(index, line) {
+  const [code, seconds, ofCore] = ["code", "seconds", "core_seconds"].map((name) => line[index.fields.indexOf(name)]);
+  return [`code ${code}`, ...(seconds ? [`${duration(seconds)} of training`] : []), ...(ofCore ? [`${duration(ofCore)} on one core`] : [])];
+}
+
+async function openFigure(experiment, label, heading, text) {
+  const [dataset, protocol] = [heading.slice(0, heading.lastIndexOf(", ")), heading.slice(heading.lastIndexOf(", ") + 2)];
+  const index = await loadIndex();
   const seeds = experiment.seeds[heading][label];
   const nodes = [el("p", {}, `${heading}: ${text}`)];
   const own = experiment.runs.filter((run) => run.dataset === dataset && run.row === label);
@@ -417,8 +426,11 @@ function openFigure(experiment, label, heading, text) {
     nodes.push(el("ul", {}, ...Object.entries(seeds).map(([seed, value]) => el("li", {}, `seed ${seed}: ${value.toFixed(2)} %`))));
   }
   for (const run of own) {
+    const line = index.runs.find((one) => one[0] === run.run);
+    const { protocols } = await loadRun(run.run);
     nodes.push(
       el("h3", {}, `Seed ${run.seed}: ${seeds[run.seed]?.toFixed(2) ?? "–"} % `, el("button", { type: "button", click: () => openRun(run.run) }, `Run ${run.run}`)),
+      el("p", { class: "quiet" }, [`${protocol} v${protocols[protocol]}`, ...made(index, line)].join(", ")),
       commandBlock(run.command),
     );
   }
@@ -833,7 +845,7 @@ async function openRun(name) {
   await fill();
   const accuracies = Object.entries(run.results).map(([network, scores]) => ({ network, scores }));
   openDialog(`Run ${name}`, [
-    el("p", {}, `${method} on ${dataset}, scale ${scale}, seed ${seed}`),
+    el("p", {}, `${method} on ${dataset}, scale ${scale}, seed ${seed}; ${made(index, own).join(", ")}`),
     commandBlock(run.command),
     ...(run.warnings.length ? [el("p", { class: "problem" }, run.warnings.join(" "))] : []),
     sortable({

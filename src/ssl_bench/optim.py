@@ -121,6 +121,8 @@ class Recipe:
 class Momentum(torch.optim.Optimizer):
     """What rules with one momentum per parameter share; ``momentum`` is μ."""
 
+    before_move: Callable[[], None] | None = None  # called once gradients are there; not in a step that fp16 skips
+
     def __init__(self, groups: list[dict[str, Any]], *, momentum: float) -> None:
         super().__init__(groups, {"momentum": momentum})
 
@@ -131,6 +133,8 @@ class Momentum(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self.before_move is not None:
+            self.before_move()
         for group in self.param_groups:
             weights = [w for w in group["params"] if w.grad is not None]
             for w in weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
@@ -268,6 +269,26 @@ def test_the_proximal_gradient_is_added_before_clipping(fit: Fit) -> None:
     fit(*words, gradient_clip_val=0.1, callbacks=[Watch()], max_steps=4)
     assert norms
     assert max(norms) <= 0.1 * 1.001
+
+
+@pytest.mark.parametrize("rule", ["sgd", "muon"])
+def test_a_step_that_a_gradient_scaler_skips_leaves_the_student_where_it_was(fit: Fit, rule: str) -> None:
+    import pytorch_lightning as pl
+
+    class Half(pl.plugins.precision.MixedPrecision):
+        def forward_context(self) -> Any:  # the scaler of fp16 alone, which CPUs compute slowly
+            return contextlib.nullcontext()
+
+    class Overflow(pl.Callback):
+        def on_after_backward(self, trainer: Any, method: nn.Module) -> None:
+            if trainer.global_step == 2:
+                next(p for p in method.parameters() if p.grad is not None).grad.fill_(torch.inf)  # type: ignore[union-attr]
+
+    scaled = Half("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=16.0))
+    words = ("method.proximal=5", "method.lookahead=9", f"optimizer.name={rule}")
+    method, steps = fit(*words, callbacks=[Overflow()], plugins=[scaled], precision=None, max_epochs=1)
+    moved = [not all(map(torch.equal, a["student"], b["student"])) for a, b in itertools.pairwise(steps)]
+    assert (moved, method.student_steps) == ([True, False, True, True], 4)
 
 
 def test_the_deployed_network_is_the_teacher() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from small_runs import Fit, loss_of, make
+from small_runs import Fit, config_of, loss_of, make
 from torch import Tensor, nn
 
 from forked import in_ranks
@@ -160,6 +160,7 @@ def dense_training(words: tuple[str, ...], accumulate: int, negatives: int | Non
     """
     rest, plain = "method.weight_correction=false" in words, "method.softmax=plain" in words
     method, data = pic(*words)
+    temperature = config_of(*PIC_WORDS, *words).method.options["temperature"]
     student = copy.deepcopy(method.student).double()
     weights = nn.Parameter(method.classes.weight.double())
     recipe, loader = method.recipe, data.train_dataloader()
@@ -184,7 +185,7 @@ def dense_training(words: tuple[str, ...], accumulate: int, negatives: int | Non
                 z, w = student(view), weights if crop == 0 else weights.detach()
                 if not plain:
                     z, w = nn.functional.normalize(z), nn.functional.normalize(w)
-                logits = z @ w.T / method.temperature
+                logits = z @ w.T / temperature
                 loss = loss + nn.functional.cross_entropy(
                     logits.masked_fill(~allowed, -torch.inf), torch.tensor(own)
                 ) / len(views)

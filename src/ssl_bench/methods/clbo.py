@@ -116,7 +116,8 @@ class CLBO(Method):
         if not strength:
             return
         if isinstance(optimizer, Muon):
-            teachers.step_back(self.student, self.teacher, optimizer.param_groups[0]["lr"] * strength)
+            rate = optimizer.param_groups[0]["lr"] * strength
+            optimizer.before_move = partial(teachers.step_back, self.student, self.teacher, rate)
         else:
             teachers.add_proximal_gradient(self.student, self.teacher, strength)
 

@@ -84,7 +84,6 @@ class PIC(Method):
         super().__init__(**parts)
         self.require_views(full_size=1, smaller=True)
         self.loss_of = partial(instance_loss, temperature=temperature, cosine=softmax == "cosine")
-        self.temperature = temperature
         self.negatives = negatives
         self.weight_correction = weight_correction
         # Buffers, not parameters: a dense optimiser and a dense all-reduce would visit all R rows at every step.

@@ -188,10 +188,16 @@ def test_the_card_of_a_run_has_the_metadata_of_the_hub(tmp_path: Path) -> None:
     save_encoder(path, ours.backbone, {"backbone": network, "clean": clean, "fingerprint": record["fingerprint"]})
     out = exported(path, "to=safetensors")
     card = hub.ModelCard.load(out / "README.md")
-    assert (card.data.library_name, card.data.datasets) == ("ssl_bench", [record["dataset"]])
-    results = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    data = card.data
+    assert (data.library_name, data.datasets, data.license) == ("ssl_bench", [record["dataset"]], "cc-by-4.0")
+    assert {record["method"], "recipe:shared"} < set(data.tags)
     own = record["results"][record["evaluated"]]
-    assert results == {f"{name} v{record['protocols'][name]}": round(value, 2) for name, value in own.items()}
+    assert {result.metric_name: result.metric_value for result in data.eval_results} == {
+        f"{name} v{record['protocols'][name]}": round(value, 2) for name, value in own.items()
+    }
+    for result in data.eval_results:
+        name = result.metric_args["protocol"]
+        assert (result.metric_name, result.dataset_split) == (f"{name} v{result.metric_args['version']}", "test")
     for part in ("Licence of the data: CC BY 4.0", "UCI Machine Learning", f"method={record['method']}"):
         assert part in card.text
     assert str(tmp_path) not in card.content

@@ -87,7 +87,10 @@ def test_compared_runs_show_all_that_differs_and_nothing_else(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["method=byol"], "none of the 12 finished runs of"),
+        (["method=cblo"], "has method=cblo; did you mean clbo?"),
+        (["method=byol"], "has method=byol."),
+        (["seed=0", "knn1<1"], "none of the 12 finished runs of"),
+        (["records=null"], "nowhere has no finished run: train one, or set runs_dir"),
         (["metod=byol"], "no run has metod; did you mean method?"),
         (["method>3"], "method is clbo, which is no number"),
         (["knn1>high"], "knn1>high: high is no number"),

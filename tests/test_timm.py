@@ -244,18 +244,52 @@ def test_a_checkpoint_of_a_run_builds_its_network_again_and_starts_another_run(t
         initial.opened(other, 1)
 
 
-@pytest.mark.parametrize("to", ["timm", "safetensors", pytest.param("onnx", marks=pytest.mark.slow)])
-def test_exports_give_the_features_of_load_encoder(trained: Path, tmp_path: Path, to: str) -> None:
-    if to == "onnx":
-        pytest.importorskip("onnxruntime")
+def of_timm(out: Path, images: torch.Tensor) -> Any:
+    return timm.create_model(f"local-dir:{out}", pretrained=True).eval()(images)
+
+
+def of_transformers(out: Path, images: torch.Tensor) -> Any:
+    transformers = pytest.importorskip("transformers")
+    return transformers.AutoModel.from_pretrained(out).eval()(images).pooler_output
+
+
+def of_onnx(out: Path, images: torch.Tensor) -> Any:
+    session = pytest.importorskip("onnxruntime").InferenceSession(out / "encoder.onnx")
+    return torch.as_tensor(session.run(None, {"images": images.numpy()})[0])
+
+
+@pytest.mark.parametrize(
+    ("to", "features", "package"),
+    [
+        ("timm", of_timm, "timm"),
+        pytest.param("transformers", of_transformers, "transformers", marks=pytest.mark.slow),
+        pytest.param("onnx", of_onnx, "onnxruntime", marks=pytest.mark.slow),
+    ],
+)
+def test_other_libraries_give_the_features_of_load_encoder(
+    trained: Path, tmp_path: Path, to: str, features: Any, package: str
+) -> None:
+    pytest.importorskip(package)
     out = tmp_path / to
-    assert export.main([str(trained), f"to={to}", f"out={out}"]) == 0  # which the library has loaded and compared
-    if to == "timm":
-        network = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
-        own: Any = ssl_bench.load_encoder(trained)
-        images = torch.rand(2, 1, 16, 16)
-        with torch.no_grad():
-            torch.testing.assert_close(network(own.clean(images)), own(images), rtol=1e-4, atol=1e-5)
+    assert export.main([str(trained), f"to={to}", f"out={out}"]) == 0
+    own: Any = ssl_bench.load_encoder(trained)
+    images = torch.rand(3, 1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(features(out, own.clean(images)), own(images), rtol=1e-5, atol=1e-5)
+
+
+def test_an_export_of_our_own_is_the_encoder_and_torchvision_has_no_transformer(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = torch.rand(2, 1, 20, 17)
+    own: Any = ssl_bench.load_encoder(trained)
+    again = tmp_path / "ours"
+    assert export.main([str(trained), "to=safetensors", f"out={again}"]) == 0
+    other: Any = ssl_bench.load_encoder(again / "encoder.safetensors")
+    with torch.no_grad():
+        assert torch.equal(other(images), own(images))
+    assert export.main([str(trained), "to=torchvision", f"out={tmp_path / 'out'}"]) == 2
+    assert "torchvision is given ResNets only, and this is timm/vit_tiny_patch16_224" in capsys.readouterr().err
 
 
 def test_a_file_of_others_needs_its_arguments_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,64 @@ def test_a_table_of_validation_images_shows_no_test_figure(store: Path, capsys: 
     assert "1.2" not in table
     assert "1.2" in printed(capsys, "table3", *WORDS)
     assert "is printed only" in printed(capsys, "table3", *WORDS, "on=validation", "out=here", status=2)
-    assert "on=validation is for tables" in printed(capsys, "fig6", "scale=smoke", "on=validation", status=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "where"),
+    [
+        ("fig6", ("methods=clbo", "seeds=0"), "% of validation images, linear"),
+        ("simclr_head", ("seeds=0",), "validation"),
+    ],
+)
+def test_curves_and_grids_of_validation_images_show_no_test_figure(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    words: tuple[str, ...],
+    where: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells, configs = cells_of(name, seeds=[0])
+    made = [record(*pair) for pair in zip(cells, configs, strict=True)]
+    for one in made:
+        networks = [*one["results"], "projector"]
+        one["results"] = {network: dict.fromkeys(one["protocols"], 1.23) for network in networks}
+        one["curves"] = {
+            key: [[epoch, 77.0 if key.startswith("validation/") else 1.23] for epoch, _ in curve]
+            for key, curve in one["curves"].items()
+        }
+    keep(tmp_path / "runs", made)
+    shown = printed(capsys, name, "scale=smoke", "records=null", "on=validation", *words)
+    assert where in shown
+    assert "77.0" in shown
+    assert "1.2" not in shown
+    assert ": projector" not in shown  # which has figures of test images alone
+    assert "1.2" in printed(capsys, name, "scale=smoke", "records=null", *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("calibration", "calibration counts how often figures of test images differ by chance: leave"),
+        ("fig8", "fig8 draws the features of test images: leave"),
+        ("pic_saliency", "pic_saliency shows where encoders look on test images: leave"),
+        ("table2", "table2 shows options alone: leave"),
+        ("table1", "table1 has no accuracies: leave"),
+    ],
+)
+def test_what_has_no_figures_of_validation_images_states_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence in printed(capsys, name, "scale=smoke", "on=validation", status=2)
+
+
+def test_an_empty_store_is_named_before_figures_of_validation_images_are_missed(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("fig4", "scale=smoke", "runs_dir=nowhere", "on=validation")
+    assert "none of the 25 runs of fig4" in printed(capsys, *words, status=2)
 
 
 def test_results_hold_every_figure_with_its_run_and_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,8 @@ def _table1(options: Sequence[str]) -> None:
     from ssl_bench.report import datasets  # its readers import PyTorch
 
     settings = read_settings("report.yaml", options)
+    if settings["on"] != "test":
+        raise UserError("table1 has no accuracies: leave on=validation out.")
     print(datasets.markdown(datasets.table1()), end="")
     if settings["out"] is not None:
         publish.save(Path(settings["out"]), datasets.write)

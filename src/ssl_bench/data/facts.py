@@ -2,7 +2,7 @@
 
 import importlib.resources
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -26,6 +26,7 @@ class Facts:
     std: tuple[float, ...]
     licence: str
     source: str  # who made it, and where it is described
+    hub: Mapping[str, str] = field(default_factory=dict)  # its dataset and licence in the metadata of a model card
     names: tuple[str, ...] = ()  # of the classes, where they have names
     held_out: int | None = None  # images of train for validation, where it is known beforehand
     balanced: tuple[str, ...] = ()  # splits with as many labelled images of each class

@@ -19,18 +19,9 @@ LIBRARY = {"safetensors": "ssl_bench"}  # where the Hub's name of the library is
 def card(subject: Subject, chosen: Format, to: str, record: Record | None, sha256: str) -> str:
     """The text. record: of the run that trained the encoder, where it is known; sha256: of its file."""
     data = record.dataset if record else subject.opened.dataset
-    meta: dict[str, Any] = {
-        "library_name": LIBRARY.get(to, to),
-        "pipeline_tag": "image-feature-extraction",
-        "tags": ["self-supervised-learning", "ssl_bench", *([record.method] if record else [])],
-    }
-    if data:
-        meta["datasets"] = [data]
-    if record:
-        meta["model-index"] = [_results(record)]
     title = f"{label(record.method)} on {record.dataset}" if record else subject.opened.file.name
     parts = [
-        f"---\n{yaml.safe_dump(meta, sort_keys=False, allow_unicode=True)}---",
+        f"---\n{yaml.safe_dump(_metadata(to, data, record), sort_keys=False, allow_unicode=True)}---",
         f"# {title}",
         _network(subject, sha256),
         *([_trained(record)] if record else []),
@@ -42,18 +33,45 @@ def card(subject: Subject, chosen: Format, to: str, record: Record | None, sha25
     return "\n\n".join(parts) + "\n"
 
 
-def _results(record: Record) -> dict[str, Any]:
-    """What the Hub shows of the results."""
+def _metadata(to: str, data: str | None, record: Record | None) -> dict[str, Any]:
+    """What the Hub finds and filters models by, under its names (huggingface/hub-docs, modelcard.md).
+
+    It has one licence for all, which is that of the ``data`` here.
+    """
+    about = dict(FACTS[data].hub) if data in FACTS else {}
+    dataset = about.pop("dataset", data)
+    trained = [record.method, f"recipe:{_recipe(record)}"] if record else []
+    return {
+        **about,
+        "library_name": LIBRARY.get(to, to),
+        "pipeline_tag": "image-feature-extraction",
+        "tags": ["self-supervised-learning", "ssl_bench", *trained],
+        **({"datasets": [dataset]} if dataset else {}),
+        **({"metrics": ["accuracy"], "model-index": [_results(record, dataset)]} if record else {}),
+    }
+
+
+def _recipe(record: Record) -> str:
+    return str(record.config.get("recipe", "shared"))
+
+
+def _results(record: Record, dataset: str | None) -> dict[str, Any]:
+    """What the Hub shows of the results; ``dataset`` is its name there."""
     scores = record.results[record.evaluated]
     metrics = [
-        {"type": "accuracy", "name": f"{name} v{record.protocols[name]}", "value": round(value, 2)}
+        {
+            "type": "accuracy",
+            "name": f"{name} v{record.protocols[name]}",
+            "value": round(value, 2),
+            "args": {"protocol": name, "version": record.protocols[name]},
+        }
         for name, value in scores.items()
         if value is not None
     ]
-    dataset = {"type": record.dataset, "name": record.dataset, "split": "test"}
+    about = {"type": dataset, "name": record.dataset, "split": "test"}
     return {
         "name": f"{record.method}-{record.dataset}-{record.fingerprint}",
-        "results": [{"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}],
+        "results": [{"task": {"type": "image-classification"}, "dataset": about, "metrics": metrics}],
     }
 
 
@@ -68,7 +86,7 @@ def _trained(record: Record) -> str:
     config, code = record.config, record.code
     commit = f" at commit `{code['commit']}`" if code.get("commit") else ""
     text = (
-        f"Trained by {label(record.method)} ({config.get('recipe', 'shared')} recipe) on "
+        f"Trained by {label(record.method)} ({_recipe(record)} recipe) on "
         f"{record.images['pretraining']:,} images of {record.dataset} for {config['epochs']} epochs, "
         f"seed {record.seed}, {record.precision}; this is its {record.evaluated}. "
         f"Run `{record.fingerprint}` of ssl_bench {code['version']}{commit}."
@@ -109,4 +127,5 @@ def _percent(record: Record, network: str, protocol: str) -> str:
 
 def _data(name: str | None) -> str:
     facts = FACTS[str(name)]
-    return f"## Data\n\n{facts.source.strip()}\n\nLicence of the data: {facts.licence}."
+    text = f"## Data\n\n{facts.source.strip()}\n\nLicence of the data: {facts.licence}."
+    return f"{text} It stands in the metadata, too: set that of the weights there." if facts.hub else text

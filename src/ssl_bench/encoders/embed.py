@@ -18,10 +18,9 @@ from ssl_bench.augment.views import CleanView
 from ssl_bench.data.readers.pictures import fault, in_colour, large_ones_alone, limited, on_threads, opened, upright
 from ssl_bench.data.readers.scan import scan
 from ssl_bench.devices import resolve_device
+from ssl_bench.encoders.opened import opened as opened_encoder
 from ssl_bench.errors import UserError
 from ssl_bench.files import require_writable, write_together
-from ssl_bench.results.weights import Opened, open_encoder
-from ssl_bench.training.build import encoder_clean
 
 
 def embed(run_or_file: Path, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -45,20 +44,7 @@ class _Embedding:
         self.console = Console()
         self.kept: list[str] = []
         self.skipped = 0
-        self.encoder: Opened = open_encoder(
-            run_or_file,
-            name=settings["backbone"],
-            stem=settings["stem"],
-            width=None,
-            prefix=settings["prefix"],
-            arguments=settings["arguments"] or None,
-        )
-        for clause in self.encoder.assumed:
-            self.show(f"assumed: {clause}")
-        arguments, whose = encoder_clean(
-            self.encoder, size=settings["size"], crop=settings["crop"], statistics="auto", dataset=None
-        )
-        self.encoder.require_size(arguments["size"])
+        self.encoder, arguments, whose = opened_encoder(run_or_file, settings, self.show)
         self.names = scan(folder).names
         self.show(
             f"{len(self.names):,} pictures of {folder} through {self.encoder.network['name']} at {arguments['size']} "

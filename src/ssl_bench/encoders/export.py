@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from ssl_bench.augment.views import CleanView
 from ssl_bench.encoders import formats
 from ssl_bench.encoders.card import card
 from ssl_bench.encoders.formats import Subject
+from ssl_bench.encoders.opened import opened
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.files import reason, require_writable
 from ssl_bench.results.encoder import Encoder
 from ssl_bench.results.record import Record
-from ssl_bench.results.weights import Opened, open_encoder, sha256
-from ssl_bench.training.build import encoder_clean
+from ssl_bench.results.weights import Opened, sha256
 
 TOLERANCE = 1e-5  # of the largest feature, or of 1 where that is less
 BATCHES = (5, 1)  # images of the batches that are compared
@@ -50,39 +51,25 @@ def export(run_or_file: Path, settings: Mapping[str, Any]) -> Difference:
     """
     out, to = Path(settings["out"]), settings["to"]
     require_writable(out.parent, f"out={out}")
-    console = Console()
-    opened = open_encoder(
-        run_or_file,
-        name=settings["backbone"],
-        stem=settings["stem"],
-        width=None,
-        prefix=settings["prefix"],
-        arguments=settings["arguments"] or None,
-    )
-    for clause in opened.assumed:
-        console.print(f"assumed: {clause}", highlight=False, markup=False, soft_wrap=True)
-    clean, _ = encoder_clean(opened, size=settings["size"], crop=settings["crop"], statistics="auto", dataset=None)
-    opened.require_size(clean["size"])
-    subject = Subject(opened, clean, preprocessing=settings["preprocessing"], opset=settings["opset"])
+    show = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
+    encoder, clean, _ = opened(run_or_file, settings, show)
+    subject = Subject(encoder, clean, preprocessing=settings["preprocessing"], opset=settings["opset"])
     chosen = formats.FORMATS[to]
     chosen.require(subject)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         temporary.mkdir()
         difference = _write(chosen, subject, temporary, to)
-        text = card(subject, chosen, to, _record(opened), sha256(opened.file))
+        text = card(subject, chosen, to, _record(encoder), sha256(encoder.file))
         (temporary / "README.md").write_text(text, encoding="utf-8")
         temporary.rename(out)
     except OSError as error:
         raise UserError(f"out={out} could not be written ({reason(error)}): choose another folder.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    console.print(
-        f"{out}: {opened.network['name']} for {to}, features within {difference.largest:.1g} of load_encoder's "
-        f"(the largest is {difference.feature:.3g})",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+    show(
+        f"{out}: {encoder.network['name']} for {to}, features within {difference.largest:.1g} of load_encoder's "
+        f"(the largest is {difference.feature:.3g})"
     )
     return difference
 
@@ -151,9 +138,9 @@ def _images(subject: Subject) -> list[Tensor]:
     return [torch.rand(*shape, generator=generator) for shape in shapes]
 
 
-def _record(opened: Opened) -> Record | None:
+def _record(encoder: Opened) -> Record | None:
     """The record beside a run's encoder; None where there is none."""
     try:
-        return Record.read(opened.file.with_name("record.json"), opened.fingerprint or "")
+        return Record.read(encoder.file.with_name("record.json"), encoder.fingerprint or "")
     except ValueError:
         return None

@@ -53,10 +53,10 @@ def network_of(record: Record, wanted: str) -> str:
 
 
 def points(run: Run, protocol: str, network: str) -> list[tuple[float, float]]:
-    """Epoch and percent on test images; an epoch is as many passes over the images as the method counts."""
+    """Epoch and percent on the run's images; an epoch is as many passes over the images as the method counts."""
     if run.record is None:
         return []
-    curve = run.record.curves.get(f"test/{protocol}/{network_of(run.record, network)}", [])
+    curve = run.record.curves.get(f"{run.on}/{protocol}/{network_of(run.record, network)}", [])
     return [
         (epoch / passes_per_epoch(run.config), percent)
         for epoch, percent in curve
@@ -106,7 +106,10 @@ def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
     fewer = " (fewer where a panel states so)" if any(run.record is None for run in runs) else ""
     spread = f"mean over {number_of_seeds(runs)}{fewer}, band {band}" if seeds > 1 else "one seed"
     scale = runs[0].config.scale.name
-    return [f"{protocol} v{version}, scale {scale}, {spread}; {epochs(runs)}.", *provenance(runs)]
+    return [
+        f"% of {runs[0].on} images, {protocol} v{version}, scale {scale}, {spread}; {epochs(runs)}.",
+        *provenance(runs),
+    ]
 
 
 def epoch_label(runs: Sequence[Run]) -> str:
@@ -154,7 +157,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
                 text = textwrap.fill(lacking(shown), 44)
                 axes.text(0.99, 0.02, text, transform=axes.transAxes, fontsize=7, ha="right", va="bottom", bbox=PAPER)
         references(places, here, protocol)
-        places[0].set_ylabel(f"{protocol} accuracy on test images, %", fontsize=8)
+        places[0].set_ylabel(f"{protocol} accuracy on {runs[0].on} images, %", fontsize=8)
     above.suptitle(show["title"], fontsize=11, fontweight="bold")
     legend_below(above, width, handles)
     save(path, figure, dpi=150)

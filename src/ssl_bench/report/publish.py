@@ -37,10 +37,18 @@ from ssl_bench.report import (
 from ssl_bench.report.feature_maps import Features
 from ssl_bench.report.records import Run
 from ssl_bench.report.saliency import Maps
-from ssl_bench.results.record import MISFITS, Record
+from ssl_bench.results.record import MISFITS, PROJECTOR, Record
 
 PLACES = ("data_dir", "logger")  # change no figure, and may name a place on this machine
 OWN = ("records", "calibration", "on", "out")  # options that the sweep does not have
+ON_TEST = {  # kinds that have no figures of validation images to be shown in place of test's, and why
+    "calibration": "counts how often figures of test images differ by chance",
+    "expected": "gives ranges of figures of test images",
+    "features": "draws the features of test images",
+    "saliency": "shows where encoders look on test images",
+    "trials": "ranks by validation images as it is",
+    "options": "shows options alone",
+}
 
 Files = dict[str, Callable[[Path], object]]  # what writes each, by name
 Read = Callable[[Mapping[str, Any], Sequence[Run], str | None], Sequence[Any]]  # what is shown, runs, where data are
@@ -50,6 +58,8 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
     """Render ``name`` for the choices in ``options``; read: what encoders see, for figures of that."""
     settings, others = experiments.read_words(options, "report.yaml")
     experiment = experiments.find(name)
+    if settings["on"] == "validation":
+        _prepare_validation(experiment, settings["out"])
     if experiment.show["kind"] == "options":
         _report_options(experiment, settings["out"])
         return
@@ -61,11 +71,7 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
     configs = compose_cells(cells)
     _check_protocols(experiment, configs[0])
     store = records.read(Path(settings["runs_dir"]), settings["records"])
-    runs = records.match(cells, configs, store)
-    if settings["on"] == "validation":
-        _require_validation(experiment, runs, settings["out"])
-        experiment.show["published"] = False  # of test images
-        runs = [replace(run, on="validation") for run in runs]
+    runs = [replace(run, on=settings["on"]) for run in records.match(cells, configs, store)]
     for sentence in store.skipped:
         print(f"skipped: {sentence}", file=sys.stderr)
     if store.skipped:
@@ -79,6 +85,8 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
             f"none of the {len(runs)} runs of {name} at scale={settings['scale']} is in {where}; "
             f"python -m ssl_bench sweep {' '.join([name, *of_sweep, *again])} makes them.{failures}"
         )
+    if settings["on"] == "validation":
+        _require_validation(experiment, runs)
     if experiment.show["kind"] in OF_ENCODERS:
         data_dir = next((word.partition("=")[2] for word in others if word.startswith("data_dir=")), None)
         found = read(experiment.show, runs, data_dir)
@@ -101,18 +109,33 @@ def _report_options(experiment: Experiment, out: str | None) -> None:
         save(Path(out), lambda folder: hyperparameters.write(folder, experiment, found))
 
 
-def _require_validation(experiment: Experiment, runs: Sequence[Run], out: str | None) -> None:
-    """UserError where there are no figures of validation images to be shown."""
-    if experiment.show["kind"] != "table":
-        raise UserError(f"on=validation is for tables, and {experiment.name} is none: leave it out.")
+def _prepare_validation(experiment: Experiment, out: str | None) -> None:
+    """Leave out what is scored on test images alone; UserError where nothing else is shown."""
+    kind = experiment.show["kind"]
+    if kind in ON_TEST:
+        raise UserError(f"{experiment.name} {ON_TEST[kind]}: leave on=validation out.")
     if out is not None:
         raise UserError("on=validation is printed only, for results and records are of test images: leave out= out.")
-    for protocol in experiment.show["protocols"]:
+    experiment.show["published"] = False
+    if PROJECTOR in experiment.show.get("networks", ()):
+        experiment.show["networks"] = [name for name in experiment.show["networks"] if name != PROJECTOR]
+        print("left out: the projector, which is scored on test images alone.", file=sys.stderr)
+
+
+def _require_validation(experiment: Experiment, runs: Sequence[Run]) -> None:
+    """UserError where none of the runs has figures of validation images."""
+    for protocol in _shown(experiment):
         if all(run.record is None or run.record.on_validation(protocol) is None for run in runs):
             raise UserError(
                 f"no run of {experiment.name} has {protocol} on validation images: evaluation.curves must name it, and "
                 "scale=paper holds none out."
             )
+
+
+def _shown(experiment: Experiment) -> Sequence[str]:
+    """The protocols of a table or figure."""
+    found: Sequence[str] = experiment.show.get("protocols") or [experiment.show["protocol"]]
+    return found
 
 
 def _check_protocols(experiment: Experiment, config: Config) -> None:
@@ -122,7 +145,7 @@ def _check_protocols(experiment: Experiment, config: Config) -> None:
     scored = getattr(config.evaluation, key)
     if "linear" in scored:
         scored = (*scored, "linear_top5")  # which comes with it where there are more than ten classes
-    left = [name for name in show.get("protocols") or [show["protocol"]] if name not in scored]
+    left = [name for name in _shown(experiment) if name not in scored]
     if left:
         raise UserError(
             f"{experiment.name} shows {' and '.join(left)}, which evaluation.{key} leaves out: name it there."

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssl_bench.conditions import require_libraries
-from ssl_bench.config.options import near_or_all, plain_value, typed
+from ssl_bench.config.options import near_or_all, nearest, plain_value, typed
 from ssl_bench.errors import UserError
 from ssl_bench.files import csv_text, require_writable, write_text
 from ssl_bench.report import records
@@ -168,8 +168,7 @@ def show(
     if skipped:
         console.print(f"warning: {_left_out(skipped)}", highlight=False, markup=False, soft_wrap=True)
     if not kept:
-        where = f"{runs_dir}{f' and {records}' if records else ''}"
-        raise UserError(f"none of the {len(found)} finished runs of {where} is such a run.")
+        raise UserError(_none(found, conditions, f"{runs_dir}{f' and {records}' if records else ''}"))
     if compare and len(kept) > COLUMNS:
         raise UserError(f"compare=true shows {COLUMNS} runs at most, and these are {len(kept)}: name or filter them.")
     console.print(_side_by_side(kept) if compare else _listed(kept))
@@ -179,6 +178,17 @@ def show(
         cells = ([typed(row[key]) if row.get(key) is not None else "" for key in keys] for row in kept)
         write_text(Path(out), csv_text(keys, cells))
         console.print(out, highlight=False, markup=False, soft_wrap=True)
+
+
+def _none(found: Sequence[Row], conditions: Sequence[Condition], where: str) -> str:
+    """Why no run is shown."""
+    if not found:
+        return f"{where} has no finished run: train one, or set runs_dir or records to where there are some."
+    for one in conditions:
+        if one.sign == "=" and not any(one.holds(row) for row in found):
+            near = nearest(typed(one.value), {typed(row[one.key]) for row in found if one.key in row})
+            return f"no run of {where} has {one.key}={typed(one.value)}{near or '.'}"
+    return f"none of the {len(found)} finished runs of {where} fulfils all conditions."
 
 
 def _left_out(skipped: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import urllib.error
@@ -14,6 +15,8 @@ import yaml
 from made_up import cells_of, keep, record, records_of
 
 from ssl_bench.cli.page import main
+from ssl_bench.config import compose as compose_file
+from ssl_bench.config import composition
 from ssl_bench.config.compose import compose
 from ssl_bench.config.experiments import Cell, find, is_sweep
 from ssl_bench.errors import UserError
@@ -120,42 +123,17 @@ def test_tables_curves_runs_and_commands_are_those_of_the_report(made: Path, tmp
     assert {line["network"] for line in shown["curves"]} == {"student", "teacher", "deployed"}
 
 
-def test_a_table_states_what_its_rows_cost_on_one_core_where_all_records_have_that(tmp_path: Path) -> None:
-    folder = make(tmp_path / "made")
-    files = sorted((folder / "runs").glob("*/record.json"))
-    whole = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    for number, one in enumerate(whole):
-        one |= {"train_seconds": 100.0, "core_seconds": 10.0 * (number + 1)}
-        files[number].write_text(json.dumps(one), encoding="utf-8")
-    page(folder, tmp_path / "site", named(folder))
-    shown = data(tmp_path / "site", "e0")
-    spent = {row: [one["core_seconds"] for one in whole if one["method"] == m] for row, m in METHODS.items()}
-    means = {row: sum(values) / 3 for row, values in spent.items()}
-    assert shown["costs"] == [{"title": "digits, core time", "seconds": pytest.approx(means, abs=0.01)}]
-    assert any(note.startswith("Core time: ") for note in shown["notes"])
-    del whole[0]["core_seconds"]
-    files[0].write_text(json.dumps(whole[0]), encoding="utf-8")
-    page(folder, tmp_path / "site", named(folder))
-    shown = data(tmp_path / "site", "e0")
-    assert shown["costs"] == [{"title": "digits, time", "seconds": dict.fromkeys(METHODS, 100.0)}]
-
-
-def test_expected_ranges_have_their_seeds_and_what_they_cost(tmp_path: Path) -> None:
-    folder = make(tmp_path / "made")
-    file = folder / "experiments" / "evil" / "rows.yaml"
-    described = yaml.safe_load(file.read_text(encoding="utf-8"))
-    described["sweep"]["rows"] = {"SimCLR": "method=simclr", "CLBO": "method=clbo"}
-    described["show"]["kind"] = "expected"
-    file.write_text(yaml.safe_dump(described), encoding="utf-8")
-    for path in (folder / "runs").glob("*/record.json"):
-        one = json.loads(path.read_text(encoding="utf-8"))
-        one["environment"]["libraries"] = {"torch": "2"}
-        path.write_text(json.dumps(one), encoding="utf-8")
-    page(folder, tmp_path / "site", named(folder))
-    shown = data(tmp_path / "site", "e0")
-    assert shown["columns"] == ["digits, knn1", "digits, linear"] == list(shown["seeds"])
-    assert list(shown["cells"]) == ["CLBO", "SimCLR"] == list(shown["costs"][0]["seconds"])
-    assert len(shown["differences"]) == 2
+def test_files_of_conf_are_composed_once_for_all_records(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compose_by_hydra = composition._hydra
+    calls = []
+    monkeypatch.setattr(composition, "_PARTS", {})
+    monkeypatch.setattr(composition, "_hydra", lambda groups: calls.append(groups) or compose_by_hydra(groups))
+    monkeypatch.setattr(runs, "_defaults", functools.cache(runs._defaults.__wrapped__))
+    compose_file._files.cache_clear()
+    page(made, tmp_path)
+    assert len(calls) == 1
 
 
 def test_nothing_that_a_file_names_is_markup(made: Path, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ from ssl_bench.errors import UserError
 
 Block = tuple[str, str]  # the group whose file has it, and its name
 Blocks = dict[Block, dict[str, Any]]  # values by option
+_OF_KIND: dict[tuple[str, ...], Config] = {}  # of cells, by their words without the seed; tables share runs
 COUNTED: tuple[Block, ...] = (("method", "sets"), ("backbone", "sets"), ("method", "original"), ("method", "check"))
 
 # -- reading and checking the words ---------------------------------------------------------------
@@ -94,13 +95,12 @@ def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:
     """The resolved configuration of every cell; those that differ by their seed alone are composed once."""
     words = dict.fromkeys(word for cell in cells for word in cell.words)
     read_ahead((group, choice) for group, _, choice in (word.partition("=") for word in words))
-    composed: dict[tuple[str, ...], Config] = {}
 
     def of_kind(cell: experiments.Cell) -> Config:
         kind = tuple(word for word in cell.words if word != f"seed={cell.seed}")
-        if kind not in composed:
-            composed[kind] = compose(cell.words)
-        return replace(composed[kind], seed=cell.seed)
+        if kind not in _OF_KIND:
+            _OF_KIND[kind] = compose(cell.words)
+        return replace(_OF_KIND[kind], seed=cell.seed)
 
     return experiments.of_each(cells, of_kind)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import hydra
@@ -70,24 +70,41 @@ def tree_of(groups: tuple[str, ...]) -> tuple[Plain, dict[str, str]]:
     choices = {group: choices[choice[2:-1]] if choice[0] == "$" else choice for group, choice in choices.items()}
     if ("", "") not in _PARTS or not choices.items() <= _PARTS.keys():
         tree, choices = _hydra(groups)
-        if not all(_stays_inside(f"{group}/{choice}.yaml") for group, choice in choices.items()):
+        if not _keep(tree, choices):
             return tree, choices
-        for group, choice in choices.items():
-            _PARTS[group, choice] = {group: tree.pop(group)} if group in tree else {}
-        _PARTS["", ""] = tree
     parts = (_PARTS[part] for part in (("", ""), *choices.items()))
     return copy.deepcopy({key: value for part in parts for key, value in part.items()}), choices
 
 
 def read_ahead(parts: Iterable[tuple[str, str]]) -> None:
-    """Let Hydra compose the files ``(group, choice)`` at once, which takes as long as one of them alone."""
+    """Let Hydra compose the files ``(group, choice)`` at once, which takes as long as one of them alone.
+
+    Files that go with another one's name unless chosen, as the views of a dataset do, are composed with it.
+    """
+    parts = list(parts)
+    follow = {group: of[2:-1] for group, of in CHOICES.items() if of[0] == "$"}
+    parts += [(group, choice) for group, of in follow.items() for other, choice in parts if other == of]
     known = (part for part in parts if part[1] in GROUPS.get(part[0], ()) and part not in _PARTS)
-    new = [(group, choice) for group, choice in known if _stays_inside(f"{group}/{choice}.yaml")]
+    new = [(group, choice) for group, choice in dict.fromkeys(known) if _stays_inside(f"{group}/{choice}.yaml")]
     if len(new) > 1:
-        tree, _ = _hydra(tuple(f"+{group}@ahead.file{number}={choice}" for number, (group, choice) in enumerate(new)))
+        tree, choices = _hydra(
+            tuple(f"+{group}@ahead.file{number}={choice}" for number, (group, choice) in enumerate(new))
+        )
+        ahead = tree.pop("ahead")
         for number, (group, choice) in enumerate(new):
-            node = tree["ahead"].get(f"file{number}")
+            node = ahead.get(f"file{number}")
             _PARTS[group, choice] = {group: node} if node else {}
+        _keep(tree, choices)
+
+
+def _keep(tree: Plain, choices: Mapping[str, str]) -> bool:
+    """Keep the parts of a composition, which leave ``tree``, unless a file of it sets anything outside its group."""
+    if not all(_stays_inside(f"{group}/{choice}.yaml") for group, choice in choices.items()):
+        return False
+    for group, choice in choices.items():
+        _PARTS[group, choice] = {group: tree.pop(group)} if group in tree else {}
+    _PARTS["", ""] = tree
+    return True
 
 
 @functools.cache

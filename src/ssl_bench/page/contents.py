@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose_cells
+from ssl_bench.config.composition import read_ahead
 from ssl_bench.config.experiments import Cell
 from ssl_bench.errors import UserError
-from ssl_bench.page import findings, runs, tables
+from ssl_bench.page import findings, former, runs, tables
 from ssl_bench.page.findings import Finding
 from ssl_bench.report import calibration, records
 from ssl_bench.report.records import Run, Store, StoredRecord
@@ -71,8 +73,10 @@ def contents(asked: Request) -> Contents:
     settings = asked.settings
     store = records.read(Path(settings["runs_dir"]), None if asked.alone else settings["records"])
     entries = runs.of_store(store.entries.values())
+    with suppress(UserError):  # of a file that is wrong, which its runs alone shall suffer from
+        read_ahead((group, getattr(entry.record, group)) for entry in entries for group in runs.CHOSEN)
     found = Contents(skipped=store.skipped)
-    described = _automatic(asked, entries, found) if asked.alone else _described(asked, store, found)
+    described = _automatic(asked, entries, found) if asked.alone else _described(asked, store, entries, found)
     if not entries and not found.findings and not settings["watch"]:  # the first run may yet finish
         raise UserError(
             f"there is nothing to show: no finished run in {settings['runs_dir']}, no README in "
@@ -97,9 +101,10 @@ def _automatic(asked: Request, entries: Sequence[StoredRecord], found: Contents)
     return described
 
 
-def _described(asked: Request, store: Store, found: Contents) -> list[Run]:
+def _described(asked: Request, store: Store, entries: Sequence[StoredRecord], found: Contents) -> list[Run]:
     """Fill in findings and experiments; returns the runs of all."""
     described: list[Run] = []
+    by_name = {entry.record.fingerprint: entry for entry in entries}
     wrong: list[UserError] = []
     note = calibration.note(Path(asked.settings["calibration"]))
     for name, finding, report in _named(asked):
@@ -121,6 +126,11 @@ def _described(asked: Request, store: Store, found: Contents) -> list[Run]:
                 continue
             try:
                 matched = records.match(cells, configs, store)
+                if finding and report == finding.report and not any(run.record for run in matched):
+                    before = former.runs(finding.folder, by_name)
+                    if before:
+                        part["earlier"] = former.note(before, len(matched))
+                        experiment, matched = former.as_it_was(experiment, before), before
                 part |= tables.shown(experiment, matched, note)
                 described += matched
             except UserError as error:

@@ -27,12 +27,16 @@ REPORT = re.compile(r"\s*(\S+ -m ssl_bench|ssl-bench) report\b")
 class Finding:
     """What the README of an experiment states."""
 
-    name: str  # of its folder
+    folder: Path
     title: str = ""
     commands: list[str] = field(default_factory=list)
     paragraphs: dict[str, str] = field(default_factory=dict)  # HTML by one of PARAGRAPHS
     verdict: str = ""  # in a few words: what is bold at the verdict's beginning
     whole: str = ""  # HTML of all of it, and of the table beside it
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
 
     @property
     def report(self) -> list[str] | None:
@@ -58,7 +62,7 @@ def read(folder: Path) -> Finding:
     try:
         text = (folder / README).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return Finding(folder.name)
+        return Finding(folder)
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     with suppress(OSError, UnicodeDecodeError):
         text += "\n" + (folder / TABLE).read_text(encoding="utf-8")
@@ -76,7 +80,7 @@ def read(folder: Path) -> Finding:
     heading = next((token for before, token in _pairs(tokens) if before.type == "heading_open"), None)
     block = next((token.content for token in tokens if token.type == "code_block"), "")
     return Finding(
-        name=folder.name,
+        folder,
         title=_plain(heading) if heading else folder.name,
         commands=block.replace("\\\n", " ").split("\n")[:-1],
         paragraphs=paragraphs,

@@ -18,7 +18,8 @@ from ssl_bench.report.records import Run, StoredRecord
 from ssl_bench.results.record import Record
 
 Plain = dict[str, Any]
-GROUPED = ("method", "dataset", "scale", "seed")  # stand in front of a command
+CHOSEN = ("method", "dataset", "scale")  # groups of conf/ that a record names
+GROUPED = (*CHOSEN, "seed")  # stand in front of a command
 FIELDS = (
     *("run", "method", "dataset", "scale", "seed", "network", "epochs", "batch", "backbone", "seconds"),
     *("core_seconds", "images", "code", "committed"),
@@ -119,7 +120,7 @@ def alone(entry: StoredRecord) -> Run | None:
 
 def typed_config(tree: Plain) -> Config:
     """The configuration of a run, which may be older than some options; KeyError where it lacks more than these."""
-    names = (str(tree[group]["name"]) for group in GROUPED[:3])
+    names = (str(tree[group]["name"]) for group in CHOSEN)
     return Config.from_dict(_filled(_defaults(*names) or {}, tree))
 
 

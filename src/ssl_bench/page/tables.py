@@ -45,7 +45,7 @@ def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
         experiment = automatic(runs, experiment.show["title"], experiment.show["protocols"])
     table, scores = _table(experiment, runs, note)
     labels = list(dict.fromkeys(run.cell.row for run in runs))
-    costs, timed = _costs(runs)
+    costs, timed = _costs(runs) if experiment.show["kind"] != "trials" else ([], [])  # which has a column of it
     return {
         "kind": experiment.show["kind"],
         **_text(table),

@@ -111,7 +111,7 @@ def match(cells: Sequence[Cell], configs: Sequence[Config], store: Store) -> lis
         entries = store.entries.get(configuration_key(config.as_dict()), [])
         entries = [entry for entry in entries if precision in ("auto", entry.record.precision)]
         found.append(_of_one_device(entries, config.trainer.accelerator))
-    _refuse_mixtures([(cell, entry) for cell, entries in zip(cells, found, strict=True) for entry in _counted(entries)])
+    refuse_mixtures([(cell, entry) for cell, entries in zip(cells, found, strict=True) for entry in _counted(entries)])
     return [
         _run(cell, config, entries, None if entries else store.failures.get(configuration_key(config.as_dict())))
         for cell, config, entries in zip(cells, configs, found, strict=True)
@@ -150,7 +150,7 @@ def _run(cell: Cell, config: Config, entries: Sequence[StoredRecord], failure: s
     return Run(cell, config, entries[0] if entries else None, failure, differs)
 
 
-def _refuse_mixtures(found: Sequence[tuple[Cell, StoredRecord]]) -> None:
+def refuse_mixtures(found: Sequence[tuple[Cell, StoredRecord]]) -> None:
     """UserError where the records were not made and measured in one way."""
     records = [entry.record for _, entry in found]
 

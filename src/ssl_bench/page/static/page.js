@@ -357,6 +357,7 @@ async function figureOf(place) {
   const index = await loadIndex();
   const number = index.experiments.findIndex((one) => one.name === place.dataset.experiment);
   const experiment = await loadExperiment(number);
+  if (experiment.earlier) place.append(el("p", { class: "quiet" }, experiment.earlier));
   if (experiment.kind === "curves") {
     const { dataset, protocol, network } = experiment.drawn;
     place.append(curvesChart(experiment, { dataset, protocol, network }));
@@ -385,7 +386,7 @@ async function tables() {
   ];
   nodes.push(
     sortable({ caption: `${experiment.title}. Choose a figure for its seeds and commands.`, columns, rows: labels, rowClass: (label) => (experiment.ranked.includes(label) ? null : "reference") }),
-    el("ul", {}, ...experiment.notes.map((note) => el("li", {}, note))),
+    el("ul", {}, ...[experiment.earlier ?? [], experiment.notes].flat().map((note) => el("li", {}, note))),
   );
   if (Object.keys(experiment.seeds).length) {
     nodes.push(el("h3", {}, "Every seed"), el("p", { class: "quiet" }, "A dot is a run, the bar their mean."));

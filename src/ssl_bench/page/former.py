@@ -1,0 +1,63 @@
+"""Runs of an experiment as it was: those that the results beside its README name, where none of today's is there.
+
+A verdict is of the runs that it was written about. When the definition of an experiment changes, they stay behind it
+until the new ones are made.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ssl_bench.config.axes import Place
+from ssl_bench.config.experiments import Experiment
+from ssl_bench.page.runs import alone
+from ssl_bench.report.records import Run, StoredRecord, refuse_mixtures
+
+RESULTS = "results.csv"
+
+
+def runs(folder: Path, entries: Mapping[str, StoredRecord]) -> list[Run]:
+    """Those in ``results.csv`` of the folder whose records are among ``entries``, by fingerprint, as its rows.
+
+    Raises:
+        UserError: records cannot stand together.
+    """
+    found = [
+        replace(run, cell=replace(run.cell, row=place.label, place=place))
+        for place, fingerprint in dict.fromkeys(_named(folder / RESULTS))
+        if (entry := entries.get(fingerprint)) is not None and (run := alone(entry)) is not None
+    ]
+    refuse_mixtures([(run.cell, run.entry) for run in found if run.entry])
+    return found
+
+
+def _named(file: Path) -> Iterator[tuple[Place, str]]:
+    """The place and the fingerprint in each line of a file of results; nothing where it is none."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for line in csv.DictReader(lines):
+        row, fingerprint = line.get("row"), line.get("fingerprint")
+        if row and fingerprint:
+            yield Place(row, line.get("column") or "", line.get("accounting") or ""), fingerprint
+
+
+def as_it_was(experiment: Experiment, found: Sequence[Run]) -> Experiment:
+    """``experiment`` with the rows of the runs that were ``found``, in its own order as far as it has them."""
+    own = {run.cell.place.row: run.cell.words for run in found}
+    rows = {row: words for row, words in experiment.rows.items() if row in own} | own
+    ranked = experiment.show.get("ranked")
+    show = experiment.show if ranked is None else {**experiment.show, "ranked": [row for row in ranked if row in rows]}
+    return replace(experiment, rows=rows, show=show)
+
+
+def note(found: Sequence[Run], wanted: int) -> str:
+    """What stands below the table of such runs."""
+    return (
+        f"These are the {len(found)} runs that the results of its folder name, made before its definition changed. "
+        f"Of the {wanted} that it asks for now, none is here."
+    )

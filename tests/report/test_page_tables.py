@@ -1,0 +1,88 @@
+"""What the page shows of tables and figures: costs, runs of an earlier definition, grids."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_page import EVIL, METHODS, data, make, named, page
+
+from ssl_bench.files import csv_text
+
+
+def test_a_table_states_what_its_rows_cost_on_one_core_where_all_records_have_that(tmp_path: Path) -> None:
+    folder = make(tmp_path / "made")
+    files = sorted((folder / "runs").glob("*/record.json"))
+    whole = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    for number, one in enumerate(whole):
+        one |= {"train_seconds": 100.0, "core_seconds": 10.0 * (number + 1)}
+        files[number].write_text(json.dumps(one), encoding="utf-8")
+    page(folder, tmp_path / "site", named(folder))
+    shown = data(tmp_path / "site", "e0")
+    spent = {row: [one["core_seconds"] for one in whole if one["method"] == m] for row, m in METHODS.items()}
+    means = {row: sum(values) / 3 for row, values in spent.items()}
+    assert shown["costs"] == [{"title": "digits, core time", "seconds": pytest.approx(means, abs=0.01)}]
+    assert any(note.startswith("Core time: ") for note in shown["notes"])
+    del whole[0]["core_seconds"]
+    files[0].write_text(json.dumps(whole[0]), encoding="utf-8")
+    page(folder, tmp_path / "site", named(folder))
+    shown = data(tmp_path / "site", "e0")
+    assert shown["costs"] == [{"title": "digits, time", "seconds": dict.fromkeys(METHODS, 100.0)}]
+
+
+def test_expected_ranges_have_their_seeds_and_what_they_cost(tmp_path: Path) -> None:
+    folder = make(tmp_path / "made")
+    described(folder, sweep={"rows": {"SimCLR": "method=simclr", "CLBO": "method=clbo"}}, show={"kind": "expected"})
+    for path in (folder / "runs").glob("*/record.json"):
+        one = json.loads(path.read_text(encoding="utf-8"))
+        one["environment"]["libraries"] = {"torch": "2"}
+        path.write_text(json.dumps(one), encoding="utf-8")
+    page(folder, tmp_path / "site", named(folder))
+    shown = data(tmp_path / "site", "e0")
+    assert shown["columns"] == ["digits, knn1", "digits, linear"] == list(shown["seeds"])
+    assert list(shown["cells"]) == ["CLBO", "SimCLR"] == list(shown["costs"][0]["seconds"])
+    assert len(shown["differences"]) == 2
+
+
+def described(folder: Path, **changes: dict[str, Any]) -> None:
+    """Change parts of the definition in ``folder``."""
+    file = folder / "experiments" / "evil" / "rows.yaml"
+    now = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for part, other in changes.items():
+        now[part] |= other
+    file.write_text(yaml.safe_dump(now), encoding="utf-8")
+
+
+def test_behind_a_verdict_stand_its_runs_when_the_definition_has_changed(tmp_path: Path) -> None:
+    folder = make(tmp_path / "made")
+    page(folder, tmp_path / "before", named(folder))
+    before = data(tmp_path / "before", "e0")
+    lines = [(run["row"], run["seed"], run["run"]) for run in before["runs"] for _ in range(2)]
+    (folder / "experiments" / "evil" / "results.csv").write_text(csv_text(("row", "seed", "fingerprint"), lines))
+    rows = {EVIL: "method=simclr epochs=7", "added": "method=byol", "CLBO": "method=clbo epochs=7"}
+    described(folder, sweep={"rows": rows})
+    page(folder, tmp_path / "after", named(folder))
+    after = data(tmp_path / "after", "e0")
+    assert after.pop("earlier").startswith("These are the 6 runs that the results of its folder name")
+    for one in (*before["runs"], *after["runs"]):
+        one["command"] = one["command"].split()[:6]
+    assert after == before
+    file = folder / "experiments" / "evil" / "rows.yaml"
+    page(folder, tmp_path / "asked", str(file.rename(file.with_stem("evil"))), "scale=smoke")  # for today's runs
+    assert data(tmp_path / "asked", "e0")["problem"] == "None of its 9 runs is here."
+
+
+def test_runs_of_an_earlier_definition_are_not_mixed(tmp_path: Path) -> None:
+    folder = make(tmp_path / "made")
+    files = sorted((folder / "runs").glob("*/record.json"))
+    other = json.loads(files[0].read_text(encoding="utf-8"))
+    other["protocols"]["knn1"] = 2
+    files[0].write_text(json.dumps(other), encoding="utf-8")
+    lines = [(EVIL, file.parent.name) for file in files]
+    (folder / "experiments" / "evil" / "results.csv").write_text(csv_text(("row", "fingerprint"), lines))
+    described(folder, sweep={"rows": {EVIL: "method=simclr epochs=7"}})
+    page(folder, tmp_path / "site", named(folder))
+    assert "the version of protocol knn1 differs" in data(tmp_path / "site", "e0")["problem"]

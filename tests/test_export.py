@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,24 @@ def test_what_the_library_does_not_load_with_our_features_is_not_left(
     assert part in shown
     assert shown.count("\n") == 1
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_export_that_is_stopped_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    def stopped(subject: formats.Subject, folder: Path) -> None:
+        assert folder.is_dir()
+        signal.raise_signal(number)
+
+    path = encoder(tmp_path, "resnet10", "small", 64, 1)
+    before = signal.getsignal(signal.SIGTERM)
+    stops = dataclasses.replace(formats.FORMATS["torchvision"], write=stopped)
+    monkeypatch.setitem(formats.FORMATS, "torchvision", stops)
+    assert command.main([str(path), "to=torchvision", f"out={tmp_path / 'out'}"]) == 128 + signal.SIGINT
+    assert "interrupted; nothing was written." in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,9 @@ def test_other_libraries_give_the_features_of_load_encoder(
     pytest.importorskip(package)
     out = tmp_path / to
     assert export.main([str(trained), f"to={to}", f"out={out}"]) == 0
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"timm/vit_tiny_patch16_224 \(.*\bdepth 2\b.*\), 1 channel, without", card)
+    assert "for 1 epoch, seed 0" in card
     own: Any = ssl_bench.load_encoder(trained)
     images = torch.rand(3, 1, 16, 16)
     with torch.no_grad():

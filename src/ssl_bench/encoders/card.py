@@ -11,6 +11,7 @@ from ssl_bench.data.facts import FACTS
 from ssl_bench.encoders.formats import Format, Subject
 from ssl_bench.errors import UserError
 from ssl_bench.report.palette import label
+from ssl_bench.report.tables import with_arguments
 from ssl_bench.results.record import Record
 
 LIBRARY = {"safetensors": "ssl_bench"}  # where the Hub's name of the library is another
@@ -26,7 +27,7 @@ def card(subject: Subject, chosen: Format, to: str, record: Record | None, sha25
         _network(subject, sha256),
         *([_trained(record)] if record else []),
         _preprocessing(subject, chosen),
-        "## Use\n\n```python\n" + "\n\n".join(chosen.lines(subject)) + "\n```",
+        "## Use\n\n`folder` is where these files are.\n\n```python\n" + "\n\n".join(chosen.lines(subject)) + "\n```",
         *([_table(record)] if record else []),
         *([_data(data)] if data in FACTS else []),
     ]
@@ -76,10 +77,13 @@ def _results(record: Record, dataset: str | None) -> dict[str, Any]:
 
 
 def _network(subject: Subject, sha256: str) -> str:
-    network = subject.network
-    shape = "" if network["name"].startswith("timm/") else f", {network['stem']} stem, width {network['width']}"
-    kind = f"{network['name']}{shape}, {network['channels']} channel(s), without a classifier."
-    return f"{kind} SHA-256 of its source: `{sha256}`."
+    network, channels = subject.network, subject.network["channels"]
+    is_timm = network["name"].startswith("timm/")
+    shape = "" if is_timm else f", {network['stem']} stem, width {network['width']}"
+    return (
+        f"{with_arguments(network)}{shape}, {channels} channel{'s' if channels > 1 else ''}, without a classifier. "
+        f"SHA-256 of the file that it was exported from: `{sha256}`."
+    )
 
 
 def _trained(record: Record) -> str:
@@ -87,7 +91,8 @@ def _trained(record: Record) -> str:
     commit = f" at commit `{code['commit']}`" if code.get("commit") else ""
     text = (
         f"Trained by {label(record.method)} ({_recipe(record)} recipe) on "
-        f"{record.images['pretraining']:,} images of {record.dataset} for {config['epochs']} epochs, "
+        f"{record.images['pretraining']:,} images of {record.dataset} for "
+        f"{config['epochs']} epoch{'s' if config['epochs'] > 1 else ''}, "
         f"seed {record.seed}, {record.precision}; this is its {record.evaluated}. "
         f"Run `{record.fingerprint}` of ssl_bench {code['version']}{commit}."
     )
@@ -128,4 +133,8 @@ def _percent(record: Record, network: str, protocol: str) -> str:
 def _data(name: str | None) -> str:
     facts = FACTS[str(name)]
     text = f"## Data\n\n{facts.source.strip()}\n\nLicence of the data: {facts.licence}."
-    return f"{text} It stands in the metadata, too: set that of the weights there." if facts.hub else text
+    return (
+        f"{text} `license` in the metadata is this one: change it if that of the weights is another."
+        if facts.hub
+        else text
+    )

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import shutil
+import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -21,6 +22,7 @@ from ssl_bench.encoders import formats
 from ssl_bench.encoders.card import card
 from ssl_bench.encoders.formats import Subject
 from ssl_bench.encoders.opened import opened
+from ssl_bench.entry import take_over
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.files import reason, require_writable
@@ -57,6 +59,7 @@ def export(run_or_file: Path, settings: Mapping[str, Any]) -> Difference:
     chosen = formats.FORMATS[to]
     chosen.require(subject)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    before = take_over(_interrupt)
     try:
         temporary.mkdir()
         difference = _write(chosen, subject, temporary, to)
@@ -67,11 +70,18 @@ def export(run_or_file: Path, settings: Mapping[str, Any]) -> Difference:
         raise UserError(f"out={out} could not be written ({reason(error)}): choose another folder.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for number, handle in before.items():
+            signal.signal(number, handle)
     show(
         f"{out}: {encoder.network['name']} for {to}, features within {difference.largest:.1g} of load_encoder's "
         f"(the largest is {difference.feature:.3g})"
     )
     return difference
+
+
+def _interrupt(*_: object) -> None:
+    """Stop by SIGTERM as by Ctrl-C, so that nothing is left."""
+    raise KeyboardInterrupt
 
 
 def _write(chosen: formats.Format, subject: Subject, folder: Path, to: str) -> Difference:

@@ -33,10 +33,14 @@ def network_note(config: Mapping[str, Any]) -> str | None:
     backbone, optimizer = config["backbone"], config["optimizer"]
     if not str(backbone["name"]).startswith("timm/"):
         return None
-    arguments = ", ".join(f"{name} {typed(value)}" for name, value in (backbone.get("arguments") or {}).items())
     warmup = f", warm-up over {optimizer['warmup']:.0%} of the steps" if optimizer["warmup"] else ""
-    network = str(backbone["name"]) + (f" ({arguments})" if arguments else "")
-    return f"{network}, {optimizer['name']} with lr {optimizer['lr']:g}{warmup}"
+    return f"{with_arguments(backbone)}, {optimizer['name']} with lr {optimizer['lr']:g}{warmup}"
+
+
+def with_arguments(network: Mapping[str, Any]) -> str:
+    """A network's name, and in brackets the arguments of its constructor where it is timm's and has some."""
+    arguments = ", ".join(f"{name} {typed(value)}" for name, value in (network.get("arguments") or {}).items())
+    return f"{network['name']} ({arguments})" if arguments else str(network["name"])
 
 
 def accuracy_table(name: str, record: Record, *, bold: str) -> Table:

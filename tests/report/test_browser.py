@@ -14,6 +14,7 @@ import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 from test_page import EVIL, data, make, named, page  # noqa: E402
+from test_page_tables import changed, grids  # noqa: E402
 
 from ssl_bench.config.compose import compose  # noqa: E402
 from ssl_bench.page import contents, serve  # noqa: E402
@@ -180,6 +181,42 @@ def test_runs_are_filtered_opened_and_told_apart(opened: Any) -> None:
     opened.wait_for_selector("dialog caption:has-text('1 options differ'), dialog caption:has-text('differ from')")
     rows = opened.eval_on_selector_all("dialog table >> nth=1 >> tbody tr", "rows => rows.map(row => row.innerText)")
     assert [row.split()[0] for row in rows] == ["seed"]
+
+
+def test_a_table_over_options_is_a_heat_map_or_lines_with_its_figures(opened: Any, tmp_path: Path) -> None:
+    page(tmp_path, tmp_path / "site", *grids(tmp_path), "scale=smoke")
+    opened.goto(f"{(tmp_path / 'site' / 'index.html').as_uri()}#tables?experiment=heat")
+    squares = opened.locator("[data-view=tables] .wide [data-mark=cell] rect")
+    squares.first.wait_for()
+    assert squares.count() == 2 * 4  # the means of rows among them, and the one that is missing
+    columns = data(tmp_path / "site", "e0")["grid"]["panels"][0]["squares"]
+    texts = opened.locator("[data-view=tables] .wide [data-mark=text] text").all_text_contents()
+    assert sorted(text.split("±")[0].strip() for text in texts) == sorted(one["lines"][0] for one in columns)
+    box = squares.first.bounding_box()
+    opened.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    opened.wait_for_selector("[data-view=tables] .wide [data-mark=tip] text")
+    assert re.search(r"SimCLR, batch_size 16", opened.text_content("[data-view=tables] .wide [data-mark=tip]"))
+    go(opened, "tables?experiment=lines")
+    opened.wait_for_selector("[data-view=tables] .wide [data-mark=line] path")
+    assert opened.locator("[data-view=tables] .wide [data-mark=line] path").count() == 2 * 2  # of accuracy and of cost
+    assert EVIL in opened.inner_text("[data-view=tables] .legend")
+    opened.set_viewport_size({"width": 360, "height": 740})
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 360
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(opened, options={"runOnly": AXE["light"], "preload": False}).response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+def test_a_finding_shows_the_runs_it_is_about_and_states_that_its_definition_has_changed(
+    opened: Any, tmp_path: Path
+) -> None:
+    folder = changed(tmp_path)
+    page(folder, tmp_path / "site", named(folder))
+    opened.goto(f"{(tmp_path / 'site' / 'index.html').as_uri()}#findings")
+    opened.wait_for_selector("article .figure svg")
+    assert "made before its definition changed" in opened.inner_text("article .figure")
+    go(opened, "tables")
+    assert len(first_cells(opened, "tables")) == 4
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

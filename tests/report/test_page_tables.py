@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from made_up import cells_of, keep, record
 from test_page import EVIL, METHODS, data, make, named, page
 
 from ssl_bench.files import csv_text
@@ -56,19 +57,31 @@ def described(folder: Path, **changes: dict[str, Any]) -> None:
     file.write_text(yaml.safe_dump(now), encoding="utf-8")
 
 
+def changed(folder: Path) -> Path:
+    """The folder of `make`, whose definition asks for others than its runs, which its results name."""
+    made = make(folder / "made")
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((made / "runs").glob("*/record.json"))]
+    rows = {method: row for row, method in METHODS.items()}
+    lines = [(rows[one["method"]], one["seed"], one["fingerprint"]) for one in records for _ in range(2)]
+    text = csv_text(("row", "seed", "fingerprint"), lines)
+    (made / "experiments" / "evil" / "results.csv").write_text(text, encoding="utf-8")
+    rows = {EVIL: "method=simclr epochs=7", "added": "method=byol", "CLBO": "method=clbo epochs=7"}
+    described(made, sweep={"rows": rows})
+    return made
+
+
 def test_behind_a_verdict_stand_its_runs_when_the_definition_has_changed(tmp_path: Path) -> None:
-    folder = make(tmp_path / "made")
+    folder = make(tmp_path)
     page(folder, tmp_path / "before", named(folder))
     before = data(tmp_path / "before", "e0")
-    lines = [(run["row"], run["seed"], run["run"]) for run in before["runs"] for _ in range(2)]
-    (folder / "experiments" / "evil" / "results.csv").write_text(csv_text(("row", "seed", "fingerprint"), lines))
-    rows = {EVIL: "method=simclr epochs=7", "added": "method=byol", "CLBO": "method=clbo epochs=7"}
-    described(folder, sweep={"rows": rows})
+    folder = changed(tmp_path)
     page(folder, tmp_path / "after", named(folder))
     after = data(tmp_path / "after", "e0")
     assert after.pop("earlier").startswith("These are the 6 runs that the results of its folder name")
     for one in (*before["runs"], *after["runs"]):
         one["command"] = one["command"].split()[:6]
+    before["runs"].sort(key=lambda run: run["run"])
+    after["runs"].sort(key=lambda run: run["run"])
     assert after == before
     file = folder / "experiments" / "evil" / "rows.yaml"
     page(folder, tmp_path / "asked", str(file.rename(file.with_stem("evil"))), "scale=smoke")  # for today's runs
@@ -86,3 +99,58 @@ def test_runs_of_an_earlier_definition_are_not_mixed(tmp_path: Path) -> None:
     described(folder, sweep={"rows": {EVIL: "method=simclr epochs=7"}})
     page(folder, tmp_path / "site", named(folder))
     assert "the version of protocol knn1 differs" in data(tmp_path / "site", "e0")["problem"]
+
+
+GRID = {  # rows × columns × accountings
+    "rows": {"SimCLR": "method=simclr", EVIL: "method=byol"},
+    "columns": {"batch_size": [16, 32, 64]},
+    "datasets": {"smoke": ["digits"]},
+    "seeds": [0, 1],
+}
+SHOWN: dict[str, dict[str, Any]] = {
+    "heat": {"mean": True},
+    "lines": {"logarithmic": True, "costs": ["seconds"], "axis": "batch size, images"},
+}
+
+
+LACKING = "batch_size=64"
+
+
+def grids(folder: Path) -> list[str]:
+    """The files of a heat map and of lines over one option, whose runs are in ``runs`` but for those of one place."""
+    files = []
+    for kind, others in SHOWN.items():
+        file = folder / f"{kind}.yaml"
+        show = {"kind": kind, "title": f"{EVIL} as {kind}", "protocols": ["knn1"], **others}
+        file.write_text(yaml.safe_dump({"sweep": GRID, "show": show}, sort_keys=False), encoding="utf-8")
+        files.append(str(file))
+    cells, configs = cells_of(files[0])
+    pairs = [(cell, config) for cell, config in zip(cells, configs, strict=True) if cell.place[:2] != (EVIL, LACKING)]
+    keep(folder / "runs", [record(*pair, train_seconds=60.0, core_seconds=50.0) for pair in pairs])
+    return files
+
+
+def test_a_table_over_options_is_drawn_as_its_definition_states_it(tmp_path: Path) -> None:
+    page(tmp_path, tmp_path / "site", *grids(tmp_path), "scale=smoke")
+    heat, lines = (data(tmp_path / "site", name)["grid"] for name in ("e0", "e1"))
+    assert (heat["kind"], heat["axis"], lines["kind"], lines["axis"]) == (
+        "heat",
+        "batch_size",
+        "lines",
+        SHOWN["lines"]["axis"],
+    )
+    assert (heat["logarithmic"], lines["logarithmic"]) == (False, True)
+    (panel,) = heat["panels"]
+    assert panel["columns"] == ["16", "32", "64", "mean"]
+    assert [panel["rows"], panel["notes"]] == [["SimCLR", EVIL], [f"missing: {EVIL} at 64"]]
+    at = {(one["row"], one["column"]): one for one in panel["squares"]}
+    for row in panel["rows"]:
+        known = [at[row, column]["mean"] for column in ("16", "32", "64") if (row, column) != (EVIL, "64")]
+        assert at[row, "mean"]["mean"] == pytest.approx(sum(known) / len(known))
+        assert at[row, "16"]["lines"][0] == f"{known[0]:.1f}"
+    assert (at[EVIL, "64"]["mean"], at[EVIL, "64"]["lines"]) == (None, ["–"])
+    accuracy, cost = lines["panels"]
+    assert [one["x"] for one in accuracy["squares"] if one["row"] == EVIL] == [16, 32, 64]
+    assert accuracy["references"].keys() == {"random weights", "raw pixels"}
+    assert (accuracy["cost"], cost["cost"], cost["references"]) == (False, True, {})
+    assert {one["mean"] for one in cost["squares"]} == {50.0, None}

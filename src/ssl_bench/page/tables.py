@@ -6,9 +6,11 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ssl_bench.config.experiments import GRIDS, Experiment
+from ssl_bench.page import panels
 from ssl_bench.page.colours import on_both
 from ssl_bench.report import calibration, comparison, curves, expected, hyperparameters, palette, trials
 from ssl_bench.report.comparison import Columns, Table
@@ -41,6 +43,10 @@ def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
     found = [run for run in runs if run.record]
     if not found:
         return {"problem": f"None of its {len(runs)} runs is here."}
+    over: Plain = {}
+    if experiment.show["kind"] in GRIDS:
+        drawn = panels.shown(experiment, runs, partial(_rows, experiment))
+        over = {"grid": {"kind": experiment.show["kind"], **drawn}}
     if experiment.show["kind"] in (*GRIDS, "features", "saliency"):  # every place is a row
         experiment = automatic(runs, experiment.show["title"], experiment.show["protocols"])
     table, scores = _table(experiment, runs, note)
@@ -51,6 +57,7 @@ def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
         **_text(table),
         "notes": [*table.notes, *timed],
         "rows": _rows(experiment, labels),
+        **over,
         "costs": costs,
         "seeds": {heading: of_column for heading, of_column in scores.items() if heading in table.columns},
         "curves": _curves(experiment, runs),

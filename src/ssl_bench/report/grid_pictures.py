@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.config.axes import number, swept_option
+from ssl_bench.config.axes import number
 from ssl_bench.config.experiments import Experiment
 from ssl_bench.report.curves import references, styles
-from ssl_bench.report.grids import Panel, Square, notes, panels
+from ssl_bench.report.grids import Panel, Square, axis_label, notes, panels
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import mean_and_spread
 
@@ -42,10 +42,6 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
     if handles:
         legend_below(above, width, handles)
     save(path, drawn, dpi=150)
-
-
-def _axis_label(experiment: Experiment) -> str:
-    return str(experiment.show["axis"] or swept_option(experiment.sweep) or "")
 
 
 def _heat_size(experiment: Experiment, found: Sequence[Panel]) -> tuple[float, float]:
@@ -91,7 +87,7 @@ def _heat(axes_of: Any, experiment: Experiment, panel: Panel) -> None:
         ha="right" if slanted else "center",
     )
     axes_of.set_yticks(range(len(rows)), rows, fontsize=8)
-    axes_of.set_xlabel(_axis_label(experiment), fontsize=8)
+    axes_of.set_xlabel(axis_label(experiment), fontsize=8)
     axes_of.tick_params(length=0)
     if experiment.show["mean"]:
         axes_of.axvline(len(labels) - 1.5, color="white", linewidth=3)
@@ -118,7 +114,7 @@ def _lines(axes_of: Any, experiment: Experiment, panel: Panel) -> dict[str, Any]
     axes_of.set_xticks(xs, [f"{x:g}" for x in xs])
     axes_of.minorticks_off()
     below = "; ".join(panel.notes()).replace("failed:", "failed (×):").replace("collapsed:", "collapsed (hollow):")
-    axes_of.set_xlabel("\n".join([*filter(None, [_axis_label(experiment)]), *textwrap.wrap(below, 60)]), fontsize=8)
+    axes_of.set_xlabel("\n".join([*filter(None, [axis_label(experiment)]), *textwrap.wrap(below, 60)]), fontsize=8)
     axes_of.set_ylabel(panel.measure, fontsize=8)
     axes_of.tick_params(labelsize=8)
     axes_of.grid(visible=True, color="#e5e5e5", linewidth=0.6)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ssl_bench.config.axes import swept_option
 from ssl_bench.config.experiments import Experiment
 from ssl_bench.report.comparison import COLLAPSED, Table, TableCell, epochs, figure
 from ssl_bench.report.curves import network_of
@@ -85,6 +86,11 @@ class Panel:
 def _named(places: Sequence[tuple[str, str]]) -> str:
     names = [f"{row} at {column.partition('=')[2] or column}" if column else row for row, column in places[:NAMED]]
     return ", ".join(names) + (f" and {len(places) - NAMED} more" if len(places) > NAMED else "")
+
+
+def axis_label(experiment: Experiment) -> str:
+    """What the columns are: as ``show.axis`` calls it, or their option; empty for labels."""
+    return str(experiment.show["axis"] or swept_option(experiment.sweep) or "")
 
 
 def panels(experiment: Experiment, runs: Sequence[Run]) -> list[Panel]:

@@ -215,6 +215,12 @@ dark.addEventListener("change", () => {
   show();
 });
 
+// Names at the left, as wide as they need up to a share of the chart; what is longer is cut, and whole in a tip.
+function named(labels, width) {
+  const marginLeft = Math.min(7 * Math.max(0, ...labels.map((label) => label.length)) + 16, Math.floor(width / 2.4));
+  return { marginLeft, axis: Plot.axisY({ label: null, tickSize: 0, lineWidth: (marginLeft - 8) / 12, textOverflow: "ellipsis" }) };
+}
+
 const SYMBOLS = { "*": "asterisk", o: "circle", s: "square", "^": "triangle", D: "diamond", v: "wye", P: "plus", X: "times", "<": "diamond2", ">": "triangle2", h: "hexagon", d: "square2" };
 const DASHES = { solid: null, dashed: "6 3", mixed: "7 3 2 3", dotted: "2 3", long: "11 3" };
 
@@ -227,10 +233,11 @@ function seedsChart(experiment, heading, { height } = {}) {
   return chart(
     heading,
     (width) => ({
-      marginLeft: Math.min(150, width / 2.5),
-      x: { label: "% of test images", nice: true, grid: true, ticks: 4 },
+      marginLeft: named(order, width).marginLeft,
+      x: { label: "% of test images", nice: true, grid: true, ticks: 4, inset: 6 },
       y: { label: null, domain: order, type: "band" },
       marks: [
+        named(order, width).axis,
         Plot.tickX(points, Plot.groupY({ x: "mean" }, { x: "value", y: "row", stroke: "currentColor", strokeWidth: 2 })),
         Plot.dot(points, { x: "value", y: "row", fill: colour, fillOpacity: 0.75, r: 4 }),
         Plot.tip(points, Plot.pointer({ x: "value", y: "row", title: (p) => `${p.row}, seed ${p.seed}: ${p.value.toFixed(2)} %` })),
@@ -265,6 +272,76 @@ function curvesChart(experiment, { dataset, protocol, network, hidden = new Set(
       marks: [...marks, Plot.tip(points, Plot.pointer({ x: "epoch", y: "mean", title: tip }))],
     }),
     { height: 420 },
+  );
+}
+
+// A heat map or lines over an option, for every panel of a table over two axes.
+function gridCharts({ kind, axis, logarithmic, rows, panels }) {
+  const drawings = panels.map((panel) => {
+    const nodes = [kind === "heat" ? heatChart(panel, axis) : linesChart(panel, axis, logarithmic, rows)];
+    if (panel.notes.length) nodes.push(el("p", { class: "quiet" }, `${panel.notes.join("; ")}.`));
+    return el("div", {}, ...nodes);
+  });
+  const legend = kind === "heat" ? null : el("ul", { class: "legend" }, ...rows.map((row) => el("li", {}, swatch(row), row.label)));
+  return el("div", {}, legend, el("div", { class: "charts wide" }, ...drawings));
+}
+
+const gridTip = (square, axis) => `${square.row}${square.column ? `, ${axis ? `${axis} ` : ""}${square.column}` : ""}\n${square.text}`;
+
+function heatChart({ title, measure, rows, columns, squares }, axis) {
+  const [known, missing] = [squares.filter((one) => one.mean !== null), squares.filter((one) => one.mean === null)];
+  const shade = d3.scaleSequential(d3.extent(known, (one) => one.mean), d3.interpolateCividis);
+  const isDark = (one) => d3.lab(shade(one.mean)).l < 50; // where white is read better than black
+  const place = { x: "column", y: "row" };
+  const text = (some, fill) => Plot.text(some, { ...place, text: (one) => one.lines.join("\n"), fill, fontSize: 11 });
+  const slanted = Math.max(...columns.map((column) => column.length)) > 8;
+  return chart(
+    `${title}: ${measure}`,
+    (width) => ({
+      marginLeft: named(rows, width).marginLeft,
+      marginBottom: slanted ? 80 : 44,
+      x: { label: axis || null, domain: columns, tickRotate: slanted ? -35 : 0, tickSize: 0, padding: 0.02 },
+      y: { label: null, domain: rows, padding: 0.02 },
+      marks: [
+        named(rows, width).axis,
+        Plot.cell(known, { ...place, fill: (one) => shade(one.mean) }),
+        Plot.cell(missing, { ...place, fill: "none", stroke: "currentColor", strokeOpacity: 0.4, strokeDasharray: "3 3" }),
+        text(known.filter(isDark), "#ffffff"),
+        text(known.filter((one) => !isDark(one)), "#000000"),
+        text(missing, "currentColor"),
+        Plot.tip(squares, Plot.pointer({ ...place, title: (one) => gridTip(one, axis) })),
+      ],
+    }),
+    { height: 42 * rows.length + (slanted ? 110 : 74) },
+  );
+}
+
+function linesChart({ title, measure, cost, columns, squares, references }, axis, logarithmic, rows) {
+  const found = squares.map((one) => ({ ...one, low: one.mean === null ? null : one.mean - one.spread, high: one.mean === null ? null : one.mean + one.spread }));
+  const levels = Object.entries(references).map(([name, mean]) => ({ name, mean }));
+  const marks = rows.flatMap((row) => {
+    const [own, stroke, symbol] = [found.filter((one) => one.row === row.label), colourOf(row), SYMBOLS[row.mark] ?? "circle"];
+    const points = own.filter((one) => one.mean !== null);
+    return [
+      Plot.areaY(own, { x: "x", y1: "low", y2: "high", fill: stroke, fillOpacity: 0.13 }),
+      Plot.lineY(own, { x: "x", y: "mean", stroke, strokeWidth: 2, strokeDasharray: DASHES[row.line] }),
+      Plot.dot(points.filter((one) => !one.collapsed), { x: "x", y: "mean", fill: stroke, symbol, r: 4 }),
+      Plot.dot(points.filter((one) => one.collapsed), { x: "x", y: "mean", stroke, strokeWidth: 2, fill: "var(--page)", symbol, r: 5 }),
+    ];
+  });
+  return chart(
+    title,
+    () => ({
+      x: { label: axis || null, type: logarithmic ? "log" : "linear", ticks: [...new Set(found.map((one) => one.x))], tickFormat: String, grid: true },
+      y: { label: measure, grid: true, nice: true, zero: cost },
+      marks: [
+        Plot.ruleY(levels, { y: "mean", stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "2 3" }),
+        Plot.text(levels, { y: "mean", frameAnchor: "right", text: "name", textAnchor: "end", lineAnchor: "bottom", fill: "currentColor", fontSize: 11 }),
+        ...marks,
+        Plot.tip(found.filter((one) => one.mean !== null), Plot.pointer({ x: "x", y: "mean", title: (one) => gridTip(one, axis) })),
+      ],
+    }),
+    { height: 340 },
   );
 }
 
@@ -361,6 +438,8 @@ async function figureOf(place) {
   if (experiment.kind === "curves") {
     const { dataset, protocol, network } = experiment.drawn;
     place.append(curvesChart(experiment, { dataset, protocol, network }));
+  } else if (experiment.grid) {
+    place.append(gridCharts(experiment.grid));
   } else if (Object.keys(experiment.seeds).length) {
     place.append(el("div", { class: "charts" }, ...Object.keys(experiment.seeds).map((heading) => seedsChart(experiment, heading))));
   }
@@ -385,9 +464,10 @@ async function tables() {
     ...experiment.costs.map(({ title, seconds }) => ({ title, number: true, value: (label) => seconds[label], cell: (label) => (label in seconds ? duration(seconds[label]) : "–") })),
   ];
   nodes.push(
-    sortable({ caption: `${experiment.title}. Choose a figure for its seeds and commands.`, columns, rows: labels, rowClass: (label) => (experiment.ranked.includes(label) ? null : "reference") }),
+    sortable({ caption: `${experiment.title}.${Object.keys(experiment.seeds).length ? " Choose a figure for its seeds and commands." : ""}`, columns, rows: labels, rowClass: (label) => (experiment.ranked.includes(label) ? null : "reference") }),
     el("ul", {}, ...[experiment.earlier ?? [], experiment.notes].flat().map((note) => el("li", {}, note))),
   );
+  if (experiment.grid) nodes.push(el("h3", {}, experiment.grid.axis ? `Over ${experiment.grid.axis}` : "Over both axes"), gridCharts(experiment.grid));
   if (Object.keys(experiment.seeds).length) {
     nodes.push(el("h3", {}, "Every seed"), el("p", { class: "quiet" }, "A dot is a run, the bar their mean."));
     nodes.push(el("div", { class: "charts" }, ...Object.keys(experiment.seeds).map((heading) => seedsChart(experiment, heading))));
@@ -576,10 +656,11 @@ async function compare() {
       chart(
         `${one} minus ${other}: points of accuracy`,
         (width) => ({
-          marginLeft: Math.min(190, width / 2.2),
+          marginLeft: named(points.map((point) => point.column), width).marginLeft,
           x: { label: "points, with the 95 % interval", grid: true, ticks: 5 },
           y: { label: null, domain: points.map((point) => point.column), type: "point" },
           marks: [
+            named(points.map((point) => point.column), width).axis,
             Plot.ruleX([0], { stroke: "currentColor" }),
             Plot.ruleY(points, { x1: "low", x2: "high", y: "column", strokeWidth: 2 }),
             Plot.dot(points, { x: "mean", y: "column", fill: "currentColor", r: 5 }),

@@ -1,0 +1,71 @@
+"""What the page draws of tables over options: a heat map or lines for every panel that `report` has."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ssl_bench.config.axes import number
+from ssl_bench.config.experiments import Experiment
+from ssl_bench.report.comparison import reference
+from ssl_bench.report.grids import Panel, axis_label, panels
+from ssl_bench.report.records import Run
+from ssl_bench.report.statistics import mean_and_spread
+from ssl_bench.report.tables import NAMES
+
+Plain = dict[str, Any]
+MEAN = "mean"  # of a row's columns, beside them
+
+
+def shown(experiment: Experiment, runs: Sequence[Run], rows: Callable[[Sequence[str]], list[Plain]]) -> Plain:
+    """The panels of an experiment; ``rows``: how the rows of these labels are drawn."""
+    found = panels(experiment, runs)
+    labels = list(dict.fromkeys(row for panel in found for row in panel.rows))
+    return {
+        "axis": axis_label(experiment),
+        "logarithmic": experiment.show.get("logarithmic", False),
+        "rows": rows(labels),
+        "panels": [_panel(panel, beside=experiment.show.get("mean", False)) for panel in found],
+    }
+
+
+def _panel(panel: Panel, *, beside: bool) -> Plain:
+    """One panel, with the mean of each row ``beside`` its columns where that is wanted."""
+    squares: list[Plain] = []
+    for (row, column), square in panel.squares.items():
+        mean, spread = mean_and_spread(list(square.by_seed.values())) if square.by_seed else (None, None)
+        squares.append(
+            {
+                "row": row,
+                "column": _name(column),
+                "x": number(column),
+                "mean": mean,
+                "spread": spread or 0.0,
+                "lines": square.lines,
+                "text": square.text,
+                "collapsed": square.collapsed > 0,
+            }
+        )
+    for row in panel.rows if beside else ():
+        means = [one["mean"] for one in squares if one["row"] == row and one["mean"] is not None]
+        mean = statistics.fmean(means) if means else None
+        text = "–" if mean is None else f"{mean:.1f}"
+        squares.append(
+            {"row": row, "column": MEAN, "x": None, "mean": mean, "spread": 0.0, "lines": [text], "text": text}
+        )
+    references = {name: reference(panel.runs, panel.protocol, network) for network, name in NAMES.items()}
+    return {
+        "title": panel.title,
+        "measure": panel.measure,
+        "cost": not panel.protocol,
+        "rows": panel.rows,
+        "columns": [*map(_name, panel.columns), *([MEAN] if beside else [])],
+        "squares": squares,
+        "references": {name: statistics.fmean(by_seed.values()) for name, by_seed in references.items() if by_seed},
+        "notes": panel.notes(),
+    }
+
+
+def _name(column: str) -> str:
+    return column.partition("=")[2] or column

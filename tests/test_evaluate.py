@@ -246,6 +246,18 @@ def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scor
     assert "not scored: there are no labelled images" in capsys.readouterr().out
 
 
+def test_a_dataset_that_the_encoder_cannot_take_is_named_before_another_is_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, runs = mine(tmp_path / "e.safetensors"), tmp_path / "runs"
+    options = ["scale=smoke", f"runs_dir={runs}", f"data_dir={tmp_path}", "datasets=digits,cifar10"]
+    assert evaluate.main([str(path), *options]) == 2
+    output, errors = capsys.readouterr()
+    assert "takes images of 1 channel(s), but cifar10 has 3" in errors
+    assert "evaluating" not in output
+    assert not list(runs.glob("*.json"))
+
+
 def test_an_encoder_on_several_datasets_has_one_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,10 @@ def test_the_list_shows_what_tells_runs_apart_and_the_file_has_all_of_it(
     assert "6 runs" in shown
     assert "method.proximal" in shown  # of Figure 2
     assert "optimizer.lr" not in shown  # the same in all
+    monkeypatch.setenv("COLUMNS", "90")
+    assert command.main(options) == 0
+    assert "…" not in capsys.readouterr().out  # nothing is cut where a terminal is narrow
+    assert command.main([*options, "dataset=digits"]) == 0
     with (tmp_path / "runs.csv").open(encoding="utf-8") as file:
         written = list(csv.DictReader(file))
     assert [float(row["knn1"]) for row in written] == sorted((float(row["knn1"]) for row in written), reverse=True)

@@ -29,7 +29,14 @@ from ssl_bench.training.scoring import record_of_scores
 
 
 def score_all(given: Sequence[tuple[Path, Config, Collection[str], Mapping[str, Any]]]) -> list[Record]:
-    """`score` on several datasets, one after another, and one table of them all."""
+    """`score` on several datasets, one after another, and one table of them all.
+
+    UserError before any is scored where the encoder cannot take the images of one of them.
+    """
+    if len(given) > 1:
+        encoder = opened(*given[0])
+        for run_or_file, config, _, _ in given:
+            _require_channels(run_or_file, encoder, build_data(config))
     records = [score(*of_one) for of_one in given]
     if len(records) > 1:
         names = [config.dataset.options.get("root") or config.dataset.name for _, config, _, _ in given]
@@ -57,11 +64,7 @@ def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: 
     encoder = opened(run_or_file, config, chosen, settings)
     show(_account(run_or_file, encoder), *(f"assumed: {clause}" for clause in encoder.assumed))
     data = build_data(config)
-    if encoder.channels not in (data.dataset.channels, 3):
-        raise UserError(
-            f"{run_or_file} takes images of {encoder.channels} channel(s), but {data.dataset.name} has "
-            f"{data.dataset.channels}."
-        )
+    _require_channels(run_or_file, encoder, data)
     clean, whose = clean_view(encoder, data, config, chosen, settings)
     repeated = ", the gray channel three times" if encoder.channels > data.dataset.channels else ""
     show(f"images: {clean['size']} pixels, normalised by mean and standard deviation ({whose}){repeated}")
@@ -97,6 +100,14 @@ def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: 
     record.write(path)
     show(str(path))
     return record
+
+
+def _require_channels(run_or_file: Path, encoder: Opened, data: DataModule) -> None:
+    if encoder.channels not in (data.dataset.channels, 3):
+        raise UserError(
+            f"{run_or_file} takes images of {encoder.channels} channel(s), but {data.dataset.name} has "
+            f"{data.dataset.channels}."
+        )
 
 
 def opened(run_or_file: Path, config: Config, chosen: Collection[str], settings: Mapping[str, Any]) -> Opened:

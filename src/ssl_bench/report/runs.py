@@ -211,11 +211,11 @@ def _listed(found: Sequence[Row]) -> Table:
     figures = dict.fromkeys(key for row in found for key in row if f"{row['evaluated']}/{key}" in row)
     table = Table(title=f"{len(found)} run{'s' if len(found) > 1 else ''}: % of test images")
     for key in FIRST:
-        table.add_column(key, no_wrap=key == "fingerprint")
+        table.add_column(key, no_wrap=key == "fingerprint", overflow="fold")
     for key in options:
         table.add_column(key, overflow="fold")
     for key in (*figures, "validation"):
-        table.add_column(key, justify="right")
+        table.add_column(key, justify="right", overflow="fold")
     for row in found:
         cells = [_cell(row, key) for key in (*FIRST, *options)]
         table.add_row(*cells, *(_cell(row, key) for key in (*figures, "validation")))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import features
@@ -45,6 +46,14 @@ def maps_of_runs(runs: Sequence[Run], data_dir: str | None, protocol: str) -> li
     return found
 
 
+def data_of_run(config: Config, digest: str, name: str) -> DataModule:
+    """The images that the run called ``name`` was trained on; UserError where those of ``digest`` are not there."""
+    data = build_data(config)
+    if data.digest != digest:
+        raise UserError(f"{config.dataset.name} in data_dir={config.data_dir} is not what {name} was trained on.")
+    return data
+
+
 def _seen(
     runs: Sequence[Run], data_dir: str | None, *, saliency: bool = False
 ) -> Iterator[tuple[Run, DataModule, features.Features]]:
@@ -58,11 +67,8 @@ def _seen(
         config = run.config.changed({"data_dir": data_dir}) if data_dir else run.config
         key = run.record.data_digest, config.batch_size
         if key not in data_of:
-            data_of[key] = build_data(config)
+            data_of[key] = data_of_run(config, run.record.data_digest, str(file.parent))
             data_of[key].setup()
-        if data_of[key].digest != run.record.data_digest:
-            where = f"{config.dataset.name} in data_dir={config.data_dir}"
-            raise UserError(f"{where} is not what {file.parent} was trained on.")
         encoder, description = read_encoder(file)
         network: nn.Module = encoder.backbone
         if saliency:

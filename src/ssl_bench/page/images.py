@@ -24,9 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
+from ssl_bench.batch import Batch, Place
 from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
+from ssl_bench.encoders.of_runs import data_of_run
 from ssl_bench.errors import UserError
+from ssl_bench.evaluation.features import extract
 from ssl_bench.page.runs import typed_config
 from ssl_bench.page.script import script
 from ssl_bench.report.figures import plane_of
@@ -34,7 +37,6 @@ from ssl_bench.report.records import Run
 from ssl_bench.results.encoder import encoder_file, read_encoder
 from ssl_bench.results.record import MISFITS, misfit
 from ssl_bench.results.store import RunFolder
-from ssl_bench.training.build import build_data
 from ssl_bench.training.show import show
 
 Plain = dict[str, Any]
@@ -69,7 +71,7 @@ def seen(runs: Sequence[Run], count: int, out: Path) -> Seen:
             config = typed_config(yaml.safe_load(folder.config.read_text(encoding="utf-8")))
             digest = record.data_digest
             if digest not in numbers:
-                data[digest] = _of_run(config, digest)
+                data[digest] = data_of_run(config, digest, str(folder.path))
                 found.datasets.append(_dataset(found, data[digest], len(found.datasets), count))
                 numbers[digest] = len(found.datasets) - 1
             dataset = found.datasets[numbers[digest]]
@@ -89,13 +91,6 @@ def _lowest_seeds(runs: Sequence[Run]) -> list[Run]:
         if run.entry is not None and not run.entry.committed:
             found.setdefault(tuple(word for word in run.cell.words if not word.startswith("seed=")), run)
     return list(found.values())
-
-
-def _of_run(config: Config, digest: str) -> DataModule:
-    data = build_data(config)
-    if data.digest != digest:
-        raise UserError(f"{data.dataset.name} in data_dir={config.data_dir} is not what the run was trained on.")
-    return data
 
 
 def _dataset(found: Seen, data: DataModule, number: int, count: int) -> Plain:
@@ -180,12 +175,17 @@ def _features(folder: RunFolder, data: DataModule, rows: list[int]) -> Plain:
     """Places in the plane of the images in ``rows``, and the nearest of the others by the cosine of features."""
     encoder, _ = read_encoder(encoder_file(folder.path))
     test = data.splits["test"]
-    parts = []
-    for some in torch.split(torch.tensor(rows), BATCH):
-        images = encoder.clean(test.images[some], None if test.sizes is None else test.sizes[some])
-        with torch.no_grad():
-            parts.append(encoder.backbone(images.to(encoder.clean.mean.dtype)).float())
-    features = torch.cat(parts)
+    batches = (
+        Batch(
+            images=test.images[some],
+            labels=test.labels[some],
+            index=some,
+            place=Place(0, 0, 0, 0, len(some)),
+            sizes=None if test.sizes is None else test.sizes[some],
+        )
+        for some in torch.split(torch.tensor(rows), BATCH)
+    )
+    features = extract(encoder.backbone, encoder.clean, batches, device="cpu", autocast=None, channels_last=True).x
     alike = F.normalize(features) @ F.normalize(features).T
     alike.fill_diagonal_(-1)
     near = alike.topk(min(NEIGHBOURS, len(rows) - 1)).indices

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ssl_bench.config.compose import compose
+from ssl_bench.config.compose import compose, leaves
 from ssl_bench.config.experiments import Cell
 from ssl_bench.config.options import is_open, typed
 from ssl_bench.config.schema import Config
@@ -67,22 +67,14 @@ def whole(entry: StoredRecord, again: str | None) -> Plain:
     record = entry.record
     return {
         "command": again,
-        "config": dict(_flat(record.config)),
+        "config": dict(leaves(record.config)),
         "results": record.results,
         "protocols": record.protocols,
         "code": record.code_versions,
-        "environment": dict(_flat(record.environment)),
+        "environment": dict(leaves(record.environment)),
         "images": record.images,
         "warnings": record.warnings,
     }
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 # -- runs that nobody has described as rows of a table ---------------------------------------------
@@ -101,9 +93,9 @@ def words(record: Record) -> tuple[str, ...] | None:
     defaults = _defaults(record.method, record.dataset, record.scale)
     if defaults is None:
         return None
-    known = dict(_flat(defaults))
+    known = dict(leaves(defaults))
     chosen = [f"{name}={getattr(record, name)}" for name in GROUPED]
-    flat = [(key, value) for key, value in _flat(record.config) if key in known or is_open(key, value)]
+    flat = [(key, value) for key, value in leaves(record.config) if key in known or is_open(key, value)]
     differing = [f"{key}={typed(value)}" for key, value in flat if key not in known or known[key] != value]
     return (*chosen, *(word for word in differing if counts(word) and word.partition("=")[0] not in GROUPED))
 

@@ -55,7 +55,10 @@ from ssl_bench.training.server import server
         (["fig2", "scale=smoke", "epochs=0"], "epochs=0 is not allowed"),
         (["fig2", "methods=byol"], "fig2 has no row of method=byol"),
         (["fig2", "seeds="], "fig2 has no run at scale=cpu under these options."),
-        (["fig2", "launcher=slurm"], "launcher=slurm: set trainer.precision=bf16-mixed or 32-true, for this machine"),
+        (
+            ["fig2", "scale=smoke", "launcher=slurm"],
+            "launcher=slurm: set trainer.precision=bf16-mixed or 32-true, for this machine",
+        ),
     ],
 )
 def test_a_wrong_word_is_answered_in_one_sentence(

@@ -34,7 +34,7 @@ SWEEP = $(BIN)/python -m ssl_bench sweep $@ $(CHOSEN) $(AT_ONCE); status=$$?; $(
 AT_ONCE = $(if $(JOBS),jobs=$(JOBS))
 
 # A variable that nothing here reads must not start hours of work.
-ALLOWED = SCALE SEEDS METHODS DATASETS JOBS PLAN THREADS OUT PYTHON VENV BIN PYTEST
+ALLOWED = SCALE SEEDS METHODS DATASETS JOBS PLAN THREADS OUT MINUTES PYTHON VENV BIN PYTEST
 SET := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 UNKNOWN := $(filter-out $(ALLOWED) SHELL,$(SET))
 $(if $(UNKNOWN),$(error make takes no variable $(firstword $(UNKNOWN)); it takes $(ALLOWED), as in SCALE=smoke))
@@ -51,8 +51,8 @@ test: $(VENV)/.developing ## set up, then pass the tests
 test-all: $(VENV)/.developing ## the same with slow and multi-process tests
 	$(PYTEST)
 
-test-slow: $(VENV)/.developing ## only those that `make test` leaves out
-	$(PYTEST) -m slow
+test-slow: $(VENV)/.developing ## only those that `make test` leaves out; MINUTES=9 begins none after so long
+	$(PYTEST) -m slow $(if $(MINUTES),--minutes=$(MINUTES))
 
 mutations: $(VENV)/.developing ## break the code on purpose, one place at a time; a test must notice
 	$(BIN)/python tests/mutations.py

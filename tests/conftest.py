@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores; be
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 if shutil.which("nvidia-smi") is None and not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run on the CPU; before anything imports Triton
+
+START = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="leave out tests that would begin later after the start than that")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what a slow machine has no time for; the summary counts it."""
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() > START + 60 * minutes:
+        pytest.skip("no time left of --minutes")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from ssl_bench.augment.views import CleanView
 from ssl_bench.data.readers.pictures import fault, in_colour, large_ones_alone, limited, on_threads, opened, upright
 from ssl_bench.data.readers.scan import scan
 from ssl_bench.devices import resolve_device
-from ssl_bench.encoders.opened import opened as opened_encoder
+from ssl_bench.encoders.opened import opened_encoder
 from ssl_bench.errors import UserError
 from ssl_bench.files import require_writable, write_together
 

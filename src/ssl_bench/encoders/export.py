@@ -21,7 +21,7 @@ from ssl_bench.augment.views import CleanView
 from ssl_bench.encoders import formats
 from ssl_bench.encoders.card import card
 from ssl_bench.encoders.formats import Subject
-from ssl_bench.encoders.opened import opened
+from ssl_bench.encoders.opened import opened_encoder
 from ssl_bench.entry import take_over
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.precision import full_float32
@@ -54,7 +54,7 @@ def export(run_or_file: Path, settings: Mapping[str, Any]) -> Difference:
     out, to = Path(settings["out"]), settings["to"]
     require_writable(out.parent, f"out={out}")
     show = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
-    encoder, clean, _ = opened(run_or_file, settings, show)
+    encoder, clean, _ = opened_encoder(run_or_file, settings, show)
     subject = Subject(encoder, clean, preprocessing=settings["preprocessing"], opset=settings["opset"])
     chosen = formats.FORMATS[to]
     chosen.require(subject)

@@ -8,7 +8,7 @@ from ssl_bench.results.weights import Opened, open_encoder
 from ssl_bench.training.build import encoder_clean
 
 
-def opened(
+def opened_encoder(
     run_or_file: Path, settings: Mapping[str, Any], show: Callable[[str], object]
 ) -> tuple[Opened, dict[str, Any], str]:
     """The encoder, the arguments of its clean view, and whose mean and standard deviation these hold.

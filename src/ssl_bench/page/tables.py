@@ -24,13 +24,9 @@ Plain = dict[str, Any]  # as JSON has it
 BySeed = dict[int, float]
 MOST_PAIRED = 60  # rows of an experiment that are compared two by two
 NETWORKS = ("deployed", "student", "teacher")
-COSTS = {
-    "core_seconds": "core time",
-    "train_seconds": "time",
-}  # of training; the first that all records of a table have
-TIMED = {
-    "core_seconds": "Core time: what one core would compute for in training a run, without evaluation",
-    "train_seconds": "Time: of training a run, without evaluation, on its machine and beside what else that did",
+COSTS = {  # of training, as columns are called and explained; the first that all records of a table have
+    "core_seconds": ("core time", "what one core would compute for in training a run, without evaluation"),
+    "train_seconds": ("time", "of training a run, without evaluation, on its machine and beside what else that did"),
 }
 
 
@@ -148,13 +144,11 @@ def _costs(runs: Sequence[Run]) -> tuple[list[Plain], list[str]]:
     spent: dict[str, dict[str, list[float]]] = {}
     for run in measured:
         spent.setdefault(run.cell.dataset, {}).setdefault(run.cell.row, []).append(getattr(run.record, kind))
+    name, meaning = COSTS[kind]
     return [
-        {
-            "title": f"{dataset}, {COSTS[kind]}",
-            "seconds": {row: round(statistics.fmean(of), 2) for row, of in rows.items()},
-        }
+        {"title": f"{dataset}, {name}", "seconds": {row: round(statistics.fmean(of), 2) for row, of in rows.items()}}
         for dataset, rows in spent.items()
-    ], [f"{TIMED[kind]}; the mean over its seeds."]
+    ], [f"{name.capitalize()}: {meaning}; the mean over its seeds."]
 
 
 def _last_points(experiment: Experiment, runs: Sequence[Run]) -> tuple[Table, dict[str, dict[str, BySeed]]]:

@@ -60,6 +60,26 @@ def test_runs_that_are_tuned_are_ranked_by_validation_and_only_the_best_shows_it
     assert "best on validation images" in text
 
 
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [(["seed=0,1"], 2), (["method=byol,moco"], 2), (["optimizer.lr=0.1,0.2"], 0), (["seed=0,1", "epochs=1,2"], 0)],
+)
+def test_a_run_shows_its_test_figures_unless_options_are_tuned(options: list[str], shown: int) -> None:
+    seen: list[str] = []
+    found: list[str] = []
+    status = multirun.multirun(
+        lambda config: f"{config.method.name} {config.seed}",
+        ["scale=smoke", *options],
+        check=lambda config: None,
+        value=float,
+        show=seen.append,
+        conclude=lambda outcomes: found.extend(result for _, result in outcomes),
+    )
+    assert status == 0
+    assert len(found) == 2 ** len(options)
+    assert seen == found[:shown]
+
+
 def test_sweepers_choose_by_the_last_accuracy_on_validation_images() -> None:
     assert validation_accuracy(record(50.0, 40.0)) == 40.0
     with pytest.raises(UserError, match="scale=smoke holds none out"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # not needed for the help, nor to answer a mistake
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the command line, and only then import what takes seconds."""
     return command_line.main(
-        train, arguments, check=preflight.check, value=validation_accuracy, conclude=print_joint_table
+        train, arguments, check=preflight.check, value=validation_accuracy, show=show, conclude=print_joint_table
     )
 
 
@@ -32,6 +32,13 @@ def train(config: Config) -> Record:
         from ssl_bench.training.run import run
 
     return run(config)
+
+
+def show(record: Record) -> None:
+    """The table of one run."""
+    from ssl_bench.report.tables import print_run
+
+    print_run(record)
 
 
 def validation_accuracy(record: Record) -> float:

@@ -29,11 +29,12 @@ def main(
     *,
     check: Callable[[Config], object] = lambda config: None,
     value: Callable[[Any], float] = float,
+    show: multirun.Show = lambda result: None,
     conclude: multirun.Conclude = lambda outcomes: None,
 ) -> int:
     """Run ``task`` for the command line's one run or, with ``-m``, for each of its runs; returns the exit status.
 
-    check: raises UserError for a configuration that cannot be run; it sees all of them before one is run. value,
+    check: raises UserError for a configuration that cannot be run; it sees all of them before one is run. value, show,
     conclude: as of `multirun.multirun`.
     """
 
@@ -53,11 +54,11 @@ def main(
         elif given.cfg:
             print(yaml.safe_dump(compose.compose(given.words).as_dict(), sort_keys=False, allow_unicode=True), end="")
         elif given.multirun:
-            return multirun.multirun(task, given.words, check=check, value=value, conclude=conclude)
+            return multirun.multirun(task, given.words, check=check, value=value, show=show, conclude=conclude)
         else:
             config = compose.compose(given.words)
             check(config)
-            task(config)
+            show(task(config))
         return None
 
     return guarded(work, interrupted="interrupted; the same command resumes from the last checkpoint.")

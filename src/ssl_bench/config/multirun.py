@@ -21,12 +21,13 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from ssl_bench.config.compose import compose
-from ssl_bench.config.parse import cells, starting_points
+from ssl_bench.config.parse import cells, starting_points, tuned
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import print_error
 from ssl_bench.errors import SIGNALLED, UserError
 
 Task = Callable[[Config], Any]  # what it returns may have to be pickled
+Show = Callable[[Any], object]
 Conclude = Callable[[list[tuple[list[str], Any]]], object]
 
 
@@ -51,6 +52,7 @@ def multirun(
     *,
     check: Callable[[Config], object],
     value: Callable[[Any], float],
+    show: Show,
     conclude: Conclude,
 ) -> int:
     """Check all runs, then have Hydra's launcher start them; the highest of their exit statuses.
@@ -58,6 +60,7 @@ def multirun(
     Args:
         check: raises UserError for a configuration that cannot be run; it sees all of them before one is run.
         value: what a sweeper maximises, of what ``task`` returned; UserError where there is no such number.
+        show: prints what ``task`` returned, unless options are tuned: test images must not choose among them.
         conclude: sees at the end the words of every run that did not fail, and what ``task`` returned.
     """
     plugins = [word for word in words if re.match(r"\+*hydra[/.](launcher|sweeper)\b", word)]
@@ -66,7 +69,8 @@ def multirun(
     runs = [list(starting_points(own))] if searching else list(cells(own))
     for run in runs:
         check(compose(run))
-    starter = _starter(partial(_job, task, value if searching else None), own, plugins, searching=searching)
+    job = partial(_job, task, value if searching else None, None if searching or tuned(runs) else show)
+    starter = _starter(job, own, plugins, searching=searching)
     done: list[JobReturn] = []
     if searching:
         launcher = getattr(starter, "sweeper", starter).launcher  # Hydra's plugins wrap what does their work
@@ -86,10 +90,12 @@ def multirun(
     return max(outcome.status for outcome in outcomes)
 
 
-def _job(task: Task, value: Callable[[Any], float] | None, _: DictConfig) -> Outcome:
+def _job(task: Task, value: Callable[[Any], float] | None, show: Show | None, _: DictConfig) -> Outcome:
     words = list(HydraConfig.get().overrides.task)
     try:
         result = task(compose(words))
+        if show:
+            show(result)
         return Outcome(words, 0, result, value(result) if value else None)
     except UserError as error:
         status = print_error(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +18,7 @@ from ssl_bench.errors import UserError
 
 # Of a list: anything up to a comma that stands in no quotes and no brackets.
 PIECE = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|\\.|[^,])+""")
+COMPARED = ("method", "dataset", "scale")  # options by which runs are compared and not tuned
 FINITE = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
 
 
@@ -84,9 +85,25 @@ def starting_points(overrides: Sequence[str]) -> Iterator[str]:
             yield f"{override.get_key_element()}={_values(override)[0]}"
 
 
+def by_key(options: Iterable[str]) -> dict[str, str]:
+    """The values of ``key=value`` arguments as they were typed."""
+    return dict(option.lstrip("+").partition("=")[::2] for option in options)
+
+
+def varying(runs: Iterable[Iterable[str]]) -> list[str]:
+    """The options in which runs differ; a run is given by its ``key=value`` arguments."""
+    chosen = [by_key(run) for run in runs]
+    return [key for key in dict.fromkeys(key for one in chosen for key in one) if len({o.get(key) for o in chosen}) > 1]
+
+
+def tuned(runs: Iterable[Iterable[str]]) -> list[str]:
+    """Those of them that are to be chosen on validation images, as all are but what is compared and the seed."""
+    return [key for key in varying(runs) if key not in (*COMPARED, "seed")]
+
+
 def _runs_of(words: list[str]) -> list[list[str]]:
     """The runs of the table or figure that ``words`` name; themselves if they name none."""
-    given = dict(word.lstrip("+").partition("=")[::2] for word in words)
+    given = by_key(words)
     if not experiments.is_sweep(given.get("experiment", "none")):
         return [words]
     chosen = ("experiment", "scale", "dataset", "seed")

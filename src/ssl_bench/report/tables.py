@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from ssl_bench.config.options import typed
+from ssl_bench.config.parse import COMPARED, by_key, tuned, varying
 from ssl_bench.report.palette import label
 from ssl_bench.results.record import PROJECTOR, Record
 
@@ -17,7 +20,6 @@ Place = tuple[str | None, ...]
 # The order in which networks of a run stand in a table: what was trained, then what it is measured against.
 NETWORKS = ("teacher", "student", PROJECTOR, "random", "pixels")
 ENCODER = "encoder"  # of an evaluation, whose results stand in the order of layers
-COMPARED = ("method", "dataset", "scale")  # options by which runs are compared and not tuned
 NAMES = {"random": "random weights", "pixels": "raw pixels"}
 
 
@@ -57,6 +59,11 @@ def accuracy_table(name: str, record: Record, *, bold: str) -> Table:
     return table
 
 
+def print_run(record: Record) -> None:
+    """A run's table on the terminal, of several processes on that of rank 0."""
+    Console(quiet=os.environ.get("RANK", "0") != "0").print(run_table(record))
+
+
 def transfer_table(name: str, records: Mapping[str, Record]) -> Table:
     """One encoder on several datasets: for each the encoder, random weights and raw pixels. records: by dataset."""
     versions = {protocol: version for record in records.values() for protocol, version in record.protocols.items()}
@@ -81,10 +88,10 @@ def joint_table(records: Sequence[Record], options: Sequence[Sequence[str]]) -> 
     after the last epoch stands before the protocols, where a run has held images out. Where runs of one method, dataset
     and scale differ by more than their seed, validation ranks them, and test is shown of the best alone.
     """
-    chosen = [dict(option.lstrip("+").partition("=")[::2] for option in given) for given in options]
-    keys = [key for key in dict.fromkeys(key for one in chosen for key in one) if len({o.get(key) for o in chosen}) > 1]
+    chosen = [by_key(given) for given in options]
+    keys = varying(options)
     protocols = list(dict.fromkeys(name for one in records for name in one.results[one.evaluated]))
-    ranked = _ranked(records, chosen, [key for key in keys if key not in (*COMPARED, "seed")])
+    ranked = _ranked(records, chosen, tuned(options))
     best = " of the best on validation images, which rank them" if ranked else ""
     table = Table(title=f"{len(records)} runs: % of test images{best}")
     for key in keys:
@@ -100,17 +107,17 @@ def joint_table(records: Sequence[Record], options: Sequence[Sequence[str]]) -> 
 
 
 def _ranked(
-    records: Sequence[Record], chosen: Sequence[Mapping[str, str]], tuned: Sequence[str]
+    records: Sequence[Record], chosen: Sequence[Mapping[str, str]], keys: Sequence[str]
 ) -> list[tuple[int, bool]]:
-    """Positions of the runs, best on validation first, and whether each has its group's best values of what is tuned.
+    """Positions of the runs, best on validation first, and whether each has its group's best values of the ``keys``.
 
     Seeds of one setting are ranked by their mean. Empty where nothing is tuned, or a run has no validation images.
     """
-    if not tuned or any(record.last_on_validation is None for record in records):
+    if not keys or any(record.last_on_validation is None for record in records):
         return []
     groups: dict[Place, dict[Place, list[int]]] = {}  # of positions, by what is compared and by what is tuned
     for number, one in enumerate(chosen):
-        group, setting = (tuple(map(one.get, keys)) for keys in (COMPARED, tuned))
+        group, setting = (tuple(map(one.get, names)) for names in (COMPARED, keys))
         groups.setdefault(group, {}).setdefault(setting, []).append(number)
 
     def mean(numbers: Sequence[int]) -> float:

@@ -59,11 +59,14 @@ def _outcome(config: Config, folder: RunFolder) -> Outcome:
     story = None
     try:
         if launch.needed(config):
-            launch.launch(config)
+            record = launch.launch(config)
         else:
             from ssl_bench.training.run import run
 
-            run(config)
+            record = run(config)
+        from ssl_bench.report.tables import print_run
+
+        print_run(record)
         return Outcome("done")
     except KeyboardInterrupt:
         return Outcome("interrupted")

@@ -37,7 +37,6 @@ from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.files import write_text, write_whole
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.norm import synchronize
-from ssl_bench.report.tables import run_table
 from ssl_bench.results.record import Record, peak_memory
 from ssl_bench.results.store import RunFolder
 from ssl_bench.training import earlier, initial, preflight
@@ -92,7 +91,6 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
             record = _Run(config, data, resolve_precision(chosen.precision, chosen.accelerator), folder, console).do(
                 watchers
             )
-    console.print(run_table(record))
     console.print(f"{folder.path}  ·  picture: {folder.picture}", highlight=False, soft_wrap=True)
     return record
 

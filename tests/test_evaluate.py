@@ -249,19 +249,28 @@ def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scor
 def test_a_dataset_that_the_encoder_cannot_take_is_named_before_another_is_scored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, runs = mine(tmp_path / "e.safetensors"), tmp_path / "runs"
-    options = ["scale=smoke", f"runs_dir={runs}", f"data_dir={tmp_path}", "datasets=digits,cifar10"]
-    assert evaluate.main([str(path), *options]) == 2
-    output, errors = capsys.readouterr()
-    assert "takes images of 1 channel(s), but cifar10 has 3" in errors
-    assert "evaluating" not in output
+    runs, few = tmp_path / "runs", tmp_path / "few"
+    for number in range(2):
+        (few / str(number)).mkdir(parents=True)
+        for name in "ab":
+            Image.fromarray(np.full((9, 9), 99, np.uint8)).save(few / str(number) / f"{name}.png")
+    for channels, other, why in [
+        (1, "cifar10", "takes images of 1 channel(s), but cifar10 has 3"),
+        (3, f"folder:{few}", "Cannot choose 320 class-balanced images out of"),
+    ]:
+        path = mine(tmp_path / f"{channels}.safetensors", channels=channels)
+        options = ["scale=smoke", f"runs_dir={runs}", f"data_dir={tmp_path}", f"datasets=digits,{other}", "subset=320"]
+        assert evaluate.main([str(path), *options]) == 2
+        output, errors = capsys.readouterr()
+        assert why in errors
+        assert "evaluating" not in output
     assert not list(runs.glob("*.json"))
 
 
 def test_an_encoder_on_several_datasets_has_one_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "240")
     for number in range(60):
         folder = tmp_path / "pictures" / f"class {number % 12}"
         folder.mkdir(parents=True, exist_ok=True)

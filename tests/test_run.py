@@ -397,6 +397,20 @@ def test_the_table_shows_every_network_and_protocol(finished: Finished) -> None:
         assert word in text
 
 
+def test_a_narrow_terminal_cuts_no_name_of_a_protocol(finished: Finished) -> None:
+    from rich.console import Console
+
+    names = ("linear_1percent", "linear_10percent", "finetune_1percent", "finetune_10percent")
+    record = replace(
+        finished[2],
+        results={network: dict.fromkeys(names, 50.0) for network in finished[2].results},
+        protocols=dict.fromkeys(names, 1),
+    )
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(run_table(record))
+    assert "…" not in console.export_text()
+
+
 # -- bad input ------------------------------------------------------------------------------------
 
 

@@ -31,12 +31,15 @@ from ssl_bench.training.scoring import record_of_scores
 def score_all(given: Sequence[tuple[Path, Config, Collection[str], Mapping[str, Any]]]) -> list[Record]:
     """`score` on several datasets, one after another, and one table of them all.
 
-    UserError before any is scored where the encoder cannot take the images of one of them.
+    UserError before any is scored where one of them cannot be read or split as asked for, or the encoder cannot take
+    its images.
     """
     if len(given) > 1:
         encoder = opened(*given[0])
         for run_or_file, config, _, _ in given:
-            _require_channels(run_or_file, encoder, build_data(config))
+            data = build_data(config)
+            _require_channels(run_or_file, encoder, data)
+            data.setup()
     records = [score(*of_one) for of_one in given]
     if len(records) > 1:
         names = [config.dataset.options.get("root") or config.dataset.name for _, config, _, _ in given]

@@ -52,7 +52,7 @@ def accuracy_table(name: str, record: Record, *, bold: str) -> Table:
     table.add_column("")
     protocols = list(dict.fromkeys(name for scores in results.values() for name in scores))
     for name in protocols:
-        table.add_column(f"{name} v{versions[name]}", justify="right")
+        table.add_column(f"{name} v{versions[name]}", justify="right", overflow="fold")
     for network in _networks(record):
         cells = [_percent(results[network].get(name)) for name in protocols]
         table.add_row(NAMES.get(network, network), *cells, style="bold" if network == bold else None)
@@ -69,9 +69,9 @@ def transfer_table(name: str, records: Mapping[str, Record]) -> Table:
     versions = {protocol: version for record in records.values() for protocol, version in record.protocols.items()}
     table = Table(title=f"{name} on {len(records)} datasets: % of test images")
     for heading in ("dataset", ""):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for protocol, version in versions.items():
-        table.add_column(f"{protocol} v{version}", justify="right")
+        table.add_column(f"{protocol} v{version}", justify="right", overflow="fold")
     for dataset, record in records.items():
         for number, network in enumerate(_networks(record)):
             scores = record.results[network]
@@ -95,9 +95,9 @@ def joint_table(records: Sequence[Record], options: Sequence[Sequence[str]]) -> 
     best = " of the best on validation images, which rank them" if ranked else ""
     table = Table(title=f"{len(records)} runs: % of test images{best}")
     for key in keys:
-        table.add_column(key)
+        table.add_column(key, overflow="fold")
     for name in ("validation", *protocols):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for number, is_best in ranked or [(number, True) for number in range(len(records))]:
         one, record = chosen[number], records[number]
         scores = record.results[record.evaluated]

@@ -1,0 +1,184 @@
+"use strict";
+// Charts, drawn by Observable Plot once they come near, and again where width or colours change.
+
+const drawn = new Set();
+
+// A group without a role may have no label: what a mark is goes where style sheets and tests find it.
+function unlabelled(svg) {
+  for (const group of svg.querySelectorAll("g[aria-label]")) {
+    group.dataset.mark = group.getAttribute("aria-label");
+    group.removeAttribute("aria-label");
+  }
+}
+
+function chart(title, options, { height = 260, caption = true } = {}) {
+  const place = el("div", { class: "chart" });
+  const figure = el("figure", {}, caption ? el("figcaption", {}, title) : null, place);
+  function draw() {
+    const width = Math.max(240, Math.floor(place.clientWidth || figure.parentElement?.clientWidth || 640));
+    const plot = Plot.plot({ width, height, style: { fontSize: "12px" }, ariaLabel: title, marginBottom: 44, ...options(width) });
+    const svg = plot.matches("svg") ? plot : [...plot.querySelectorAll("svg")].at(-1); // after those of the legend
+    svg.setAttribute("role", "img"); // whose title says it all; the figures stand in a table
+    unlabelled(svg);
+    new MutationObserver(() => unlabelled(svg)).observe(svg, { childList: true, subtree: true }); // tips come and go
+    place.replaceChildren(plot);
+  }
+  const watcher = new ResizeObserver(([entry]) => {
+    const width = Math.floor(entry.contentRect.width);
+    if (width && width !== figure.lastWidth) {
+      figure.lastWidth = width;
+      draw();
+    }
+  });
+  place.style.minHeight = `${height}px`;
+  const near = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    near.disconnect();
+    watcher.observe(place);
+  }, { rootMargin: "300px" });
+  near.observe(place);
+  drawn.add({ figure, draw });
+  return figure;
+}
+
+window.addEventListener("beforeprint", () => {
+  for (const { figure, draw } of drawn) if (figure.isConnected && !figure.querySelector("svg")) draw();
+});
+
+dark.addEventListener("change", () => {
+  for (const one of drawn) {
+    if (one.figure.isConnected) one.draw();
+    else drawn.delete(one);
+  }
+  show();
+});
+
+// Names at the left, as wide as they need up to a share of the chart; what is longer is cut, and whole in a tip.
+function named(labels, width) {
+  const marginLeft = Math.min(7 * Math.max(0, ...labels.map((label) => label.length)) + 16, Math.floor(width / 2.4));
+  return { marginLeft, axis: Plot.axisY({ label: null, tickSize: 0, lineWidth: (marginLeft - 8) / 12, textOverflow: "ellipsis" }) };
+}
+
+const SYMBOLS = { "*": "asterisk", o: "circle", s: "square", "^": "triangle", D: "diamond", v: "wye", P: "plus", X: "times", "<": "diamond2", ">": "triangle2", h: "hexagon", d: "square2" };
+const DASHES = { solid: null, dashed: "6 3", mixed: "7 3 2 3", dotted: "2 3", long: "11 3" };
+
+function seedsChart(experiment, heading, { height } = {}) {
+  const seeds = experiment.seeds[heading];
+  const order = Object.keys(experiment.cells).filter((label) => Object.keys(seeds[label] ?? {}).length);
+  const rows = new Map(experiment.rows.map((row) => [row.label, row]));
+  const points = order.flatMap((row) => Object.entries(seeds[row]).map(([seed, value]) => ({ row, seed, value })));
+  const colour = (point) => (rows.has(point.row) ? colourOf(rows.get(point.row)) : "currentColor");
+  return chart(
+    heading,
+    (width) => ({
+      marginLeft: named(order, width).marginLeft,
+      x: { label: "% of test images", nice: true, grid: true, ticks: 4, inset: 6 },
+      y: { label: null, domain: order, type: "band" },
+      marks: [
+        named(order, width).axis,
+        Plot.tickX(points, Plot.groupY({ x: "mean" }, { x: "value", y: "row", stroke: "currentColor", strokeWidth: 2 })),
+        Plot.dot(points, { x: "value", y: "row", fill: colour, fillOpacity: 0.75, r: 4 }),
+        Plot.tip(points, Plot.pointer({ x: "value", y: "row", title: (p) => `${p.row}, seed ${p.seed}: ${p.value.toFixed(2)} %` })),
+      ],
+    }),
+    { height: height ?? 20 * order.length + 60 },
+  );
+}
+
+function curvesChart(experiment, { dataset, protocol, network, hidden = new Set() }) {
+  const networks = network === "both" ? ["student", "teacher"] : [network];
+  const lines = experiment.curves.filter((line) => line.dataset === dataset && line.protocol === protocol && networks.includes(line.network) && !hidden.has(line.row));
+  const rows = new Map(experiment.rows.map((row) => [row.label, row]));
+  const named = (line) => (network === "both" ? `${line.row}, ${line.network}` : line.row);
+  const points = lines.flatMap((line) => line.points.map(([epoch, mean, low, high]) => ({ name: named(line), row: line.row, epoch, mean, low, high, seeds: line.seeds })));
+  const dash = (line) => (network === "both" ? (line.network === "teacher" ? null : "3 3") : DASHES[rows.get(line.row).line]);
+  const marks = lines.flatMap((line) => {
+    const [stroke, own] = [colourOf(rows.get(line.row)), points.filter((point) => point.name === named(line))];
+    const every = Math.max(1, Math.floor(own.length / 7));
+    return [
+      Plot.areaY(own, { x: "epoch", y1: "low", y2: "high", fill: stroke, fillOpacity: 0.13 }),
+      Plot.lineY(own, { x: "epoch", y: "mean", stroke, strokeWidth: 2, strokeDasharray: dash(line) }),
+      Plot.dot(own.filter((_, number) => number % every === 0), { x: "epoch", y: "mean", fill: stroke, symbol: SYMBOLS[rows.get(line.row).mark] ?? "circle", r: 3.5 }),
+    ];
+  });
+  const tip = (p) => `${p.name}\nepoch ${p.epoch}: ${p.mean.toFixed(1)} % (${p.low.toFixed(1)}–${p.high.toFixed(1)}, ${p.seeds} ${p.seeds === 1 ? "seed" : "seeds"})`;
+  return chart(
+    `${dataset}, ${protocol}`,
+    () => ({
+      x: { label: experiment.epochs, grid: true, tickFormat: (epoch) => (Number.isInteger(epoch) ? String(epoch) : "") },
+      y: { label: "% of test images", grid: true, nice: true },
+      marks: [...marks, Plot.tip(points, Plot.pointer({ x: "epoch", y: "mean", title: tip }))],
+    }),
+    { height: 420 },
+  );
+}
+
+// A heat map or lines over an option, for every panel of a table over two axes.
+function gridCharts({ kind, axis, logarithmic, rows, panels }) {
+  const drawings = panels.map((panel) => {
+    const nodes = [kind === "heat" ? heatChart(panel, axis) : linesChart(panel, axis, logarithmic, rows)];
+    if (panel.notes.length) nodes.push(el("p", { class: "quiet" }, `${panel.notes.join("; ")}.`));
+    return el("div", {}, ...nodes);
+  });
+  const legend = kind === "heat" ? null : el("ul", { class: "legend" }, ...rows.map((row) => el("li", {}, swatch(row), row.label)));
+  return el("div", {}, legend, el("div", { class: "charts wide" }, ...drawings));
+}
+
+const gridTip = (square, axis) => `${square.row}${square.column ? `, ${axis ? `${axis} ` : ""}${square.column}` : ""}\n${square.text}`;
+
+function heatChart({ title, measure, rows, columns, squares }, axis) {
+  const [known, missing] = [squares.filter((one) => one.mean !== null), squares.filter((one) => one.mean === null)];
+  const shade = d3.scaleSequential(d3.extent(known, (one) => one.mean), d3.interpolateCividis);
+  const isDark = (one) => d3.lab(shade(one.mean)).l < 50; // where white is read better than black
+  const place = { x: "column", y: "row" };
+  const text = (some, fill) => Plot.text(some, { ...place, text: (one) => one.lines.join("\n"), fill, fontSize: 11 });
+  const slanted = Math.max(...columns.map((column) => column.length)) > 8;
+  return chart(
+    `${title}: ${measure}`,
+    (width) => ({
+      marginLeft: named(rows, width).marginLeft,
+      marginBottom: slanted ? 80 : 44,
+      x: { label: axis || null, domain: columns, tickRotate: slanted ? -35 : 0, tickSize: 0, padding: 0.02 },
+      y: { label: null, domain: rows, padding: 0.02 },
+      marks: [
+        named(rows, width).axis,
+        Plot.cell(known, { ...place, fill: (one) => shade(one.mean) }),
+        Plot.cell(missing, { ...place, fill: "none", stroke: "currentColor", strokeOpacity: 0.4, strokeDasharray: "3 3" }),
+        text(known.filter(isDark), "#ffffff"),
+        text(known.filter((one) => !isDark(one)), "#000000"),
+        text(missing, "currentColor"),
+        Plot.tip(squares, Plot.pointer({ ...place, title: (one) => gridTip(one, axis) })),
+      ],
+    }),
+    { height: 42 * rows.length + (slanted ? 110 : 74) },
+  );
+}
+
+function linesChart({ title, measure, cost, columns, squares, references }, axis, logarithmic, rows) {
+  const found = squares.map((one) => ({ ...one, low: one.mean === null ? null : one.mean - one.spread, high: one.mean === null ? null : one.mean + one.spread }));
+  const levels = Object.entries(references).map(([name, mean]) => ({ name, mean }));
+  const marks = rows.flatMap((row) => {
+    const [own, stroke, symbol] = [found.filter((one) => one.row === row.label), colourOf(row), SYMBOLS[row.mark] ?? "circle"];
+    const points = own.filter((one) => one.mean !== null);
+    return [
+      Plot.areaY(own, { x: "x", y1: "low", y2: "high", fill: stroke, fillOpacity: 0.13 }),
+      Plot.lineY(own, { x: "x", y: "mean", stroke, strokeWidth: 2, strokeDasharray: DASHES[row.line] }),
+      Plot.dot(points.filter((one) => !one.collapsed), { x: "x", y: "mean", fill: stroke, symbol, r: 4 }),
+      Plot.dot(points.filter((one) => one.collapsed), { x: "x", y: "mean", stroke, strokeWidth: 2, fill: "var(--page)", symbol, r: 5 }),
+    ];
+  });
+  return chart(
+    title,
+    () => ({
+      x: { label: axis || null, type: logarithmic ? "log" : "linear", ticks: [...new Set(found.map((one) => one.x))], tickFormat: String, grid: true },
+      y: { label: measure, grid: true, nice: true, zero: cost },
+      marks: [
+        Plot.ruleY(levels, { y: "mean", stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "2 3" }),
+        Plot.text(levels, { y: "mean", frameAnchor: "right", text: "name", textAnchor: "end", lineAnchor: "bottom", fill: "currentColor", fontSize: 11 }),
+        ...marks,
+        Plot.tip(found.filter((one) => one.mean !== null), Plot.pointer({ x: "x", y: "mean", title: (one) => gridTip(one, axis) })),
+      ],
+    }),
+    { height: 340 },
+  );
+}

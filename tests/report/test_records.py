@@ -43,11 +43,11 @@ def test_records_are_matched_by_what_was_asked_for(made: Made, tmp_path: Path) -
 
 
 def test_committed_records_count_as_runs_do_and_copies_of_a_run_are_one(made: Made, tmp_path: Path) -> None:
-    folder = tmp_path / "experiments" / "table3" / "records"
+    folder = tmp_path / "experiments" / "trials" / "views" / "records"  # as deep as one likes
     folder.mkdir(parents=True)
     for one in made[2]:
         (folder / f"{one['fingerprint']}.json").write_text(json.dumps(one), encoding="utf-8")
-    pattern = f"{tmp_path}/experiments/*/records"
+    pattern = f"{tmp_path}/experiments/**/records"
     assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == records_of(made[2])
     keep(tmp_path / "runs", made[2])
     assert [run.record for run in matched(made, tmp_path / "runs", pattern)] == records_of(made[2])

@@ -147,7 +147,7 @@ def test_results_hold_every_figure_with_its_run_and_command(store: Path, capsys:
 def test_an_empty_store_states_how_to_fill_it(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = printed(capsys, "fig4", "scale=smoke", "runs_dir=nowhere", "out=here", "epochs=1", status=2)
     assert sentence == (
-        "ssl_bench: none of the 25 runs of fig4 at scale=smoke is in nowhere or experiments/*/records; "
+        "ssl_bench: none of the 25 runs of fig4 at scale=smoke is in nowhere or experiments/**/records; "
         "python -m ssl_bench sweep fig4 scale=smoke runs_dir=nowhere epochs=1 makes them.\n"
     )
     assert not (store / "here").exists()

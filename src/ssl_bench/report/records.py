@@ -74,7 +74,7 @@ def read(runs_dir: Path, committed: str | None) -> Store:
     store = Store()
     for path in sorted(runs_dir.glob("*/record.json")):
         _take(store, path, path.parent.name, committed=False)
-    for folder in sorted(glob.glob(committed)) if committed else ():
+    for folder in sorted(glob.glob(committed, recursive=True)) if committed else ():
         for path in sorted(Path(folder).glob("[!.]*.json")):
             _take(store, path, path.stem, committed=True)
     for path in sorted(runs_dir.glob("*/failed.json")):

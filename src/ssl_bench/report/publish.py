@@ -233,13 +233,13 @@ def _csv(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Callable[[
 
 
 def _save_records(out: Path, runs: Sequence[Run]) -> None:
-    """Copy every record, whole, to where it can be committed, unless it is in the folder beside for another table."""
+    """Copy every record, whole, to where it can be committed, unless it is already, perhaps beside for another table."""
     own = out / "records"
     kept: dict[str, list[Path]] = {}
     for path in (*own.glob("*.json"), *out.parent.glob("*/records/*.json")):
         kept.setdefault(path.name, []).append(path)
     for run in runs:
-        if run.entry is not None:
+        if run.entry is not None and not run.entry.committed:
             name = f"{run.entry.record.fingerprint}.json"
             for copy in kept.get(name, [own / name]):  # of one run there is one record, wherever it lies
                 if not copy.exists() or not _same(run.entry.path, copy, run.entry.record):

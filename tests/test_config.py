@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ssl_bench.config import compose as config
-from ssl_bench.config import composition, experiments, options, sources
+from ssl_bench.config import composition, defaults, experiments, options, sources
 from ssl_bench.config.command_line import help_text, main
 from ssl_bench.config.options import AUTO, BLOCKS, GROUPS, SCALES, STATED, Option, typed
 from ssl_bench.config.parse import cells
@@ -154,7 +154,7 @@ def test_put_together_from_parts_a_composition_is_what_hydra_makes_of_its_files(
     )
     for group in words:
         composition.tree_of((group,) if not group.startswith("dataset") else (group, "augment=digits"))
-    config._files.__wrapped__(words)  # which changes nothing that is kept
+    defaults.chosen_files.__wrapped__(words)  # which changes nothing that is kept
     together = list(leaves(composition.tree_of(words)[0]))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(composition, "_PARTS", {})

@@ -122,7 +122,7 @@ def test_commands_are_on_a_floor_of_their_own() -> None:
 
 
 def test_only_config_knows_hydra_and_omegaconf() -> None:
-    known = ("compose", "composition", "multirun", "parse")
+    known = ("compose", "composition", "defaults", "multirun", "parse")
     assert files_importing("hydra", "omegaconf") <= {f"config/{name}.py" for name in known}
 
 

@@ -15,8 +15,7 @@ import yaml
 from made_up import cells_of, keep, record, records_of
 
 from ssl_bench.cli.page import main
-from ssl_bench.config import compose as compose_file
-from ssl_bench.config import composition
+from ssl_bench.config import composition, defaults
 from ssl_bench.config.compose import compose
 from ssl_bench.config.experiments import Cell, find, is_sweep
 from ssl_bench.errors import UserError
@@ -131,7 +130,7 @@ def test_files_of_conf_are_composed_once_for_all_records(
     monkeypatch.setattr(composition, "_PARTS", {})
     monkeypatch.setattr(composition, "_hydra", lambda groups: calls.append(groups) or compose_by_hydra(groups))
     monkeypatch.setattr(runs, "_defaults", functools.cache(runs._defaults.__wrapped__))
-    compose_file._files.cache_clear()
+    defaults.chosen_files.cache_clear()
     page(made, tmp_path)
     assert len(calls) == 1
 

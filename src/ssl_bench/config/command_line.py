@@ -12,6 +12,7 @@ import yaml
 
 from ssl_bench.commands import commands_text
 from ssl_bench.config import compose, multirun, parse
+from ssl_bench.config.defaults import leaves
 from ssl_bench.config.options import GROUPS, typed
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import guarded
@@ -67,7 +68,7 @@ def main(
 def help_text(words: Sequence[str] = ()) -> str:
     """Usage, groups, and every option with its value under ``words``, allowed values and meaning."""
     config, options, choices = compose.composed(next(parse.cells(words)))
-    values = dict(compose.leaves(config))
+    values = dict(leaves(config))
     lines = [
         "python -m ssl_bench [COMMAND] [-m] [key=value ...]",
         "",

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ssl_bench.config.compose import compose, leaves
+from ssl_bench.config.compose import compose
+from ssl_bench.config.defaults import leaves
 from ssl_bench.config.experiments import Cell
 from ssl_bench.config.options import is_open, typed
 from ssl_bench.config.schema import Config

@@ -233,7 +233,7 @@ def _csv(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Callable[[
 
 
 def _save_records(out: Path, runs: Sequence[Run]) -> None:
-    """Copy every record, whole, to where it can be committed, unless it is already, perhaps beside for another table."""
+    """Copy every record, whole, to where it can be committed, unless it is already, perhaps for another table."""
     own = out / "records"
     kept: dict[str, list[Path]] = {}
     for path in (*own.glob("*.json"), *out.parent.glob("*/records/*.json")):

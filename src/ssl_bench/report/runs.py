@@ -248,8 +248,8 @@ def load_runs(runs_dir: str | Path = "runs", *, records: str | None = None) -> p
     Columns: ``fingerprint method dataset scale seed``; the protocols, of the network that the method deploys;
     ``validation``; ``<network>/<protocol>``; what else the record measures; ``path``; the options.
 
-    records: a pattern of folders of committed records, as ``experiments/**/records``. Files that are no record are named
-    in a warning. Raises UserError where pandas is missing.
+    records: a pattern of folders of committed records, as ``experiments/**/records``. Files that are no record
+    are named in a warning. Raises UserError where pandas is missing.
     """
     require_libraries("load_runs", ["pandas"], "pandas")
     import pandas

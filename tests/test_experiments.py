@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from ssl_bench.config import experiments, parse
 from ssl_bench.config.options import GROUPS
 from ssl_bench.errors import UserError
 from ssl_bench.results.fingerprint import configuration_key
+from ssl_bench.results.record import Record
 from ssl_bench.sweep import request
 
 SWEEPS = experiments.names()
+TRIALS = Path(__file__).parents[1] / "experiments" / "trials"
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -27,6 +30,18 @@ def test_every_row_composes_and_is_a_run_of_its_own(name: str) -> None:
         shown = [cell for cell in cells if cell.place[1:] == (last, accounting)]
         keys = {configuration_key(config.compose(cell.words).as_dict()) for cell in shown}
         assert len(keys) == len(shown) == len(experiment.rows)
+
+
+@pytest.mark.parametrize("file", sorted(TRIALS.rglob("*.yaml")), ids=lambda file: file.stem)
+def test_trials_set_what_was_tried_so_that_a_later_default_changes_none(file: Path) -> None:
+    (options,) = re.findall(r'OPTIONS="(.*)"', (TRIALS / "README.md").read_text(encoding="utf-8"))
+    cells = experiments.find(str(file)).cells("cpu", words=options.split())
+    keys = {configuration_key(one.as_dict()) for one in config.compose_cells(cells)}
+    assert len(keys) == len(cells)
+    records = list((file.parent / "records").glob("*.json"))
+    assert records
+    for path in records:
+        assert configuration_key(Record.read(path, path.stem).config) in keys, path
 
 
 @pytest.mark.parametrize("name", SWEEPS)

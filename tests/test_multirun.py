@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ssl_bench.cli.run import validation_accuracy
+from ssl_bench.cli import run as cli
 from ssl_bench.config import multirun
 from ssl_bench.config.parse import starting_points
 from ssl_bench.errors import UserError
@@ -24,13 +24,14 @@ COMMITTED = next((Path(__file__).parents[1] / "experiments").glob("*/records/*.j
 
 
 def record(knn1: float, validation: float | None) -> Record:
+    found = Record.read(COMMITTED, COMMITTED.stem)
     return replace(
-        Record.read(COMMITTED, COMMITTED.stem),
+        found,
         evaluated="student",
         scale="smoke",
         results={"student": {"knn1": knn1, "linear": None}, "random": {"knn1": 1.0}},
         curves={} if validation is None else {"validation/knn1/student": [[1, 0.0], [2, validation]]},
-        config={"evaluation": {"monitor": "knn1"}},
+        config={**found.config, "evaluation": {"monitor": "knn1"}},
     )
 
 
@@ -61,29 +62,64 @@ def test_runs_that_are_tuned_are_ranked_by_validation_and_only_the_best_shows_it
 
 
 @pytest.mark.parametrize(
-    ("options", "shown"),
-    [(["seed=0,1"], 2), (["method=byol,moco"], 2), (["optimizer.lr=0.1,0.2"], 0), (["seed=0,1", "epochs=1,2"], 0)],
+    ("options", "runs", "tuning"),
+    [
+        (["seed=0,1"], 2, False),
+        (["method=byol,moco"], 2, False),
+        (["dataset=stl10", "dataset.fold=0,1"], 2, False),
+        (["runs_dir=a,b"], 2, False),
+        (["experiment=fig2", "seed=0"], 2, False),  # whose rows are compared
+        (["optimizer.lr=0.1,0.2"], 2, True),
+        (["seed=0,1", "epochs=1,2"], 4, True),
+    ],
+    ids=str,
 )
-def test_a_run_shows_its_test_figures_unless_options_are_tuned(options: list[str], shown: int) -> None:
-    seen: list[str] = []
-    found: list[str] = []
+def test_runs_are_tuned_by_options_that_change_figures(options: list[str], runs: int, tuning: bool) -> None:
+    seen: list[bool] = []
+    ended: list[tuple[int, bool]] = []
     status = multirun.multirun(
-        lambda config: f"{config.method.name} {config.seed}",
+        lambda config: config.seed,
         ["scale=smoke", *options],
         check=lambda config: None,
         value=float,
-        show=seen.append,
-        conclude=lambda outcomes: found.extend(result for _, result in outcomes),
+        show=lambda result, tuning: seen.append(tuning),
+        conclude=lambda outcomes, tuning: ended.append((len(outcomes), tuning)),
     )
     assert status == 0
-    assert len(found) == 2 ** len(options)
-    assert seen == found[:shown]
+    assert seen == [tuning] * runs
+    assert ended == [(runs, tuning)]
+
+
+def test_a_run_that_is_tuned_shows_test_figures_only_where_no_other_is_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one, other, unheld = record(50.0, 40.0), record(60.0, 45.0), record(70.0, None)
+    for shown, tuning, figures in [(one, True, ""), (one, False, "50.0"), (unheld, True, "70.0")]:
+        cli.show(shown, tuning)
+        assert (figures in capsys.readouterr().out) if figures else not capsys.readouterr().out
+    cli.conclude([(["optimizer.lr=0.1"], one)], True)
+    assert "50.0" in capsys.readouterr().out
+    cli.conclude([(["seed=0"], one)], False)  # its own table has been printed
+    assert not capsys.readouterr().out
+    cli.conclude([(["optimizer.lr=0.1"], one), (["optimizer.lr=0.2"], other)], True)
+    text = capsys.readouterr().out
+    assert "60.0" in text
+    assert "50.0" not in text
+
+
+def test_of_several_ranks_the_first_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    cli.show(record(50.0, 40.0), False)  # alone, whatever the environment is left from
+    assert "50.0" in capsys.readouterr().out
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    cli.show(record(50.0, 40.0), False)
+    assert not capsys.readouterr().out
 
 
 def test_sweepers_choose_by_the_last_accuracy_on_validation_images() -> None:
-    assert validation_accuracy(record(50.0, 40.0)) == 40.0
+    assert cli.validation_accuracy(record(50.0, 40.0)) == 40.0
     with pytest.raises(UserError, match="scale=smoke holds none out"):
-        validation_accuracy(record(50.0, None))
+        cli.validation_accuracy(record(50.0, None))
     assert float(multirun.Outcome([], 0, value=2.5)) == 2.5
     with pytest.raises(ValueError, match="no accuracy on validation"):
         float(multirun.Outcome([], 1))

@@ -149,6 +149,15 @@ def test_the_command_of_a_run_gives_its_configuration_again(chosen: list[str]) -
     assert compose(words) == config
 
 
+def test_a_watched_page_notices_committed_records_at_any_depth(tmp_path: Path) -> None:
+    asked = contents.request(["watch=true", f"records={tmp_path}/**/records", f"out={tmp_path / 'site'}"])
+    folder = tmp_path / "trials" / "one" / "records"
+    folder.mkdir(parents=True)
+    before = serve._stamp(asked)
+    (folder / "a.json").write_text("{}", encoding="utf-8")
+    assert serve._stamp(asked).keys() - before.keys() == {str(folder / "a.json")}
+
+
 def test_a_watched_page_begins_before_the_first_run_and_outlives_mistakes(tmp_path: Path, capsys: Any) -> None:
     made = make(tmp_path / "made")
     site = tmp_path / "site"

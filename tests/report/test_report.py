@@ -254,16 +254,18 @@ def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None
     cells, configs = cells_of("table3", methods=["moco"], seeds=[0])
 
     def kept(percent: float, seconds: float) -> dict[str, Any]:
-        return {**record(cells[0], configs[0], percent=percent), "fingerprint": "abc", "train_seconds": seconds}
+        return {**record(cells[0], configs[0], percent=percent), "train_seconds": seconds}
 
-    old, own = tmp_path / "table3" / "records" / "abc.json", tmp_path / "runs" / "abc" / "record.json"
+    name = kept(90.0, 1.0)["fingerprint"]
+    old, own = tmp_path / "trials" / "one" / "records" / f"{name}.json", tmp_path / "runs" / name / "record.json"
     for path in (old, own):
         path.parent.mkdir(parents=True)
     for found, expected in ((kept(90.0, 2.0), kept(90.0, 1.0)), (kept(91.0, 3.0), kept(91.0, 3.0))):
         old.write_text(json.dumps(kept(90.0, 1.0)), encoding="utf-8")
         own.write_text(json.dumps(found), encoding="utf-8")
         run = Run(cells[0], configs[0], records.StoredRecord(own, Record.from_json(found)), None)
-        publish._save_records(tmp_path / "fig4", [run])
+        store = records.read(tmp_path / "runs", f"{tmp_path}/**/records")
+        publish._save_records(tmp_path / "fig4", [run], store)
         assert json.loads(old.read_text(encoding="utf-8")) == expected
         assert not (tmp_path / "fig4").exists()
 

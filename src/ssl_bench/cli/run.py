@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_bench.config import command_line
 from ssl_bench.config.schema import Config
-from ssl_bench.entry import importing
 from ssl_bench.errors import UserError
 from ssl_bench.training import preflight
 
@@ -18,27 +17,15 @@ if TYPE_CHECKING:  # not needed for the help, nor to answer a mistake
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the command line, and only then import what takes seconds."""
     return command_line.main(
-        train, arguments, check=preflight.check, value=validation_accuracy, show=show, conclude=print_joint_table
+        train, arguments, check=preflight.check, value=validation_accuracy, show=show, conclude=conclude
     )
 
 
 def train(config: Config) -> Record:
-    """One run, in as many processes as it asks for; returns its record."""
+    """One run; returns its record."""
     from ssl_bench.training import launch
 
-    if launch.needed(config):
-        return launch.launch(config)
-    with importing():
-        from ssl_bench.training.run import run
-
-    return run(config)
-
-
-def show(record: Record) -> None:
-    """The table of one run."""
-    from ssl_bench.report.tables import print_run
-
-    print_run(record)
+    return launch.train(config)
 
 
 def validation_accuracy(record: Record) -> float:
@@ -53,12 +40,20 @@ def validation_accuracy(record: Record) -> float:
     return percent
 
 
-def print_joint_table(outcomes: list[tuple[list[str], Any]]) -> None:
-    """All runs of ``-m`` in one table, where there are several."""
-    if len(outcomes) < 2:
-        return
-    from rich.console import Console
+def show(record: Record, tuning: bool) -> None:
+    """The table of one run, unless validation images are to choose among it and others."""
+    if not tuning or record.last_on_validation is None:
+        from ssl_bench.report.tables import print_table, run_table
 
-    from ssl_bench.report.tables import joint_table
+        print_table(run_table(record))
 
-    Console().print(joint_table([record for _, record in outcomes], [options for options, _ in outcomes]))
+
+def conclude(outcomes: list[tuple[list[str], Any]], tuning: bool) -> None:
+    """All runs of ``-m`` in one table; one alone has its own, if it was not shown."""
+    from ssl_bench.report.tables import joint_table, print_table, run_table
+
+    records = [record for _, record in outcomes]
+    if len(records) > 1:
+        print_table(joint_table(records, [options for options, _ in outcomes], tuning=tuning))
+    elif tuning and records and records[0].last_on_validation is not None:
+        print_table(run_table(records[0]))

@@ -30,8 +30,8 @@ def main(
     *,
     check: Callable[[Config], object] = lambda config: None,
     value: Callable[[Any], float] = float,
-    show: multirun.Show = lambda result: None,
-    conclude: multirun.Conclude = lambda outcomes: None,
+    show: multirun.Show = lambda result, tuning: None,
+    conclude: multirun.Conclude = lambda outcomes, tuning: None,
 ) -> int:
     """Run ``task`` for the command line's one run or, with ``-m``, for each of its runs; returns the exit status.
 
@@ -59,7 +59,7 @@ def main(
         else:
             config = compose.compose(given.words)
             check(config)
-            show(task(config))
+            show(task(config), False)
         return None
 
     return guarded(work, interrupted="interrupted; the same command resumes from the last checkpoint.")

@@ -37,8 +37,6 @@ from ssl_bench.errors import UserError
 
 _OF_KIND: dict[tuple[str, ...], Config] = {}  # of cells, by their words without the seed; tables share runs
 
-# -- reading and checking the words ---------------------------------------------------------------
-
 
 def compose(overrides: Sequence[str] = (), *, certified: bool = False) -> Config:
     """The resolved configuration for ``key=value`` words.

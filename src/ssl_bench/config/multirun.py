@@ -20,15 +20,16 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
+from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose
-from ssl_bench.config.parse import cells, starting_points, tuned
+from ssl_bench.config.parse import by_key, cells, starting_points, tuned_options
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import print_error
 from ssl_bench.errors import SIGNALLED, UserError
 
 Task = Callable[[Config], Any]  # what it returns may have to be pickled
-Show = Callable[[Any], object]
-Conclude = Callable[[list[tuple[list[str], Any]]], object]
+Show = Callable[[Any, bool], object]
+Conclude = Callable[[list[tuple[list[str], Any]], bool], object]
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def multirun(
     Args:
         check: raises UserError for a configuration that cannot be run; it sees all of them before one is run.
         value: what a sweeper maximises, of what ``task`` returned; UserError where there is no such number.
-        show: prints what ``task`` returned, unless options are tuned: test images must not choose among them.
-        conclude: sees at the end the words of every run that did not fail, and what ``task`` returned.
+        show: sees what ``task`` returned, and whether options are tuned, among which test images must not choose.
+        conclude: sees at the end the words of every run that did not fail, what ``task`` returned, and the same.
     """
     plugins = [word for word in words if re.match(r"\+*hydra[/.](launcher|sweeper)\b", word)]
     own = [word for word in words if word not in plugins]
@@ -69,7 +70,9 @@ def multirun(
     runs = [list(starting_points(own))] if searching else list(cells(own))
     for run in runs:
         check(compose(run))
-    job = partial(_job, task, value if searching else None, None if searching or tuned(runs) else show)
+    named = any(experiments.is_sweep(name) for name in by_key(own).get("experiment", "none").split(","))
+    tuning = searching or (not named and bool(tuned_options(runs)))  # rows of a named table are compared
+    job = partial(_job, task, value if searching else None, show, tuning)
     starter = _starter(job, own, plugins, searching=searching)
     done: list[JobReturn] = []
     if searching:
@@ -86,16 +89,15 @@ def multirun(
     else:
         done.extend(starter.launch(runs, initial_job_idx=0))
     outcomes: list[Outcome] = [one.return_value for one in done]
-    conclude([(outcome.words, outcome.result) for outcome in outcomes if not outcome.status])
+    conclude([(outcome.words, outcome.result) for outcome in outcomes if not outcome.status], tuning)
     return max(outcome.status for outcome in outcomes)
 
 
-def _job(task: Task, value: Callable[[Any], float] | None, show: Show | None, _: DictConfig) -> Outcome:
+def _job(task: Task, value: Callable[[Any], float] | None, show: Show, tuning: bool, _: DictConfig) -> Outcome:
     words = list(HydraConfig.get().overrides.task)
     try:
         result = task(compose(words))
-        if show:
-            show(result)
+        show(result, tuning)
         return Outcome(words, 0, result, value(result) if value else None)
     except UserError as error:
         status = print_error(error)

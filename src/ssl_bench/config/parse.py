@@ -13,12 +13,13 @@ from hydra.errors import HydraException
 
 from ssl_bench.commands import COMMANDS
 from ssl_bench.config import experiments
-from ssl_bench.config.options import CHOICES, GROUPS, Option, nearest
+from ssl_bench.config.options import CHOICES, GROUPS, Option, identities, nearest
 from ssl_bench.errors import UserError
 
 # Of a list: anything up to a comma that stands in no quotes and no brackets.
 PIECE = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|\\.|[^,])+""")
 COMPARED = ("method", "dataset", "scale")  # options by which runs are compared and not tuned
+REPEATED = ("seed", "dataset.fold")  # of runs whose figures are averaged
 FINITE = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
 
 
@@ -96,9 +97,10 @@ def varying(runs: Iterable[Iterable[str]]) -> list[str]:
     return [key for key in dict.fromkeys(key for one in chosen for key in one) if len({o.get(key) for o in chosen}) > 1]
 
 
-def tuned(runs: Iterable[Iterable[str]]) -> list[str]:
-    """Those of them that are to be chosen on validation images, as all are but what is compared and the seed."""
-    return [key for key in varying(runs) if key not in (*COMPARED, "seed")]
+def tuned_options(runs: Iterable[Iterable[str]]) -> list[str]:
+    """Those of them that validation images are to choose; others are compared or repeated, or change no figure."""
+    left_out = {*COMPARED, *REPEATED, *(key for key, identity in identities().items() if identity == "no")}
+    return [key for key in varying(runs) if key not in left_out]
 
 
 def _runs_of(words: list[str]) -> list[list[str]]:

@@ -35,11 +35,8 @@ def score_all(given: Sequence[tuple[Path, Config, Collection[str], Mapping[str, 
     its images.
     """
     if len(given) > 1:
-        encoder = opened(*given[0])
-        for run_or_file, config, _, _ in given:
-            data = build_data(config)
-            _require_channels(run_or_file, encoder, data)
-            data.setup()
+        for of_one in given:
+            _require_usable(*of_one)
     records = [score(*of_one) for of_one in given]
     if len(records) > 1:
         names = [config.dataset.options.get("root") or config.dataset.name for _, config, _, _ in given]
@@ -53,9 +50,7 @@ def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: 
     chosen: the keys of ``config`` that the user set. settings: the options of evaluate.yaml.
     """
     started = time.perf_counter()
-    path = Path(settings["out"] or config.runs_dir)
-    folder = path if settings["out"] is None or path.is_dir() else path.parent
-    require_writable(folder, f"{'runs_dir' if settings['out'] is None else 'out'}={path}")
+    path, folder = _place(config, settings)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     console = Console()
@@ -103,6 +98,23 @@ def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: 
     record.write(path)
     show(str(path))
     return record
+
+
+def _place(config: Config, settings: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Where the record is to lie, and the folder that must take it; UserError where that cannot be written."""
+    path = Path(settings["out"] or config.runs_dir)
+    folder = path if settings["out"] is None or path.is_dir() else path.parent
+    require_writable(folder, f"{'runs_dir' if settings['out'] is None else 'out'}={path}")
+    return path, folder
+
+
+def _require_usable(run_or_file: Path, config: Config, chosen: Collection[str], settings: Mapping[str, Any]) -> None:
+    """UserError where the encoder could not be scored on the dataset, which is read and left again."""
+    _place(config, settings)
+    encoder, data = opened(run_or_file, config, chosen, settings), build_data(config)
+    _require_channels(run_or_file, encoder, data)
+    encoder.require_size(clean_view(encoder, data, config, chosen, settings)[0]["size"])
+    data.setup()
 
 
 def _require_channels(run_or_file: Path, encoder: Opened, data: DataModule) -> None:

@@ -114,7 +114,7 @@ def _stamp(asked: Request) -> Stamp:
         patterns += [f"{settings['records']}/*.json"] if settings["records"] else []
     found: Stamp = {}
     for pattern in patterns:
-        for path in glob.iglob(pattern):
+        for path in glob.iglob(pattern, recursive=True):
             try:
                 status = Path(path).stat()
             except OSError:  # it was moved away meanwhile

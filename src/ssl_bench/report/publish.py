@@ -97,7 +97,7 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
     if settings["out"] is not None:
         out = Path(settings["out"])
         if experiment.show["kind"] != "calibration":  # its records are many, and its accuracies all that is read
-            _save_records(out, runs)
+            _save_records(out, runs, store)
         for file, write in files.items():
             save(out / file, write)
 
@@ -232,14 +232,15 @@ def _csv(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Callable[[
     return lambda path: write_text(path, csv_text(heading, rows))
 
 
-def _save_records(out: Path, runs: Sequence[Run]) -> None:
-    """Copy every record, whole, to where it can be committed, unless it is already, perhaps for another table."""
+def _save_records(out: Path, runs: Sequence[Run], store: records.Store) -> None:
+    """Copy every record, whole, to where it can be committed, unless it is committed already for another table."""
     own = out / "records"
     kept: dict[str, list[Path]] = {}
-    for path in (*own.glob("*.json"), *out.parent.glob("*/records/*.json")):
+    committed = (entry.path for entries in store.entries.values() for entry in entries if entry.committed)
+    for path in (*own.glob("*.json"), *committed):
         kept.setdefault(path.name, []).append(path)
     for run in runs:
-        if run.entry is not None and not run.entry.committed:
+        if run.entry is not None:
             name = f"{run.entry.record.fingerprint}.json"
             for copy in kept.get(name, [own / name]):  # of one run there is one record, wherever it lies
                 if not copy.exists() or not _same(run.entry.path, copy, run.entry.record):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssl_bench.config.options import typed
-from ssl_bench.config.parse import COMPARED, by_key, tuned, varying
+from ssl_bench.config.parse import COMPARED, by_key, tuned_options, varying
 from ssl_bench.report.palette import label
 from ssl_bench.results.record import PROJECTOR, Record
 
@@ -59,9 +59,10 @@ def accuracy_table(name: str, record: Record, *, bold: str) -> Table:
     return table
 
 
-def print_run(record: Record) -> None:
-    """A run's table on the terminal, of several processes on that of rank 0."""
-    Console(quiet=os.environ.get("RANK", "0") != "0").print(run_table(record))
+def print_table(table: Table) -> None:
+    """Print what all ranks of a run know; rank 0 of several does."""
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    Console(quiet=not alone and os.environ.get("RANK", "0") != "0").print(table)
 
 
 def transfer_table(name: str, records: Mapping[str, Record]) -> Table:
@@ -81,17 +82,17 @@ def transfer_table(name: str, records: Mapping[str, Record]) -> Table:
     return table
 
 
-def joint_table(records: Sequence[Record], options: Sequence[Sequence[str]]) -> Table:
+def joint_table(records: Sequence[Record], options: Sequence[Sequence[str]], *, tuning: bool = True) -> Table:
     """Several runs, a row each: the options in which they differ, then percent of the deployed network on test images.
 
     options: the ``key=value`` of each run, in the order of ``records``. The monitor's accuracy on validation images
-    after the last epoch stands before the protocols, where a run has held images out. Where runs of one method, dataset
-    and scale differ by more than their seed, validation ranks them, and test is shown of the best alone.
+    after the last epoch stands before the protocols, where a run has held images out. tuning: where runs of one method,
+    dataset and scale differ by more than their seed, validation ranks them, and test is shown of the best alone.
     """
     chosen = [by_key(given) for given in options]
     keys = varying(options)
     protocols = list(dict.fromkeys(name for one in records for name in one.results[one.evaluated]))
-    ranked = _ranked(records, chosen, tuned(options))
+    ranked = _ranked(records, chosen, tuned_options(options) if tuning else [])
     best = " of the best on validation images, which rank them" if ranked else ""
     table = Table(title=f"{len(records)} runs: % of test images{best}")
     for key in keys:

@@ -58,15 +58,10 @@ def train(line: Line, config: Config, path: Path, cards: Sequence[str] = ()) -> 
 def _outcome(config: Config, folder: RunFolder) -> Outcome:
     story = None
     try:
-        if launch.needed(config):
-            record = launch.launch(config)
-        else:
-            from ssl_bench.training.run import run
+        record = launch.train(config)
+        from ssl_bench.report.tables import print_table, run_table
 
-            record = run(config)
-        from ssl_bench.report.tables import print_run
-
-        print_run(record)
+        print_table(run_table(record))
         return Outcome("done")
     except KeyboardInterrupt:
         return Outcome("interrupted")

@@ -45,6 +45,16 @@ def needed(config: Config) -> bool:
     return True
 
 
+def train(config: Config) -> Record:
+    """One run, in as many processes as it asks for."""
+    if needed(config):
+        return launch(config)
+    with importing():
+        from ssl_bench.training.run import run
+
+    return run(config)
+
+
 def launch(config: Config) -> Record:
     """Run ``config`` in ``trainer.devices`` processes; returns the record.
 

@@ -1,4 +1,4 @@
-"""The accuracy that a run of each method should have: ``expected.csv``, made from committed records.
+"""The accuracy that a run of each method should have: ``expected_<dataset>.csv``, made from committed records.
 
 A range is the mean over seeds ± 4 standard deviations s. Few seeds give a poor s, so that the median s of all methods
 takes its place where that is larger.
@@ -18,6 +18,7 @@ from ssl_bench.report.comparison import Table, TableCell, by_row
 from ssl_bench.report.provenance import provenance
 from ssl_bench.report.records import Run
 
+FILES = ("expected_digits.csv", "expected_cifar10.csv")
 WIDTH = 4.0  # standard deviations on either side
 
 
@@ -52,10 +53,10 @@ COLUMNS = [field.name for field in fields(Expected)]
 
 @functools.cache
 def ranges() -> tuple[Expected, ...]:
-    """All of expected.csv."""
-    text = (resources.files("ssl_bench.report") / "expected.csv").read_text(encoding="utf-8")
+    """All that are shipped, those of digits first."""
+    folder = resources.files("ssl_bench.report")
+    rows = (row for file in FILES for row in csv.DictReader((folder / file).read_text(encoding="utf-8").splitlines()))
     numbers = {"version": int, "seeds": int, "mean": float, "deviation": float, "seed0": float, "threads": int}
-    rows = csv.DictReader(text.splitlines())
     return tuple(Expected(**{key: numbers.get(key, str)(value) for key, value in row.items()}) for row in rows)
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from made_up import cells_of, keep, record
+from made_up import cells_of, keep, record, records_of
 from test_page import EVIL, METHODS, data, make, named, page
 
 from ssl_bench.files import csv_text
+from ssl_bench.page import former
+from ssl_bench.report.records import Run, StoredRecord
 
 
 def test_a_table_states_what_its_rows_cost_on_one_core_where_all_records_have_that(tmp_path: Path) -> None:
@@ -86,6 +88,27 @@ def test_behind_a_verdict_stand_its_runs_when_the_definition_has_changed(tmp_pat
     file = folder / "experiments" / "evil" / "rows.yaml"
     page(folder, tmp_path / "asked", str(file.rename(file.with_stem("evil"))), "scale=smoke")  # for today's runs
     assert data(tmp_path / "asked", "e0")["problem"] == "None of its 9 runs is here."
+
+
+@pytest.mark.parametrize(
+    ("today", "stand"),
+    [([], True), ([(2, True)], True), ([(2, False)], False), ([(0, True)], False), ([(2, True), (0, True)], False)],
+    ids=["none", "another table's", "one's own", "one of them", "both"],
+)
+def test_earlier_runs_stand_until_ones_own_or_newer_results_are_there(
+    today: list[tuple[int, bool]], stand: bool
+) -> None:
+    cells, configs = cells_of("table3", methods=["moco"], seeds=[0, 1, 2])
+    found = records_of([record(*pair) for pair in zip(cells, configs, strict=True)])
+
+    def run(number: int, committed: bool) -> Run:
+        return Run(cells[number], configs[number], StoredRecord(Path("a.json"), found[number], committed), None)
+
+    before = [run(0, True), run(1, True)]
+    now = [Run(cells[1], configs[1], None, None), *(run(*one) for one in today)]
+    assert former.stands(before, now) == stand
+    here = f"{len(today) or 'none'} {'are' if len(today) > 1 else 'is'} here."
+    assert former.note(before, now).endswith(f"Of the {len(now)} that it asks for now, {here}")
 
 
 def test_runs_of_an_earlier_definition_are_not_mixed(tmp_path: Path) -> None:

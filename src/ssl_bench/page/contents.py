@@ -126,10 +126,10 @@ def _described(asked: Request, store: Store, entries: Sequence[StoredRecord], fo
                 continue
             try:
                 matched = records.match(cells, configs, store)
-                if finding and report == finding.report and not any(run.record for run in matched):
+                if finding and report == finding.report:
                     before = former.runs(finding.folder, by_name)
-                    if before:
-                        part["earlier"] = former.note(before, len(matched))
+                    if before and former.stands(before, matched):
+                        part["earlier"] = former.note(before, matched)
                         experiment, matched = former.as_it_was(experiment, before), before
                 part |= tables.shown(experiment, matched, note)
                 described += matched

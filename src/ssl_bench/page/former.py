@@ -1,7 +1,7 @@
-"""Runs of an experiment as it was: those that the results beside its README name, where none of today's is there.
+"""Runs of an experiment as it was: those that the results beside its README name, while none of today's is among them.
 
 A verdict is of the runs that it was written about. When the definition of an experiment changes, they stay behind it
-until the new ones are made.
+until the results are of new ones, or one's own runs are there.
 """
 
 from __future__ import annotations
@@ -46,6 +46,13 @@ def _named(file: Path) -> Iterator[tuple[Place, str]]:
             yield Place(row, line.get("column") or "", line.get("accounting") or ""), fingerprint
 
 
+def stands(before: Sequence[Run], today: Sequence[Run]) -> bool:
+    """Whether the runs that the results name are shown: no run of ``today`` is one's own, or one of these."""
+    named = {run.record.fingerprint for run in before if run.record}
+    there = [run.entry for run in today if run.entry]
+    return all(entry.committed and entry.record.fingerprint not in named for entry in there)
+
+
 def as_it_was(experiment: Experiment, found: Sequence[Run]) -> Experiment:
     """``experiment`` with the rows of the runs that were ``found``, in its own order as far as it has them."""
     own = {run.cell.place.row: run.cell.words for run in found}
@@ -55,9 +62,10 @@ def as_it_was(experiment: Experiment, found: Sequence[Run]) -> Experiment:
     return replace(experiment, rows=rows, show=show)
 
 
-def note(found: Sequence[Run], wanted: int) -> str:
+def note(found: Sequence[Run], today: Sequence[Run]) -> str:
     """What stands below the table of such runs."""
+    here = sum(run.record is not None for run in today)
     return (
         f"These are the {len(found)} runs that the results of its folder name, made before its definition changed. "
-        f"Of the {wanted} that it asks for now, none is here."
+        f"Of the {len(today)} that it asks for now, {here or 'none'} {'are' if here > 1 else 'is'} here."
     )

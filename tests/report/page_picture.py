@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-VIEW = "cost?experiment=learns&dataset=digits&protocol=knn1"
+VIEW = "cost?experiment=table3&dataset=cifar10&protocol=linear&by=core_seconds"
 SIZE = {"width": 1000, "height": 830}
 
 

@@ -69,6 +69,7 @@ def test_runs_that_are_tuned_are_ranked_by_validation_and_only_the_best_shows_it
         (["dataset=stl10", "dataset.fold=0,1"], 2, False),
         (["runs_dir=a,b"], 2, False),
         (["experiment=fig2", "seed=0"], 2, False),  # whose rows are compared
+        (["experiment=fig2", "seed=0", "optimizer.lr=0.1,0.2"], 4, True),
         (["optimizer.lr=0.1,0.2"], 2, True),
         (["seed=0,1", "epochs=1,2"], 4, True),
     ],

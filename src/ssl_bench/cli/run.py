@@ -42,7 +42,7 @@ def validation_accuracy(record: Record) -> float:
 
 def show(record: Record, tuning: bool) -> None:
     """The table of one run, unless validation images are to choose among it and others."""
-    if not tuning or record.last_on_validation is None:
+    if not _withheld(record, tuning):
         from ssl_bench.report.tables import print_table, run_table
 
         print_table(run_table(record))
@@ -55,5 +55,10 @@ def conclude(outcomes: list[tuple[list[str], Any]], tuning: bool) -> None:
     records = [record for _, record in outcomes]
     if len(records) > 1:
         print_table(joint_table(records, [options for options, _ in outcomes], tuning=tuning))
-    elif tuning and records and records[0].last_on_validation is not None:
+    elif records and _withheld(records[0], tuning):
         print_table(run_table(records[0]))
+
+
+def _withheld(record: Record, tuning: bool) -> bool:
+    """Whether test figures wait for validation images to choose."""
+    return tuning and record.last_on_validation is not None

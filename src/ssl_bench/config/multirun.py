@@ -20,9 +20,8 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose
-from ssl_bench.config.parse import by_key, cells, starting_points, tuned_options
+from ssl_bench.config.parse import cells, combinations, starting_points, tuned_options
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import print_error
 from ssl_bench.errors import SIGNALLED, UserError
@@ -70,8 +69,7 @@ def multirun(
     runs = [list(starting_points(own))] if searching else list(cells(own))
     for run in runs:
         check(compose(run))
-    named = any(experiments.is_sweep(name) for name in by_key(own).get("experiment", "none").split(","))
-    tuning = searching or (not named and bool(tuned_options(runs)))  # rows of a named table are compared
+    tuning = searching or bool(tuned_options(combinations(own)))  # what rows of a named table set is compared
     job = partial(_job, task, value if searching else None, show, tuning)
     starter = _starter(job, own, plugins, searching=searching)
     done: list[JobReturn] = []

@@ -62,8 +62,8 @@ def _typed(override: Override) -> str:
     return str(override.input_line).partition("=")[2].strip()
 
 
-def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """The combinations of a multirun's values, each as overrides of one run; a table's or figure's are all its runs."""
+def combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The combinations of a multirun's values, each with one value of every option."""
     axes = []
     for override in parse(overrides):
         line = override.input_line or ""
@@ -71,7 +71,12 @@ def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
         if override.is_sweep_override() and not values:
             raise UserError(f"{line} names no single values: list them, as in seed=0,1,2.")
         axes.append([f"{override.get_key_element()}={value}" for value in values] or [line])
-    return (run for cell in itertools.product(*axes) for run in _runs_of(list(cell)))
+    return map(list, itertools.product(*axes))
+
+
+def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The runs of a multirun, each as its overrides: of a table's or figure's combination all its runs."""
+    return (run for combination in combinations(overrides) for run in _runs_of(combination))
 
 
 def starting_points(overrides: Sequence[str]) -> Iterator[str]:

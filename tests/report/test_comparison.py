@@ -102,7 +102,7 @@ def test_the_notes_state_how_the_figures_came_about(made: list[Run]) -> None:
     notes = "\n".join(table_of(runs).notes)
     for words in (
         "over n = 3 seeds.",
-        "knn1 v1, linear v1; scale smoke; epochs: 2 on digits; CLBO, K × epochs: of 2 passes",
+        "knn1 v1, linear v1; scale smoke; epochs: 2 on 320 images of digits; CLBO, K × epochs: of 2 passes",
         "bf16-mixed, numerics 1, batch statistics global; mixed code versions: 0123456, fedcba9 (modified).",
         "calibrated",
         "3 seeds show large and steady differences alone",

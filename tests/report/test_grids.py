@@ -135,6 +135,51 @@ def test_costs_and_projectors_have_panels_of_their_own(tmp_path: Path) -> None:
     assert found["seconds on digits"].squares[at].text == "– (0/3)"
 
 
+def test_random_weights_and_raw_pixels_stand_below_every_table_of_accuracies(tmp_path: Path) -> None:
+    file = str(grid_file(tmp_path, "lines", show="  protocols: [knn1]\n  costs: [seconds]\n"))
+    runs = made_up.runs_of(*made_up.cells_of(file))
+    for run in runs:
+        assert run.record
+        run.record.results["random"] = {"knn1": 20.0 + (run.cell.place.column == "batch_size=32")}
+        run.record.results["pixels"] = {"knn1": 30.0}
+    accuracies, seconds = grids.tables(find(file), runs)
+    assert {label: [cell.text for cell in row] for label, row in accuracies.reference.items()} == {
+        "random weights": ["20.0 ± 0.0", "21.0 ± 0.0"],
+        "raw pixels": ["30.0 ± 0.0", "30.0 ± 0.0"],
+    }
+    assert not seconds.reference
+    grids.tables(find(file), [replace(run, entry=None) if "32" in run.cell.place.column else run for run in runs])
+
+
+def test_panels_that_differ_in_their_accounting_alone_have_the_same_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save", lambda path, figure, dpi: drawn.append(figure))
+    file = grid_file(tmp_path, "heat")
+    file.write_text(
+        file.read_text().replace("  datasets", "  accountings: {low: epochs=1, high: epochs=2}\n  datasets")
+    )
+    runs = made_up.runs_of(*made_up.cells_of(str(file)))
+    levels = {("low", "knn1"): 40.0, ("high", "knn1"): 60.0, ("low", "linear"): 70.0, ("high", "linear"): 90.0}
+    for run in runs:
+        assert run.record
+        at = run.cell.place.accounting
+        run.record.results["student"] = {name: levels[at, name] for name in ("knn1", "linear")}
+    grid_pictures.picture(tmp_path / "figure.png", find(str(file)), runs)
+    limits = {
+        axes.get_title().split(" on ")[0]: axes.images[0].get_clim() for axes in drawn[0].get_axes() if axes.images
+    }
+    assert limits == {
+        "low, knn1": (40.0, 60.0),
+        "high, knn1": (40.0, 60.0),
+        "low, linear": (70.0, 90.0),
+        "high, linear": (70.0, 90.0),
+    }
+    titles = [axes.get_title() for axes in drawn[0].get_axes() if axes.images]
+    assert all("random weights" in title and "raw pixels" in title for title in titles)
+
+
 def test_a_grid_of_ones_own_is_a_file_alone_and_counts_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -262,11 +262,12 @@ def number_of_seeds(runs: Sequence[Run]) -> str:
 
 
 def epochs(runs: Sequence[Run]) -> str:
-    """``epochs: 100 on digits, 10 on fashion_mnist``, and which rows count them otherwise."""
+    """``epochs: 100 on digits, 10 on 5,000 images of fashion_mnist``, and which rows count them otherwise."""
     lengths: dict[str, list[int]] = {}
     longer: dict[str, int] = {}
     for run in runs:
-        lengths.setdefault(run.cell.dataset, []).append(run.config.epochs)
+        some = f"{run.config.subset:,} images of " if run.config.subset else ""
+        lengths.setdefault(some + run.cell.dataset, []).append(run.config.epochs)
         if passes_per_epoch(run.config) > 1:
             longer[run.cell.row] = passes_per_epoch(run.config)
     each = ", ".join(f"{' and '.join(map(str, sorted(set(found))))} on {dataset}" for dataset, found in lengths.items())

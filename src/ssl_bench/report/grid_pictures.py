@@ -34,10 +34,10 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
     handles: dict[str, Any] = {}
     for panel, axes_of in zip(found, grid.flat, strict=True):
         if show["kind"] == "heat":
-            _heat(axes_of, experiment, panel)
+            _heat(axes_of, experiment, panel, [other for other in found if other.kind == panel.kind])
         else:
             handles |= _lines(axes_of, experiment, panel)
-        axes_of.set_title(panel.title, fontsize=9)
+            axes_of.set_title(panel.title, fontsize=9)
     above.suptitle(show["title"], fontsize=11, fontweight="bold")
     if handles:
         legend_below(above, width, handles)
@@ -48,11 +48,11 @@ def _heat_size(experiment: Experiment, found: Sequence[Panel]) -> tuple[float, f
     """Inches of a panel that hold its labels and squares."""
     columns = len(found[0].columns) + bool(experiment.show["mean"])
     letters = max(len(row) for row in found[0].rows)
-    return 0.62 * columns + 0.075 * letters + 1.2, 0.42 * len(found[0].rows) + 1.5
+    return 0.62 * columns + 0.075 * letters + 1.2, 0.42 * len(found[0].rows) + 1.65
 
 
-def _heat(axes_of: Any, experiment: Experiment, panel: Panel) -> None:
-    """Squares as light as they are accurate, each with its figures; hatched where there are none."""
+def _heat(axes_of: Any, experiment: Experiment, panel: Panel, alike: Sequence[Panel]) -> None:
+    """Squares with figures, as light as they are accurate among all panels ``alike``; hatched where there are none."""
     import numpy as np
 
     rows, columns = panel.rows, panel.columns
@@ -70,7 +70,11 @@ def _heat(axes_of: Any, experiment: Experiment, panel: Panel) -> None:
         ]
         labels.append("mean")
     axes_of.set_facecolor("white")
-    drawn = axes_of.imshow(np.ma.masked_invalid(values), cmap=COLOURS, aspect="auto")
+    means = [np.mean(list(one.by_seed.values())) for other in alike for one in other.squares.values() if one.by_seed]
+    low, high = (min(means), max(means)) if means else (0.0, 1.0)
+    drawn = axes_of.imshow(np.ma.masked_invalid(values), cmap=COLOURS, aspect="auto", vmin=low, vmax=high)
+    below = ", ".join(f"{label} {shown.partition(' ')[0]}" for label, shown in panel.baselines().items())
+    axes_of.set_title("\n".join(filter(None, [panel.title, below])), fontsize=9, pad=8)
     for y, row in enumerate(texts):
         for x, lines in enumerate(row):
             if not np.isfinite(values[y, x]):

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from ssl_bench.config.axes import swept_option
 from ssl_bench.config.experiments import Experiment
-from ssl_bench.report.comparison import COLLAPSED, Table, TableCell, epochs, figure
+from ssl_bench.report.comparison import COLLAPSED, Table, TableCell, epochs, figure, reference
 from ssl_bench.report.curves import network_of
 from ssl_bench.report.provenance import RESULTS, provenance
 from ssl_bench.report.provenance import results as accuracies
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import mean_and_spread
+from ssl_bench.report.tables import NAMES
 from ssl_bench.results.record import Record
 
 HEADING = (*RESULTS[:2], "column", "accounting", *RESULTS[2:])
@@ -58,10 +59,16 @@ class Panel:
     dataset: str
     accounting: str
     protocol: str  # "" where it shows a cost
+    of: str  # network or cost
     measure: str  # what its figures are, with their unit
     title: str
     squares: dict[tuple[str, str], Square]
     runs: list[Run]
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """Panels of one kind differ in their accounting alone."""
+        return self.dataset, self.protocol, self.of
 
     @property
     def rows(self) -> list[str]:
@@ -70,6 +77,12 @@ class Panel:
     @property
     def columns(self) -> list[str]:
         return list(dict.fromkeys(column for _, column in self.squares))
+
+    def baselines(self, column: str | None = None) -> dict[str, str]:
+        """Accuracy of random weights and raw pixels, of one column's runs if it is given; costs have none."""
+        runs = [run for run in self.runs if column in (None, run.cell.place.column)]
+        found = {label: reference(runs, self.protocol, name) for name, label in NAMES.items() if self.protocol}
+        return {label: figure(by_seed, wanted=len(by_seed)) for label, by_seed in found.items() if by_seed}
 
     def notes(self) -> list[str]:
         """Which places have no accuracy, or one that means little."""
@@ -108,7 +121,7 @@ def panels(experiment: Experiment, runs: Sequence[Run]) -> list[Panel]:
             for row, column in dict.fromkeys(run.cell.place[:2] for run in here)
         }
         measure = f"accuracy on {here[0].on} images, %" if protocol else COSTS[of][0]
-        found.append(Panel(dataset, accounting, protocol, measure, ", ".join(filter(None, parts)), squares, here))
+        found.append(Panel(dataset, accounting, protocol, of, measure, ", ".join(filter(None, parts)), squares, here))
     return found
 
 
@@ -137,6 +150,10 @@ def tables(experiment: Experiment, runs: Sequence[Run]) -> list[Table]:
             columns=panel.columns,
             ranked={
                 row: [TableCell(panel.squares[row, column].text) for column in panel.columns] for row in panel.rows
+            },
+            reference={
+                label: [TableCell(panel.baselines(column).get(label, "–")) for column in panel.columns]
+                for label in panel.baselines()
             },
             notes=[],
         )

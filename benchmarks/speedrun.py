@@ -31,7 +31,11 @@ def main(words: list[str]) -> int:
         print(f"speedrun: name one of these entries: {', '.join(entries)}.", file=sys.stderr)
         return 2
     entry, where = words[0], [word for word in words if word.startswith("data_dir=")]
-    seeds = [int(word) for word in words[1:] if word not in where] or list(range(5))
+    asked = [word for word in words[1:] if word not in where]
+    if wrong := [word for word in asked if not word.isdigit()]:
+        print(f"speedrun: {wrong[0]} is no seed; write numbers behind the entry, such as 0 1 2.", file=sys.stderr)
+        return 2
+    seeds = [int(word) for word in asked] or list(range(5))
     if "trainer.accelerator=gpu" not in entries[entry].split() and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     for seed in seeds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import claims
 from ssl_bench.config import experiments
+from ssl_bench.page import former
 
 
 def test_the_table_of_claims_is_that_of_definitions_and_verdicts() -> None:
@@ -13,6 +14,18 @@ def test_the_table_of_claims_is_that_of_definitions_and_verdicts() -> None:
 def test_it_has_every_table_and_figure_of_the_papers() -> None:
     found = [claim.name for claim in claims.claims()]
     assert sorted(found) == sorted({*experiments.names(), "directpred_dynamics"} - {"calibration"})
+
+
+def test_every_run_of_the_results_beside_a_verdict_has_its_record() -> None:
+    folders = claims.ROOT / "experiments"
+    records = {file.stem for file in folders.glob("**/records/*.json")}
+    missing = {
+        name: gone
+        for name in experiments.names()
+        if name != "calibration"  # of hundreds of short runs
+        if (gone := {fingerprint for _, fingerprint in former.named(folders / name)} - records)
+    }
+    assert not missing
 
 
 def test_a_claim_is_a_sentence_behind_its_source() -> None:

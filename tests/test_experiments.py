@@ -181,14 +181,16 @@ def test_places_are_rows_by_columns_by_accountings_and_what_is_more_particular_c
     assert len(experiment.places("demo")) == 8
 
 
-def test_equal_updates_are_as_many_epochs_as_the_batch_is_larger() -> None:
-    cells = experiments.find("fig7").cells("paper", methods=["simclr"], seeds=[0])
+@pytest.mark.parametrize(("scale", "usual", "epochs"), [("cpu", 128, 16), ("paper", 256, 800)])
+def test_equal_updates_are_as_many_epochs_as_the_batch_is_larger(scale: str, usual: int, epochs: int) -> None:
+    cells = experiments.find("fig7").cells(scale, methods=["simclr"], seeds=[0])
     found = {
         (c.batch_size, cell.place.accounting): c.epochs
         for cell, c in zip(cells, config.compose_cells(cells), strict=True)
     }
-    assert [found[size, "equal epochs"] for size in (16, 256, 512)] == [800, 800, 800]
-    assert [found[size, "equal updates"] for size in (16, 256, 512)] == [50, 800, 1600]
+    assert len(found) == 12
+    for size, accounting in found:
+        assert found[size, accounting] == epochs * (size / usual if accounting == "equal updates" else 1)
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,9 @@ def test_a_table_over_options_is_a_heat_map_or_lines_with_its_figures(opened: An
     assert re.search(r"SimCLR, batch_size 16", opened.text_content("[data-view=tables] .wide [data-mark=tip]"))
     go(opened, "tables?experiment=lines")
     opened.wait_for_selector("[data-view=tables] .wide [data-mark=line] path")
-    assert opened.locator("[data-view=tables] .wide [data-mark=line] path").count() == 2 * 2  # of accuracy and of cost
+    assert (
+        opened.locator("[data-view=tables] .wide [data-mark=line] path").count() == 2 * 2 + 2
+    )  # accuracy and cost, random weights and raw pixels
     assert EVIL in opened.inner_text("[data-view=tables] .legend")
     opened.set_viewport_size({"width": 360, "height": 740})
     assert opened.evaluate("document.documentElement.scrollWidth") <= 360

@@ -148,7 +148,9 @@ def test_random_weights_and_raw_pixels_stand_below_every_table_of_accuracies(tmp
         "raw pixels": ["30.0 ± 0.0", "30.0 ± 0.0"],
     }
     assert not seconds.reference
-    grids.tables(find(file), [replace(run, entry=None) if "32" in run.cell.place.column else run for run in runs])
+    assert grids.panels(find(file), runs)[0].levels_in_words() == "random weights 20.0 to 21.0, raw pixels 30.0"
+    half = [replace(run, entry=None) if "32" in run.cell.place.column else run for run in runs]
+    assert [cell.text for cell in grids.tables(find(file), half)[0].reference["raw pixels"]] == ["30.0 ± 0.0", "–"]
 
 
 def test_panels_that_differ_in_their_accounting_alone_have_the_same_colours(

@@ -106,9 +106,13 @@ def test_earlier_runs_stand_until_ones_own_or_newer_results_are_there(
 
     before = [run(0, True), run(1, True)]
     now = [Run(cells[1], configs[1], None, None), *(run(*one) for one in today)]
-    assert former.stands(before, now) == stand
+    wanted = [(one.cell.place, one.record.fingerprint) for one in before if one.record]
+    assert former.stand(wanted, now) == stand
     here = f"{len(today) or 'none'} {'are' if len(today) > 1 else 'is'} here."
-    assert former.note(before, now).endswith(f"Of the {len(now)} that it asks for now, {here}")
+    note = former.note(before, 2, now)
+    assert note.startswith("These are the 2 runs that the results of its folder name")
+    assert note.endswith(f"Of the {len(now)} that it asks for now, {here}")
+    assert former.note(before[:1], 2, now).startswith("These are 1 of the 2 runs that")
 
 
 def test_runs_of_an_earlier_definition_are_not_mixed(tmp_path: Path) -> None:
@@ -174,6 +178,6 @@ def test_a_table_over_options_is_drawn_as_its_definition_states_it(tmp_path: Pat
     assert (at[EVIL, "64"]["mean"], at[EVIL, "64"]["lines"]) == (None, ["–"])
     accuracy, cost = lines["panels"]
     assert [one["x"] for one in accuracy["squares"] if one["row"] == EVIL] == [16, 32, 64]
-    assert accuracy["references"].keys() == {"random weights", "raw pixels"}
-    assert (accuracy["cost"], cost["cost"], cost["references"]) == (False, True, {})
+    assert accuracy["levels"].keys() == {"random weights", "raw pixels"}
+    assert (accuracy["cost"], cost["cost"], cost["levels"]) == (False, True, {})
     assert {one["mean"] for one in cost["squares"]} == {50.0, None}

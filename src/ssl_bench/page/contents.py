@@ -127,9 +127,10 @@ def _described(asked: Request, store: Store, entries: Sequence[StoredRecord], fo
             try:
                 matched = records.match(cells, configs, store)
                 if finding and report == finding.report:
-                    before = former.runs(finding.folder, by_name)
-                    if before and former.stands(before, matched):
-                        part["earlier"] = former.note(before, matched)
+                    wanted = former.named(finding.folder)
+                    before = former.runs(wanted, by_name) if former.stand(wanted, matched) else []
+                    if before:
+                        part["earlier"] = former.note(before, len(wanted), matched)
                         experiment, matched = former.as_it_was(experiment, before), before
                 part |= tables.shown(experiment, matched, note)
                 described += matched

@@ -7,7 +7,7 @@ until the results are of new ones, or one's own runs are there.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,38 +19,40 @@ from ssl_bench.report.records import Run, StoredRecord, refuse_mixtures
 RESULTS = "results.csv"
 
 
-def runs(folder: Path, entries: Mapping[str, StoredRecord]) -> list[Run]:
-    """Those in ``results.csv`` of the folder whose records are among ``entries``, by fingerprint, as its rows.
+def named(folder: Path) -> list[tuple[Place, str]]:
+    """Place and fingerprint of every run in ``results.csv`` of the folder; none where it is no file of results."""
+    try:
+        lines = (folder / RESULTS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    found = [
+        (Place(row, line.get("column") or "", line.get("accounting") or ""), fingerprint)
+        for line in csv.DictReader(lines)
+        if (row := line.get("row")) and (fingerprint := line.get("fingerprint"))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def stand(wanted: Collection[tuple[Place, str]], today: Sequence[Run]) -> bool:
+    """Whether the runs that the results name are shown: no run of ``today`` is one's own, or one of these."""
+    fingerprints = {fingerprint for _, fingerprint in wanted}
+    there = [run.entry for run in today if run.entry]
+    return all(entry.committed and entry.record.fingerprint not in fingerprints for entry in there)
+
+
+def runs(wanted: Collection[tuple[Place, str]], entries: Mapping[str, StoredRecord]) -> list[Run]:
+    """Those whose records are among ``entries``, by fingerprint, as rows of the results.
 
     Raises:
         UserError: records cannot stand together.
     """
     found = [
         replace(run, cell=replace(run.cell, row=place.label, place=place))
-        for place, fingerprint in dict.fromkeys(_named(folder / RESULTS))
+        for place, fingerprint in wanted
         if (entry := entries.get(fingerprint)) is not None and (run := alone(entry)) is not None
     ]
     refuse_mixtures([(run.cell, run.entry) for run in found if run.entry])
     return found
-
-
-def _named(file: Path) -> Iterator[tuple[Place, str]]:
-    """The place and the fingerprint in each line of a file of results; nothing where it is none."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return
-    for line in csv.DictReader(lines):
-        row, fingerprint = line.get("row"), line.get("fingerprint")
-        if row and fingerprint:
-            yield Place(row, line.get("column") or "", line.get("accounting") or ""), fingerprint
-
-
-def stands(before: Sequence[Run], today: Sequence[Run]) -> bool:
-    """Whether the runs that the results name are shown: no run of ``today`` is one's own, or one of these."""
-    named = {run.record.fingerprint for run in before if run.record}
-    there = [run.entry for run in today if run.entry]
-    return all(entry.committed and entry.record.fingerprint not in named for entry in there)
 
 
 def as_it_was(experiment: Experiment, found: Sequence[Run]) -> Experiment:
@@ -62,10 +64,11 @@ def as_it_was(experiment: Experiment, found: Sequence[Run]) -> Experiment:
     return replace(experiment, rows=rows, show=show)
 
 
-def note(found: Sequence[Run], today: Sequence[Run]) -> str:
-    """What stands below the table of such runs."""
+def note(found: Sequence[Run], wanted: int, today: Sequence[Run]) -> str:
+    """What stands below the table of the runs that were found of those ``wanted``."""
     here = sum(run.record is not None for run in today)
+    which = "the" if len(found) == wanted else f"{len(found)} of the"
     return (
-        f"These are the {len(found)} runs that the results of its folder name, made before its definition changed. "
+        f"These are {which} {wanted} runs that the results of its folder name, made before its definition changed. "
         f"Of the {len(today)} that it asks for now, {here or 'none'} {'are' if here > 1 else 'is'} here."
     )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ssl_bench.config.axes import number
 from ssl_bench.config.experiments import Experiment
-from ssl_bench.report.comparison import reference
 from ssl_bench.report.grids import Panel, axis_label, panels
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import mean_and_spread
-from ssl_bench.report.tables import NAMES
 
 Plain = dict[str, Any]
 MEAN = "mean"  # of a row's columns, beside them
@@ -54,7 +53,6 @@ def _panel(panel: Panel, *, beside: bool) -> Plain:
         squares.append(
             {"row": row, "column": MEAN, "x": None, "mean": mean, "spread": 0.0, "lines": [text], "text": text}
         )
-    references = {name: reference(panel.runs, panel.protocol, network) for network, name in NAMES.items()}
     return {
         "title": panel.title,
         "measure": panel.measure,
@@ -62,7 +60,11 @@ def _panel(panel: Panel, *, beside: bool) -> Plain:
         "rows": panel.rows,
         "columns": [*map(_name, panel.columns), *([MEAN] if beside else [])],
         "squares": squares,
-        "references": {name: statistics.fmean(by_seed.values()) for name, by_seed in references.items() if by_seed},
+        "kind": panel.kind,
+        "levels": {
+            label: [mean if math.isfinite(mean) else None for mean in means] for label, means in panel.levels().items()
+        },
+        "levels_in_words": panel.levels_in_words(),
         "notes": panel.notes(),
     }
 

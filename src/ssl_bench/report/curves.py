@@ -18,6 +18,7 @@ from ssl_bench.report.tables import NAMES
 from ssl_bench.results.record import PROJECTOR, Record
 
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
+THIN = {"color": "#777777", "linewidth": 0.8, "linestyle": LINES["dotted"], "zorder": 1}
 CLOSE = 0.2  # of a panel's height; names of lines that are closer would overlap
 CURVES = ("dataset", "row", "seed", "network", "protocol", "epoch", "percent", "fingerprint", "command")
 
@@ -202,20 +203,21 @@ def text(experiment: Experiment, runs: Sequence[Run]) -> str:
 
 def references(row: Sequence[Any], runs: Sequence[Run], protocol: str) -> None:
     """Random weights and raw pixels as thin lines in a row of panels, named at its right."""
-    levels = {}
-    for network, name in NAMES.items():
-        by_seed = reference(runs, protocol, network)
-        if by_seed:
-            levels[name] = mean_and_spread(list(by_seed.values()))[0]
+    found = {name: reference(runs, protocol, network) for network, name in NAMES.items()}
+    levels = {name: mean_and_spread(list(by_seed.values()))[0] for name, by_seed in found.items() if by_seed}
     for axes in row:
         for level in levels.values():
-            axes.axhline(level, color="#777777", linewidth=0.8, linestyle=LINES["dotted"], zorder=1)
-    last = row[-1]
-    low, high = last.get_ylim()
+            axes.axhline(level, **THIN)
+    name_at_right(row[-1], levels)
+
+
+def name_at_right(axes: Any, levels: Mapping[str, float]) -> None:
+    """Write what is at one or two levels beside a panel."""
+    low, high = axes.get_ylim()
     close = len(levels) == 2 and max(levels.values()) - min(levels.values()) < CLOSE * (high - low)
     for name, level in levels.items():
         beside = "center" if not close else "top" if level == min(levels.values()) else "bottom"
-        last.annotate(
-            name.replace(" ", "\n"), (1, level), (3, 0), xycoords=last.get_yaxis_transform(),
+        axes.annotate(
+            name.replace(" ", "\n"), (1, level), (3, 0), xycoords=axes.get_yaxis_transform(),
             textcoords="offset points", fontsize=7, color="#555555", va=beside, annotation_clip=False,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl_bench.config.axes import number
 from ssl_bench.config.experiments import Experiment
-from ssl_bench.report.curves import references, styles
+from ssl_bench.report.curves import THIN, name_at_right, styles
 from ssl_bench.report.grids import Panel, Square, axis_label, notes, panels
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import mean_and_spread
@@ -70,11 +70,10 @@ def _heat(axes_of: Any, experiment: Experiment, panel: Panel, alike: Sequence[Pa
         ]
         labels.append("mean")
     axes_of.set_facecolor("white")
-    means = [np.mean(list(one.by_seed.values())) for other in alike for one in other.squares.values() if one.by_seed]
-    low, high = (min(means), max(means)) if means else (0.0, 1.0)
+    known = [np.mean(list(one.by_seed.values())) for other in alike for one in other.squares.values() if one.by_seed]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
     drawn = axes_of.imshow(np.ma.masked_invalid(values), cmap=COLOURS, aspect="auto", vmin=low, vmax=high)
-    below = ", ".join(f"{label} {shown.partition(' ')[0]}" for label, shown in panel.baselines().items())
-    axes_of.set_title("\n".join(filter(None, [panel.title, below])), fontsize=9, pad=8)
+    axes_of.set_title("\n".join(filter(None, [panel.title, panel.levels_in_words()])), fontsize=9, pad=8)
     for y, row in enumerate(texts):
         for x, lines in enumerate(row):
             if not np.isfinite(values[y, x]):
@@ -124,9 +123,11 @@ def _lines(axes_of: Any, experiment: Experiment, panel: Panel) -> dict[str, Any]
     axes_of.grid(visible=True, color="#e5e5e5", linewidth=0.6)
     axes_of.set_axisbelow(True)
     axes_of.spines[["top", "right"]].set_visible(False)
-    if panel.protocol:
-        references([axes_of], panel.runs, panel.protocol)
-    else:
+    levels = panel.levels()
+    for means in levels.values():  # those of random weights differ from network to network
+        axes_of.plot(xs, means, **THIN)
+    name_at_right(axes_of, {label: list(filter(math.isfinite, means))[-1] for label, means in levels.items()})
+    if not panel.protocol:
         axes_of.set_ylim(bottom=0)  # small differences of what runs cost are none
     return handles
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -78,11 +80,29 @@ class Panel:
     def columns(self) -> list[str]:
         return list(dict.fromkeys(column for _, column in self.squares))
 
-    def baselines(self, column: str | None = None) -> dict[str, str]:
-        """Accuracy of random weights and raw pixels, of one column's runs if it is given; costs have none."""
-        runs = [run for run in self.runs if column in (None, run.cell.place.column)]
-        found = {label: reference(runs, self.protocol, name) for name, label in NAMES.items() if self.protocol}
-        return {label: figure(by_seed, wanted=len(by_seed)) for label, by_seed in found.items() if by_seed}
+    def baselines(self) -> dict[str, dict[str, dict[int, float]]]:
+        """Percent of random weights and raw pixels by column and seed, where there are any; costs have none."""
+        of = {column: [run for run in self.runs if run.cell.place.column == column] for column in self.columns}
+        found = {
+            label: {column: reference(runs, self.protocol, name) for column, runs in of.items()}
+            for name, label in NAMES.items()
+        }
+        return {label: columns for label, columns in found.items() if any(columns.values())}
+
+    def levels(self) -> dict[str, list[float]]:
+        """Their means column by column; nan where there are none."""
+        return {
+            label: [statistics.fmean(by_seed.values()) if by_seed else math.nan for by_seed in columns.values()]
+            for label, columns in self.baselines().items()
+        }
+
+    def levels_in_words(self) -> str:
+        """``random weights 29.1, raw pixels 35.5``, or from which to which they go over the columns."""
+        shown = []
+        for label, means in self.levels().items():
+            known = list(filter(math.isfinite, means))
+            shown.append(f"{label} {' to '.join(dict.fromkeys([f'{min(known):.1f}', f'{max(known):.1f}']))}")
+        return ", ".join(shown)
 
     def notes(self) -> list[str]:
         """Which places have no accuracy, or one that means little."""
@@ -152,8 +172,8 @@ def tables(experiment: Experiment, runs: Sequence[Run]) -> list[Table]:
                 row: [TableCell(panel.squares[row, column].text) for column in panel.columns] for row in panel.rows
             },
             reference={
-                label: [TableCell(panel.baselines(column).get(label, "–")) for column in panel.columns]
-                for label in panel.baselines()
+                label: [TableCell(figure(columns[column], wanted=len(columns[column]))) for column in panel.columns]
+                for label, columns in panel.baselines().items()
             },
             notes=[],
         )

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 import torch
 
 from ssl_bench.config.compose import compose
-from ssl_bench.devices import resolve_precision
 from ssl_bench.errors import UserError
 from ssl_bench.report.expected import WIDTH, Expected
+from ssl_bench.results.record import Record
 from ssl_bench.training.run import run
 
 
 def compare(expected: Sequence[Expected], seed: int, data_dir: str) -> int:
     """Train every method, print its accuracies beside their ranges; 0 if all lie inside."""
-    held = True
+    held, record = True, None
     with tempfile.TemporaryDirectory(prefix="ssl_bench-") as folder:
         own = [
             f"seed={seed}",
@@ -43,7 +43,7 @@ def compare(expected: Sequence[Expected], seed: int, data_dir: str) -> int:
                 repeated = seed == 0 and percent is not None and abs(percent - one.seed0) < 1e-3
                 print(f"{'✓' if inside else '✗'} {line}{'; as the committed run' if repeated else ''}", flush=True)
                 held = held and inside
-    print("Every method learns as expected." if held else advice(expected[0]))
+    print("Every method learns as expected." if held else advice(expected[0], record))
     return 0 if held else 1
 
 
@@ -64,11 +64,10 @@ def verdict(one: Expected, percent: float | None) -> tuple[str, bool]:
     )
 
 
-def advice(one: Expected) -> str:
-    """What may be the cause, the likeliest first, with what is here and where the ranges are from."""
+def advice(one: Expected, here: Record | None) -> str:
+    """What may be the cause, the likeliest first: ``here``, if a run has finished, beside where the ranges are from."""
+    of_run = f"precision ({here.precision} on {here.device} here, {one.precision} on cpu there), " if here else ""
     return (
-        "Check first: threads (1 here, "
-        f"{one.threads} there), torch ({torch.__version__} here, {one.torch} there), precision "
-        f"({resolve_precision('auto', 'auto')} here, {one.precision} there); then other seeds (seed=1), and whether "
-        "the package is the released one."
+        f"Check first: {of_run}threads (1 here, {one.threads} there), torch ({torch.__version__} here, {one.torch} "
+        "there); then other seeds (seed=1), and whether the package is the released one."
     )

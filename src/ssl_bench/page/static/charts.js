@@ -116,7 +116,8 @@ function curvesChart(experiment, { dataset, protocol, network, hidden = new Set(
 // A heat map or lines over an option, for every panel of a table over two axes.
 function gridCharts({ kind, axis, logarithmic, rows, panels }) {
   const drawings = panels.map((panel) => {
-    const nodes = [kind === "heat" ? heatChart(panel, axis) : linesChart(panel, axis, logarithmic, rows)];
+    const alike = panels.filter((other) => String(other.kind) === String(panel.kind)); // they differ in their accounting alone
+    const nodes = [kind === "heat" ? heatChart(panel, axis, alike) : linesChart(panel, axis, logarithmic, rows)];
     if (panel.notes.length) nodes.push(el("p", { class: "quiet" }, `${panel.notes.join("; ")}.`));
     return el("div", {}, ...nodes);
   });
@@ -126,15 +127,15 @@ function gridCharts({ kind, axis, logarithmic, rows, panels }) {
 
 const gridTip = (square, axis) => `${square.row}${square.column ? `, ${axis ? `${axis} ` : ""}${square.column}` : ""}\n${square.text}`;
 
-function heatChart({ title, measure, rows, columns, squares }, axis) {
+function heatChart({ title, measure, rows, columns, squares, levels_in_words }, axis, alike) {
   const [known, missing] = [squares.filter((one) => one.mean !== null), squares.filter((one) => one.mean === null)];
-  const shade = d3.scaleSequential(d3.extent(known, (one) => one.mean), d3.interpolateCividis);
+  const shade = d3.scaleSequential(d3.extent(alike.flatMap((panel) => panel.squares), (one) => one.mean ?? undefined), d3.interpolateCividis);
   const isDark = (one) => d3.lab(shade(one.mean)).l < 50; // where white is read better than black
   const place = { x: "column", y: "row" };
   const text = (some, fill) => Plot.text(some, { ...place, text: (one) => one.lines.join("\n"), fill, fontSize: 11 });
   const slanted = Math.max(...columns.map((column) => column.length)) > 8;
   return chart(
-    `${title}: ${measure}`,
+    [`${title}: ${measure}`, levels_in_words].filter(Boolean).join("; "),
     (width) => ({
       marginLeft: named(rows, width).marginLeft,
       marginBottom: slanted ? 80 : 44,
@@ -154,9 +155,11 @@ function heatChart({ title, measure, rows, columns, squares }, axis) {
   );
 }
 
-function linesChart({ title, measure, cost, columns, squares, references }, axis, logarithmic, rows) {
+function linesChart({ title, measure, cost, squares, levels }, axis, logarithmic, rows) {
   const found = squares.map((one) => ({ ...one, low: one.mean === null ? null : one.mean - one.spread, high: one.mean === null ? null : one.mean + one.spread }));
-  const levels = Object.entries(references).map(([name, mean]) => ({ name, mean }));
+  const xs = [...new Set(found.map((one) => one.x))];
+  const baselines = Object.entries(levels).flatMap(([name, means]) => means.map((mean, number) => ({ name, mean, x: xs[number] })));
+  const ends = Object.keys(levels).map((name) => baselines.findLast((one) => one.name === name && one.mean !== null));
   const marks = rows.flatMap((row) => {
     const [own, stroke, symbol] = [found.filter((one) => one.row === row.label), colourOf(row), SYMBOLS[row.mark] ?? "circle"];
     const points = own.filter((one) => one.mean !== null);
@@ -170,11 +173,11 @@ function linesChart({ title, measure, cost, columns, squares, references }, axis
   return chart(
     title,
     () => ({
-      x: { label: axis || null, type: logarithmic ? "log" : "linear", ticks: [...new Set(found.map((one) => one.x))], tickFormat: String, grid: true },
+      x: { label: axis || null, type: logarithmic ? "log" : "linear", ticks: xs, tickFormat: String, grid: true },
       y: { label: measure, grid: true, nice: true, zero: cost },
       marks: [
-        Plot.ruleY(levels, { y: "mean", stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "2 3" }),
-        Plot.text(levels, { y: "mean", frameAnchor: "right", text: "name", textAnchor: "end", lineAnchor: "bottom", fill: "currentColor", fontSize: 11 }),
+        Plot.lineY(baselines, { x: "x", y: "mean", z: "name", stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "2 3" }),
+        Plot.text(ends, { y: "mean", frameAnchor: "right", text: "name", textAnchor: "end", lineAnchor: "bottom", fill: "currentColor", fontSize: 11 }),
         ...marks,
         Plot.tip(found.filter((one) => one.mean !== null), Plot.pointer({ x: "x", y: "mean", title: (one) => gridTip(one, axis) })),
       ],

@@ -177,7 +177,7 @@ function linesChart({ title, measure, cost, squares, levels }, axis, logarithmic
       y: { label: measure, grid: true, nice: true, zero: cost },
       marks: [
         Plot.lineY(baselines, { x: "x", y: "mean", z: "name", stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "2 3" }),
-        Plot.text(ends, { y: "mean", frameAnchor: "right", text: "name", textAnchor: "end", lineAnchor: "bottom", fill: "currentColor", fontSize: 11 }),
+        Plot.text(ends, { y: "mean", frameAnchor: "right", text: "name", textAnchor: "end", lineAnchor: "bottom", dy: -3, fill: "currentColor", fontSize: 11 }),
         ...marks,
         Plot.tip(found.filter((one) => one.mean !== null), Plot.pointer({ x: "x", y: "mean", title: (one) => gridTip(one, axis) })),
       ],

@@ -209,7 +209,7 @@ def test_a_reference_follows_what_it_refers_to() -> None:
     [
         ("scale=demo", "constant", 0.05),
         ("scale=cpu", "decay", 1.0),
-        ("scale=cpu method.teacher_rule=ema", "constant", 0.02),
+        ("scale=cpu method.teacher_rule=ema", "constant", 0.1),
         ("scale=paper method.teacher_schedule=decay", "decay", 1.0),
         ("scale=smoke method.teacher_step=0.3", "constant", 0.3),
     ],

@@ -65,6 +65,10 @@ def test_a_figure_is_drawn_from_the_encoders_that_are_there(
     shown = capsys.readouterr().out
     assert "Encoders of 1 of 2 runs are here." in shown
     assert "– (0/1)" in shown
+    for network, label in (("random", "random weights"), ("pixels", "raw pixels")):
+        (row,) = [line for line in shown.splitlines() if line.startswith(f"| digits, {label}")]
+        mean = np.mean([one["results"][network]["knn1"] for one in records])
+        assert f" {mean:.1f} |" in row
     assert {path.name for path in (tmp_path / "here").iterdir()} == {"records", "results.csv", "table.md", "figure.png"}
     with (tmp_path / "here" / "results.csv").open(encoding="utf-8") as lines:
         found = {(line["row"], line["measure"]): float(line["value"]) for line in csv.DictReader(lines)}

@@ -216,9 +216,9 @@ def _test(n: int, calibration: str) -> list[str]:
         return [f"Nothing is marked: rows with fewer than {FEWEST} seeds are not compared."]
     few = f"; {n} seeds show large and steady differences alone" if n < ENOUGH else ""
     return [
-        f"Bold: the highest mean of the rows that are compared. {APART}: differs significantly from it by a t-test paired by seed "
-        f"(Holm-corrected within the column, α = {ALPHA:g}{few}); without a mark it is not known which is better. "
-        f"Rows with fewer than {FEWEST} seeds are not compared.",
+        f"Bold: the highest mean of the rows that are compared. {APART}: differs significantly from it by a t-test "
+        f"paired by seed (Holm-corrected within the column, α = {ALPHA:g}{few}); without a mark it is not known which "
+        f"is better. Rows with fewer than {FEWEST} seeds are not compared.",
         calibration,
     ]
 

@@ -6,6 +6,7 @@ The measures are of the features themselves, by cosine, since a map shows distan
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 
 from ssl_bench.config.experiments import Experiment
 from ssl_bench.errors import UserError
-from ssl_bench.report.comparison import Table, TableCell, epochs
+from ssl_bench.report.comparison import Table, TableCell, epochs, figure, reference
 from ssl_bench.report.provenance import command, provenance
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import mean_and_spread
+from ssl_bench.report.tables import NAMES
 
 NEIGHBOURS = 10  # of the neighbourhood hit
 MEASURES = {"silhouette": 3, "neighbourhood hit, %": 1}  # digits behind the point
@@ -67,6 +69,12 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]
     """Measures of every row, mean and spread over seeds."""
     protocols = experiment.show["protocols"]
     ranked = {}
+    beside = {}  # random weights and raw pixels
+    for dataset, (network, label) in itertools.product(dict.fromkeys(run.cell.dataset for run in runs), NAMES.items()):
+        of_dataset = [run for run in runs if run.cell.dataset == dataset]
+        by_seed = [reference(of_dataset, name, network) for name in protocols]
+        cells = [TableCell(figure(one, wanted=len(one))) for one in by_seed]
+        beside[f"{dataset}, {label}"] = [*(TableCell("") for _ in MEASURES), *cells]
     for dataset, row in dict.fromkeys((run.cell.dataset, run.cell.row) for run in runs):
         here = [one for one in found if (one.run.cell.dataset, one.run.cell.row) == (dataset, row)]
         wanted = sum((run.cell.dataset, run.cell.row) == (dataset, row) for run in runs)
@@ -78,6 +86,7 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]
         title=experiment.show["title"],
         columns=[*MEASURES, *(f"{name}, %" for name in protocols)],
         ranked=ranked,
+        reference=beside,
         notes=notes(runs, found),
     )
 

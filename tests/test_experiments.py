@@ -34,8 +34,8 @@ def test_every_row_composes_and_is_a_run_of_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("file", sorted(TRIALS.rglob("*.yaml")), ids=lambda file: file.stem)
 def test_trials_set_what_was_tried_so_that_a_later_default_changes_none(file: Path) -> None:
-    (options,) = re.findall(r'OPTIONS="(.*)"', (TRIALS / "README.md").read_text(encoding="utf-8"))
-    cells = experiments.find(str(file)).cells("cpu", words=options.split())
+    (options,) = re.findall(r"OPTIONS=\((.*)\)", (TRIALS / "README.md").read_text(encoding="utf-8"))
+    cells = experiments.find(str(file)).cells("cpu", words=shlex.split(options))
     keys = {configuration_key(one.as_dict()) for one in config.compose_cells(cells)}
     assert len(keys) == len(cells)
     records = list((file.parent / "records").glob("*.json"))

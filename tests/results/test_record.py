@@ -11,7 +11,8 @@ import pytest
 
 from ssl_bench.results.record import Record
 
-COMMITTED = sorted((Path(__file__).parents[2] / "experiments").glob("*/records/*.json"))
+ROOT = Path(__file__).parents[2]
+COMMITTED = [*sorted(ROOT.glob("tests/records/*.json")), *sorted(ROOT.glob("experiments/**/records/*.json"))]
 
 
 def test_every_committed_record_is_read_under_its_name_and_written_as_it_was(tmp_path: Path) -> None:

@@ -143,8 +143,7 @@ def test_the_examples_of_the_notebook_run(monkeypatch: pytest.MonkeyPatch) -> No
     own = frame[frame["fingerprint"].isin(COMMITTED) & (frame["dataset"] == "digits")]
     assert own["teacher/knn1"].mean() == pytest.approx(sum(digits) / len(digits))
     assert len(names["means"]) > 4
-    for table in ("agreement", "gain"):
-        assert {"cifar10", "digits"} <= set(names[table].index)
+    assert set(names["agreement"].index) == set(names["gain"].index) == {"cifar10", "digits"}
 
 
 def test_a_condition_reads_numbers_as_options_do() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from ssl_bench.report import verdicts
+from ssl_bench.report import figures, verdicts
 
 ROWS = {"A": {0: 90.0, 1: 91.0, 2: 90.5}, "B": {0: 90.1, 1: 90.4, 2: 90.6}, "C": {0: 50.0, 1: 51.0, 2: 50.1}}
 
@@ -25,6 +27,25 @@ def test_bars_join_the_longest_runs_within_the_critical_difference(
 def test_rows_that_some_column_lacks_are_not_ranked() -> None:
     fewer = {row: ROWS[row] for row in "AB"}
     assert verdicts.in_all_columns({"x": (ROWS, 0.1), "y": (fewer, 0.1)}) == ["A", "B"]
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_long_title_and_the_marks_of_two_rows_lie_within_the_picture(
+    columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save", lambda path, figure, dpi: drawn.append(figure))
+    two = {row: ROWS[row] for row in "AB"}
+    compared = {f"digits, protocol {number}": (two, 0.1) for number in range(columns)}
+    verdicts.forest(tmp_path / "differences.png", "A title that is longer than the picture is wide, " * 2, compared)
+    canvas = FigureCanvasAgg(drawn[0])
+    canvas.draw()
+    title = drawn[0]._suptitle.get_window_extent(canvas.get_renderer())
+    assert title.x0 >= 0
+    assert title.x1 <= canvas.get_width_height()[0]
+    low, high = sorted(drawn[0].axes[0].get_ylim())
+    assert low < -0.3
+    assert high > 1.3
 
 
 def test_both_pictures_are_drawn(tmp_path: Path) -> None:

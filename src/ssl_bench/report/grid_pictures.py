@@ -37,7 +37,8 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
             _heat(axes_of, experiment, panel, [other for other in found if other.kind == panel.kind])
         else:
             handles |= _lines(axes_of, experiment, panel)
-            axes_of.set_title(panel.title, fontsize=9)
+        below = panel.levels_in_words() if show["kind"] == "heat" else ""  # among lines they are lines
+        axes_of.set_title("\n".join(filter(None, [panel.title, below])), fontsize=9, pad=8 if below else None)
     above.suptitle(show["title"], fontsize=11, fontweight="bold")
     if handles:
         legend_below(above, width, handles)
@@ -73,7 +74,6 @@ def _heat(axes_of: Any, experiment: Experiment, panel: Panel, alike: Sequence[Pa
     known = [np.mean(list(one.by_seed.values())) for other in alike for one in other.squares.values() if one.by_seed]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     drawn = axes_of.imshow(np.ma.masked_invalid(values), cmap=COLOURS, aspect="auto", vmin=low, vmax=high)
-    axes_of.set_title("\n".join(filter(None, [panel.title, panel.levels_in_words()])), fontsize=9, pad=8)
     for y, row in enumerate(texts):
         for x, lines in enumerate(row):
             if not np.isfinite(values[y, x]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ssl_bench.report.comparison import Columns
 from ssl_bench.report.statistics import ALPHA, FEWEST, distinguished, interval, mean_ranks
 
 FEWEST_ROWS = 3  # of a ranking
+LETTERS = 13  # of a title, to the inch
 
 
 def in_all_columns(compared: Columns) -> list[str]:
@@ -25,7 +27,14 @@ def forest(path: Path, title: str, compared: Columns) -> None:
     from ssl_bench.report.figures import save
 
     rows = list(dict.fromkeys(row for scores, _ in compared.values() for row in scores))
-    figure = Figure(figsize=(2 + 2.6 * len(compared), 1.2 + 0.26 * len(rows)), layout="constrained")
+    width = 2 + 2.6 * len(compared)
+    words = [
+        title,
+        f"difference to the highest mean (◆) with its {1 - ALPHA:.0%} interval, paired by seed",
+        "● differs significantly from it after Holm's correction, ○ is not shown to",
+    ]
+    lines = [line for one in words for line in textwrap.wrap(one, int(LETTERS * width))]
+    figure = Figure(figsize=(width, 0.8 + 0.17 * len(lines) + 0.26 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(compared), sharey=True, squeeze=False)[0]
     for axes, (heading, (scores, step)) in zip(panels, compared.items(), strict=True):
         highest, apart = distinguished(scores, step=step)
@@ -45,12 +54,8 @@ def forest(path: Path, title: str, compared: Columns) -> None:
         axes.set_xlabel("points", fontsize=8)
         axes.tick_params(labelsize=8)
     panels[0].set_yticks(range(len(rows)), rows)
-    panels[0].invert_yaxis()
-    figure.suptitle(
-        f"{title}: difference to the highest mean (◆) with its {1 - ALPHA:.0%} interval, paired by seed\n"
-        "● differs significantly from it after Holm's correction, ○ is not shown to",
-        fontsize=9,
-    )
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.suptitle("\n".join(lines), fontsize=9)
     save(path, figure, dpi=130)
 
 

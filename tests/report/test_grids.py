@@ -135,6 +135,19 @@ def test_costs_and_projectors_have_panels_of_their_own(tmp_path: Path) -> None:
     assert found["seconds on digits"].squares[at].text == "– (0/3)"
 
 
+def test_costs_are_drawn_from_zero_and_below_the_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save", lambda path, figure, dpi: drawn.append(figure))
+    file = str(grid_file(tmp_path, "lines", show="  protocols: [knn1]\n  costs: [memory]\n"))
+    runs = made_up.runs_of(*made_up.cells_of(file))
+    for run in runs:
+        assert run.record
+        run.record.peak_memory_bytes = 900 * 2**20  # in every run, so that the data alone give the axis no room
+    grid_pictures.picture(tmp_path / "figure.png", find(file), runs)
+    ((low, high),) = [axes.get_ylim() for axes in drawn[0].get_axes() if "memory" in axes.get_title()]
+    assert low == 0 and high > 950
+
+
 def test_random_weights_and_raw_pixels_stand_below_every_table_of_accuracies(tmp_path: Path) -> None:
     file = str(grid_file(tmp_path, "lines", show="  protocols: [knn1]\n  costs: [seconds]\n"))
     runs = made_up.runs_of(*made_up.cells_of(file))

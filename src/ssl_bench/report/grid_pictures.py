@@ -128,7 +128,7 @@ def _lines(axes_of: Any, experiment: Experiment, panel: Panel) -> dict[str, Any]
         axes_of.plot(xs, means, **THIN)
     name_at_right(axes_of, {label: list(filter(math.isfinite, means))[-1] for label, means in levels.items()})
     if not panel.protocol:
-        axes_of.set_ylim(bottom=0)  # small differences of what runs cost are none
+        axes_of.set_ylim(0, 1.1 * axes_of.get_ylim()[1])  # from 0: small differences of what runs cost are none
     return handles
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssl_bench.config import compose as config
-from ssl_bench.config import experiments, parse
+from ssl_bench.config import definitions, experiments, parse
 from ssl_bench.config.options import GROUPS
 from ssl_bench.errors import UserError
 from ssl_bench.results.fingerprint import configuration_key
@@ -113,7 +113,7 @@ def test_an_unknown_table_is_answered_with_those_there_are() -> None:
         ("seeds:", "seed: 0\n  seeds:", "sweep.seed is unknown; did you mean seeds?"),
         ("title:", "titel:", "show.titel is unknown; did you mean title?"),
         ("title:", "panels:", "show.panels is unknown; known are kind, title, protocols, ranked, published."),
-        ("kind: table", "kind: tabel", f"show.kind is {' or '.join(experiments.KINDS)}, not tabel."),
+        ("kind: table", "kind: tabel", f"show.kind is {' or '.join(definitions.KINDS)}, not tabel."),
         (
             "seeds:",
             "scales: {smoke: {column: x}}\n  seeds:",
@@ -141,6 +141,34 @@ def test_an_unknown_table_is_answered_with_those_there_are() -> None:
             "show.networks is a list of deployed, student, teacher, projector, not all.",
         ),
         ("kind: table", "kind: heat, costs: [euros]", "show.costs is a list of seconds, memory, not euros."),
+        ("kind: table", "kind: heat, mean: 3", "show.mean is true or false, not 3."),
+        ("kind: table", "kind: table, ranked: [moco]", "show.ranked: moco is unknown; known are MoCo."),
+        ("kind: table", "kind: table, protocols: knn1", f"show.protocols is {definitions.NAMES}, not knn1."),
+        ("kind: table", "kind: curves, network: studnt", "show.network is deployed or student or teacher, not studnt."),
+        ("kind: table", "kind: curves, panels: {a: [MoC]}", "show.panels.a: MoC is unknown; known are MoCo."),
+        ("kind: table", "kind: curves, panels: {a: MoCo}", "show.panels.a is a list of labels of rows, not MoCo."),
+        (
+            "{MoCo: method=moco}",
+            "[moco]",
+            "sweep.rows is labels with options, as in {SimCLR: method=simclr}, not ['moco'].",
+        ),
+        ("method=moco", "epochs=1", "sweep.rows.MoCo is the options of a run, method= among them, not epochs=1."),
+        ("seeds: [0]", "seeds: 0", f"sweep.seeds is {definitions.SEEDS}, not 0."),
+        ("seeds: [0]", "seeds: [true]", f"sweep.seeds is {definitions.SEEDS}, not [True]."),
+        (
+            "seeds: [0]",
+            "scales: {smoke: {seeds: [-1]}}\n  seeds: [0]",
+            f"sweep.scales.smoke.seeds is {definitions.SEEDS}, not [-1].",
+        ),
+        (
+            "seeds: [0]",
+            "more_seeds: {smoke: {digit: [1]}}\n  seeds: [0]",
+            "sweep.more_seeds.smoke.digit is unknown; did you mean digits?",
+        ),
+        ("{smoke: [digits]}", "[digits]", "sweep.datasets is scales with what they have, not ['digits']."),
+        ("{smoke: [digits]}", "{smok: [digits]}", "sweep.datasets.smok is unknown; did you mean smoke?"),
+        ("[digits]", "digits", "sweep.datasets.smoke is a list of datasets, as in [digits], not digits."),
+        ("[digits]", "[digit]", "sweep.datasets.smoke: dataset=digit is unknown; did you mean digits?"),
     ],
 )
 def test_a_key_that_a_file_does_not_have_is_named(old: str, new: str, sentence: str, tmp_path: Path) -> None:

@@ -8,15 +8,13 @@ records are presented; ``report`` reads it.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from ssl_bench.config import axes, sources
+from ssl_bench.config import axes, definitions
 from ssl_bench.config.axes import Place
 from ssl_bench.config.options import GROUPS, near_or_all, options_in, read_settings
 from ssl_bench.config.schema import Config
@@ -24,26 +22,6 @@ from ssl_bench.errors import UserError
 
 T = TypeVar("T")
 
-PROTOCOLS = {"protocols": ["knn1", "linear"]}
-GRID = {**PROTOCOLS, "networks": ["deployed"], "costs": [], "axis": None}  # axis null: the option of the columns
-KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the file sets it
-    "table": {**PROTOCOLS, "ranked": None, "published": False},  # ranked null: all rows
-    "curves": {"protocol": "knn1", "network": "student", "panels": None},  # panels null: one
-    "calibration": PROTOCOLS,
-    "trials": PROTOCOLS,
-    "expected": PROTOCOLS,
-    "heat": {**GRID, "mean": False},
-    "lines": {**GRID, "logarithmic": False},
-    "features": {"protocols": ["knn1"]},
-    "saliency": {"protocols": ["knn1"], "reference": ""},  # label of the row that others are compared with
-    "options": {"shared": {}, "columns": {}, "unused": {}, "stated": {}},  # of which nothing is run
-}
-GRIDS = ("heat", "lines")  # kinds that show columns and accountings
-NETWORKS = ("deployed", "student", "teacher", "projector")
-COSTS = ("seconds", "memory")
-KEYS = ("sweep.rows", "sweep.datasets", "sweep.seeds", "show.kind")  # that every experiment has
-BY_SCALE = ("rows", "columns", "accountings", "options", "seeds")  # that a scale may have its own
-SWEEP = (*BY_SCALE, "datasets", "more_seeds", "scales")
 LISTS = ("seeds", "methods", "datasets")  # options that choose among the runs
 
 
@@ -217,7 +195,9 @@ def _works(work: Callable[[Cell], object], cell: Cell) -> bool:
 
 def names() -> list[str]:
     """The experiments that have runs."""
-    return [name for name in GROUPS["experiment"] if is_sweep(name) and _read(name)["show"]["kind"] != "options"]
+    return [
+        name for name in GROUPS["experiment"] if is_sweep(name) and definitions.read(name)["show"]["kind"] != "options"
+    ]
 
 
 def without_runs() -> list[str]:
@@ -226,7 +206,7 @@ def without_runs() -> list[str]:
 
 
 def is_sweep(name: str) -> bool:
-    return name in GROUPS["experiment"] and "sweep" in _read(name)
+    return name in GROUPS["experiment"] and "sweep" in definitions.read(name)
 
 
 def find(name: str) -> Experiment:
@@ -238,86 +218,18 @@ def find(name: str) -> Experiment:
     file = name.endswith(".yaml")
     if not file and not is_sweep(name):
         raise UserError(f"there is no table or figure {name!r}{near_or_all(name, names())}")
-    found = _read_file(Path(name)) if file else _read(name)
-    where, sweep = name if file else f"conf/experiment/{name}.yaml", found["sweep"]
-    _require_known(where, "", found, ("sweep", "show"))
-    _require_known(where, "sweep.", sweep, SWEEP)
-    scales = sweep.get("scales", {})
-    for scale, other in scales.items():
-        _require_known(where, f"sweep.scales.{scale}.", other, BY_SCALE)
-        _require_known(where, f"sweep.scales.{scale}.rows.", other.get("rows", {}), list(sweep["rows"]))
+    found = definitions.read_file(Path(name)) if file else definitions.read(name)
+    sweep, show = definitions.checked(name if file else f"conf/experiment/{name}.yaml", found)
     return Experiment(
         name=Path(name).stem if file else name,
         rows=axes.labelled(sweep["rows"]),
         datasets=sweep["datasets"],
         seeds=sweep["seeds"],
-        show=_shown(found["show"], sweep, where),
+        show=show,
         sweep=sweep,
-        scales=scales,
+        scales=sweep.get("scales", {}),
         more_seeds=sweep.get("more_seeds", {}),
     )
-
-
-def _require_known(file: str, above: str, tree: Iterable[str], known: Sequence[str]) -> None:
-    """UserError for a key below ``above`` that a table's or figure's file does not have."""
-    for key in tree:
-        if key not in known:
-            raise UserError(f"{file}: {above}{key} is unknown{near_or_all(key, known)}")
-
-
-def _shown(show: dict[str, Any], sweep: dict[str, Any], file: str) -> dict[str, Any]:
-    """What is shown, with what the file leaves out: title and protocols, and that every row is ranked."""
-    if show["kind"] not in KINDS:
-        raise UserError(f"{file}: show.kind is {' or '.join(KINDS)}, not {show['kind']}.")
-    found = {"title": Path(file).stem, **KINDS[show["kind"]]}
-    _require_known(file, "show.", show, ("kind", *found))
-    found |= show
-    _require_axes(found, sweep, file)
-    if show["kind"] == "saliency" and found["reference"] not in sweep["rows"]:
-        raise UserError(f"{file}: show.reference is {' or '.join(sweep['rows'])}, not {found['reference']}.")
-    if show["kind"] == "table" and found["ranked"] is None:
-        found["ranked"] = list(sweep["rows"])
-    return found
-
-
-def _require_axes(show: Mapping[str, Any], sweep: Mapping[str, Any], file: str) -> None:
-    """UserError where what is shown does not fit the columns and accountings of the runs, at any scale."""
-    kind = show["kind"]
-    for at in (sweep, *sweep.get("scales", {}).values()):
-        if (at.get("columns") or at.get("accountings")) and kind not in GRIDS:
-            raise UserError(f"{file}: columns and accountings are shown by show.kind {' or '.join(GRIDS)}, not {kind}.")
-        if kind == "lines" and (at is sweep or "columns" in at):
-            numbers = [axes.number(column) for column in axes.columns(at)]
-            if None in numbers:
-                raise UserError(f"{file}: lines need numbers, as in sweep.columns: {{batch_size: [32, 64]}}.")
-            if show["logarithmic"] and min(number for number in numbers if number is not None) <= 0:
-                raise UserError(f"{file}: a logarithmic axis has room for columns above 0 only.")
-    for key, known in (("networks", NETWORKS), ("costs", COSTS)):
-        for word in show.get(key, ()):
-            if word not in known:
-                raise UserError(f"{file}: show.{key} is a list of {', '.join(known)}, not {word}.")
-
-
-def _read(name: str) -> dict[str, Any]:
-    return sources.load(f"experiment/{name}.yaml")
-
-
-def _read_file(file: Path) -> dict[str, Any]:
-    """The experiment that a file outside of conf/ describes; its name must be that of no other."""
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'}).") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
-    if file.stem in GROUPS["experiment"]:
-        raise UserError(f"{file} has the name of experiment={file.stem}: rename the file.")
-    parts = {part: found.get(part) if isinstance(found, dict) else None for part in ("sweep", "show")}
-    there = {f"{part}.{key}" for part, tree in parts.items() if isinstance(tree, dict) for key in tree if tree[key]}
-    missing = [key for key in KEYS if key not in there]
-    if missing:
-        raise UserError(f"{file} describes no table or figure: {' and '.join(missing)} is missing.")
-    return dict(found)
 
 
 def method_of(row: Sequence[str]) -> str:

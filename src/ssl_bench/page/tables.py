@@ -9,7 +9,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ssl_bench.config.experiments import GRIDS, Experiment
+from ssl_bench.config.definitions import GRIDS
+from ssl_bench.config.experiments import Experiment
 from ssl_bench.page import panels
 from ssl_bench.page.colours import on_both
 from ssl_bench.report import calibration, comparison, curves, expected, hyperparameters, palette, trials

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.config import experiments
+from ssl_bench.config import definitions, experiments
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Experiment
 from ssl_bench.config.schema import Config
@@ -165,7 +165,7 @@ def _rendered(experiment: Experiment, runs: Sequence[Run], accuracies: Path) -> 
         points = curves.results(runs, show["protocol"], show["network"])
         drawn = partial(curves.picture, experiment=experiment, runs=runs)
         return curves.text(experiment, runs), {"results.csv": _csv(curves.CURVES, points), "figure.png": drawn}
-    if kind in experiments.GRIDS:
+    if kind in definitions.GRIDS:
         text = "".join(map(render.markdown, grids.tables(experiment, runs)))
         drawn = partial(grid_pictures.picture, experiment=experiment, runs=runs)
         csv_lines = _csv(grids.HEADING, grids.results(runs))

@@ -59,6 +59,11 @@ class Pair:
         return _overlap(self.own.shares, self.other.shares)
 
     @property
+    def chance(self) -> NDArray[np.float64]:
+        """Of every image's own map with the reference's of another image, ``[N]``."""
+        return _overlap(self.own.shares, np.roll(self.other.shares, len(self.other.shares) // 2, axis=0))
+
+    @property
     def fifths(self) -> list[float]:
         """% of images that the run gets right, from the fifth of least overlap to that of most."""
         order = np.argsort(self.overlap, kind="stable")
@@ -68,9 +73,8 @@ class Pair:
     def measures(self) -> dict[str, float]:
         """MEASURES by name."""
         overlap, fifths = self.overlap, self.fifths
-        chance = _overlap(self.own.shares, np.roll(self.other.shares, len(self.other.shares) // 2, axis=0))
         large = 100 * float((overlap > LARGE).mean())
-        found = (float(overlap.mean()), float(chance.mean()), large, fifths[0], fifths[-1])
+        found = (float(overlap.mean()), float(self.chance.mean()), large, fifths[0], fifths[-1])
         return dict(zip(MEASURES, found, strict=True))
 
 
@@ -151,7 +155,11 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequ
 
 def _plot(part: Any, show: Mapping[str, Any], here: Sequence[Pair]) -> None:
     shares, accuracy = part.subplots(2, 1)
-    shares.hist(np.concatenate([pair.overlap for pair in here]), bins=25, range=(0, 1), color="#555555")
+    of_bins: dict[str, Any] = {"bins": 25, "range": (0, 1)}
+    shares.hist(np.concatenate([pair.overlap for pair in here]), **of_bins, color="#aaaaaa", label="same image")
+    others = np.concatenate([pair.chance for pair in here])
+    shares.hist(others, **of_bins, histtype="step", color="black", linewidth=1, label="different images")
+    shares.legend(loc="upper left", fontsize=8, frameon=False)
     shares.axvline(LARGE, color="black", linestyle=":")
     shares.set_xlabel(f"overlap with {show['reference']}", fontsize=8)
     shares.set_ylabel("images", fontsize=8)

@@ -1,0 +1,163 @@
+"""The file of a table or figure: what may stand in it, and one sentence where something else does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssl_bench.config import axes, sources
+from ssl_bench.config.options import GROUPS, near_or_all
+from ssl_bench.errors import UserError
+
+PROTOCOLS = {"protocols": ["knn1", "linear"]}
+GRID = {**PROTOCOLS, "networks": ["deployed"], "costs": [], "axis": None}  # axis null: the option of the columns
+KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the file sets it
+    "table": {**PROTOCOLS, "ranked": None, "published": False},  # ranked null: all rows
+    "curves": {"protocol": "knn1", "network": "student", "panels": None},  # panels null: one
+    "calibration": PROTOCOLS,
+    "trials": PROTOCOLS,
+    "expected": PROTOCOLS,
+    "heat": {**GRID, "mean": False},
+    "lines": {**GRID, "logarithmic": False},
+    "features": {"protocols": ["knn1"]},
+    "saliency": {"protocols": ["knn1"], "reference": ""},  # label of the row that others are compared with
+    "options": {"shared": {}, "columns": {}, "unused": {}, "stated": {}},  # of which nothing is run
+}
+GRIDS = ("heat", "lines")  # kinds that show columns and accountings
+NETWORKS = ("deployed", "student", "teacher", "projector")
+COSTS = ("seconds", "memory")
+KEYS = ("sweep.rows", "sweep.datasets", "sweep.seeds", "show.kind")  # that every file has
+BY_SCALE = ("rows", "columns", "accountings", "options", "seeds")  # that a scale may have its own
+SWEEP = (*BY_SCALE, "datasets", "more_seeds", "scales")
+SEEDS = "a list of whole numbers of at least 0, as in [0, 1, 2]"
+NAMES = "a list of names, as in [knn1, linear]"
+
+
+def read(name: str) -> dict[str, Any]:
+    """The content of ``conf/experiment/<name>.yaml``."""
+    return sources.load(f"experiment/{name}.yaml")
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    """The content of a file outside of conf/; its name must be that of no other."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'}).") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
+    if file.stem in GROUPS["experiment"]:
+        raise UserError(f"{file} has the name of experiment={file.stem}: rename the file.")
+    parts = {part: found.get(part) if isinstance(found, dict) else None for part in ("sweep", "show")}
+    trees = {part: tree for part, tree in parts.items() if isinstance(tree, dict)}
+    there = {f"{part}.{key}" for part, tree in trees.items() for key in tree if tree[key] not in (None, "", [], {})}
+    missing = [key for key in KEYS if key not in there]
+    if missing:
+        raise UserError(f"{file} describes no table or figure: {' and '.join(missing)} is missing.")
+    return dict(found)
+
+
+def checked(file: str, found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``sweep``, and ``show`` with what the file leaves out.
+
+    Raises:
+        UserError: a key, label, dataset, scale or kind is unknown, or a value is not of its kind.
+    """
+    _require_known(file, "", found, ("sweep", "show"))
+    sweep = found["sweep"]
+    _require_known(file, "sweep.", sweep, SWEEP)
+    for key in ("datasets", "scales", "more_seeds"):
+        of_scales = sweep.get(key, {})
+        _require(isinstance(of_scales, dict), file, f"sweep.{key}", "scales with what they have", of_scales)
+        _require_known(file, f"sweep.{key}.", of_scales, GROUPS["scale"])
+    _require_runs(file, "sweep.", sweep)
+    for scale, other in sweep.get("scales", {}).items():
+        above = f"sweep.scales.{scale}."
+        _require_known(file, above, other, BY_SCALE)
+        _require_known(file, f"{above}rows.", other.get("rows", {}), list(sweep["rows"]))
+        _require_runs(file, above, other)
+    for scale, datasets in sweep["datasets"].items():
+        above = f"sweep.datasets.{scale}"
+        _require(_is_list(datasets, str), file, above, "a list of datasets, as in [digits]", datasets)
+        _require_known(file, f"{above}: dataset=", datasets, GROUPS["dataset"])
+    for scale, by_dataset in sweep.get("more_seeds", {}).items():
+        _require_known(file, f"sweep.more_seeds.{scale}.", by_dataset, sweep["datasets"].get(scale, ()))
+        for dataset, seeds in by_dataset.items():
+            _require(_is_list(seeds, int), file, f"sweep.more_seeds.{scale}.{dataset}", SEEDS, seeds)
+    return sweep, _shown(file, found["show"], sweep)
+
+
+def _require(holds: bool, file: str, key: str, what: str, value: object) -> None:
+    if not holds:
+        raise UserError(f"{file}: {key} is {what}, not {value}.")
+
+
+def _require_known(file: str, above: str, tree: Iterable[str], known: Sequence[str]) -> None:
+    """UserError for a key below ``above`` that a table's or figure's file does not have."""
+    for key in tree:
+        if key not in known:
+            raise UserError(f"{file}: {above}{key} is unknown{near_or_all(key, known)}")
+
+
+def _is_list(value: object, of: type) -> bool:
+    """Whether it is a list of words, or of whole numbers of at least 0."""
+    whole = of is not int or (isinstance(value, list) and all(type(item) is int and item >= 0 for item in value))
+    return isinstance(value, list) and bool(value) and all(isinstance(item, of) for item in value) and whole
+
+
+def _require_runs(file: str, above: str, sweep: Mapping[str, Any]) -> None:
+    """UserError where rows or seeds are not what they are to be, in all scales or in one."""
+    rows = sweep.get("rows", {})
+    _require(isinstance(rows, dict), file, f"{above}rows", "labels with options, as in {SimCLR: method=simclr}", rows)
+    for label, words in rows.items():
+        is_run = words is None or any(word.startswith("method=") for word in str(words).split())
+        _require(is_run, file, f"{above}rows.{label}", "the options of a run, method= among them", words)
+    if "seeds" in sweep:
+        _require(_is_list(sweep["seeds"], int), file, f"{above}seeds", SEEDS, sweep["seeds"])
+
+
+def _shown(file: str, show: dict[str, Any], sweep: dict[str, Any]) -> dict[str, Any]:
+    """What is shown, with what the file leaves out: title and protocols, and that every row is ranked."""
+    kind, labels = show["kind"], [str(label) for label in sweep["rows"]]
+    _require(kind in KINDS, file, "show.kind", " or ".join(KINDS), kind)
+    found = {"title": Path(file).stem, **KINDS[kind]}
+    _require_known(file, "show.", show, ("kind", *found))
+    found |= show
+    for key, usual in KINDS[kind].items():
+        if isinstance(usual, bool):
+            _require(isinstance(found[key], bool), file, f"show.{key}", "true or false", found[key])
+        if key == "protocols":
+            _require(_is_list(found[key], str), file, "show.protocols", NAMES, found[key])
+    _require_axes(file, found, sweep)
+    if kind == "saliency":
+        _require(found["reference"] in labels, file, "show.reference", " or ".join(labels), found["reference"])
+    if kind == "curves":
+        _require(found["network"] in NETWORKS[:3], file, "show.network", " or ".join(NETWORKS[:3]), found["network"])
+        for panel, rows in (found["panels"] or {}).items():
+            _require(isinstance(rows, list), file, f"show.panels.{panel}", "a list of labels of rows", rows)
+            _require_known(file, f"show.panels.{panel}: ", rows, labels)
+    if kind == "table":
+        found["ranked"] = labels if found["ranked"] is None else found["ranked"]
+        _require(isinstance(found["ranked"], list), file, "show.ranked", "a list of labels of rows", found["ranked"])
+        _require_known(file, "show.ranked: ", found["ranked"], labels)
+    return found
+
+
+def _require_axes(file: str, show: Mapping[str, Any], sweep: Mapping[str, Any]) -> None:
+    """UserError where what is shown does not fit the columns and accountings of the runs, at any scale."""
+    kind = show["kind"]
+    for at in (sweep, *sweep.get("scales", {}).values()):
+        if (at.get("columns") or at.get("accountings")) and kind not in GRIDS:
+            raise UserError(f"{file}: columns and accountings are shown by show.kind {' or '.join(GRIDS)}, not {kind}.")
+        if kind == "lines" and (at is sweep or "columns" in at):
+            numbers = [axes.number(column) for column in axes.columns(at)]
+            if None in numbers:
+                raise UserError(f"{file}: lines need numbers, as in sweep.columns: {{batch_size: [32, 64]}}.")
+            if show["logarithmic"] and min(number for number in numbers if number is not None) <= 0:
+                raise UserError(f"{file}: a logarithmic axis has room for columns above 0 only.")
+    for key, known in (("networks", NETWORKS), ("costs", COSTS)):
+        for word in show.get(key, ()):
+            _require(word in known, file, f"show.{key}", f"a list of {', '.join(known)}", word)

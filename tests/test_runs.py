@@ -12,6 +12,7 @@ import pytest
 import ssl_bench
 from ssl_bench.cli import runs as command
 from ssl_bench.report.runs import chosen, condition, in_order, rows
+from ssl_bench.results.record import Record
 
 ROOT = Path(__file__).parents[1]
 RECORDS = str(ROOT / "tests" / "records")  # of an earlier version
@@ -68,6 +69,14 @@ def test_the_list_shows_what_tells_runs_apart_and_the_file_has_all_of_it(
     monkeypatch.setenv("COLUMNS", "90")
     assert command.main(options) == 0
     assert "…" not in capsys.readouterr().out  # nothing is cut where a terminal is narrow
+    monkeypatch.setenv("COLUMNS", "80")
+    assert command.main(options) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for fingerprint, record in COMMITTED.items():  # the first and the last of its figures are there whole
+        (line,) = [words for words in lines if words and words[0] == fingerprint]
+        assert f"{record['results'][record['evaluated']]['knn1']:.1f}" in line
+        last = Record.from_json(record).last_on_validation
+        assert line[-1] == ("–" if last is None else f"{last:.1f}")
     assert command.main([*options, "dataset=digits"]) == 0
     with (tmp_path / "runs.csv").open(encoding="utf-8") as file:
         written = list(csv.DictReader(file))

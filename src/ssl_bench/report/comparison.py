@@ -192,7 +192,6 @@ def _notes(
     runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str], calibration: str, origins: Mapping[str, str]
 ) -> list[str]:
     n = min(seeds_of(runs).values())
-    versions = next(run.record.protocols for run in runs if run.record)
     spread = f"mean ± standard deviation over n = {number_of_seeds(runs)}" if n > 1 else "one seed"
     lines = [
         f"% of {runs[0].on} images, {spread}"
@@ -200,8 +199,7 @@ def _notes(
         *([COLLAPSED] if any(run.collapsed(protocol) for run in runs for protocol in protocols) else []),
         *_test(n, calibration),
         *_closest(columns(runs, protocols, ranked)),
-        f"Protocols {', '.join(f'{name} v{versions[name]}' for name in protocols)}; "
-        f"scale {runs[0].config.scale.name}; {epochs(runs)}.",
+        f"Protocols {with_versions(protocols, runs)}; scale {runs[0].config.scale.name}; {epochs(runs)}.",
         *provenance(runs),
     ]
     if origins:
@@ -234,22 +232,29 @@ def _closest(compared: Columns) -> list[str]:
         rivals = [row for row in others if len(rows[row].keys() & rows[highest].keys()) >= FEWEST]
         if rivals:
             nearest = max(rivals, key=lambda row: (statistics.fmean(rows[row].values()), row))
-            needed = seeds_needed(rows[highest], rows[nearest], step=step)
+            needed = seeds_needed(rows[highest], rows[nearest], step=step, tests=len(rivals))
             more = f"{max(1, needed - len(rows[highest])):,}" if needed else f"over {MOST_SEEDS:,}"
             found.append(f"{heading}: {highest} and {nearest}, {more}")
     if not found:
         return []
     return [
-        f"More seeds that would show with a power of {POWER:.0%} that the closest two differ, were difference and "
-        f"spread as measured: {'; '.join(found)}."
+        f"More seeds, at least, that would show with a power of {POWER:.0%} that the closest two differ, were "
+        f"difference and spread as measured: {'; '.join(found)}."
     ]
 
 
+def with_versions(protocols: Sequence[str], runs: Sequence[Run]) -> str:
+    """``knn1 v1, linear v2``; a protocol that no run has is left out."""
+    versions = {name: version for run in runs if run.record for name, version in run.record.protocols.items()}
+    return ", ".join(f"{name} v{versions[name]}" for name in protocols if name in versions)
+
+
 def seeds_of(runs: Sequence[Run]) -> dict[str, int]:
-    """How many seeds each dataset has."""
+    """How many seeds with a record each dataset has; datasets without one are left out."""
     seeds: dict[str, set[int]] = {}
     for run in runs:
-        seeds.setdefault(run.cell.dataset, set()).add(run.cell.seed)
+        if run.record:
+            seeds.setdefault(run.cell.dataset, set()).add(run.cell.seed)
     return {dataset: len(found) for dataset, found in seeds.items()}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.config.experiments import Experiment, passes_per_epoch
-from ssl_bench.report.comparison import epochs, number_of_seeds, reference, seeds_of
+from ssl_bench.report.comparison import epochs, number_of_seeds, reference, seeds_of, with_versions
 from ssl_bench.report.palette import LINES, row_colours, row_styles
 from ssl_bench.report.provenance import command, provenance
 from ssl_bench.report.records import Run
@@ -102,13 +102,12 @@ def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
     """What stands under the picture."""
     protocol = experiment.show["protocol"]
     seeds = min(seeds_of(runs).values())
-    version = next(run.record.protocols[protocol] for run in runs if run.record)
     band = "± one standard deviation" if seeds >= FEWEST else "from lowest to highest"
     fewer = " (fewer where a panel states so)" if any(run.record is None for run in runs) else ""
     spread = f"mean over {number_of_seeds(runs)}{fewer}, band {band}" if seeds > 1 else "one seed"
     scale = runs[0].config.scale.name
     return [
-        f"% of {runs[0].on} images, {protocol} v{version}, scale {scale}, {spread}; {epochs(runs)}.",
+        f"% of {runs[0].on} images, {with_versions([protocol], runs)}, scale {scale}, {spread}; {epochs(runs)}.",
         *provenance(runs),
     ]
 

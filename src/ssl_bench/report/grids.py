@@ -10,7 +10,17 @@ from dataclasses import dataclass
 
 from ssl_bench.config.axes import swept_option
 from ssl_bench.config.experiments import Experiment
-from ssl_bench.report.comparison import COLLAPSED, Table, TableCell, epochs, figure, reference
+from ssl_bench.report.comparison import (
+    COLLAPSED,
+    Table,
+    TableCell,
+    epochs,
+    figure,
+    number_of_seeds,
+    reference,
+    seeds_of,
+    with_versions,
+)
 from ssl_bench.report.curves import network_of
 from ssl_bench.report.provenance import RESULTS, provenance
 from ssl_bench.report.provenance import results as accuracies
@@ -148,13 +158,16 @@ def panels(experiment: Experiment, runs: Sequence[Run]) -> list[Panel]:
 def _square(runs: Sequence[Run], protocol: str, of: str) -> Square:
     """Of one protocol and the network ``of``, or of the cost ``of``."""
 
+    def shown(run: Run) -> str | None:
+        return network_of(run.record, of) if run.record else None
+
     def value(run: Run) -> float | None:
         if run.record is None or not protocol:
             return COSTS[of][1](run.record) if run.record else None
-        return run.percents(protocol, network_of(run.record, of))
+        return run.percents(protocol, shown(run))
 
     values = {run.cell.seed: found for run in runs if (found := value(run)) is not None}
-    collapsed = sum(run.collapsed(protocol) for run in runs) if protocol else 0
+    collapsed = sum(run.collapsed(protocol, shown(run)) for run in runs) if protocol else 0
     return Square(values, len(runs), sum(run.failure is not None for run in runs), collapsed)
 
 
@@ -185,11 +198,10 @@ def tables(experiment: Experiment, runs: Sequence[Run]) -> list[Table]:
 
 def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
     """What stands below."""
-    versions = next(run.record.protocols for run in runs if run.record)
-    seeds = len({run.cell.seed for run in runs})
+    several = min(seeds_of(runs).values()) > 1
+    spread = f"mean ± standard deviation over {number_of_seeds(runs)}" if several else "one seed"
     return [
-        f"% of {runs[0].on} images, {f'mean ± standard deviation over {seeds} seeds' if seeds > 1 else 'one seed'}; "
-        f"{', '.join(f'{name} v{versions[name]}' for name in experiment.show['protocols'])}, scale "
+        f"% of {runs[0].on} images, {spread}; {with_versions(experiment.show['protocols'], runs)}, scale "
         f"{runs[0].config.scale.name}; {epochs(runs)}.",
         *(
             [COLLAPSED]

@@ -97,7 +97,9 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
     if settings["out"] is not None:
         out = Path(settings["out"])
         if experiment.show["kind"] != "calibration":  # its records are many, and its accuracies all that is read
-            _save_records(out, runs, store)
+            for copy in _save_records(out, runs, store):
+                where = copy.parent.parent
+                print(f"replaced: {copy}, whose figures were others; render what {where} holds anew.", file=sys.stderr)
         for file, write in files.items():
             save(out / file, write)
 
@@ -192,7 +194,7 @@ def _rendered(experiment: Experiment, runs: Sequence[Run], accuracies: Path) -> 
         }
         if compared:
             files["differences.png"] = lambda path: verdicts.forest(path, show["title"], compared)
-        if compared and len(verdicts.in_all_columns(compared)) >= verdicts.FEWEST_ROWS:
+        if compared and verdicts.can_differ(compared):
             files["ranks.png"] = lambda path: verdicts.ranking(path, show["title"], compared)
     text = render.markdown(table)
     return text, {csv: _csv(heading, rows), "table.md": lambda path: write_text(path, text), **files}
@@ -232,9 +234,13 @@ def _csv(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Callable[[
     return lambda path: write_text(path, csv_text(heading, rows))
 
 
-def _save_records(out: Path, runs: Sequence[Run], store: records.Store) -> None:
-    """Copy every record, whole, to where it can be committed, unless it is committed already for another table."""
+def _save_records(out: Path, runs: Sequence[Run], store: records.Store) -> list[Path]:
+    """Copy every record, whole, to where it can be committed, unless it is committed already for another table.
+
+    Returns those of other tables that have other figures and are replaced: of one run there is one record.
+    """
     own = out / "records"
+    replaced = []
     kept: dict[str, list[Path]] = {}
     committed = (entry.path for entries in store.entries.values() for entry in entries if entry.committed)
     for path in (*own.glob("*.json"), *committed):
@@ -242,9 +248,12 @@ def _save_records(out: Path, runs: Sequence[Run], store: records.Store) -> None:
     for run in runs:
         if run.entry is not None:
             name = f"{run.entry.record.fingerprint}.json"
-            for copy in kept.get(name, [own / name]):  # of one run there is one record, wherever it lies
+            for copy in kept.get(name, [own / name]):
                 if not copy.exists() or not _same(run.entry.path, copy, run.entry.record):
+                    if copy.exists() and copy.parent.resolve() != own.resolve():
+                        replaced.append(copy)
                     save(copy, partial(_copy, run.entry.path))
+    return replaced
 
 
 def _same(source: Path, copy: Path, record: Record) -> bool:

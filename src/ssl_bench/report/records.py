@@ -57,12 +57,12 @@ class Run:
             return self.record.on_validation(protocol, network)
         return self.record.results.get(network or self.record.evaluated, {}).get(protocol)
 
-    def collapsed(self, protocol: str) -> bool:
+    def collapsed(self, protocol: str, network: str | None = None) -> bool:
         """Whether a warning of collapse stands in the record and features are no better than random weights'.
 
         A warning alone is no proof: some runs recover.
         """
-        percent, random = self.percents(protocol), self.percents(protocol, "random")
+        percent, random = self.percents(protocol, network), self.percents(protocol, "random")
         return bool(self.record and self.record.warnings and percent is not None and percent <= (random or 0.0))
 
 

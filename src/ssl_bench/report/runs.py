@@ -5,12 +5,15 @@ from __future__ import annotations
 import operator
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ssl_bench.conditions import require_libraries
@@ -27,6 +30,7 @@ FIRST = ("fingerprint", "method", "dataset", "scale", "seed")
 ABOUT = ("evaluated", "precision", "device", "student_steps", "train_seconds", "images_per_second")
 COLUMNS = 8  # runs that are compared side by side
 NAMED = 3  # files that are no records
+WIDE = 100  # letters of a terminal; headings are folded in a narrower one
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne,
@@ -171,7 +175,7 @@ def show(
         raise UserError(_none(found, conditions, f"{runs_dir}{f' and {records}' if records else ''}"))
     if compare and len(kept) > COLUMNS:
         raise UserError(f"compare=true shows {COLUMNS} runs at most, and these are {len(kept)}: name or filter them.")
-    console.print(_side_by_side(kept) if compare else _listed(kept))
+    console.print(_side_by_side(kept) if compare else _listed(kept, console.width))
     if out:
         require_writable(Path(out).parent, f"out={out}")
         keys = _columns(kept)
@@ -201,25 +205,51 @@ def differing(found: Sequence[Row], keys: Sequence[str]) -> list[str]:
     return [key for key in keys if len({typed(row.get(key)) for row in found}) > 1]
 
 
-def _listed(found: Sequence[Row]) -> Table:
+def _listed(found: Sequence[Row], width: int) -> Table:
+    figures = dict.fromkeys(key for row in found for key in row if f"{row['evaluated']}/{key}" in row)
+    particular = _particular(found)
+    same = [key for key in FIRST[1:] if len(found) > 1 and key not in differing(found, FIRST)]
+    first = [key for key in FIRST if key not in same]
+    of = ", ".join(f"{key}={found[0][key]}" for key in same)
+    count = f"{len(found)} run{'s' if len(found) > 1 else ''}"
+    table = Table(
+        title=f"{count}{f' of {of}' if of else ''}: % of test images",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+    for key in first:
+        table.add_column(key, no_wrap=True)
+    if any(particular):
+        table.add_column("options unlike most", overflow="fold", min_width=12)
+    for key in (*figures, "validation"):
+        table.add_column(key.replace("_", " "), justify="right", overflow="fold", width=6 if width < WIDE else None)
+    for row, own in zip(found, particular, strict=True):
+        options = [", ".join(f"{key}={_brief(row.get(key))}" for key in own)] if any(particular) else []
+        figures_of = (_cell(row, key) for key in (*figures, "validation"))
+        table.add_row(*(_cell(row, key) for key in first), *options, *figures_of)
+    return table
+
+
+def _particular(found: Sequence[Row]) -> list[list[str]]:
+    """Of each run the options whose value is not the most frequent one of its method, dataset and scale."""
     alike: dict[tuple[Any, ...], list[Row]] = {}
     for row in found:
-        alike.setdefault((row["method"], row["dataset"], row["scale"]), []).append(row)
-    options = dict.fromkeys(
-        key for some in alike.values() for key in differing(some, some[0].options) if key not in LEFT_OUT
-    )
-    figures = dict.fromkeys(key for row in found for key in row if f"{row['evaluated']}/{key}" in row)
-    table = Table(title=f"{len(found)} run{'s' if len(found) > 1 else ''}: % of test images")
-    for key in FIRST:
-        table.add_column(key, no_wrap=key == "fingerprint", overflow="fold")
-    for key in options:
-        table.add_column(key, overflow="fold")
-    for key in (*figures, "validation"):
-        table.add_column(key, justify="right", overflow="fold")
-    for row in found:
-        cells = [_cell(row, key) for key in (*FIRST, *options)]
-        table.add_row(*cells, *(_cell(row, key) for key in (*figures, "validation")))
-    return table
+        alike.setdefault(_kind(row), []).append(row)
+    usual: dict[tuple[Any, ...], dict[str, str]] = {}
+    for kind, some in alike.items():
+        keys = dict.fromkeys(key for row in some for key in row.options if key not in LEFT_OUT)
+        values = {key: Counter(typed(row.get(key)) for row in some) for key in keys}
+        usual[kind] = {key: counts.most_common(1)[0][0] for key, counts in values.items() if len(counts) > 1}
+    return [[key for key, value in usual[_kind(row)].items() if typed(row.get(key)) != value] for row in found]
+
+
+def _kind(row: Row) -> tuple[Any, ...]:
+    return row["method"], row["dataset"], row["scale"]
+
+
+def _brief(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else escape(typed(value))
 
 
 def _side_by_side(found: Sequence[Row]) -> Table:
@@ -236,7 +266,7 @@ def _cell(row: Row, key: str) -> str:
     """A figure with one decimal; an option as one types it; a dash where the run has none."""
     if key not in row or (row[key] is None and key not in row.options):
         return "–"
-    return f"{row[key]:.1f}" if isinstance(row[key], float) and key not in row.options else typed(row[key])
+    return f"{row[key]:.1f}" if isinstance(row[key], float) and key not in row.options else escape(typed(row[key]))
 
 
 # -- pandas ----------------------------------------------------------------------------------------

@@ -100,12 +100,15 @@ def interval(one: BySeed, other: BySeed, *, step: float = 0.0) -> tuple[float, f
     return float(differences.mean()), float(special.stdtrit(len(differences) - 1, 1 - ALPHA / 2)) * error
 
 
-def seeds_needed(one: BySeed, other: BySeed, *, step: float = 0.0) -> int | None:
-    """Seeds that show by POWER that two rows differ, if difference and spread stay; None: more than MOST_SEEDS."""
+def seeds_needed(one: BySeed, other: BySeed, *, step: float = 0.0, tests: int = 1) -> int | None:
+    """Seeds that show by POWER that two rows differ, if difference and spread stay; None: more than MOST_SEEDS.
+
+    tests: for how many the level is corrected (Bonferroni's correction, which Holm's is for the smallest p).
+    """
     differences, error = _differences(one, other, step)
     effect = abs(float(differences.mean())) / (error * len(differences) ** 0.5)  # in standard deviations
     n = np.arange(FEWEST, MOST_SEEDS + 1)
-    limit = special.stdtrit(n - 1, 1 - ALPHA / 2)
+    limit = special.stdtrit(n - 1, 1 - ALPHA / (2 * tests))
     centre = effect * n**0.5
     power = special.nctdtr(n - 1, centre, -limit) + 1 - special.nctdtr(n - 1, centre, limit)
     enough = np.flatnonzero(power >= POWER)
@@ -127,9 +130,14 @@ def mean_ranks(columns: Sequence[Mapping[str, float]]) -> tuple[dict[str, float]
 
     rows = [name for name in columns[0] if all(name in column for column in columns)]
     ranks = stats.rankdata([[-column[name] for name in rows] for column in columns], axis=1).mean(axis=0)
-    k = len(rows)
-    critical = stats.studentized_range.ppf(1 - ALPHA, k, np.inf) * (k * (k + 1) / (12 * len(columns))) ** 0.5
-    return dict(zip(rows, ranks.tolist(), strict=True)), float(critical)
+    return dict(zip(rows, ranks.tolist(), strict=True)), critical_difference(len(rows), len(columns))
+
+
+def critical_difference(rows: int, columns: int) -> float:
+    """By how much mean ranks must differ at least by Nemenyi's test at ALPHA (Demšar 2006)."""
+    from scipy import stats  # takes a second to import
+
+    return float(stats.studentized_range.ppf(1 - ALPHA, rows, np.inf) * (rows * (rows + 1) / (12 * columns)) ** 0.5)
 
 
 def false_positives(values: Sequence[float], seeds: int, *, rows: int = 2, step: float = 0.0) -> tuple[float, float]:

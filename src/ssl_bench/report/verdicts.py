@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_bench.report.comparison import Columns
-from ssl_bench.report.statistics import ALPHA, FEWEST, distinguished, interval, mean_ranks
+from ssl_bench.report.statistics import ALPHA, FEWEST, critical_difference, distinguished, interval, mean_ranks
 
-FEWEST_ROWS = 3  # of a ranking
 LETTERS = 13  # of a title, to the inch
 
 
@@ -18,6 +17,12 @@ def in_all_columns(compared: Columns) -> list[str]:
     """The rows that stand in every column, which can be ranked."""
     every = [scores.keys() for scores, _ in compared.values()]
     return [row for row in every[0] if all(row in rows for rows in every)]
+
+
+def can_differ(compared: Columns) -> bool:
+    """Whether any two mean ranks of so many rows over so many columns could differ by Nemenyi's test."""
+    rows = in_all_columns(compared)
+    return len(rows) > 1 and critical_difference(len(rows), len(compared)) < len(rows) - 1
 
 
 def forest(path: Path, title: str, compared: Columns) -> None:

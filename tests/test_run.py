@@ -454,6 +454,11 @@ def test_a_loss_that_is_not_finite_stops_with_method_step_and_rate(
     (checkpoint,) = tmp_path.glob("*/checkpoints/last.ckpt")
     state = torch.load(checkpoint, weights_only=True)
     assert state["global_step"] == 3
+    failure = checkpoint.parents[1] / "failed.json"
+    failure.write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match="CLBO is nan"):
+        run(config)
+    assert not failure.exists()  # of an attempt before this one
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values() if isinstance(value, torch.Tensor))
 
 

@@ -239,7 +239,17 @@ def test_failed_is_listed_and_tried_again_only_when_asked(folders: list[RunFolde
     again = entries_in(folders)
     assert sweep(again, retry=True)[0] == ["b"]
     assert {entry.state for entry in again} == {"done"}
-    assert not folders[1].failure.exists()
+
+
+def test_what_waits_to_be_tried_again_has_failed_until_then(folders: list[RunFolder]) -> None:
+    folders[1].fail("it broke", "Traceback", {})
+    (entry,) = [entry for entry in entries_in(folders) if entry.state == "failed"]
+
+    def stop(entry: SweepRun) -> None:  # while no card is free
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert loop.run([entry], stop, slots=1, retry_failed=True, watcher=Witness()) == signal.SIGTERM
+    assert folders[1].failed() == "it broke"
 
 
 def test_others_continue_when_one_fails_and_its_message_is_kept_where_the_disk_is_full(
@@ -602,6 +612,7 @@ def test_time_to_go_is_that_of_finished_runs_alike_divided_by_the_runs_at_once(f
     assert view.time_to_go(entries, 2, 0.0) == 30.0
     entries[3].state = "failed"
     assert view.time_to_go(entries, 1, 0.0) == 40.0
+    assert view.time_to_go(entries, 4, 0.0) == 40.0  # of one run, however many could run beside it
     entries[3].state = "left"
     entries[2].state, entries[2].began = "running", 100.0
     assert view.time_to_go(entries, 1, 110.0) == pytest.approx(50.0)

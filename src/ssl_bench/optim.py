@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_bench.errors import UserError
-from ssl_bench.schedules import WarmupConstant, WarmupCosine
+from ssl_bench.schedules import WarmupConstant, WarmupCosine, peak_lr
 
 BETA2 = 0.999  # of AdamW's second moment, which nobody changes
 
@@ -45,7 +45,7 @@ class Recipe:
     @property
     def peak_lr(self) -> float:
         """The learning rate after warm-up."""
-        return self.lr * self.batch_size * self.accumulate / 256 if self.scale_lr_with_batch else self.lr
+        return peak_lr(self.lr, self.batch_size * self.accumulate, scaled=self.scale_lr_with_batch)
 
     def factor(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
         """Step → learning rate as a share of ``peak_lr``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import re
 import shutil
 import threading
@@ -28,7 +29,7 @@ from ssl_bench.evaluation.features import extract
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.page import contents, findings, images, runs, serve, write
 from ssl_bench.page.script import script
-from ssl_bench.page.write import OURS
+from ssl_bench.page.write import OURS, OWN
 from ssl_bench.report.records import Run, StoredRecord
 from ssl_bench.results.encoder import read_encoder, save_encoder
 from ssl_bench.results.store import RunFolder
@@ -56,7 +57,8 @@ def test_a_folder_with_other_files_is_refused_and_left_as_it_is(
 
 def test_of_data_a_page_deletes_its_own_files_alone(made: Path, tmp_path: Path) -> None:
     page(made, tmp_path, named(made))
-    earlier = ("e7.js", "r0a.js", "p0123456789ab.js", "s0123456789ab-300.js", "d0.png", "v12.png")
+    features = ("s0123456789ab-300.js", "s0123456789ab-300-17.js")  # of an earlier version, and of this one
+    earlier = ("e7.js", "r0a.js", "p0123456789ab.js", *features, "d0.png", "v12.png")
     others = ("cifar-10-python.tar.gz", "results.js", "dogs.png", "stl10_binary", "e.js")
     for name in (*earlier, *others):
         (tmp_path / "data" / name).write_text("", encoding="utf-8")
@@ -237,8 +239,13 @@ def test_a_run_with_damaged_files_is_named_and_the_others_keep_their_images(tmp_
         str(folder.path) for folder in (encoder, predictions, empty)
     ]
     assert "or is damaged" in seen.left_out[0]
-    named = {"d0.png", "v0.png", *(f"p{name}.js" for name in seen.runs), *(f"s{name}-10.js" for name in seen.runs)}
-    assert seen.files.keys() == named
+    ((name, there),) = seen.runs.items()
+    assert seen.files.keys() == {"d0.png", "v0.png", f"p{name}.js", f"{there['file']}.js"}
+    assert there["file"].startswith(f"s{name}-10-")
+    assert all(OWN.fullmatch(file) for file in seen.files)
+    assert trained[0].entry
+    os.utime(RunFolder(trained[0].entry.path.parent).encoder, ns=(1, 1))  # as if the run had been made anew
+    assert images.seen(trained[:1], 10, tmp_path / "site").runs[name]["file"] == f"s{name}-10-1"
 
 
 class Data:

@@ -86,7 +86,9 @@ def plan(asked: request.Request) -> None:
                 measured = local.ask(forecast.measure, kind.runs[0].config, known, folder=Path(log))
         except (UserError, RuntimeError) as error:
             # The others can be measured, as the sweep continues after a crash.
-            table.add_row(escape(kind.name), str(len(kind.left)), "–", escape(str(error).strip().splitlines()[-1]))
+            table.add_row(escape(kind.name), str(len(kind.left)), "–")
+            reason = str(error).strip().splitlines()[-1]
+            console.print(f"{kind.name} cannot be measured: {reason}", highlight=False, markup=False, soft_wrap=True)
             continue
         known[measured.evaluation.key] = measured.evaluation
         found.append((kind, measured))

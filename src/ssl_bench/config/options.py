@@ -37,6 +37,7 @@ CHOICES: dict[str, str] = {  # of each group, unless another is asked for; in th
 }
 GROUPS = {group: sources.names(group) for group in CHOICES}
 # Of a method's file, the first of a backbone's, too: values for options of any group, not options themselves.
+MOST = 40  # words that a sentence lists
 BLOCKS = ("sets", "original", "check")
 # Of a method's file: what its class refuses to do without, for those who ask before it is imported, and its look.
 STATED = ("needs", "shown")
@@ -318,9 +319,10 @@ def positional(words: Sequence[str], *names: str) -> tuple[list[str], list[str]]
 
 
 def near_or_all(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: the one that was meant, or all there are."""
+    """The end of a sentence about an unknown word: the one that was meant, or all there are, or MOST of them."""
     known = list(known)
-    return nearest(word, known) or f"; known are {', '.join(known)}."
+    more = f" and {len(known) - MOST} more" if len(known) > MOST else ""
+    return nearest(word, known) or f"; known are {', '.join(known[:MOST])}{more}."
 
 
 def settings_text(file: str) -> list[str]:

@@ -15,7 +15,8 @@ step. The student is not reset to the teacher.
 Choices where the paper is silent: the knobs are κ (``teacher_step``) and λ (``proximal``), so κ keeps its meaning
 without a proximal term and τ = κ/λ is a consequence; the teacher starts as a copy; InfoNCE is SimCLR's, with the
 teacher's embeddings as candidates; the proximal gradient goes through the optimiser's momentum like any other, but
-under Muon, where it acts apart from the momentum.
+under Muon, where it acts apart from the momentum; under AdamW and LARS, whose steps divide by the size of the gradient,
+no λ is derived (``proximal=auto`` is 0).
 """
 
 from __future__ import annotations

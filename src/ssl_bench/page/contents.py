@@ -159,8 +159,9 @@ def _named(asked: Request) -> Iterable[tuple[str, Finding | None, list[str] | No
             yield finding.name, finding, finding.report or None
         else:
             own = folder / Path(name).stem
-            there = (own / findings.README).exists()
-            yield Path(name).stem, findings.read(own) if there else None, [name, *options, *asked.words]
+            finding = findings.read(own) if (own / findings.README).exists() else None
+            is_sweep = finding is None or name.endswith(".yaml") or experiments.is_sweep(name)
+            yield Path(name).stem, finding, [name, *options, *asked.words] if is_sweep else None
 
 
 def _typed(value: Any) -> str:

@@ -160,7 +160,9 @@ def _run(folder: RunFolder, data: DataModule, rows: list[int], out: Path) -> tup
                 raise UserError("its predictions are of other images than those in its data_dir.")
             files[f"p{name}.js"] = script(f"p{name}", {key: _packed(arrays[key]) for key in arrays.files})
     if there["features"]:
-        there["file"] = f"s{name}-{len(rows)}"
+        there["file"] = (
+            f"s{name}-{len(rows)}-{folder.encoder.stat().st_mtime_ns}"  # of these weights: runs can be made anew
+        )
         done = out / "data" / f"{there['file']}.js"
         files[done.name] = done.read_bytes() if done.exists() else script(there["file"], _features(folder, data, rows))
     return there, files

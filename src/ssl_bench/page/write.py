@@ -20,7 +20,7 @@ from ssl_bench.report.publish import save
 INDEX, DATA = "index.html", "data"
 OURS = '<meta name="generator" content="ssl_bench page">'
 # What a page puts below data/, index.js aside; of these it deletes what an earlier page showed.
-OWN = re.compile(r"(e\d+|r[0-9a-f]{1,2}|p[0-9a-f]{12}|s[0-9a-f]{12}-\d+)\.js|[dv]\d+\.png")
+OWN = re.compile(r"(e\d+|r[0-9a-f]{1,2}|p[0-9a-f]{12}|s[0-9a-f]{12}-\d+(-\d+)?)\.js|[dv]\d+\.png")
 MANY = 2000  # runs: beyond them details are shared out to more files
 Plain = dict[str, Any]
 

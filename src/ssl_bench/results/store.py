@@ -33,7 +33,7 @@ class RunFolder:
         self.checkpoint = path / "checkpoints" / "last.ckpt"
         self.encoder = path / "encoder.safetensors"
         self.picture = path / "tsne.png"
-        self.failure = path / "failed.json"  # why a sweep could not finish the run; gone once it is finished
+        self.failure = path / "failed.json"  # why a sweep could not finish the run; gone once it is tried again
         self.log = path / "log.txt"  # what the run printed when a sweep ran it
 
     def finished(self) -> Record | None:

@@ -70,8 +70,6 @@ def run(
                 return received[0]
             while todo and len(running) < slots and not received:
                 entry = todo[0]
-                if entry.state == "failed":  # it is tried again, and what comes of it counts
-                    entry.folder.failure.unlink(missing_ok=True)
                 resumes = entry.folder.checkpoint.exists()
                 started = start(entry)
                 if started is None:

@@ -114,7 +114,7 @@ def time_to_go(entries: Iterable[SweepRun], slots: int, now: float) -> float | N
         if entry.state == "running":  # metrics.csv knows whole epochs only
             gone = max(gone, min(0.99, (now - entry.began) / whole if whole else 0.0) if not entry.deaths else 0.0)
         total += whole * (1.0 - gone) if entry.state != "left" else whole
-    return total / slots
+    return total / max(1, min(slots, sum(entry.state not in ("done", "failed") for entry in entries)))
 
 
 def duration(seconds: float) -> str:

@@ -159,7 +159,6 @@ class _Run:
                 self.folder.predictions, lambda path: np.savez_compressed(path, **predictions(scores, self.data))
             )
             record.write(self.folder.record)
-            self.folder.failure.unlink(missing_ok=True)
         observers.recorder.logger.log_results(record.results, self.folder.picture)
         observers.recorder.logger.close()
         return record
@@ -169,6 +168,7 @@ class _Run:
     def _begin(self) -> int | None:
         """Write down what is run; the step of the checkpoint that it resumes from, if any."""
         step = earlier.step_to_resume(self.config, self.folder, self.console)
+        self.folder.failure.unlink(missing_ok=True)  # what comes of this attempt counts
         write_text(self.folder.config, yaml.safe_dump(self.config.as_dict(), sort_keys=False, allow_unicode=True))
         return step
 

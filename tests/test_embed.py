@@ -69,6 +69,24 @@ def test_every_picture_gets_what_the_encoder_makes_of_it_alone(pictures: Path, b
         np.testing.assert_allclose(row, alone("e.safetensors", smooth(*SHAPES[name])), rtol=1e-5, atol=1e-6)
 
 
+def test_features_are_float32_whatever_the_user_has_set(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    write = embed._Embedding._write_batch
+
+    def observed(self: Any, file: Any, batch: Any) -> int:
+        seen.append(torch.get_float32_matmul_precision())
+        return write(self, file, batch)
+
+    monkeypatch.setattr(embed._Embedding, "_write_batch", observed)
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert embedded("e.safetensors", pictures) == 0
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {"highest"}
+
+
 def test_pictures_are_seen_as_a_viewer_shows_them(pictures: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # turn by 90° clockwise

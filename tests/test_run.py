@@ -10,6 +10,7 @@ import shutil
 import struct
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock
+from PIL import Image
 
 from ssl_bench import load_encoder
 from ssl_bench.cli import evaluate
@@ -33,7 +35,7 @@ from ssl_bench.report.tables import run_table
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.record import Record
 from ssl_bench.results.store import RunFolder
-from ssl_bench.training.build import build, build_data, build_evaluator, clean_arguments
+from ssl_bench.training.build import build, build_data, build_evaluator, build_method, clean_arguments
 from ssl_bench.training.run import run
 
 WORDS = ("scale=smoke", "subset=160", "batch_size=16", "trainer.progress=false", "trainer.precision=32-true")
@@ -497,6 +499,26 @@ def test_bad_input_is_one_sentence_before_training(tmp_path: Path, words: list[s
         run(config)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "runs").rglob("*.ckpt"))
+
+
+def test_what_learns_classes_needs_some(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number in range(40):
+        pixels = np.random.default_rng(number).integers(256, size=(16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
+    of_folder = [f"dataset.root={tmp_path / 'pictures'}", f"runs_dir={tmp_path / 'runs'}", "batch_size=8"]
+    config = compose(["method=supervised", "dataset=folder", "scale=smoke", *of_folder])
+    with pytest.raises(
+        UserError, match=r"method=supervised learns classes, and cannot on dataset=folder: it has \d class"
+    ):
+        run(config)
+    config = compose([*WORDS, "method=supervised"])
+    labels, parts = torch.full((20,), -1), SimpleNamespace(pretraining=torch.arange(20))
+    data: Any = SimpleNamespace(splits={"train": SimpleNamespace(labels=labels)}, parts=parts)
+    with pytest.raises(UserError, match="learns classes, and cannot on dataset=digits: none of its images has a label"):
+        build_method(config, build_data(config).dataset, data)
+    labels[7] = 3
+    build_method(config, build_data(config).dataset, data)
 
 
 def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -137,6 +137,18 @@ def test_the_optimal_predictor_solves_least_squares() -> None:
     torch.testing.assert_close(method.solved(), expected, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("stop_gradient", [True, False])
+def test_the_optimal_predictor_is_that_of_what_the_loss_compares_with(stop_gradient: bool) -> None:
+    method, batch = directpred(
+        "method.kind=optimal", "method.epsilon=0.001", f"method.stop_gradient={str(stop_gradient).lower()}"
+    )
+    f1, f2, z1, z2 = draws(4)
+    method.collect(Step([f1, f2], [f1, f2], [z1, z2], batch))
+    inputs, outputs = torch.cat([f1, f2]), torch.cat([z2, z1] if stop_gradient else [f2, f1])
+    expected = (outputs.T @ inputs) @ (inputs.T @ inputs + 0.001 * len(inputs) * torch.eye(inputs.shape[1])).inverse()
+    torch.testing.assert_close(method.solved(), expected, atol=1e-3, rtol=1e-3)
+
+
 def test_a_correlation_that_is_not_finite_is_named(fit: Fit) -> None:
     method, _ = directpred()
     method.correlation.fill_(float("nan"))

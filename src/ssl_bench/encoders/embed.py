@@ -20,6 +20,7 @@ from ssl_bench.data.readers.scan import scan
 from ssl_bench.devices import resolve_device
 from ssl_bench.encoders.opened import opened_encoder
 from ssl_bench.errors import UserError
+from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.files import require_writable, write_together
 
 
@@ -68,7 +69,7 @@ class _Embedding:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        with temporary.open("wb") as file, bar, torch.no_grad():
+        with temporary.open("wb") as file, bar, torch.no_grad(), full_float32(self.device):
             task = bar.add_task("embedding", total=len(self.names))
             width = 0
             for batch in read_in_batches(

@@ -93,6 +93,8 @@ class Evaluator:
         def part(name: str) -> Features:
             """Rows of the bank where it holds them all: both come from the train split."""
             wanted, there = self.loaders[name]().index, self.loaders["bank"]().index
+            if torch.equal(wanted, there):
+                return bank()
             if torch.isin(wanted, there).all():
                 return bank().rows(torch.searchsorted(there, wanted))
             return embed(name)

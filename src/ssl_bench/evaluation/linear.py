@@ -87,9 +87,11 @@ class LinearProbe:
     def _train(self, features: Features, rates: tuple[float, ...], classes: int) -> list[LinearClassifier]:
         """One classifier per learning rate. All see the same batches, so one matrix product serves them all."""
         deviation, mean = torch.std_mean(features.x, dim=0, correction=0)  # [F]
-        constant = deviation <= 1e-6 * features.x.abs().amax(0)  # what rounding alone leaves
+        low, high = torch.aminmax(features.x, dim=0)
+        constant = deviation <= 1e-6 * torch.maximum(high, -low)  # what rounding alone leaves
         scale = deviation.masked_fill(constant, 1)  # what is constant then stays near 0
-        x = torch.cat([(features.x - mean) / scale, features.x.new_ones(len(features), 1)], dim=1)  # [N, F + 1]
+        x = features.x.new_ones(len(features), features.x.shape[1] + 1)  # [N, F + 1], the biases' ones last
+        torch.sub(features.x, mean, out=x[:, :-1]).div_(scale)
         rate = x.new_tensor(rates).repeat_interleave(classes)  # [L·C]
         parameters = x.new_zeros(x.shape[1], len(rate))  # [F + 1, L·C], the biases in the last row
         velocity = torch.zeros_like(parameters)
@@ -97,15 +99,14 @@ class LinearProbe:
         # Equal batches: under a full step, what one odd image is left over with would undo what all others taught.
         batches = math.ceil(len(x) / self.batch_size)
         steps, step = self.epochs * batches, 0
-        target = x.new_zeros(len(x), 1, classes)  # one-hot
-        target[torch.arange(len(x), device=x.device), 0, features.labels] = 1
         with full_float32(x.device):
             for _ in range(self.epochs):
                 order = torch.randperm(len(x), generator=generator).to(x.device)
-                parts = zip(x[order].tensor_split(batches), target[order].tensor_split(batches), strict=True)
-                for images, wanted in parts:
+                for rows in order.tensor_split(batches):
+                    images, labels = x[rows], features.labels[rows]
                     # The gradient of the cross-entropy by the scores is softmax − one-hot.
-                    error = (images @ parameters).view(len(images), len(rates), classes).softmax(2).sub_(wanted)
+                    error = (images @ parameters).view(len(images), len(rates), classes).softmax(2)  # [B, L, C]
+                    error[torch.arange(len(images), device=x.device), :, labels] -= 1
                     gradient = images.T @ error.flatten(1).div_(len(images))  # [F + 1, L·C]
                     velocity.mul_(self.momentum).add_(gradient).add_(parameters, alpha=self.weight_decay)
                     parameters.addcmul_(velocity, rate, value=-0.5 * (1 + math.cos(math.pi * step / steps)))

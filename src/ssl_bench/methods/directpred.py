@@ -85,25 +85,35 @@ class DirectPred(EMATeacher):
             self.register_buffer("cross_correlation", torch.zeros(self.width, self.width))
 
     def loss(self, step: Step) -> Loss:
-        targets = step.targets if self.stop_gradient else step.embeddings[: len(step.targets)]
+        targets = self._targets(step)
         mean = over_pairs(normalized_mse, step.predictions, targets)
-        return (mean if self.symmetrize == "mean" else len(step.targets) * mean), {}
+        return (mean if self.symmetrize == "mean" else len(targets) * mean), {}
+
+    def _targets(self, step: Step) -> list[Tensor]:
+        """What the predictions of full-size views are compared with."""
+        return step.targets if self.stop_gradient else step.embeddings[: len(step.targets)]
 
     def collect(self, step: Step) -> None:
         if self.kind in ("direct", "optimal"):
             inputs = [gather(full_precision(f.detach())) for f in step.embeddings[: len(step.targets)]]  # [N, D]
-            self.correlate(inputs, step.gathered_targets)
+            optimal = self.kind == "optimal"  # which alone asks what embeddings are to predict
+            outputs = [gather(full_precision(z.detach())) for z in self._targets(step)] if optimal else None
+            self.correlate(inputs, outputs)
 
     @torch.no_grad()
-    def correlate(self, f: list[Tensor], z: list[Tensor]) -> None:
+    def correlate(self, f: list[Tensor], z: list[Tensor] | None) -> None:
         """Move the correlations towards those of the global batch: f and z are ``[N, D]`` per full-size view."""
-        inputs, outputs = torch.cat(f), torch.cat(z[::-1])  # what each embedding is to predict: the other view
-        if self.center:
-            inputs, outputs = inputs - inputs.mean(0), outputs - outputs.mean(0)
+        averages = [(self.correlation, inputs := self._centred(f))]
+        if z is not None:  # what each embedding is to predict: the other view
+            averages.append((self.cross_correlation, self._centred(z[::-1])))
         keep = self.rho if self.batches else 0.0  # the first batch starts the average
-        for average, left in ((self.correlation, inputs), (self.cross_correlation, outputs)):
+        for average, left in averages:
             average.lerp_((left.T @ inputs / len(inputs)).to(average), 1 - keep)
         self.batches += 1
+
+    def _centred(self, views: list[Tensor]) -> Tensor:
+        rows = torch.cat(views)
+        return rows - rows.mean(0) if self.center else rows
 
     @torch.no_grad()
     def after_optimizer_step(self) -> None:
@@ -115,7 +125,7 @@ class DirectPred(EMATeacher):
     def solved(self) -> Tensor:
         """The predictor's weights ``[D, D]`` that the correlations ask for; UserError where they are not finite."""
         try:
-            # To look at an accelerator's is to wait for it: there what became of them shows in the loss.
+            # On the CPU alone: to look at an accelerator's is to wait for it, and there the loss shows it a step later.
             if (
                 self.correlation.device.type == "cpu"
                 and not self.correlation.add(self.cross_correlation).isfinite().all()

@@ -159,9 +159,9 @@ def _named(asked: Request) -> Iterable[tuple[str, Finding | None, list[str] | No
             yield finding.name, finding, finding.report or None
         else:
             own = folder / Path(name).stem
-            finding = findings.read(own) if (own / findings.README).exists() else None
-            is_sweep = finding is None or name.endswith(".yaml") or experiments.is_sweep(name)
-            yield Path(name).stem, finding, [name, *options, *asked.words] if is_sweep else None
+            written = findings.read(own) if (own / findings.README).exists() else None
+            is_sweep = written is None or name.endswith(".yaml") or experiments.is_sweep(name)
+            yield Path(name).stem, written, [name, *options, *asked.words] if is_sweep else None
 
 
 def _typed(value: Any) -> str:

@@ -15,6 +15,8 @@ from ssl_bench.errors import UserError
 from ssl_bench.files import write_text
 from ssl_bench.results.record import MISFITS, Record, misfit
 
+WAIT = 0.5  # seconds for a lock
+
 
 class Busy(UserError):  # noqa: N818 (nothing is wrong)
     """Another process is at work in the run's folder."""
@@ -84,17 +86,20 @@ class RunFolder:
         if not (self.path / ".lock").exists():
             return False
         try:
-            with self.locked():
+            with self.locked(wait=0):
                 return False
         except Busy:
             return True
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep every other process out; the lock falls with the process that holds it."""
+    def locked(self, *, wait: float = WAIT) -> Iterator[None]:
+        """Keep every other process out; the lock falls with the process that holds it.
+
+        wait: seconds, in which whoever asks whether the run is ``busy`` gives the lock back. Raises Busy after them.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
+            lock = FileLock(self.path / ".lock", timeout=wait)
             lock.acquire()
         except Timeout:
             raise Busy(f"another process is at work in {self.path}; wait for it, or stop it first.") from None

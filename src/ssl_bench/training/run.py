@@ -114,7 +114,10 @@ def _compiled_if_possible(config: Config, console: Console) -> Config:
     """``config``, without compiling where that does not work, which is then shown: the run is one that never asked."""
     if not config.trainer.compile:
         return config
-    reason = why_not_compiled(resolve_device(config.trainer.accelerator))
+    device = resolve_device(config.trainer.accelerator)
+    if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device())  # of this rank, not the first that it sees
+    reason = distributed.on_rank_zero(lambda: why_not_compiled(device))
     if reason is None:
         return config
     earlier.warn(console, f"trainer.compile=true does not work on this machine ({reason}): training is not compiled.")

@@ -54,8 +54,10 @@ def test_what_is_reached_is_the_fixed_point_and_too_much_weight_decay_leaves_not
     wide = 1 + SETTINGS["noise"]
     for eta in (0.02, 0.1):
         p = (1 + np.sqrt(1 - 4 * eta * wide)) / 2 / wide
+        assert dynamics.reached({**SETTINGS, "weight_decay": eta}) == pytest.approx(p)
         assert found["η", eta][-1, :3] == pytest.approx([p, p**2 / SETTINGS["predictor_rate"], 1.0], abs=2e-3)
     assert found["η", 0.3][-1, :2] == pytest.approx([0.0, 0.0], abs=1e-6)  # 0.3 is above 1 / 4(1 + σ²)
+    assert dynamics.reached({**SETTINGS, "weight_decay": 0.3}) == 0.0
 
 
 def test_the_committed_table_is_that_of_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ VARIED = {"η": ("weight_decay", "weight_decays"), "β": ("beta", "betas")}
 QUANTITIES = ("p", "s", "τ", "k")
 NAMES = {"p": "p, of the predictor", "s": "s, of the features", "k": "k, of the alignment"}
 HEADING = ("varied", "value", "step", *QUANTITIES)
-ALIKE = 0.01  # share of the last value within which a curve has arrived
+ALIKE = 0.01  # share of its limit within which a curve has arrived
 POINTS = 200  # of a curve in results.csv
 SHADES = (("#000000", "-"), ("#d55e00", (0, (5, 2))), ("#0072b2", (0, (6, 2, 1, 2))), ("#009e73", (0, (1, 1.4))))
 
@@ -51,6 +51,13 @@ def alignment(p: Any, s: Any, tau: Any, settings: Mapping[str, Any]) -> Any:
     """k, of which K's eigenvalues are sums of two."""
     wide = 1 + settings["noise"]
     return wide * p**2 - tau * p + settings["predictor_rate"] * wide * s / 2 + 1.5 * settings["weight_decay"]
+
+
+def reached(settings: Mapping[str, Any]) -> float:
+    """The limit of p, if p and s are not too small at the start: 0 where weight decay is too strong."""
+    wide = 1 + settings["noise"]
+    root = 1 - 4 * wide * settings["weight_decay"]
+    return 0.0 if root < 0 else float((1 + root**0.5) / (2 * wide))
 
 
 def simulated(settings: Mapping[str, Any]) -> NDArray[np.float64]:
@@ -78,19 +85,23 @@ def table(settings: Mapping[str, Any], found: Mapping[tuple[str, float], NDArray
     ranked = {}
     for (symbol, value), path in found.items():
         last = path[-1]
-        arrived = int(np.argmax(np.abs(path[:, 0] - last[0]) <= ALIKE * max(abs(last[0]), ALIKE)))
+        end = reached({**settings, VARIED[symbol][0]: value})
+        near = np.abs(path[:, 0] - end) <= ALIKE * max(end, ALIKE)
+        arrived = f"{int(np.argmax(near)):,}" if near.any() else f"over {len(path) - 1:,}"
         below = np.flatnonzero(path[:, 3] <= 0)
         aligned = int(below[-1]) + 1 if len(below) else 0
-        texts = [f"{last[0]:.3f}", f"{last[1]:.3f}", f"{path[:, 3].min():.3f}", f"{aligned:,}", f"{arrived:,}"]
+        texts = [f"{last[0]:.3f}", f"{last[1]:.3f}", f"{path[:, 3].min():.3f}", f"{aligned:,}", arrived]
         ranked[f"{symbol} = {value:g}"] = [TableCell(text) for text in texts]
     fixed = ("step", "steps", "noise", "predictor_rate", "predictor", "correlation", "teacher")
     return Table(
         title="DirectPred: decoupled dynamics",
-        columns=["p at the end", "s at the end", "lowest k", "steps until k > 0", "steps until p has arrived"],
+        columns=["p at the end", "s at the end", "lowest k", "steps until k > 0", "steps until p is at its limit"],
         ranked=ranked,
         notes=[
             f"η is varied at β = {settings['beta']:g}, β at η = {settings['weight_decay']:g}; "
             f"{', '.join(f'{key} {settings[key]:g}' for key in fixed)}.",
+            f"p is at its limit within {ALIKE:.0%} of it, the larger root of (1 + σ²)p² − p + η = 0, or 0 where none is"
+            " real.",
             "K, by which predictor and features come to have the same eigenvectors, has sums of two k as eigenvalues.",
         ],
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+import torchvision
 from torch import Tensor, nn
 
 from forked import in_ranks
@@ -103,6 +104,18 @@ def test_pixels_are_the_images_between_0_and_1() -> None:
 def test_empty_loader_is_refused(read: object) -> None:
     with pytest.raises(UserError, match="no images"):
         read([])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("side", "kept"), [(32, 32), (48, 32), (16, 16)])
+def test_raw_pixels_of_large_images_are_those_of_their_thumbnails(side: int, kept: int) -> None:
+    images = torch.randint(256, (5, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    index = torch.arange(5)
+    (batch,) = [Batch(images=images, labels=index, index=index, place=Place(0, 0, 0, 0, 5))]
+    x = pixels([batch]).x.view(5, 3, kept, kept)
+    plain = torch.stack(
+        [torchvision.transforms.functional.resize(i, [kept, kept], antialias=True) for i in images.float()]
+    )
+    torch.testing.assert_close(x, plain / 255, atol=1e-5, rtol=0)
 
 
 def test_diverged_network_is_refused() -> None:

@@ -176,14 +176,14 @@ THUMBNAIL = 32  # pixels of a side, as in the downsampled ImageNet of Chrabaszcz
 def pixels(loader: Iterable[Batch]) -> Features:
     """The images themselves as features ``[N, C·H·W]`` in 0 … 1: the baseline that every network should beat.
 
-    Squashed pictures are resized to at most THUMBNAIL × THUMBNAIL: all of their pixels as numbers would take four times
-    the memory that they take, and there may be more of them than fit into it.
+    Larger ones are resized to THUMBNAIL × THUMBNAIL: all of their pixels as numbers would take four times the memory that
+    they take, of which there may be more than fits into it, and a linear probe of them takes longer than many a training.
     """
     share = _Share(torch.device("cpu"))
     for batch in loader:
         batch = batch.to("cpu")
         images = batch.images
-        if batch.sizes is not None and len(batch) and max(images.shape[-2:]) > THUMBNAIL:
+        if len(batch) and max(images.shape[-2:]) > THUMBNAIL:
             images = F.interpolate(images.float(), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
         share.add(batch, images.flatten(1).float() / 255)
     return share.gathered()

@@ -10,7 +10,6 @@ import shutil
 import struct
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,7 +34,8 @@ from ssl_bench.report.tables import run_table
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.record import Record
 from ssl_bench.results.store import RunFolder
-from ssl_bench.training.build import build, build_data, build_evaluator, build_method, clean_arguments
+from ssl_bench.training import run as training
+from ssl_bench.training.build import build, build_data, build_evaluator, clean_arguments
 from ssl_bench.training.run import run
 
 WORDS = ("scale=smoke", "subset=160", "batch_size=16", "trainer.progress=false", "trainer.precision=32-true")
@@ -512,13 +512,16 @@ def test_what_learns_classes_needs_some(tmp_path: Path) -> None:
         UserError, match=r"method=supervised learns classes, and cannot on dataset=folder: it has \d class"
     ):
         run(config)
+    assert not (tmp_path / "runs").exists()
     config = compose([*WORDS, "method=supervised"])
-    labels, parts = torch.full((20,), -1), SimpleNamespace(pretraining=torch.arange(20))
-    data: Any = SimpleNamespace(splits={"train": SimpleNamespace(labels=labels)}, parts=parts)
+    data = build_data(config)
+    data.setup()
+    labels = data.splits["train"].labels
+    labels.fill_(-1)
     with pytest.raises(UserError, match="learns classes, and cannot on dataset=digits: none of its images has a label"):
-        build_method(config, build_data(config).dataset, data)
-    labels[7] = 3
-    build_method(config, build_data(config).dataset, data)
+        training._require_labels(config, data)
+    labels[data.parts.pretraining[7]] = 3
+    training._require_labels(config, data)
 
 
 def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -502,7 +502,10 @@ def test_a_run_that_lost_its_card_is_known(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(cell.launch, "needed", lambda config: True)
     monkeypatch.setattr(cell.launch, "launch", fail)
-    assert cell._outcome({}, RunFolder(tmp_path)) == Outcome("interrupted", "the GPU failed", card_lost=True)
+    folder = RunFolder(tmp_path)
+    folder.fail("out of memory", None, {})  # at an earlier attempt, which no longer counts
+    assert cell._outcome({}, folder) == Outcome("interrupted", "the GPU failed", card_lost=True)
+    assert folder.failed() is None
 
 
 def test_runs_on_the_cpu_take_no_card(folders: list[RunFolder]) -> None:

@@ -88,6 +88,9 @@ def proximal_weight(
     decays). λ makes it one half. A moving average moves after every step: K is 1. Under Muon the term acts apart from
     the momentum, as if β were 0.
 
+    This takes the gap as settled and e/E as continuous, as of many epochs; in two, the student is slowed to about half
+    of its speed.
+
     0 under AdamW and LARS: their steps divide by the size of the gradient, so that no λ is known before it is.
 
     lr: the base rate, which grows with the ``images`` of a step where ``scale_lr_with_batch``.

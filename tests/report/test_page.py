@@ -150,7 +150,7 @@ def test_runs_alone_are_compared_by_what_they_set(made: Path, tmp_path: Path, ca
     assert [row["label"] for row in shown["rows"]] == ["CLBO", "SimCLR"]
     assert shown["name"] == "scale=smoke, bf16-mixed on cpu, numerics 1"
     assert all("method=" in run["command"] for run in shown["runs"])
-    assert "shows 0 findings and 6 runs" in capsys.readouterr().out
+    assert "shows 0 finding(s) and 6 run(s)" in capsys.readouterr().out
 
 
 def test_a_record_that_is_none_is_counted_and_named_and_the_rest_shown(tmp_path: Path, capsys: Any) -> None:
@@ -268,6 +268,13 @@ def test_runs_of_which_no_images_can_be_shown_are_named(made: Path, tmp_path: Pa
     assert (shown["runs"], shown["datasets"]) == ({}, [])
     assert all("No such file" in sentence for sentence in shown["left_out"])
     assert len(shown["left_out"]) == 2  # one of each row
+
+
+@pytest.mark.parametrize("name", ["directpred_dynamics", str(ROOT / "experiments" / "directpred_dynamics")])
+def test_a_finding_without_runs_is_shown_by_its_name(tmp_path: Path, name: str) -> None:
+    assert main([f"experiments={ROOT / 'experiments'}", f"runs_dir={tmp_path}", f"out={tmp_path / 'site'}", name]) == 0
+    assert "DirectPred: the decoupled dynamics" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert not data(tmp_path / "site", "index")["experiments"]
 
 
 def test_a_configuration_that_is_older_than_an_option_has_its_default() -> None:

@@ -51,6 +51,9 @@ def test_a_table_is_saved_with_its_records_and_rendered_from_them_alone(
     runs = [json.loads(file.read_text(encoding="utf-8")) for file in (store / "runs").glob("*/record.json")]
     assert copies == {run["fingerprint"]: run for run in runs}
     (store / "runs").rename(store / "elsewhere")
+    (out / "ranks.png").write_bytes(b"")  # of a table with more columns
+    assert printed(capsys, "table3", *WORDS, "out=experiments/table3") == first
+    assert not (out / "ranks.png").exists()
     before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     assert printed(capsys, "table3", *WORDS, "out=experiments/table3") == first
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
@@ -265,7 +268,8 @@ def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None
         own.write_text(json.dumps(found), encoding="utf-8")
         run = Run(cells[0], configs[0], records.StoredRecord(own, Record.from_json(found)), None)
         store = records.read(tmp_path / "runs", f"{tmp_path}/**/records")
-        publish._save_records(tmp_path / "fig4", [run], store)
+        replaced = publish._save_records(tmp_path / "fig4", [run], store)
+        assert replaced == ([old] if expected != kept(90.0, 1.0) else [])
         assert json.loads(old.read_text(encoding="utf-8")) == expected
         assert not (tmp_path / "fig4").exists()
 

@@ -37,7 +37,7 @@ def _page(given: list[str]) -> None:
         print(f"skipped: {sentence}", file=sys.stderr)
     if found.skipped:
         print(f"skipped: {len(found.skipped)} in all; nothing was changed.", file=sys.stderr)
-    print(f"{out / write.INDEX} shows {len(found.findings)} findings and {len(found.runs)} runs.")
+    print(f"{out / write.INDEX} shows {len(found.findings)} finding(s) and {len(found.runs)} run(s).")
     if asked.settings["watch"]:
         from ssl_bench.page import serve
 

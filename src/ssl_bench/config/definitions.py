@@ -34,6 +34,7 @@ BY_SCALE = ("rows", "columns", "accountings", "options", "seeds")  # that a scal
 SWEEP = (*BY_SCALE, "datasets", "more_seeds", "scales")
 SEEDS = "a list of whole numbers of at least 0, as in [0, 1, 2]"
 NAMES = "a list of names, as in [knn1, linear]"
+MAPPING = "a mapping, as in {key: value}"
 
 
 def read(name: str) -> dict[str, Any]:
@@ -51,40 +52,37 @@ def read_file(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
     if file.stem in GROUPS["experiment"]:
         raise UserError(f"{file} has the name of experiment={file.stem}: rename the file.")
-    parts = {part: found.get(part) if isinstance(found, dict) else None for part in ("sweep", "show")}
-    trees = {part: tree for part, tree in parts.items() if isinstance(tree, dict)}
-    there = {f"{part}.{key}" for part, tree in trees.items() for key in tree if tree[key] not in (None, "", [], {})}
-    missing = [key for key in KEYS if key not in there]
-    if missing:
-        raise UserError(f"{file} describes no table or figure: {' and '.join(missing)} is missing.")
-    return dict(found)
+    return found if isinstance(found, dict) else {}
 
 
 def checked(file: str, found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """``sweep``, and ``show`` with what the file leaves out.
 
     Raises:
-        UserError: a key, label, dataset, scale or kind is unknown, or a value is not of its kind.
+        UserError: a key is missing; a key, label, dataset, scale or kind is unknown; or a value is not of its kind.
     """
+    trees = {part: found[part] for part in ("sweep", "show") if isinstance(found.get(part), dict)}
+    there = {f"{part}.{key}" for part, tree in trees.items() for key in tree if tree[key] not in (None, "", [], {})}
+    missing = [key for key in KEYS if key not in there]
+    if missing:
+        raise UserError(f"{file} describes no table or figure: {' and '.join(missing)} is missing.")
     _require_known(file, "", found, ("sweep", "show"))
     sweep = found["sweep"]
     _require_known(file, "sweep.", sweep, SWEEP)
     for key in ("datasets", "scales", "more_seeds"):
-        of_scales = sweep.get(key, {})
-        _require(isinstance(of_scales, dict), file, f"sweep.{key}", "scales with what they have", of_scales)
-        _require_known(file, f"sweep.{key}.", of_scales, GROUPS["scale"])
+        _require_known(file, f"sweep.{key}.", sweep.get(key, {}), GROUPS["scale"])
     _require_runs(file, "sweep.", sweep)
     for scale, other in sweep.get("scales", {}).items():
         above = f"sweep.scales.{scale}."
         _require_known(file, above, other, BY_SCALE)
-        _require_known(file, f"{above}rows.", other.get("rows", {}), list(sweep["rows"]))
+        _require_known(file, f"{above}rows.", other.get("rows", {}), _labels(sweep["rows"]))
         _require_runs(file, above, other)
     for scale, datasets in sweep["datasets"].items():
         above = f"sweep.datasets.{scale}"
         _require(_is_list(datasets, str), file, above, "a list of datasets, as in [digits]", datasets)
-        _require_known(file, f"{above}: dataset=", datasets, GROUPS["dataset"])
+        _require_all_known(file, f"{above}: dataset=", datasets, GROUPS["dataset"])
     for scale, by_dataset in sweep.get("more_seeds", {}).items():
-        _require_known(file, f"sweep.more_seeds.{scale}.", by_dataset, sweep["datasets"].get(scale, ()))
+        _require_known(file, f"sweep.more_seeds.{scale}.", by_dataset, GROUPS["dataset"])
         for dataset, seeds in by_dataset.items():
             _require(_is_list(seeds, int), file, f"sweep.more_seeds.{scale}.{dataset}", SEEDS, seeds)
     return sweep, _shown(file, found["show"], sweep)
@@ -95,34 +93,46 @@ def _require(holds: bool, file: str, key: str, what: str, value: object) -> None
         raise UserError(f"{file}: {key} is {what}, not {value}.")
 
 
-def _require_known(file: str, above: str, tree: Iterable[str], known: Sequence[str]) -> None:
-    """UserError for a key below ``above`` that a table's or figure's file does not have."""
-    for key in tree:
-        if key not in known:
-            raise UserError(f"{file}: {above}{key} is unknown{near_or_all(key, known)}")
+def _require_known(file: str, above: str, tree: object, known: Sequence[str]) -> None:
+    """UserError where ``above`` is no mapping, or has a key that a table's or figure's file does not have there."""
+    _require(isinstance(tree, dict), file, above.rstrip(".") or "it", MAPPING, tree)
+    _require_all_known(file, above, tree, known)  # type: ignore[arg-type]
+
+
+def _require_all_known(file: str, above: str, words: Iterable[object], known: Sequence[str]) -> None:
+    for word in map(str, words):
+        if word not in known:
+            raise UserError(f"{file}: {above}{word} is unknown{near_or_all(word, known)}")
+
+
+def _labels(rows: Iterable[object]) -> list[str]:
+    return [str(label) for label in rows]  # YAML reads some as numbers
 
 
 def _is_list(value: object, of: type) -> bool:
     """Whether it is a list of words, or of whole numbers of at least 0."""
-    whole = of is not int or (isinstance(value, list) and all(type(item) is int and item >= 0 for item in value))
-    return isinstance(value, list) and bool(value) and all(isinstance(item, of) for item in value) and whole
+    if not isinstance(value, list) or not value:
+        return False
+    return all(type(item) is of and (not isinstance(item, int) or item >= 0) for item in value)
 
 
 def _require_runs(file: str, above: str, sweep: Mapping[str, Any]) -> None:
-    """UserError where rows or seeds are not what they are to be, in all scales or in one."""
+    """UserError where rows, options or seeds are not what they are to be, in all scales or in one."""
     rows = sweep.get("rows", {})
     _require(isinstance(rows, dict), file, f"{above}rows", "labels with options, as in {SimCLR: method=simclr}", rows)
     for label, words in rows.items():
         is_run = words is None or any(word.startswith("method=") for word in str(words).split())
         _require(is_run, file, f"{above}rows.{label}", "the options of a run, method= among them", words)
+    options = sweep.get("options", "")
+    _require(isinstance(options, str), file, f"{above}options", "options as one types them, with spaces", options)
     if "seeds" in sweep:
         _require(_is_list(sweep["seeds"], int), file, f"{above}seeds", SEEDS, sweep["seeds"])
 
 
 def _shown(file: str, show: dict[str, Any], sweep: dict[str, Any]) -> dict[str, Any]:
     """What is shown, with what the file leaves out: title and protocols, and that every row is ranked."""
-    kind, labels = show["kind"], [str(label) for label in sweep["rows"]]
-    _require(kind in KINDS, file, "show.kind", " or ".join(KINDS), kind)
+    kind, labels = show["kind"], _labels(sweep["rows"])
+    _require(isinstance(kind, str) and kind in KINDS, file, "show.kind", " or ".join(KINDS), kind)
     found = {"title": Path(file).stem, **KINDS[kind]}
     _require_known(file, "show.", show, ("kind", *found))
     found |= show
@@ -133,16 +143,24 @@ def _shown(file: str, show: dict[str, Any], sweep: dict[str, Any]) -> dict[str, 
             _require(_is_list(found[key], str), file, "show.protocols", NAMES, found[key])
     _require_axes(file, found, sweep)
     if kind == "saliency":
+        found["reference"] = str(found["reference"])
         _require(found["reference"] in labels, file, "show.reference", " or ".join(labels), found["reference"])
     if kind == "curves":
         _require(found["network"] in NETWORKS[:3], file, "show.network", " or ".join(NETWORKS[:3]), found["network"])
-        for panel, rows in (found["panels"] or {}).items():
-            _require(isinstance(rows, list), file, f"show.panels.{panel}", "a list of labels of rows", rows)
-            _require_known(file, f"show.panels.{panel}: ", rows, labels)
+        panels = found["panels"] or {}
+        _require(isinstance(panels, dict), file, "show.panels", "names with lists of labels of rows", panels)
+        found["panels"] = {str(name): _of_rows(file, f"show.panels.{name}", panels[name], labels) for name in panels}
     if kind == "table":
-        found["ranked"] = labels if found["ranked"] is None else found["ranked"]
-        _require(isinstance(found["ranked"], list), file, "show.ranked", "a list of labels of rows", found["ranked"])
-        _require_known(file, "show.ranked: ", found["ranked"], labels)
+        ranked = found["ranked"]
+        found["ranked"] = labels if ranked is None else _of_rows(file, "show.ranked", ranked, labels)
+    return found
+
+
+def _of_rows(file: str, key: str, value: object, labels: Sequence[str]) -> list[str]:
+    """A list of labels of rows; UserError for anything else."""
+    _require(isinstance(value, list), file, key, "a list of labels of rows", value)
+    found = _labels(value)  # type: ignore[arg-type]
+    _require_all_known(file, f"{key}: ", found, labels)
     return found
 
 

@@ -37,10 +37,10 @@ CHOICES: dict[str, str] = {  # of each group, unless another is asked for; in th
 }
 GROUPS = {group: sources.names(group) for group in CHOICES}
 # Of a method's file, the first of a backbone's, too: values for options of any group, not options themselves.
-MOST = 40  # words that a sentence lists
 BLOCKS = ("sets", "original", "check")
 # Of a method's file: what its class refuses to do without, for those who ask before it is imported, and its look.
 STATED = ("needs", "shown")
+MOST = 40  # words that a sentence lists
 AUTO = "auto"  # of a method's file: the functions that give the values of options that are set to auto
 SCALES = "scales"  # of any file: values of its options by scale, in place of those above
 OPEN = "backbone.arguments"  # below it any name may be set, for only timm knows which there are

@@ -20,16 +20,21 @@ from ssl_bench.batch import Batch
 from ssl_bench.distributed import on_rank_zero, rank
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, Loader, Scores
-from ssl_bench.evaluation.features import cleaned
+from ssl_bench.evaluation.features import THUMBNAIL, cleaned
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.evaluation.protocols import FineTuned, Score
 from ssl_bench.files import name_of, write_text
 
-# Raised whenever a baseline's numbers change: records with different versions are not compared.
-VERSIONS = {"random": 2, "pixels": 1}
-
 CALIBRATION_IMAGES = 2048  # for the BatchNorm statistics of random weights
 CALIBRATION_BATCH = 256
+
+
+def versions(size: int) -> dict[str, int]:
+    """Of each baseline on images of ``size`` pixels a side; records with different versions are not compared.
+
+    Raised whenever a baseline's numbers change: raw pixels of large images became those of thumbnails.
+    """
+    return {"random": 2, "pixels": 2 if size > THUMBNAIL else 1}
 
 
 def random_scores(

@@ -176,8 +176,8 @@ THUMBNAIL = 32  # pixels of a side, as in the downsampled ImageNet of Chrabaszcz
 def pixels(loader: Iterable[Batch]) -> Features:
     """The images themselves as features ``[N, C·H·W]`` in 0 … 1: the baseline that every network should beat.
 
-    Larger ones are resized to THUMBNAIL × THUMBNAIL: all of their pixels as numbers would take four times the memory that
-    they take, of which there may be more than fits into it, and a linear probe of them takes longer than many a training.
+    Images larger than THUMBNAIL × THUMBNAIL are resized to that: all of their pixels as numbers would take four times
+    the memory of the images, and a linear probe of them longer than many a training.
     """
     share = _Share(torch.device("cpu"))
     for batch in loader:

@@ -59,7 +59,8 @@ def request(arguments: Sequence[str]) -> Request:
         word = (words or [word for word in options if word.partition("=")[0] in CHOOSING])[0]
         raise UserError(f"{word} chooses among the runs of an experiment: name one, as in page table3 {word}.")
     for name in names:
-        if not (name.endswith(".yaml") or Path(name, findings.README).exists()):
+        written = Path(name), Path(settings["experiments"], name)
+        if not (name.endswith(".yaml") or any((folder / findings.README).exists() for folder in written)):
             experiments.find(name)
     return Request(names, settings, words, alone=not names and "runs_dir" in given)
 
@@ -149,19 +150,21 @@ def _named(asked: Request) -> Iterable[tuple[str, Finding | None, list[str] | No
             yield folder.name, findings.read(folder), None
         found = [findings.read(readme.parent) for readme in sorted(folder.glob(f"*/{findings.README}"))]
         for finding in sorted(found, key=lambda one: (one.report is None or not one.verdict, not one.verdict)):
-            # Some figures are no sweeps, and have no runs.
-            named = finding.report and (finding.report[0].endswith(".yaml") or experiments.is_sweep(finding.report[0]))
-            yield finding.name, finding, finding.report if named else None
+            yield finding.name, finding, finding.report if _is_rendered(finding.report) else None
     options = [f"{key}={_typed(asked.settings[key])}" for key in CHOOSING]
     for name in asked.names:
         if Path(name, findings.README).exists():
             finding = findings.read(Path(name))
-            yield finding.name, finding, finding.report or None
+            yield finding.name, finding, finding.report if _is_rendered(finding.report) else None
         else:
-            own = folder / Path(name).stem
+            own, report = folder / Path(name).stem, [name, *options, *asked.words]
             written = findings.read(own) if (own / findings.README).exists() else None
-            is_sweep = written is None or name.endswith(".yaml") or experiments.is_sweep(name)
-            yield Path(name).stem, written, [name, *options, *asked.words] if is_sweep else None
+            yield Path(name).stem, written, report if _is_rendered(report) else None
+
+
+def _is_rendered(report: Sequence[str] | None) -> bool:
+    """Whether the arguments of ``report`` name a table or figure that has runs or options; some are no sweeps."""
+    return report is not None and bool(report) and (report[0].endswith(".yaml") or experiments.is_sweep(report[0]))
 
 
 def _typed(value: Any) -> str:

@@ -232,7 +232,7 @@ def _closest(compared: Columns) -> list[str]:
         rivals = [row for row in others if len(rows[row].keys() & rows[highest].keys()) >= FEWEST]
         if rivals:
             nearest = max(rivals, key=lambda row: (statistics.fmean(rows[row].values()), row))
-            needed = seeds_needed(rows[highest], rows[nearest], step=step, tests=len(rivals))
+            needed = seeds_needed(rows[highest], rows[nearest], step=step)
             more = f"{max(1, needed - len(rows[highest])):,}" if needed else f"over {MOST_SEEDS:,}"
             found.append(f"{heading}: {highest} and {nearest}, {more}")
     if not found:

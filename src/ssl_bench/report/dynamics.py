@@ -100,8 +100,8 @@ def table(settings: Mapping[str, Any], found: Mapping[tuple[str, float], NDArray
         notes=[
             f"η is varied at β = {settings['beta']:g}, β at η = {settings['weight_decay']:g}; "
             f"{', '.join(f'{key} {settings[key]:g}' for key in fixed)}.",
-            f"p is at its limit within {ALIKE:.0%} of it, the larger root of (1 + σ²)p² − p + η = 0, or 0 where none is"
-            " real.",
+            f"The limit of p is the larger root of (1 + σ²)p² − p + η = 0, or 0 where none is real; p is at it within "
+            f"{ALIKE:.0%} of it, or {ALIKE**2:g} of 0.",
             "K, by which predictor and features come to have the same eigenvectors, has sums of two k as eigenvalues.",
         ],
     )

@@ -50,6 +50,8 @@ ON_TEST = {  # kinds that have no figures of validation images to be shown in pl
     "options": "shows options alone",
 }
 
+PICTURES = {"differences.png", "ranks.png"}  # that a table has only where there is something to compare
+
 Files = dict[str, Callable[[Path], object]]  # what writes each, by name
 Read = Callable[[Mapping[str, Any], Sequence[Run], str | None], Sequence[Any]]  # what is shown, runs, where data are
 
@@ -102,6 +104,9 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
                 print(f"replaced: {copy}, whose figures were others; render what {where} holds anew.", file=sys.stderr)
         for file, write in files.items():
             save(out / file, write)
+        if experiment.show["kind"] == "table":
+            for file in PICTURES - files.keys():  # of another selection of runs
+                (out / file).unlink(missing_ok=True)
 
 
 def _report_options(experiment: Experiment, out: str | None) -> None:

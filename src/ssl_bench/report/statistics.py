@@ -100,15 +100,15 @@ def interval(one: BySeed, other: BySeed, *, step: float = 0.0) -> tuple[float, f
     return float(differences.mean()), float(special.stdtrit(len(differences) - 1, 1 - ALPHA / 2)) * error
 
 
-def seeds_needed(one: BySeed, other: BySeed, *, step: float = 0.0, tests: int = 1) -> int | None:
+def seeds_needed(one: BySeed, other: BySeed, *, step: float = 0.0) -> int | None:
     """Seeds that show by POWER that two rows differ, if difference and spread stay; None: more than MOST_SEEDS.
 
-    tests: for how many the level is corrected (Bonferroni's correction, which Holm's is for the smallest p).
+    Of one test; as one of several, which are corrected for their number, it takes more.
     """
     differences, error = _differences(one, other, step)
     effect = abs(float(differences.mean())) / (error * len(differences) ** 0.5)  # in standard deviations
     n = np.arange(FEWEST, MOST_SEEDS + 1)
-    limit = special.stdtrit(n - 1, 1 - ALPHA / (2 * tests))
+    limit = special.stdtrit(n - 1, 1 - ALPHA / 2)
     centre = effect * n**0.5
     power = special.nctdtr(n - 1, centre, -limit) + 1 - special.nctdtr(n - 1, centre, limit)
     enough = np.flatnonzero(power >= POWER)

@@ -58,6 +58,7 @@ def train(line: Line, config: Config, path: Path, cards: Sequence[str] = ()) -> 
 def _outcome(config: Config, folder: RunFolder) -> Outcome:
     story = None
     try:
+        folder.failure.unlink(missing_ok=True)  # what comes of this attempt counts
         record = launch.train(config)
         from ssl_bench.report.tables import print_table, run_table
 

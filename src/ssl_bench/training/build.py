@@ -25,7 +25,7 @@ from ssl_bench.data.orders import Window
 from ssl_bench.devices import device_type, resolve_device, resolve_precision
 from ssl_bench.distributed import world_size
 from ssl_bench.errors import UserError
-from ssl_bench.evaluation.baselines import VERSIONS, kept, random_scores
+from ssl_bench.evaluation.baselines import kept, random_scores, versions
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearProbe
@@ -71,8 +71,6 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
     ``data`` is read for methods that keep something for every image: those with a key ``instances``.
     """
     require_room(config, dataset)
-    if config.method.projector.out is None:
-        _require_labels(config.method.name, dataset, data)
     options = dict(config.method.options)
     if "instances" in options:
         options["instances"] = data.parts.pretraining if data else torch.arange(dataset.train)
@@ -106,14 +104,6 @@ def random_network(arguments: dict[str, Any], seed: int) -> nn.Module:
     """What ``build_backbone(**arguments)`` gives under ``seed``."""
     with _seeded(seed):
         return build_backbone(**arguments)[0].to(memory_format=torch.channels_last)
-
-
-def _require_labels(method: str, dataset: Dataset, data: DataModule | None) -> None:
-    """UserError where a method with one output per class has no classes, or no image whose class is known."""
-    known = data is None or bool((data.splits["train"].labels[data.parts.pretraining] >= 0).any())
-    if dataset.classes < 2 or not known:
-        lacking = "none of its images has a label" if dataset.classes > 1 else f"it has {dataset.classes} class(es)"
-        raise UserError(f"method={method} learns classes, and cannot on dataset={dataset.name}: {lacking}.")
 
 
 @contextmanager
@@ -322,8 +312,9 @@ def baselines(
     def score_pixels() -> Scores:
         return evaluator.score(evaluator.pixels(), names, "test")
 
+    version = versions(config.dataset.size)
     random = {"baseline": "random", "network": network, "clean": clean, "seed": config.seed}
     return {
-        "random": ({**common, **random, "version": VERSIONS["random"]}, score_random),
-        "pixels": ({**common, "baseline": "pixels", "version": VERSIONS["pixels"]}, score_pixels),
+        "random": ({**common, **random, "version": version["random"]}, score_random),
+        "pixels": ({**common, "baseline": "pixels", "version": version["pixels"]}, score_pixels),
     }

@@ -71,7 +71,7 @@ def _starts_over(
 def _other_versions(record: Record, config: Config) -> str:
     """Which protocols and baselines have another version than when the run was scored, in words; empty for none."""
     known = build_protocols(config, sys.maxsize, refit=True)  # whatever goes with many classes, too
-    now = {protocol.name: protocol.version for protocol in known} | baselines.VERSIONS
+    now = {protocol.name: protocol.version for protocol in known} | baselines.versions(config.dataset.size)
     before = record.baselines | record.protocols
     names = {**dict.fromkeys(now), **NAMES}
     return ", ".join(

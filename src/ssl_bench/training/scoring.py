@@ -81,7 +81,7 @@ def record_of_scores(
         fingerprint=fingerprint,
         results={net: {name: score.percent for name, score in found.items()} for net, found in scores.items()},
         protocols={name: evaluator.protocols[name].version for name in protocols},
-        baselines=baselines.VERSIONS,
+        baselines=baselines.versions(config.dataset.size),
         notes={
             net: {name: score.notes for name, score in found.items() if score.notes} for net, found in scores.items()
         },

@@ -227,7 +227,8 @@ def test_what_is_auto_follows_what_it_depends_on(words: str, schedule: str, step
     )
     method, peak = settings["method"], {"constant": 0.262, "decay": 0.128 * 10}[schedule]
     assert (method["teacher_schedule"], method["teacher_step"]) == (schedule, step)
-    assert method["proximal"] == pytest.approx(0.5 * step * (1 - 0.8) / (peak * 4 * 10 * 0.2), rel=1e-12)
+    steps = 1 if "ema" in words else 4  # of the student to one of the teacher
+    assert method["proximal"] == pytest.approx(0.5 * step * (1 - 0.8) / (peak * steps * 10 * 0.2), rel=1e-12)
 
 
 BASE = "# Made up.\ndefaults: [cifar10, _self_]\nname: mine\nsize: 24\n"

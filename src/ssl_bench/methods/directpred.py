@@ -82,6 +82,7 @@ class DirectPred(EMATeacher):
             # Set after every step, it needs no gradient, which would only count when gradients are clipped.
             self.predictor.requires_grad_(freq > 1)
             self.register_buffer("correlation", torch.zeros(self.width, self.width))
+        if kind == "optimal":
             self.register_buffer("cross_correlation", torch.zeros(self.width, self.width))
 
     def loss(self, step: Step) -> Loss:
@@ -102,7 +103,10 @@ class DirectPred(EMATeacher):
 
     @torch.no_grad()
     def correlate(self, f: list[Tensor], z: list[Tensor] | None) -> None:
-        """Move the correlations towards those of the global batch: f and z are ``[N, D]`` per full-size view."""
+        """Move the correlations towards those of the global batch: f and z are ``[N, D]`` per full-size view.
+
+        z: what is predicted, of which ``kind=optimal`` alone has a correlation; else None.
+        """
         averages = [(self.correlation, inputs := self._centred(f))]
         if z is not None:  # what each embedding is to predict: the other view
             averages.append((self.cross_correlation, self._centred(z[::-1])))
@@ -126,10 +130,8 @@ class DirectPred(EMATeacher):
         """The predictor's weights ``[D, D]`` that the correlations ask for; UserError where they are not finite."""
         try:
             # On the CPU alone: to look at an accelerator's is to wait for it, and there the loss shows it a step later.
-            if (
-                self.correlation.device.type == "cpu"
-                and not self.correlation.add(self.cross_correlation).isfinite().all()
-            ):
+            averages = [self.correlation, *([self.cross_correlation] if self.kind == "optimal" else [])]
+            if self.correlation.device.type == "cpu" and not all(bool(one.isfinite().all()) for one in averages):
                 raise LinAlgError
             if self.kind == "direct":
                 return direct_predictor(self.correlation, epsilon=self.epsilon, epsilon_place=self.epsilon_place)

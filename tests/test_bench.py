@@ -30,7 +30,8 @@ from emulated import emulation
 from ssl_bench import devices
 from ssl_bench.batch import Batch
 from ssl_bench.cli import bench as command
-from ssl_bench.config.options import GROUPS, options_in
+from ssl_bench.config.options import GROUPS
+from ssl_bench.config.settings import options_in
 from ssl_bench.data import catalog
 from ssl_bench.data.readers import cifar
 from ssl_bench.errors import UserError

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ssl_bench.config import compose as config
-from ssl_bench.config import composition, defaults, experiments, options, sources
+from ssl_bench.config import composition, defaults, experiments, options, settings, sources
 from ssl_bench.config.command_line import help_text, main
 from ssl_bench.config.options import AUTO, BLOCKS, GROUPS, SCALES, STATED, Option, typed
 from ssl_bench.config.parse import cells
@@ -745,8 +745,8 @@ def test_an_empty_list_has_the_type_of_its_range() -> None:
 
 
 def test_numbers_with_an_exponent_are_numbers_to_commands_too() -> None:
-    assert options.plain_value("1e3", text_only=False) == 1000
-    assert options.plain_value("1e3", text_only=True) == "1e3"
+    assert settings.plain_value("1e3", text_only=False) == 1000
+    assert settings.plain_value("1e3", text_only=True) == "1e3"
 
 
 def test_a_file_that_is_not_yaml_is_named_with_its_line(own: Own) -> None:

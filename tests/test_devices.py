@@ -16,7 +16,7 @@ from ssl_bench import devices
 from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS
 from ssl_bench.errors import TRY_AGAIN, UserError
-from ssl_bench.training import build
+from ssl_bench.training import build, needs
 from ssl_bench.training.run import run
 
 SMALL = (
@@ -71,7 +71,7 @@ def test_more_devices_than_there_are_is_refused_with_their_number(monkeypatch: p
 
 def test_a_cpu_is_asked_for_by_name_before_it_trains_for_weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(build, "cores", lambda: 2)
+    monkeypatch.setattr(needs, "cores", lambda: 2)
     options = ["scale=paper", "trainer.progress=false", f"runs_dir={tmp_path}"]
     config = compose(options)
     with pytest.raises(UserError, match=r"^scale=paper .* takes about .* hours on 2 cores\): set .*accelerator=cpu to"):
@@ -85,11 +85,11 @@ def test_a_cpu_is_asked_for_by_name_before_it_trains_for_weeks(tmp_path: Path, m
         forward += (9 * width // 2 + 3 * 9 * width + width // 2) * 2 * width * side**2
     data = build.build_data(config)
     data.setup()
-    seconds = 3 * 2 * forward * 1438 * config.epochs / (2 * build.CORE_SPEED)
-    assert build.cpu_time(config, data) == f"training takes about {seconds / 3600:.2g} hours on 2 cores"
+    seconds = 3 * 2 * forward * 1438 * config.epochs / (2 * needs.CORE_SPEED)
+    assert needs.cpu_time(config, data) == f"training takes about {seconds / 3600:.2g} hours on 2 cores"
     days = seconds * 1000 / 86400
     config = replace(config, epochs=1000 * config.epochs)
-    assert build.cpu_time(config, data) == f"training takes about {days:.2g} days on 2 cores"
+    assert needs.cpu_time(config, data) == f"training takes about {days:.2g} days on 2 cores"
 
     class Stop(pl.Callback):
         def on_train_batch_end(self, *_: Any) -> None:

@@ -23,8 +23,9 @@ from ssl_bench import load_encoder
 from ssl_bench.callbacks.checkpointer import Interrupted
 from ssl_bench.cli import embed, evaluate
 from ssl_bench.config.compose import compose
-from ssl_bench.config.options import GROUPS, read_settings
+from ssl_bench.config.options import GROUPS
 from ssl_bench.config.schema import Config
+from ssl_bench.config.settings import read_settings
 from ssl_bench.encoders.embed import embed as embed_folder
 from ssl_bench.encoders.score import score
 from ssl_bench.plan.measure import measure

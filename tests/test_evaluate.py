@@ -20,13 +20,14 @@ from ssl_bench.cli import evaluate
 from ssl_bench.config.compose import compose
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.encoders import score as score_room
+from ssl_bench.encoders.opened import encoder_clean
 from ssl_bench.encoders.score import score
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.results.encoder import load_encoder, save_encoder
 from ssl_bench.results.record import Record
 from ssl_bench.results.weights import open_encoder, open_projector
-from ssl_bench.training.build import build_data, build_evaluator, encoder_clean
+from ssl_bench.training.build import build_data, build_evaluator
 from ssl_bench.training.run import run
 
 SMALL = ("dataset=digits", "scale=smoke", "subset=160", "evaluation.protocols=[knn1]")

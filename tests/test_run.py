@@ -34,7 +34,7 @@ from ssl_bench.report.tables import run_table
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.record import Record
 from ssl_bench.results.store import RunFolder
-from ssl_bench.training import run as training
+from ssl_bench.training import needs
 from ssl_bench.training.build import build, build_data, build_evaluator, clean_arguments
 from ssl_bench.training.run import run
 
@@ -519,9 +519,9 @@ def test_what_learns_classes_needs_some(tmp_path: Path) -> None:
     labels = data.splits["train"].labels
     labels.fill_(-1)
     with pytest.raises(UserError, match="learns classes, and cannot on dataset=digits: none of its images has a label"):
-        training._require_labels(config, data)
+        needs.require_labels(config, data)
     labels[data.parts.pretraining[7]] = 3
-    training._require_labels(config, data)
+    needs.require_labels(config, data)
 
 
 def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssl_bench.cli.report import main
-from ssl_bench.config.options import read_settings
+from ssl_bench.config.settings import read_settings
 from ssl_bench.report import dynamics
 
 COMMITTED = Path(__file__).parents[2] / "experiments" / "directpred_dynamics"

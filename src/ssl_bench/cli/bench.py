@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ssl_bench
-from ssl_bench.config.options import near_or_all, read_settings, settings_text
+from ssl_bench.config.settings import near_or_all, read_settings, settings_text
 from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError
 

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_bench.conditions import CHECKED_BATCH
-from ssl_bench.config.options import GROUPS, near_or_all, nearest, read_settings, settings_text
+from ssl_bench.config.options import GROUPS, nearest
+from ssl_bench.config.settings import near_or_all, read_settings, settings_text
 from ssl_bench.entry import importing, run_command
 from ssl_bench.errors import UserError
 

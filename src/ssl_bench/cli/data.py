@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.config.compose import compose
-from ssl_bench.config.options import near_or_all, settings_text, split_options
 from ssl_bench.config.schema import Config
+from ssl_bench.config.settings import near_or_all, settings_text, split_options
 from ssl_bench.data.facts import require_root
 from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError

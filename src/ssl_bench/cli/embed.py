@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_bench.config.options import positional, read_settings, settings_text
+from ssl_bench.config.settings import positional, read_settings, settings_text
 from ssl_bench.entry import importing, run_command
 from ssl_bench.errors import UserError
 

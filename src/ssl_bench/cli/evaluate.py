@@ -19,9 +19,10 @@ from typing import Any
 
 from ssl_bench.conditions import require_protocols
 from ssl_bench.config.compose import compose
-from ssl_bench.config.options import GROUPS, positional, settings_text, split_options
+from ssl_bench.config.options import GROUPS
 from ssl_bench.config.parse import parse
 from ssl_bench.config.schema import Config
+from ssl_bench.config.settings import positional, settings_text, split_options
 from ssl_bench.data.facts import require_root
 from ssl_bench.entry import importing, run_command
 from ssl_bench.errors import UserError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_bench.config import experiments
-from ssl_bench.config.options import settings_text
+from ssl_bench.config.settings import settings_text
 from ssl_bench.entry import run_command
 from ssl_bench.files import require_writable
 

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssl_bench.config import experiments
-from ssl_bench.config.options import settings_text
+from ssl_bench.config.settings import settings_text
 from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError
 from ssl_bench.plan import forecast

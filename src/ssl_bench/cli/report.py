@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.config import experiments
-from ssl_bench.config.options import near_or_all, read_settings, settings_text
+from ssl_bench.config.settings import near_or_all, read_settings, settings_text
 from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError
 from ssl_bench.report import dashboard, dynamics, publish, render

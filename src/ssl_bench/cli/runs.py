@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_bench.config.options import nearest, options_in, read_settings, settings_text
+from ssl_bench.config.options import nearest
+from ssl_bench.config.settings import options_in, read_settings, settings_text
 from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError
 

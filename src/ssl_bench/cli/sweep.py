@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ssl_bench.config import experiments
-from ssl_bench.config.options import settings_text
+from ssl_bench.config.settings import settings_text
 from ssl_bench.entry import run_command
 from ssl_bench.errors import SIGNALLED
 from ssl_bench.files import require_writable

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from ssl_bench.config import axes, sources
-from ssl_bench.config.options import GROUPS, near_or_all
+from ssl_bench.config.options import GROUPS
+from ssl_bench.config.settings import near_or_all
 from ssl_bench.errors import UserError
 
 PROTOCOLS = {"protocols": ["knn1", "linear"]}

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 from ssl_bench.config import axes, definitions
 from ssl_bench.config.axes import Place
-from ssl_bench.config.options import GROUPS, near_or_all, options_in, read_settings
+from ssl_bench.config.options import GROUPS
 from ssl_bench.config.schema import Config
+from ssl_bench.config.settings import near_or_all, options_in, read_settings
 from ssl_bench.errors import UserError
 
 T = TypeVar("T")

@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import difflib
 import functools
-import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +39,6 @@ GROUPS = {group: sources.names(group) for group in CHOICES}
 BLOCKS = ("sets", "original", "check")
 # Of a method's file: what its class refuses to do without, for those who ask before it is imported, and its look.
 STATED = ("needs", "shown")
-MOST = 40  # words that a sentence lists
 AUTO = "auto"  # of a method's file: the functions that give the values of options that are set to auto
 SCALES = "scales"  # of any file: values of its options by scale, in place of those above
 OPEN = "backbone.arguments"  # below it any name may be set, for only timm knows which there are
@@ -261,97 +259,3 @@ def typed(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value)
-
-
-# -- entry points with options of their own -------------------------------------------------------
-
-
-def options_in(file: str) -> dict[str, Option]:
-    """The options of a file of conf/ that stands by itself, as ``bench.yaml`` does."""
-    defaults = sources.load(file)
-    return {key: Option(key, defaults[key], *comment) for key, comment in comments(file).items()}
-
-
-def read_settings(file: str, words: Iterable[str]) -> dict[str, Any]:
-    """All options of such a file, set by ``key=value`` words; UserError in one sentence for any other word."""
-    known = options_in(file)
-    settings = {key: option.default for key, option in known.items()}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(f"{word} is not of the form key=value{near_or_all(word, known)}")
-        if key not in known:
-            raise UserError(f"option {key} is unknown{near_or_all(key, known)}")
-        if isinstance(known[key].default, dict):
-            settings[key] = _mapping(word, value)
-        else:
-            settings[key] = known[key].read(plain_value(value, text_only=known[key].is_text))
-    return settings
-
-
-def require_known(words: Iterable[str], own: Iterable[str]) -> None:
-    """UserError for a word that is no option of a run, and nearly one of the ``own`` options of an entry point."""
-    for key in (word.partition("=")[0] for word in words):
-        near = nearest(key, own)
-        if near and key not in GROUPS and key not in comments("config.yaml") and not choices_with(key):
-            raise UserError(f"option {key} is unknown{near}")
-
-
-def split_options(file: str, options: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The options of ``file``, as of `read_settings`, and the others of ``options``, which are those of a run."""
-    known = options_in(file)
-    own = [option for option in options if option.partition("=")[0] in known]
-    others = [option for option in options if option not in own]
-    require_known(others, known)
-    return read_settings(file, own), others
-
-
-def positional(words: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
-    """The first words, one for each of ``names``, and the rest; UserError where key=value stands in their place.
-
-    A word with an equals sign is taken for the name of a file if there is one.
-    """
-    for number, name in enumerate(names):
-        if number >= len(words) or ("=" in words[number] and not os.path.exists(words[number])):
-            found = f", and {words[number]} is none" if number < len(words) else ""
-            raise UserError(f"argument {number + 1} must be {name}{found}; --help shows more.")
-    return list(words[: len(names)]), list(words[len(names) :])
-
-
-def near_or_all(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: the one that was meant, or all there are, or MOST of them."""
-    known = list(known)
-    more = f" and {len(known) - MOST} more" if len(known) > MOST else ""
-    return nearest(word, known) or f"; known are {', '.join(known[:MOST])}{more}."
-
-
-def settings_text(file: str) -> list[str]:
-    """One line of help for each option of such a file."""
-    entries = {f"{key}={typed(option.default)}": option for key, option in options_in(file).items()}
-    width = max(14, *(len(entry) + 2 for entry in entries))
-    return [f"  {entry:<{width}}{option.allowed} {option.meaning}".rstrip() for entry, option in entries.items()]
-
-
-def _mapping(word: str, text: str) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = None
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise UserError(f"{word} is no mapping of names to values, as {{img_size: 32, patch_size: 4}} is.")
-    return value
-
-
-def plain_value(text: str, *, text_only: bool) -> Any:
-    """``text`` as YAML reads it, or as it is where YAML finds a structure or nothing readable.
-
-    text_only: as it is where YAML finds anything but text or null.
-    """
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str) and re.fullmatch(NUMBER, value) and not text_only:  # 1e3, which is text to YAML
-        value = float(value)
-    plain = (str,) if text_only else (str, bool, int, float)
-    return value if value is None or isinstance(value, plain) else text

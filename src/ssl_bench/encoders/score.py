@@ -13,6 +13,7 @@ from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.image_warnings import image_warnings
 from ssl_bench.devices import resolve_device
+from ssl_bench.encoders.opened import encoder_clean
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, reasons
 from ssl_bench.evaluation.layers import FEATURES, Layers, score_layers, widths
@@ -24,7 +25,7 @@ from ssl_bench.results.fingerprint import NUMERICS, fine_tunes
 from ssl_bench.results.keys import listed
 from ssl_bench.results.record import Record, code_version
 from ssl_bench.results.weights import Opened, open_encoder, open_projector, sha256
-from ssl_bench.training.build import baseline_scores, build_data, build_evaluator, encoder_clean
+from ssl_bench.training.build import baseline_scores, build_data, build_evaluator
 from ssl_bench.training.scoring import record_of_scores
 
 

@@ -17,7 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssl_bench.conditions import require_libraries
-from ssl_bench.config.options import near_or_all, nearest, plain_value, typed
+from ssl_bench.config.options import nearest, typed
+from ssl_bench.config.settings import near_or_all, plain_value
 from ssl_bench.errors import UserError
 from ssl_bench.files import csv_text, require_writable, write_text
 from ssl_bench.report import records

@@ -11,8 +11,8 @@ from ssl_bench import conditions
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Cell
-from ssl_bench.config.options import options_in, require_known
 from ssl_bench.config.schema import Config
+from ssl_bench.config.settings import options_in, require_known
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
 from ssl_bench.results.fingerprint import configuration_key

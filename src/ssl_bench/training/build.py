@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.filesize import decimal
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_bench import devices
 from ssl_bench.augment.draws import ViewGroup
@@ -22,25 +20,21 @@ from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.orders import Window
-from ssl_bench.devices import device_type, resolve_device, resolve_precision
+from ssl_bench.devices import device_type, resolve_precision
 from ssl_bench.distributed import world_size
-from ssl_bench.errors import UserError
 from ssl_bench.evaluation.baselines import kept, random_scores, versions
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import Protocol, protocols, with_top5
-from ssl_bench.machine import cores, memory
 from ssl_bench.methods.base import Method, Network
 from ssl_bench.nn.backbone import build_backbone, require_size
 from ssl_bench.nn.heads import mlp
 from ssl_bench.optim import Recipe
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.fingerprint import NUMERICS, fingerprint
-from ssl_bench.results.weights import Opened
 from ssl_bench.training import initial
-
-CORE_SPEED = 2e11  # operations a second that a core with AVX-512 reaches in training a ResNet-18
+from ssl_bench.training.needs import require_room
 
 
 def build(config: Config) -> tuple[Method, DataModule]:
@@ -134,24 +128,6 @@ def _network(config: Config, dataset: Dataset) -> tuple[Network, int]:
     return Network(backbone, projector), outputs if head.layers else width
 
 
-def require_room(config: Config, dataset: Dataset) -> None:
-    """UserError where not even the images of a batch, as the network sees them, fit into a CPU's memory."""
-    if resolve_device(config.trainer.accelerator).type != "cpu":
-        return
-    side = config.dataset.size
-    pixels = sum(views.count * views.size**2 for views in config.augment.groups.values())  # of all views of an image
-    for key, images, each in (
-        ("batch_size", config.batch_size // config.trainer.nodes, pixels),
-        ("evaluation.batch_size", config.evaluation.batch_size, side**2),
-    ):
-        needed = 4 * dataset.channels * images * each  # float32
-        if needed > memory():
-            raise UserError(
-                f"{key}={images} images at dataset.size={side} pixels need {decimal(needed)} of memory, more than "
-                f"there is: choose a smaller dataset.size or {key}."
-            )
-
-
 def build_views(config: Config, dataset: Dataset) -> Views:
     """The views that training draws."""
     recipe = config.augment
@@ -168,38 +144,6 @@ def clean_arguments(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Arguments of the clean view, as an encoder's file keeps them."""
     size, crop = config.dataset.size, config.dataset.clean_crop
     return {"size": size, "crop": crop, "mean": list(dataset.mean), "std": list(dataset.std)}
-
-
-def encoder_clean(
-    encoder: Opened, *, size: int | None, crop: float | None, statistics: str, dataset: Dataset | None
-) -> tuple[dict[str, Any], str]:
-    """Arguments of an encoder's clean view, and whose mean and standard deviation they hold, in words.
-
-    size and crop: None for what its file states. statistics: ``dataset``, ``imagenet``, or ``auto`` for the file's,
-    else those that timm publishes for the model, else ImageNet's for three channels and the dataset's for one. Raises
-    UserError where the file is asked and does not state it, and for statistics of more channels than the network has.
-    """
-    clean = dict(encoder.clean or {"crop": 1.0})
-    clean |= {key: value for key, value in (("size", size), ("crop", crop)) if value is not None}
-    if "size" not in clean:
-        raise UserError(f"{encoder.file} does not state for images of which size it is: set size, as in size=224.")
-    if statistics == "auto" and encoder.dataset in catalog.DATASETS:
-        trained = catalog.DATASETS[encoder.dataset]
-        return {**clean, "mean": list(trained.mean), "std": list(trained.std)}, "its run's"
-    if statistics == "auto" and encoder.clean:
-        return clean, "its file's"
-    if statistics == "auto" and encoder.statistics:
-        clean["mean"], clean["std"] = encoder.statistics
-        return clean, "timm's for the model"
-    if statistics == "imagenet" or (statistics == "auto" and encoder.channels == 3):
-        if encoder.channels != 3:
-            raise UserError(f"statistics=imagenet are of three channels, but the network has {encoder.channels}.")
-        imagenet = catalog.DATASETS["imagenet100"]
-        return {**clean, "mean": list(imagenet.mean), "std": list(imagenet.std)}, "ImageNet's"
-    if dataset is None:
-        raise UserError(f"{encoder.file} does not state by what it normalises images of {encoder.channels} channel(s).")
-    repeated = encoder.channels // len(dataset.mean)
-    return {**clean, "mean": [*dataset.mean] * repeated, "std": [*dataset.std] * repeated}, f"those of {dataset.name}"
 
 
 def build_protocols(config: Config, classes: int, *, refit: bool) -> list[Protocol]:
@@ -242,20 +186,6 @@ def build_evaluator(config: Config, data: DataModule, clean: dict[str, Any]) -> 
         memory=config.evaluation.memory,
         drawn=data.drawn,
     )
-
-
-def cpu_time(config: Config, data: DataModule) -> str:
-    """How long training takes on this machine's processors, in words, by the operations of the backbone."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network, _ = build_backbone(**config.backbone.as_dict(), channels=data.dataset.channels)
-        for views in config.augment.groups.values():
-            for _ in range(views.count):
-                network.eval()(torch.empty(1, data.dataset.channels, views.size, views.size))
-    # The backward pass costs two forward passes.
-    operations = 3 * counter.get_total_flops() * len(data.parts.pretraining) * config.epochs
-    hours = operations / (CORE_SPEED * cores() * 3600)
-    length = f"{hours:.2g} hours" if hours < 48 else f"{hours / 24:.2g} days"
-    return f"training takes about {length} on {cores()} cores"
 
 
 def baseline_scores(

@@ -20,7 +20,6 @@ from ssl_bench import conditions, distributed
 from ssl_bench.callbacks.finite_loss import FiniteLoss
 from ssl_bench.callbacks.progress import TrainingProgress
 from ssl_bench.callbacks.replicas import Replicas
-from ssl_bench.config.options import block_of
 from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.image_warnings import ImageWarnings, image_warnings
@@ -33,7 +32,6 @@ from ssl_bench.devices import (
     why_not_compiled,
     within_memory,
 )
-from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Scores, reasons
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.files import write_text, write_whole
@@ -41,12 +39,11 @@ from ssl_bench.methods.base import Method
 from ssl_bench.nn.norm import synchronize
 from ssl_bench.results.record import Record, peak_memory
 from ssl_bench.results.store import RunFolder
-from ssl_bench.training import earlier, initial, preflight
+from ssl_bench.training import earlier, initial, needs, preflight
 from ssl_bench.training import second as other
 from ssl_bench.training.build import (
     build_data,
     build_method,
-    cpu_time,
     fingerprint_of,
 )
 from ssl_bench.training.observers import Observers, build_observers
@@ -81,8 +78,8 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
         name = distributed.agreed(fingerprint_of(config, data.digest), "configuration, data or precision")
         folder = RunFolder(Path(config.runs_dir) / name)
         if folder.finished() is None:  # before a folder is made
-            _require_labels(config, data)
-            _require_consent(config, data)
+            needs.require_labels(config, data)
+            needs.require_consent(config, data)
 
         def claim() -> Record | None:
             held.enter_context(folder.locked())
@@ -90,31 +87,12 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
 
         record = distributed.on_rank_zero(claim)
         if record is None:
-            _require_consent(config, data)
+            needs.require_consent(config, data)
             record = _Run(config, data, resolve_precision(chosen.precision, chosen.accelerator), folder, console).do(
                 watchers
             )
     console.print(f"{folder.path}  ·  picture: {folder.picture}", highlight=False, soft_wrap=True)
     return record
-
-
-def _require_consent(config: Config, data: DataModule) -> None:
-    """UserError at scale=paper where no GPU was found and the CPU was not asked for."""
-    none_found = config.trainer.accelerator == "auto" and device_type(config.trainer.accelerator) == "cpu"
-    if config.scale.name == "paper" and none_found:
-        conditions.require_time_on_cpu("paper", cpu_time(config, data))
-
-
-def _require_labels(config: Config, data: DataModule) -> None:
-    """UserError where a method that learns classes has none, or no image whose class is known."""
-    if not block_of(config.method.name, "needs").get("labels"):
-        return
-    classes, labels = data.dataset.classes, data.splits["train"].labels[data.parts.pretraining]
-    if classes < 2 or not (labels >= 0).any():
-        lacking = "none of its images has a label" if classes > 1 else f"it has {classes} class(es)"
-        raise UserError(
-            f"method={config.method.name} learns classes, and cannot on dataset={data.dataset.name}: {lacking}."
-        )
 
 
 def quiet() -> None:

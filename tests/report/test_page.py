@@ -20,8 +20,8 @@ from ssl_bench.config.compose import compose
 from ssl_bench.config.experiments import Cell, find, is_sweep
 from ssl_bench.errors import UserError
 from ssl_bench.page import contents, findings, runs, serve
-from ssl_bench.page.colours import LEAST, PAGES, contrast, on_both
 from ssl_bench.page.write import OURS
+from ssl_bench.report.contrast import PAGES
 
 ROOT = Path(__file__).parents[2]
 EVIL = "<img src=x onerror=alert(1)>"
@@ -217,14 +217,6 @@ def test_a_folder_that_cannot_be_written_is_refused(made: Path, tmp_path: Path, 
         answer = capsys.readouterr().err
         assert f"out={out} cannot be written" in answer
         assert answer.count("\n") == 1
-
-
-@pytest.mark.parametrize("colour", ["#000000", "#ffffff", "#f0e442", "#0072b2", "#332288"])
-def test_lines_are_seen_on_both_pages(colour: str) -> None:
-    assert contrast("#000000", "#ffffff") == pytest.approx(21)
-    for name, shown in on_both(colour).items():
-        assert contrast(shown, PAGES[name]) >= LEAST
-    assert on_both("#767676")["light"] == "#767676"
 
 
 def test_the_backgrounds_are_those_of_the_style_sheet() -> None:

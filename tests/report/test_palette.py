@@ -11,6 +11,7 @@ from ssl_bench.config import experiments
 from ssl_bench.config.options import GROUPS
 from ssl_bench.errors import UserError
 from ssl_bench.report import curves, palette
+from ssl_bench.report.contrast import LEAST, PAGES, contrast, seen_on
 from ssl_bench.report.palette import colour, label, line_and_mark, row_colours, row_styles
 
 METHODS = GROUPS["method"]
@@ -22,11 +23,28 @@ def test_every_method_has_a_label_and_a_colour_of_its_own(of: Any) -> None:
 
 
 @pytest.mark.parametrize("name", experiments.names())
-def test_every_row_of_a_table_or_figure_has_a_colour_of_its_own(name: str) -> None:
+def test_rows_keep_their_order(name: str) -> None:
     rows = experiments.find(name).rows
-    colours = row_colours(rows)
-    assert list(colours) == list(rows)
-    assert len(set(colours.values())) == len(rows)
+    assert list(row_colours(rows)) == list(row_styles(rows)) == list(rows)
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_row_is_seen_on_both_pages_and_distinct_without_colours(name: str) -> None:
+    rows = experiments.find(name).rows
+    for page, background in PAGES.items():
+        shades = row_colours(rows, page).values()
+        assert len(set(shades)) == len(rows)
+        assert all(contrast(shade, background) >= LEAST for shade in shades)
+    assert len(set(row_styles(rows).values())) == len(rows)
+
+
+@pytest.mark.parametrize("colour", ["#000000", "#ffffff", "#f0e442", "#0072b2", "#332288"])
+def test_a_colour_is_changed_no_more_than_is_needed_to_be_seen(colour: str) -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    for page, background in PAGES.items():
+        assert contrast(seen_on(page, colour), background) >= LEAST
+        if contrast(colour, background) >= LEAST:
+            assert seen_on(page, colour) == colour
 
 
 def test_the_first_row_of_a_method_has_its_colour_in_all_of_them() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 from ssl_bench.config.definitions import GRIDS
 from ssl_bench.config.experiments import Experiment
 from ssl_bench.page import panels
-from ssl_bench.page.colours import on_both
 from ssl_bench.report import calibration, comparison, curves, expected, hyperparameters, palette, trials
 from ssl_bench.report.comparison import Columns, Table
+from ssl_bench.report.contrast import PAGES
 from ssl_bench.report.palette import row_colours, row_styles
 from ssl_bench.report.provenance import command
 from ssl_bench.report.records import Run
@@ -183,9 +183,15 @@ def _last_points(experiment: Experiment, runs: Sequence[Run]) -> tuple[Table, di
 
 def _rows(experiment: Experiment, labels: Sequence[str]) -> list[Plain]:
     """How each row is drawn."""
-    colours, styles = row_colours(experiment.rows), row_styles(experiment.rows)
+    styles = row_styles(experiment.rows)
+    colours = {page: row_colours(experiment.rows, page) for page in PAGES}
     return [
-        {"label": label, "colours": on_both(colours[label]), "line": styles[label][0], "mark": styles[label][1]}
+        {
+            "label": label,
+            "colours": {page: of_page[label] for page, of_page in colours.items()},
+            "line": styles[label][0],
+            "mark": styles[label][1],
+        }
         for label in labels
     ]
 

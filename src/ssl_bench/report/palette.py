@@ -8,20 +8,18 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_bench.config.experiments import method_of
 from ssl_bench.config.options import block_of
 from ssl_bench.errors import UserError
+from ssl_bench.report.contrast import FARTHEST, mix, seen_on
 
 # The package's colours are after Okabe & Ito 2008 and Tol 2021, distinct for people who see few colours.
-SHADES = (
-    *(("#000000", 0.0), ("#000000", 0.45), ("#ffffff", 0.45), ("#000000", 0.75), ("#ffffff", 0.7)),
-    *(("#000000", 0.2), ("#ffffff", 0.2), ("#000000", 0.6), ("#ffffff", 0.57), ("#000000", 0.32)),
-    *(("#ffffff", 0.32), ("#000000", 0.52), ("#ffffff", 0.1), ("#000000", 0.1), ("#ffffff", 0.64)),
-    *(("#000000", 0.68), ("#ffffff", 0.26), ("#000000", 0.26)),
-)
+# Of the rows of one method: shares of black on a light page, of white on a dark one. The first are farthest apart.
+SHADES = (0, 0.45, 0.7, 0.25, 0.57, 0.12, 0.35, 0.64, 0.2, 0.5, 0.76, 0.06, 0.3, 0.4, 0.54, 0.6, 0.16, 0.82)
 # Dashes of a line, as Matplotlib takes them.
 LINES: dict[str, Any] = {
     "solid": "-",
@@ -32,6 +30,7 @@ LINES: dict[str, Any] = {
 }
 MARKS = "*os^DvPX<>hd"  # Matplotlib's
 VARIANTS = (("solid", "*"), ("dashed", "o"), ("mixed", "s"), ("dotted", "^"), ("long", "D"))  # of rows of one method
+FREE = tuple((line, mark) for mark in reversed(MARKS) for line in LINES)  # of a method that states none
 
 
 def label(method: str) -> str:
@@ -62,41 +61,34 @@ def line_and_mark(method: str) -> tuple[str, str] | None:
     return line, mark
 
 
-def row_colours(rows: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """``#rrggbb`` by label of a table's or figure's rows: its method's colour, then shades of it.
+def row_colours(rows: Mapping[str, Sequence[str]], page: str = "light") -> dict[str, str]:
+    """``#rrggbb`` by label of a table's or figure's rows: its method's colour as it is seen there, then shades of it.
 
-    rows: label → arguments of ``python -m ssl_bench``, ``method=…`` among them.
+    rows: label → arguments of ``python -m ssl_bench``, ``method=…`` among them. page: ``light`` or ``dark``.
     """
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     found = {}
     for label, words in rows.items():
         method = method_of(words)
-        other, share = SHADES[seen.get(method, 0) % len(SHADES)]
-        seen[method] = seen.get(method, 0) + 1
-        found[label] = mix(colour(method), other, share)
+        share = SHADES[seen[method] % len(SHADES)]
+        seen[method] += 1
+        found[label] = mix(seen_on(page, colour(method)), FARTHEST[page], share)
     return found
 
 
 def row_styles(rows: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, str]]:
     """A key of LINES and one of MARKS by label, so that rows are distinct without colours; arguments as above.
 
-    A method with one row has its own; the rows of a method with several share out the first ones, and methods that
-    leave theirs open the ones that nobody has.
+    A method with one row has its own, if it states any; the others get, of VARIANTS where the method has several rows,
+    what nobody else in the picture has.
     """
     methods = {label: method_of(words) for label, words in rows.items()}
-    found: dict[str, tuple[str, str]] = {}
+    count = Counter(methods.values())
+    own = {label: line_and_mark(method) for label, method in methods.items() if count[method] == 1}
+    found = {label: style for label, style in own.items() if style is not None}
     for label, method in methods.items():
-        alike = [other for other, its in methods.items() if its == method]
-        own = line_and_mark(method) if len(alike) == 1 else VARIANTS[alike.index(label) % len(VARIANTS)]
-        if own is not None:
-            found[label] = own
-    free = ((line, mark) for mark in reversed(MARKS) for line in LINES)
-    for label in methods:
-        found[label] = found.get(label) or next(style for style in free if style not in found.values())
+        if label not in found:
+            open_to = (*(VARIANTS if count[method] > 1 else ()), *FREE)
+            unused = (style for style in open_to if style not in found.values())
+            found[label] = next(unused, FREE[len(found) % len(FREE)])
     return {label: found[label] for label in rows}
-
-
-def mix(colour: str, other: str, share: float) -> str:
-    """``colour`` with a ``share`` of the ``other``, all as ``#rrggbb``."""
-    pairs = [(int(colour[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)

@@ -173,6 +173,7 @@ def picture(path: Path, rows: Sequence[Row]) -> None:
     all_axes = figure.subplots(len(panels), squeeze=False, height_ratios=[len(bars) + 1 for bars in panels.values()])
     for axes, (meaning, bars) in zip(all_axes.flat, panels.items(), strict=True):
         _panel(axes, meaning, bars)
+    figure.suptitle("Medians; whiskers from lowest to highest", fontsize=9)
     save_picture(path, figure, dpi=120)
 
 
@@ -187,16 +188,20 @@ def _panel(axes: Any, meaning: str, rows: Sequence[Row]) -> None:
     targets = [float(row["target"].split()[1]) if row["target"] else None for row in rows]
     for place, target in zip(places, targets, strict=True):
         if target is not None:
-            axes.plot([target, target], [place - 0.42, place + 0.42], color="#e45756", linewidth=2.5)
+            axes.plot([target, target], [place - 0.42, place + 0.42], color="black", linewidth=2)
     right = 1.12 * max(*highest, *(target or 0 for target in targets))
     axes.set_xlim(0, right)
+    wide = 0.08 * right  # what a number takes
     for place, ratio, high, target in zip(places, ratios, highest, targets, strict=True):
-        axes.text(max(high, target or 0) + 0.01 * right, place, _number(ratio), va="center", fontsize=8)
+        hidden = target is not None and high < target + 0.01 * right < high + wide + 0.02 * right
+        at = (target if hidden and target else high) + 0.01 * right
+        axes.text(at, place, _number(ratio), va="center", fontsize=8)
     names = [
         f"{row['benchmark']}: {row['case']}" + (f" ({card})" if (card := _card(row["machine"])) else "") for row in rows
     ]
     axes.set_yticks(places, names, fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.invert_yaxis()
-    axes.set_title(f"{meaning} (red: target)", fontsize=9, loc="left")
+    stated = " (line: target)" if any(target is not None for target in targets) else ""
+    axes.set_title(f"{meaning}{stated}", fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)

@@ -224,7 +224,12 @@ def texts_of(figure: Any) -> Iterator[Any]:
     ("kind", "rows", "columns", "show"),
     [
         ("heat", 12, "batch_size: [16, 32, 64, 128]", "  mean: true\n"),
-        ("heat", 1, "a longer label: batch_size=16, another label: batch_size=32", "  axis: batches\n"),
+        (
+            "heat",
+            1,
+            "a longer label: batch_size=16, another: batch_size=32",
+            "  axis: batches\n  rows_axis: kind\n",
+        ),
         ("lines", 9, "batch_size: [16, 32, 64]", "  axis: batch size, images\n  logarithmic: true\n"),
     ],
 )
@@ -246,6 +251,7 @@ def test_no_text_of_a_picture_overlaps_with_a_third_of_the_runs(
     joined = " ".join(text.get_text() for text in texts)
     assert "failed" in joined
     assert "collapsed" in joined
+    assert ("kind" in joined) == ("rows_axis" in show)
 
 
 def test_lines_are_interrupted_where_nothing_is_known_and_failures_stand_at_the_foot(tmp_path: Path) -> None:
@@ -267,3 +273,22 @@ def test_the_grid_of_the_pages_is_one(tmp_path: Path) -> None:
     (tmp_path / "batches.yaml").write_text(block[1], encoding="utf-8")
     found = made_up.runs_of(*made_up.cells_of(str(tmp_path / "batches.yaml")))
     assert {run.config.epochs for run in found if run.cell.place.accounting == "equal updates"} == {2, 4}
+
+
+def test_panels_that_stand_together_are_broken_into_rows_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save", lambda path, figure, dpi: drawn.append(figure))
+    file = grid_file(tmp_path, "lines", 2, "batch_size: [16, 32, 64]")
+    three = "  accountings: {a: epochs=1, b: epochs=2, c: epochs=3}\n  datasets:"
+    file.write_text(file.read_text().replace("  datasets:", three))
+    experiment = find(str(file))
+    grid_pictures.picture(tmp_path / "figure.png", experiment, partial_runs(experiment, str(file)))
+    shown = [axes.get_title() if axes.get_visible() else "" for axes in drawn[0].subfigs[0].get_axes()]
+    assert shown == [
+        f"{part}{protocol} on digits" if part else ""
+        for protocol in ("knn1", "linear")
+        for part in ("a, ", "b, ", "c, ", "")
+    ]
+    assert drawn[0].get_figwidth() <= grid_pictures.WIDEST

@@ -24,10 +24,16 @@ def test_every_value_is_that_of_a_run_and_marked_unless_the_paper_states_it() ->
     own = compose(["method=clbo", "dataset=digits", "scale=cpu"])
     line = dict(zip(shown.columns, (cell.text for cell in shown.ranked["CLBO, cpu (digits)"]), strict=True))
     assert line["λ"] == f"{own.method.options['proximal']:.3g} *"
-    assert (line["K"], line["projector"], line["MB"], line["RR"]) == ("2", "2", "–", "–")
+    assert (line["K"], line["projector"], line["queue"], line["redundancy"]) == ("2", "2", "–", "–")
     scale = next(note for note in shown.notes if note.startswith("Scale cpu (digits): "))
     assert scale.startswith(f"Scale cpu (digits): learning rate {own.optimizer.lr:g} *; optimiser {own.optimizer.name}")
     assert shown.notes[2].startswith("Other at scale paper (cifar10): Barlow Twins: clipping 1 *;")
+
+
+def test_scales_of_the_same_values_are_named_once() -> None:
+    known = ["paper (a)", "cpu (a)", "cpu (b)"]
+    found = [hyperparameters._in_words(some, known) for some in (known, known[1:], known[:2], known[:1])]
+    assert found == ["all scales", "cpu", "paper, cpu (a)", "paper"]
 
 
 def test_the_committed_table_is_that_of_conf() -> None:

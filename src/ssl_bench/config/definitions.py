@@ -21,7 +21,7 @@ KINDS: dict[str, dict[str, Any]] = {  # of show, and what is shown unless the fi
     "calibration": PROTOCOLS,
     "trials": PROTOCOLS,
     "expected": PROTOCOLS,
-    "heat": {**GRID, "mean": False},
+    "heat": {**GRID, "rows_axis": None, "mean": False},
     "lines": {**GRID, "logarithmic": False},
     "features": {"protocols": ["knn1"]},
     "saliency": {"protocols": ["knn1"], "reference": ""},  # label of the row that others are compared with

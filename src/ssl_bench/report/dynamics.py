@@ -127,7 +127,7 @@ def picture(path: Path, notes: Sequence[str], found: Mapping[tuple[str, float], 
     """A row of panels for each rate that is varied: p, s and k over steps."""
     from ssl_bench.report.figures import above_notes, save
 
-    figure, above = above_notes(10.5, 5.6, notes)
+    figure, above = above_notes(9.8, 5.6, notes)
     grid = above.subplots(len(VARIED), len(NAMES), squeeze=False, sharex=True)
     for symbol, panels in zip(VARIED, grid, strict=True):
         for (name, label), axes in zip(NAMES.items(), panels, strict=True):
@@ -139,7 +139,8 @@ def picture(path: Path, notes: Sequence[str], found: Mapping[tuple[str, float], 
             if name == "k":
                 axes.axhline(0, color="#777777", linewidth=0.8)
             axes.set_ylabel(label, fontsize=8)
-            axes.set_xlabel("step", fontsize=8)
+            if symbol == list(VARIED)[-1]:  # the panels above share its axis
+                axes.set_xlabel("step", fontsize=8)
             axes.tick_params(labelsize=8)
             axes.grid(visible=True, color="#e5e5e5", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)

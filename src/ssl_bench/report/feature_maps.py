@@ -104,8 +104,14 @@ def notes(runs: Sequence[Run], found: Sequence[Features]) -> list[str]:
     """What stands below."""
     return [
         "Of the deployed encoder's features of test images, by cosine, mean ± standard deviation over seeds: "
-        f"silhouette, and the share of an image's {NEIGHBOURS} nearest others that are of its class. A map is of the "
-        f"first seed, of at most {IMAGES:,} images, t-SNE with seed 0.",
+        f"silhouette, and the share of an image's {NEIGHBOURS} nearest others that are of its class.",
+        *_made(runs, found),
+    ]
+
+
+def _made(runs: Sequence[Run], found: Sequence[Features]) -> list[str]:
+    """By what, for the table and the picture."""
+    return [
         f"Scale {runs[0].config.scale.name}, batch {runs[0].config.batch_size}; {epochs(runs)}.",
         *missing(len(found), runs),
         *provenance(runs),
@@ -145,8 +151,9 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequ
     for one in found:
         first.setdefault((one.run.cell.dataset, one.run.cell.row), one)
     several = len({dataset for dataset, _ in first}) > 1
+    shown = f"The deployed encoder's features of at most {IMAGES:,} test images, of the first seed, t-SNE with seed 0."
     down = math.ceil(len(first) / ACROSS)
-    drawn, above = above_notes(2.6 * ACROSS, 2.7 * down + 1.2, notes(runs, found))
+    drawn, above = above_notes(2.4 * ACROSS, 2.5 * down + 1.2, [shown, *_made(runs, found)])
     grid = above.subplots(down, ACROSS, squeeze=False).flat
     handles: dict[str, Any] = {}
     for (dataset, row), one in first.items():
@@ -157,5 +164,5 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequ
     for axes in grid:
         axes.set_visible(False)
     above.suptitle(experiment.show["title"], fontsize=11, fontweight="bold")
-    legend_below(above, 2.6 * ACROSS, handles)
+    legend_below(above, 2.4 * ACROSS, handles, points=True)
     save(path, drawn, dpi=150)

@@ -86,12 +86,12 @@ def above_notes(width: float, height: float, notes: Sequence[str]) -> tuple[Figu
     return figure, above
 
 
-def legend_below(above: Any, width: float, handles: Mapping[str, Any]) -> None:
-    """One legend for all panels of a part of a figure, which is ``width`` inches wide."""
+def legend_below(above: Any, width: float, handles: Mapping[str, Any], *, points: bool = False) -> None:
+    """One legend for all panels of a part of a figure, which is ``width`` inches wide; of lines, or of small points."""
     columns = max(2, int(width / (1.2 + 0.07 * max(map(len, handles), default=0))))
     above.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False,
-        handlelength=4,
+        handlelength=1 if points else 4, markerscale=2 if points else 1,
     )  # fmt: skip
 
 

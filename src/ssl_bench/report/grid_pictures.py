@@ -18,21 +18,33 @@ from ssl_bench.report.statistics import mean_and_spread
 COLOURS = "cividis"  # the same to those who see few colours, and ever lighter in gray
 DARK = 0.55  # share of the colours on which white letters are read
 SLANTED = 8  # letters from which a column's label is slanted
+WIDEST = 9.8  # inches: a wider picture has letters too small to read where a page is 800 pixels wide
 
 
 def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
-    """Draw all panels as PNG: a row of accountings, or of protocols and networks where there is one accounting."""
+    """Draw all panels as PNG: a row of accountings, or of protocols and networks where there is one accounting.
+
+    A row that is wider than WIDEST is broken into several.
+    """
     from ssl_bench.report.figures import above_notes, legend_below, save
 
     show, found = experiment.show, panels(experiment, runs)
     accountings = len({panel.accounting for panel in found})
-    across = accountings if accountings > 1 else len(show["protocols"]) * len(show["networks"]) + len(show["costs"])
+    together = accountings if accountings > 1 else len(show["protocols"]) * len(show["networks"]) + len(show["costs"])
     size = _heat_size(experiment, found) if show["kind"] == "heat" else (4.6, 3.2)
+    broken = math.ceil(together / max(1, int((WIDEST - 0.4) / size[0])))  # rows of those that stand together
+    across = math.ceil(together / broken)
+    places: list[Panel | None] = []
+    for first in range(0, len(found), together):
+        places += [*found[first : first + together], *[None] * (broken * across - together)]
     width = max(size[0] * across + 0.4, 6.4)
-    drawn, above = above_notes(width, size[1] * (len(found) // across) + 1.1, notes(experiment, runs))
-    grid = above.subplots(len(found) // across, across, squeeze=False)
+    drawn, above = above_notes(width, size[1] * (len(places) // across) + 1.1, notes(experiment, runs))
+    grid = above.subplots(len(places) // across, across, squeeze=False)
     handles: dict[str, Any] = {}
-    for panel, axes_of in zip(found, grid.flat, strict=True):
+    for panel, axes_of in zip(places, grid.flat, strict=True):
+        if panel is None:
+            axes_of.set_visible(False)
+            continue
         if show["kind"] == "heat":
             _heat(axes_of, experiment, panel, [other for other in found if other.kind == panel.kind])
         else:
@@ -91,6 +103,7 @@ def _heat(axes_of: Any, experiment: Experiment, panel: Panel, alike: Sequence[Pa
     )
     axes_of.set_yticks(range(len(rows)), rows, fontsize=8)
     axes_of.set_xlabel(axis_label(experiment), fontsize=8)
+    axes_of.set_ylabel(experiment.show["rows_axis"] or "", fontsize=8)
     axes_of.tick_params(length=0)
     if experiment.show["mean"]:
         axes_of.axvline(len(labels) - 1.5, color="white", linewidth=3)

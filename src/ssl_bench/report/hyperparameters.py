@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def table(experiment: Experiment, found: Values) -> Table:
             line = tuple(_shown(show, found, scale, row, option) for option in show["columns"].values())
             by_line.setdefault(line, []).append(scale)
         for line, scales in by_line.items():
-            ranked[f"{row}, {', '.join(scales)}"] = [TableCell(text) for text in line]
+            ranked[f"{row}, {_in_words(scales, _scales(found))}"] = [TableCell(text) for text in line]
     return Table(
         title=show["title"],
         columns=list(show["columns"]),
@@ -54,12 +54,21 @@ def table(experiment: Experiment, found: Values) -> Table:
     )
 
 
+def _in_words(some: Sequence[str], known: Sequence[str]) -> str:
+    """Those scales, each with the datasets that it is meant for, unless it is meant for all of its own."""
+    if len(some) == len(known):
+        return "all scales"
+    names = dict.fromkeys(one.partition(" ")[0] for one in some)
+    whole = {name for name in names if all(one in some for one in known if one.partition(" ")[0] == name)}
+    return ", ".join(dict.fromkeys(name if (name := one.partition(" ")[0]) in whole else one for one in some))
+
+
 def _shown(show: Mapping[str, Any], found: Values, scale: str, row: str, option: str) -> str:
     """The value as one types it, marked where it is ours; a dash where the method has no such option."""
     if option in show["unused"].get(row, ()) or not _has(found[scale, row], option):
         return "–"
     value = value_at(found[scale, row], option)
-    text = f"{value:.3g}" if isinstance(value, float) else typed(value)
+    text = "none" if value is None else f"{value:.3g}" if isinstance(value, float) else typed(value)
     return text if _is_stated(show, found, scale, row, option) else f"{text} {OURS}"
 
 

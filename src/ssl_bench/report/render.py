@@ -125,7 +125,8 @@ def picture(path: Path, table: Table) -> None:
     axes.set_axis_off()
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
-    rights = [sum(letters[: place + 1]) * INCHES_PER_LETTER for place in range(len(letters))]
+    letter = (width - 0.15) / sum(letters)  # more than INCHES_PER_LETTER in a narrow table
+    rights = [sum(letters[: place + 1]) * letter for place in range(len(letters))]
     axes.text(0.1, 0.22, table.title, fontsize=11, fontweight="bold", va="center")
     y = 0.4
 
@@ -134,7 +135,7 @@ def picture(path: Path, table: Table) -> None:
 
     rule(1.2)
     for right, heading in zip(rights[1:], headings, strict=True):
-        axes.text(right, y + head / 2, heading, fontsize=9, ha="right", va="center", linespacing=1.1)
+        axes.text(right, y + head / 2, heading, fontsize=9, ha="right", va="center_baseline", linespacing=1.1)
     y += head
     rule(0.6)
     for number, (label, row) in enumerate(zip(labels, rows, strict=True)):

@@ -124,11 +124,18 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Pair]) ->
 def notes(experiment: Experiment, runs: Sequence[Run], found: Sequence[Pair]) -> list[str]:
     """What stands below."""
     show = experiment.show
-    encoders = {id(maps) for pair in found for maps in (pair.own, pair.other)}
     return [
         f"Overlap of saliency on test images with {show['reference']} of the same seed, mean ± standard deviation over "
         f"seeds, and with its maps of other images, which is what chance gives; {show['protocols'][0]} of the fifth of "
         f"images with least and with most overlap. Maps of {found[0].own.shares.shape[1]} places.",
+        *_made(runs, found),
+    ]
+
+
+def _made(runs: Sequence[Run], found: Sequence[Pair]) -> list[str]:
+    """By what, for the table and the picture."""
+    encoders = {id(maps) for pair in found for maps in (pair.own, pair.other)}
+    return [
         f"Scale {runs[0].config.scale.name}, batch {runs[0].config.batch_size}; {epochs(runs)}.",
         *missing(len(encoders), runs),
         *provenance(runs),
@@ -142,8 +149,11 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequ
     rows: dict[tuple[str, str], list[Pair]] = {}
     for pair in found:
         rows.setdefault((pair.run.cell.dataset, pair.run.cell.row), []).append(pair)
-    width = 11.0
-    drawn, above = above_notes(width, 3.6 * len(rows) + 0.3, notes(experiment, runs, found))
+    shown = (
+        f"Overlap of saliency on test images of all seeds; dotted: {LARGE}. A line below is a seed. Right, of the "
+        f"first seed, {EXAMPLES} images of most overlap and {EXAMPLES} of least, and where both networks look."
+    )
+    drawn, above = above_notes(9.8, 3.6 * len(rows) + 0.3, [shown, *_made(runs, found)])
     above.suptitle(experiment.show["title"], fontsize=11, fontweight="bold")
     for part, ((dataset, row), here) in zip(np.atleast_1d(above.subfigures(len(rows), 1)), rows.items(), strict=True):
         plots, maps = part.subfigures(1, 2, width_ratios=[0.9, 1.1])
@@ -162,7 +172,7 @@ def _plot(part: Any, show: Mapping[str, Any], here: Sequence[Pair]) -> None:
     shares.legend(loc="upper left", fontsize=8, frameon=False)
     shares.axvline(LARGE, color="black", linestyle=":")
     shares.set_xlabel(f"overlap with {show['reference']}", fontsize=8)
-    shares.set_ylabel("images", fontsize=8)
+    shares.set_ylabel("images, of all seeds", fontsize=8)
     places = np.arange(1, FIFTHS + 1)
     for pair in here:
         accuracy.plot(places, pair.fifths, color="black", marker="o", markersize=3, linewidth=0.8)
@@ -185,7 +195,7 @@ def _draw_maps(part: Any, reference: str, pair: Pair) -> None:
         column[0].set_title(f"{pair.overlap[number]:.2f}", fontsize=8)
         for axes, maps in zip(column[1:], (pair.own, pair.other), strict=True):
             axes.imshow(maps.shares[number].reshape(side, -1), cmap="gray", vmin=0, interpolation="bilinear")
-    for axes, name in zip(grid[:, 0], ("overlap", pair.run.cell.row, reference), strict=True):
+    for axes, name in zip(grid[:, 0], ("overlap, image", pair.run.cell.row, reference), strict=True):
         axes.set_ylabel(name, fontsize=8)
     for axes in grid.flat:
         axes.set_xticks([])

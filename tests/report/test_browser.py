@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 from test_page import EVIL, data, make, named, page  # noqa: E402
@@ -222,6 +224,39 @@ def test_a_finding_shows_the_runs_it_is_about_and_states_that_its_definition_has
     assert "made before its definition changed" in opened.inner_text("article .figure")
     go(opened, "tables")
     assert len(first_cells(opened, "tables")) == 4
+
+
+@pytest.fixture(scope="module")
+def figure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a finding whose picture is of curves."""
+    folder = make(tmp_path_factory.mktemp("figure"))
+    file = folder / "experiments" / "evil" / "rows.yaml"
+    show = {"kind": "curves", "title": EVIL, "network": "student", "protocol": "knn1"}
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text(encoding="utf-8")) | {"show": show}), encoding="utf-8")
+    page(folder, folder / "site", named(folder))
+    return folder / "site"
+
+
+def test_lines_of_a_finding_are_named_by_colour_dash_and_mark(opened: Any, figure: Path) -> None:
+    opened.goto(f"{(figure / 'index.html').as_uri()}#findings")
+    opened.wait_for_selector("article .figure svg[role=img]")
+    assert opened.locator("article .legend li").all_text_contents() == [EVIL, "CLBO"]
+    for part in ("line", "path"):
+        looks = opened.locator(f"article .legend .swatch {part}").evaluate_all("all => all.map(one => one.outerHTML)")
+        assert len(set(looks)) == 2
+    marks = opened.locator("article .figure [data-mark=dot]")
+    for mark in marks.all():  # some are strokes without an area
+        assert mark.get_attribute("stroke") == mark.get_attribute("fill")
+    assert marks.count() == 2
+
+
+def test_triangles_point_four_ways_and_no_two_marks_are_one(opened: Any) -> None:
+    outlines = opened.evaluate("Object.entries(SYMBOLS).map(([name, symbol]) => [name, d3.symbol(symbol, 50)()])")
+    corners = {name: re.findall(r"(-?[\d.]+),(-?[\d.]+)", outline) for name, outline in outlines}
+    assert len({tuple(found) for found in corners.values()}) == 12
+    reach = {mark: [(min(along), max(along)) for along in np.array(corners[mark], float).T] for mark in "^v<>"}
+    farther = {mark: (left > -right * 0.9, up > -down * 0.9) for mark, ((left, right), (up, down)) in reach.items()}
+    assert (farther["<"][0], farther[">"][0], farther["^"][1], farther["v"][1]) == (False, True, False, True)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -60,12 +60,6 @@ const signed = (value) => value.toFixed(2).replace("-", "−");
 const duration = (seconds) => (seconds < 100 ? `${seconds.toFixed(seconds < 10 ? 1 : 0)} s` : seconds < 6000 ? `${(seconds / 60).toFixed(1)} min` : `${(seconds / 3600).toFixed(1)} h`);
 const announce = (text) => (document.getElementById("status").textContent = text);
 
-function swatch(row) {
-  const node = el("span", { class: "swatch", "aria-hidden": "true" });
-  node.style.background = colourOf(row);
-  return node;
-}
-
 function copyButton(text) {
   const button = el("button", { type: "button", click: copy, "data-copies": text }, "Copy");
   async function copy() {

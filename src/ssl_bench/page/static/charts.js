@@ -59,8 +59,32 @@ function named(labels, width) {
   return { marginLeft, axis: Plot.axisY({ label: null, tickSize: 0, lineWidth: (marginLeft - 8) / 12, textOverflow: "ellipsis" }) };
 }
 
-const SYMBOLS = { "*": "asterisk", o: "circle", s: "square", "^": "triangle", D: "diamond", v: "wye", P: "plus", X: "times", "<": "diamond2", ">": "triangle2", h: "hexagon", d: "square2" };
+// A regular polygon of this area, whose first corner is at this part of a turn, clockwise from the right.
+const polygon = (corners, first) => ({
+  draw(context, size) {
+    const radius = Math.sqrt((2 * size) / (corners * Math.sin((2 * Math.PI) / corners)));
+    for (const corner of d3.range(corners)) {
+      const angle = 2 * Math.PI * (first + corner / corners);
+      context[corner ? "lineTo" : "moveTo"](radius * Math.cos(angle), radius * Math.sin(angle));
+    }
+    context.closePath();
+  },
+});
+
+// As report draws Matplotlib's marks: of Plot's own several look alike. What is a stroke alone, X, needs one.
+const SYMBOLS = { "*": d3.symbolStar, o: d3.symbolCircle, s: d3.symbolSquare, "^": polygon(3, -1 / 4), D: polygon(4, 0), v: polygon(3, 1 / 4), P: d3.symbolCross, X: d3.symbolTimes, "<": polygon(3, 1 / 2), ">": polygon(3, 0), h: polygon(6, 1 / 4), d: d3.symbolDiamond };
 const DASHES = { solid: null, dashed: "6 3", mixed: "7 3 2 3", dotted: "2 3", long: "11 3" };
+
+// A row's line and mark, in the colour that the style sheet takes for the page.
+function swatch({ colours, line, mark }) {
+  const node = d3.create("svg:svg").attr("class", "swatch").attr("viewBox", "-15 -7 30 14").attr("aria-hidden", true);
+  for (const [page, colour] of Object.entries(colours)) node.style(`--${page}`, colour);
+  node.append("line").attr("x1", -15).attr("x2", 15).attr("stroke-dasharray", DASHES[line]);
+  node.append("path").attr("d", d3.symbol(SYMBOLS[mark], 50)());
+  return node.node();
+}
+
+const legend = (rows) => el("ul", { class: "legend" }, ...rows.map((row) => el("li", {}, swatch(row), row.label)));
 
 function seedsChart(experiment, heading, { height } = {}) {
   const seeds = experiment.seeds[heading];
@@ -77,7 +101,7 @@ function seedsChart(experiment, heading, { height } = {}) {
       marks: [
         named(order, width).axis,
         Plot.tickX(points, Plot.groupY({ x: "mean" }, { x: "value", y: "row", stroke: "currentColor", strokeWidth: 2 })),
-        Plot.dot(points, { x: "value", y: "row", fill: colour, fillOpacity: 0.75, r: 4 }),
+        Plot.dot(points, { x: "value", y: "row", fill: colour, fillOpacity: 0.75, stroke: colour, r: 4 }),
         Plot.tip(points, Plot.pointer({ x: "value", y: "row", title: (p) => `${p.row}, seed ${p.seed}: ${p.value.toFixed(2)} %` })),
       ],
     }),
@@ -98,7 +122,7 @@ function curvesChart(experiment, { dataset, protocol, network, hidden = new Set(
     return [
       Plot.areaY(own, { x: "epoch", y1: "low", y2: "high", fill: stroke, fillOpacity: 0.13 }),
       Plot.lineY(own, { x: "epoch", y: "mean", stroke, strokeWidth: 2, strokeDasharray: dash(line) }),
-      Plot.dot(own.filter((_, number) => number % every === 0), { x: "epoch", y: "mean", fill: stroke, symbol: SYMBOLS[rows.get(line.row).mark] ?? "circle", r: 3.5 }),
+      Plot.dot(own.filter((_, number) => number % every === 0), { x: "epoch", y: "mean", fill: stroke, stroke, symbol: SYMBOLS[rows.get(line.row).mark], r: 3.5 }),
     ];
   });
   const tip = (p) => `${p.name}\nepoch ${p.epoch}: ${p.mean.toFixed(1)} % (${p.low.toFixed(1)}–${p.high.toFixed(1)}, ${p.seeds} ${p.seeds === 1 ? "seed" : "seeds"})`;
@@ -121,8 +145,7 @@ function gridCharts({ kind, axis, logarithmic, rows, panels }) {
     if (panel.notes.length) nodes.push(el("p", { class: "quiet" }, `${panel.notes.join("; ")}.`));
     return el("div", {}, ...nodes);
   });
-  const legend = kind === "heat" ? null : el("ul", { class: "legend" }, ...rows.map((row) => el("li", {}, swatch(row), row.label)));
-  return el("div", {}, legend, el("div", { class: "charts wide" }, ...drawings));
+  return el("div", {}, kind === "heat" ? null : legend(rows), el("div", { class: "charts wide" }, ...drawings));
 }
 
 const gridTip = (square, axis) => `${square.row}${square.column ? `, ${axis ? `${axis} ` : ""}${square.column}` : ""}\n${square.text}`;
@@ -161,12 +184,12 @@ function linesChart({ title, measure, cost, squares, levels }, axis, logarithmic
   const baselines = Object.entries(levels).flatMap(([name, means]) => means.map((mean, number) => ({ name, mean, x: xs[number] })));
   const ends = Object.keys(levels).map((name) => baselines.findLast((one) => one.name === name && one.mean !== null));
   const marks = rows.flatMap((row) => {
-    const [own, stroke, symbol] = [found.filter((one) => one.row === row.label), colourOf(row), SYMBOLS[row.mark] ?? "circle"];
+    const [own, stroke, symbol] = [found.filter((one) => one.row === row.label), colourOf(row), SYMBOLS[row.mark]];
     const points = own.filter((one) => one.mean !== null);
     return [
       Plot.areaY(own, { x: "x", y1: "low", y2: "high", fill: stroke, fillOpacity: 0.13 }),
       Plot.lineY(own, { x: "x", y: "mean", stroke, strokeWidth: 2, strokeDasharray: DASHES[row.line] }),
-      Plot.dot(points.filter((one) => !one.collapsed), { x: "x", y: "mean", fill: stroke, symbol, r: 4 }),
+      Plot.dot(points.filter((one) => !one.collapsed), { x: "x", y: "mean", fill: stroke, stroke, symbol, r: 4 }),
       Plot.dot(points.filter((one) => one.collapsed), { x: "x", y: "mean", stroke, strokeWidth: 2, fill: "var(--page)", symbol, r: 5 }),
     ];
   });

@@ -26,7 +26,7 @@ async function figureOf(place) {
   if (experiment.earlier) place.append(el("p", { class: "quiet" }, experiment.earlier));
   if (experiment.kind === "curves") {
     const { dataset, protocol, network } = experiment.drawn;
-    place.append(curvesChart(experiment, { dataset, protocol, network }));
+    place.append(legend(experiment.rows), curvesChart(experiment, { dataset, protocol, network }));
   } else if (experiment.grid) {
     place.append(gridCharts(experiment.grid));
   } else if (Object.keys(experiment.seeds).length) {
@@ -184,7 +184,7 @@ async function cost() {
       y: { label: "% of test images", grid: true, nice: true },
       marks: [
         ...[...new Set(points.map((point) => point.row))].map((row) =>
-          Plot.dot(points.filter((point) => point.row === row), { x: "x", y: "y", stroke: colourOf(rows.get(row)), fill: colourOf(rows.get(row)), fillOpacity: 0.5, symbol: SYMBOLS[rows.get(row).mark] ?? "circle", r: 5 }),
+          Plot.dot(points.filter((point) => point.row === row), { x: "x", y: "y", stroke: colourOf(rows.get(row)), fill: colourOf(rows.get(row)), fillOpacity: 0.5, symbol: SYMBOLS[rows.get(row).mark], r: 5 }),
         ),
         Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (p) => `${p.row}, seed ${p.seed}\n${p.y.toFixed(1)} %, ${d3.format(".3s")(p.x)} ${label}` })),
       ],

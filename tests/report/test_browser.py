@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-from test_page import EVIL, data, make, named, page  # noqa: E402
+from test_page import EVIL, ROOT, data, make, named, page  # noqa: E402
 from test_page_tables import changed, grids  # noqa: E402
 
 from ssl_bench.config.compose import compose  # noqa: E402
@@ -58,6 +58,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for method in ("simclr", "byol"):
         run(compose([f"method={method}", "scale=smoke", "trainer.threads=1", f"runs_dir={folder / 'runs'}"]))
     page(folder, folder / "site", "images=60")
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def figure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a finding whose picture is of curves."""
+    folder = make(tmp_path_factory.mktemp("figure"))
+    file = folder / "experiments" / "evil" / "rows.yaml"
+    show = {"kind": "curves", "title": EVIL, "network": "student", "protocol": "knn1"}
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text(encoding="utf-8")) | {"show": show}), encoding="utf-8")
+    page(folder, folder / "site", named(folder))
     return folder / "site"
 
 
@@ -128,6 +139,37 @@ def test_a_table_sorts_and_a_figure_opens_its_seeds_and_commands(opened: Any) ->
     assert dialog.locator("p:text-is('knn1 v1, code 0123456, 60 s of training')").count() == 3
     opened.keyboard.press("Escape")
     assert opened.locator("dialog[open]").count() == 0
+
+
+def test_views_begin_with_their_widest_comparison_and_keep_what_is_chosen(
+    opened: Any, figure: Path, tmp_path: Path
+) -> None:
+    (_, lines), evil = grids(tmp_path), figure.parent / "experiments" / "evil"
+    table = tmp_path / "table.yaml"
+    described = yaml.safe_load((evil / "rows.yaml").read_text(encoding="utf-8"))
+    table.write_text(yaml.safe_dump(described | {"show": {"kind": "table"}}), encoding="utf-8")
+    shutil.copytree(figure.parent / "runs", tmp_path / "runs", dirs_exist_ok=True)
+    page(tmp_path, tmp_path / "site", lines, str(evil), str(table), "scale=smoke")
+    opened.goto(f"{(tmp_path / 'site' / 'index.html').as_uri()}#tables")
+    for view, name in (("tables", "table"), ("cost", "table"), ("compare", "table"), ("curves", "evil")):
+        opened.click(f"nav a:text-is('{view.title()}')")
+        opened.wait_for_selector(f"[data-view={view}] select")
+        assert opened.locator(f"[data-view={view}] select").first.input_value() == name
+    opened.select_option("[data-view=curves] label:has-text('Experiment') select", "lines")
+    for view in ("runs", "cost", "tables"):
+        opened.click(f"nav a:text-is('{view.title()}')")
+        opened.wait_for_selector(f"[data-view={view}]:visible select")
+        assert opened.get_attribute(f"nav a:text-is('{view.title()}')", "aria-current") == "page"
+    assert opened.locator("[data-view=tables] select").first.input_value() == "lines"
+    assert opened.locator("[data-view=tables] tbody .swatch").count() == 0  # of places, which the lines do not show
+
+
+def test_a_finding_leads_to_what_its_experiment_has(opened: Any, tmp_path: Path) -> None:
+    links = "[data-view=findings] article p a[href^='#']"
+    assert opened.locator(links).all_text_contents() == ["Table with every seed", "curves", "cost"]
+    page(tmp_path, tmp_path / "site", str(ROOT / "experiments" / "table2"))
+    opened.goto(f"{(tmp_path / 'site' / 'index.html').as_uri()}#findings")
+    assert opened.locator(links).all_text_contents() == ["Table"]
 
 
 def test_a_table_sorts_by_what_its_rows_cost(opened: Any) -> None:
@@ -224,17 +266,6 @@ def test_a_finding_shows_the_runs_it_is_about_and_states_that_its_definition_has
     assert "made before its definition changed" in opened.inner_text("article .figure")
     go(opened, "tables")
     assert len(first_cells(opened, "tables")) == 4
-
-
-@pytest.fixture(scope="module")
-def figure(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a finding whose picture is of curves."""
-    folder = make(tmp_path_factory.mktemp("figure"))
-    file = folder / "experiments" / "evil" / "rows.yaml"
-    show = {"kind": "curves", "title": EVIL, "network": "student", "protocol": "knn1"}
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text(encoding="utf-8")) | {"show": show}), encoding="utf-8")
-    page(folder, folder / "site", named(folder))
-    return folder / "site"
 
 
 def test_lines_of_a_finding_are_named_by_colour_dash_and_mark(opened: Any, figure: Path) -> None:

@@ -120,6 +120,7 @@ def test_tables_curves_runs_and_commands_are_those_of_the_report(made: Path, tmp
     means = [sum(shown["seeds"]["digits, knn1"][row].values()) / 3 for row in (EVIL, "CLBO")]
     assert first["mean"] == pytest.approx(means[0] - means[1])
     assert {line["network"] for line in shown["curves"]} == {"student", "teacher", "deployed"}
+    assert (index["experiments"][0]["kind"], index["experiments"][0]["methods"]) == ("table", 2)
 
 
 def test_files_of_conf_are_composed_once_for_all_records(

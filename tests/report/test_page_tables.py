@@ -167,6 +167,8 @@ def test_a_table_over_options_is_drawn_as_its_definition_states_it(tmp_path: Pat
         SHOWN["lines"]["axis"],
     )
     assert (heat["logarithmic"], lines["logarithmic"]) == (False, True)
+    rows = [f"{row}, batch size {size}" for size in (16, 32, 64) for row in GRID["rows"]]
+    assert [data(tmp_path / "site", "e1")["kind"], [*data(tmp_path / "site", "e1")["cells"]][:6]] == ["lines", rows]
     (panel,) = heat["panels"]
     assert panel["columns"] == ["16", "32", "64", "mean"]
     assert [panel["rows"], panel["notes"]] == [["SimCLR", EVIL], [f"missing: {EVIL} at 64"]]

@@ -37,20 +37,23 @@ def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
     Raises:
         UserError: its runs cannot stand together.
     """
-    found = [run for run in runs if run.record]
-    if not found:
+    if not any(run.record for run in runs):
         return {"problem": f"None of its {len(runs)} runs is here."}
+    kind = experiment.show["kind"]
     over: Plain = {}
-    if experiment.show["kind"] in GRIDS:
-        drawn = panels.shown(experiment, runs, partial(_rows, experiment))
-        over = {"grid": {"kind": experiment.show["kind"], **drawn}}
-    if experiment.show["kind"] in (*GRIDS, "features", "saliency"):  # every place is a row
+    if kind in GRIDS:
+        over = {"grid": {"kind": kind, **panels.shown(experiment, runs, partial(_rows, experiment))}}
+        named = [panels.in_words(experiment, run.cell.place) for run in runs]
+        runs = [replace(run, cell=replace(run.cell, row=row)) for run, row in zip(runs, named, strict=True)]
+    if kind in (*GRIDS, "features", "saliency"):  # every place is a row
         experiment = automatic(runs, experiment.show["title"], experiment.show["protocols"])
+    found = [run for run in runs if run.record]
     table, scores = _table(experiment, runs, note)
     labels = list(dict.fromkeys(run.cell.row for run in runs))
-    costs, timed = _costs(runs) if experiment.show["kind"] != "trials" else ([], [])  # which has a column of it
+    costs, timed = _costs(runs) if kind != "trials" else ([], [])  # which has a column of it
     return {
-        "kind": experiment.show["kind"],
+        "kind": kind,
+        "methods": len({run.config.method.name for run in runs}),
         **_text(table),
         "notes": [*table.notes, *timed],
         "rows": _rows(experiment, labels),

@@ -21,6 +21,7 @@ INDEX, DATA = "index.html", "data"
 OURS = '<meta name="generator" content="ssl_bench page">'
 # What a page puts below data/, index.js aside; of these it deletes what an earlier page showed.
 OWN = re.compile(r"(e\d+|r[0-9a-f]{1,2}|p[0-9a-f]{12}|s[0-9a-f]{12}-\d+(-\d+)?)\.js|[dv]\d+\.png")
+LISTED = ("name", "title", "kind", "methods", "problem")  # what is known of an experiment before it is loaded
 MANY = 2000  # runs: beyond them details are shared out to more files
 Plain = dict[str, Any]
 
@@ -85,7 +86,7 @@ def _files(contents: Contents, watched: bool) -> Iterator[tuple[str, bytes]]:
 def _data(contents: Contents, watched: bool) -> Iterator[tuple[str, bytes]]:
     listed = []
     for number, experiment in enumerate(contents.experiments):
-        listed.append({key: experiment[key] for key in ("name", "title", "kind", "problem") if key in experiment})
+        listed.append({key: experiment[key] for key in LISTED if key in experiment})
         yield _script(f"e{number}", experiment)
     digits = 1 if len(contents.runs) <= MANY else 2
     shares: dict[str, Plain] = {}

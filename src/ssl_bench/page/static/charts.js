@@ -86,10 +86,13 @@ function swatch({ colours, line, mark }) {
 
 const legend = (rows) => el("ul", { class: "legend" }, ...rows.map((row) => el("li", {}, swatch(row), row.label)));
 
+// Rows that look in a table as in its charts: places of a grid, which are drawn as rows of its own, do not.
+const drawnRows = (experiment) => new Map(experiment.grid ? [] : experiment.rows.map((row) => [row.label, row]));
+
 function seedsChart(experiment, heading, { height } = {}) {
   const seeds = experiment.seeds[heading];
   const order = Object.keys(experiment.cells).filter((label) => Object.keys(seeds[label] ?? {}).length);
-  const rows = new Map(experiment.rows.map((row) => [row.label, row]));
+  const rows = drawnRows(experiment);
   const points = order.flatMap((row) => Object.entries(seeds[row]).map(([seed, value]) => ({ row, seed, value })));
   const colour = (point) => (rows.has(point.row) ? colourOf(rows.get(point.row)) : "currentColor");
   return chart(

@@ -18,13 +18,14 @@ function set(changes) {
   show();
 }
 
-// Which one of the experiments a view shows, with the control to choose another.
-async function chosen(useful) {
+// Which one of the experiments a view shows, with the control to choose another: the widest comparison of a kind.
+async function chosen(useful, kind = "table") {
   const index = await loadIndex();
   const usable = index.experiments.map((one, number) => ({ ...one, number })).filter((one) => useful(one));
   if (!usable.length) return null;
   const wanted = state().options.get("experiment");
-  const found = usable.find((one) => one.name === wanted) ?? usable.find((one) => one.kind === "table") ?? usable.find(whole) ?? usable[0];
+  const widest = d3.greatest(usable.filter((one) => one.kind === kind), (one) => one.methods);
+  const found = usable.find((one) => one.name === wanted) ?? widest ?? usable.find(whole) ?? usable[0];
   const control = choice("Experiment", usable.map((one) => [one.name, one.name === one.title ? one.name : `${one.name}: ${one.title}`]), found.name, (value) => set({ experiment: value, dataset: null, protocol: null, hidden: null, one: null, other: null }));
   return { experiment: await loadExperiment(found.number), control };
 }
@@ -69,17 +70,20 @@ function hiddenRows() {
 // -- which view is shown --------------------------------------------------------------------------
 
 const VIEWS = { findings: null, tables, curves, cost, compare, images, runs };
+const CHOOSING = ["tables", "curves", "cost", "compare", "images"]; // views of one experiment, which changing them keeps
 let turn = 0;
 
 async function show() {
   const mine = ++turn;
-  const { view } = state();
+  const { view, options: given } = state();
   if (view.startsWith("finding-")) return findings(document.querySelector("[data-view=findings]"));
   const name = view in VIEWS ? view : "findings";
   for (const section of document.querySelectorAll("[data-view]")) section.hidden = section.dataset.view !== name;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
+    const [leads] = link.hash.slice(1).split("?");
+    if (leads === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
+    if (given.has("experiment") && CHOOSING.includes(leads)) link.hash = `${leads}?${new URLSearchParams({ experiment: given.get("experiment") })}`;
   }
   const section = document.querySelector(`[data-view=${name}]`);
   if (name === "findings") return findings(section);

@@ -40,7 +40,7 @@ async function tables() {
   const { experiment, control } = found;
   const nodes = [el("div", { class: "controls" }, control)];
   if (experiment.problem) return [...nodes, el("p", { class: "problem" }, experiment.problem)];
-  const rows = new Map(experiment.rows.map((row) => [row.label, row]));
+  const rows = drawnRows(experiment);
   const labels = Object.keys(experiment.cells);
   const columns = [
     { title: "Row", value: (label) => label, cell: (label) => el("span", {}, rows.has(label) ? swatch(rows.get(label)) : "", ` ${label}`) },
@@ -108,7 +108,7 @@ async function openFigure(experiment, label, heading, text) {
 }
 
 async function curves() {
-  const found = await chosen((one) => whole(one));
+  const found = await chosen((one) => whole(one), "curves");
   if (!found) return [NOTHING()];
   const { experiment, control } = found;
   const distinct = (key, lines = experiment.curves) => [...new Set(lines.map((line) => line[key]))];

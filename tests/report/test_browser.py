@@ -326,6 +326,12 @@ def test_in_print_there_are_findings_tables_and_charts_and_nothing_to_press(open
     assert opened.locator("[data-view=tables] table:visible").count() == 1
     assert opened.locator("[data-view=tables] td button:visible").count() > 0  # figures, which are text here
     assert opened.locator("[data-view=tables] .controls:visible").count() == 0
+    assert opened.locator("[data-view=tables] thead th button:visible").count() == 4
+    sign = "getComputedStyle(document.querySelector('[data-view=tables] thead th button'), '::after').display"
+    assert opened.evaluate(sign) == "none"
+    opened.evaluate("location.hash = 'runs'")
+    opened.wait_for_selector("[data-view=runs] table")
+    assert opened.locator("[data-view=runs] tbody th button:visible").count() == 6
     assert re.search(r"\d\d\.\d", first_cells(opened, "tables", 1)[0])
 
 
@@ -337,6 +343,51 @@ def test_charts_are_drawn_when_they_come_near_and_all_of_them_for_print(opened: 
     opened.pdf(format="A4")
     figures = opened.locator("[data-view=tables] figure").count()
     assert opened.locator("[data-view=tables] figure svg").count() == figures == 2
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of four findings with charts."""
+    folder = make(tmp_path_factory.mktemp("many"))
+    own = [named(folder), *(named(folder) + str(number) for number in (1, 2, 3))]
+    for other in own[1:]:
+        shutil.copytree(own[0], other)
+    page(folder, folder / "site", *own)
+    return folder / "site"
+
+
+def test_a_link_to_a_finding_leads_to_it(opened: Any, many: Path) -> None:
+    opened.set_viewport_size({"width": 800, "height": 200})
+    address = (many / "index.html").as_uri()
+    opened.goto(f"{address}#tables")
+    opened.wait_for_selector("[data-view=tables] table")
+    for name in ("evil3", "evil1", "evil2"):
+        opened.evaluate("hash => { location.hash = hash }", f"finding-{name}")
+        opened.wait_for_selector(f"#finding-{name} .figure svg")
+        above = f"Math.abs(document.getElementById('finding-{name}').getBoundingClientRect().top)"
+        opened.wait_for_function(f"{above} < 1")
+    opened.wait_for_timeout(300)  # the charts around it have been drawn
+    assert opened.evaluate(above) < 1
+
+
+def test_all_findings_are_printed_with_their_charts(opened: Any, many: Path) -> None:
+    opened.set_viewport_size({"width": 800, "height": 200})
+    opened.goto(f"{(many / 'index.html').as_uri()}#findings")
+    opened.wait_for_function("document.querySelectorAll('article figure').length === 8")
+    assert opened.locator("article figure svg").count() < 8
+    opened.pdf(format="A4")
+    assert opened.locator("article figure svg").count() == 8
+
+
+def test_names_beside_charts_are_whole_on_a_phone(opened: Any) -> None:
+    opened.set_viewport_size({"width": 360, "height": 740})
+    go(opened, "tables")
+    opened.locator("[data-view=tables] figure").first.scroll_into_view_if_needed()
+    opened.wait_for_selector("[data-view=tables] figure svg")
+    name = opened.locator("[data-view=tables] figure >> nth=0 >> [data-mark='y-axis tick label'] text").first
+    assert name.locator("tspan").count() == 2
+    assert " ".join(name.locator("tspan").all_text_contents()) == EVIL
+    assert name.bounding_box()["x"] >= 0
 
 
 def test_a_panel_without_predictions_states_it(opened: Any, site: Path, tmp_path: Path) -> None:

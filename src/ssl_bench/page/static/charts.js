@@ -11,32 +11,35 @@ function unlabelled(svg) {
   }
 }
 
-function chart(title, options, { height = 260, caption = true } = {}) {
+// height: in pixels, or what makes them of the width
+function chart(title, options, { height, caption = true }) {
+  const heightAt = typeof height === "number" ? () => height : height;
   const place = el("div", { class: "chart" });
   const figure = el("figure", {}, caption ? el("figcaption", {}, title) : null, place);
   function draw() {
     const width = Math.max(240, Math.floor(place.clientWidth || figure.parentElement?.clientWidth || 640));
-    const plot = Plot.plot({ width, height, style: { fontSize: "12px" }, ariaLabel: title, marginBottom: 44, ...options(width) });
+    const plot = Plot.plot({ width, height: heightAt(width), style: { fontSize: "12px" }, ariaLabel: title, marginBottom: 44, ...options(width) });
     const svg = plot.matches("svg") ? plot : [...plot.querySelectorAll("svg")].at(-1); // after those of the legend
     svg.setAttribute("role", "img"); // whose title says it all; the figures stand in a table
     unlabelled(svg);
     new MutationObserver(() => unlabelled(svg)).observe(svg, { childList: true, subtree: true }); // tips come and go
     place.replaceChildren(plot);
   }
-  const watcher = new ResizeObserver(([entry]) => {
+  let [near, lastWidth] = [false, 0];
+  new ResizeObserver(([entry]) => {
     const width = Math.floor(entry.contentRect.width);
-    if (width && width !== figure.lastWidth) {
-      figure.lastWidth = width;
-      draw();
-    }
-  });
-  place.style.minHeight = `${height}px`;
-  const near = new IntersectionObserver((entries) => {
+    if (!width || width === lastWidth) return;
+    lastWidth = width;
+    place.style.minHeight = `${heightAt(width)}px`;
+    if (near) draw();
+  }).observe(place);
+  const watcher = new IntersectionObserver((entries) => {
     if (!entries.some((entry) => entry.isIntersecting)) return;
-    near.disconnect();
-    watcher.observe(place);
+    watcher.disconnect();
+    near = true;
+    draw();
   }, { rootMargin: "300px" });
-  near.observe(place);
+  watcher.observe(place);
   drawn.add({ figure, draw });
   return figure;
 }
@@ -53,10 +56,25 @@ dark.addEventListener("change", () => {
   show();
 });
 
-// Names at the left, as wide as they need up to a share of the chart; what is longer is cut, and whole in a tip.
+const LETTER = 7; // pixels, of the widest text of a chart
+const LINE = 14;
+
+// In lines of so many letters, words that are longer cut into such.
+function wrap(label, letters) {
+  const lines = [];
+  for (const word of label.split(" ").flatMap((word) => d3.range(0, word.length, letters).map((from) => word.slice(from, from + letters)))) {
+    if (lines.length && lines.at(-1).length + 1 + word.length <= letters) lines.push(`${lines.pop()} ${word}`);
+    else lines.push(word);
+  }
+  return lines;
+}
+
+// Names at the left, as wide as they need up to a share of the chart and in as many lines, which make a row so high.
 function named(labels, width) {
-  const marginLeft = Math.min(7 * Math.max(0, ...labels.map((label) => label.length)) + 16, Math.floor(width / 2.4));
-  return { marginLeft, axis: Plot.axisY({ label: null, tickSize: 0, lineWidth: (marginLeft - 8) / 12, textOverflow: "ellipsis" }) };
+  const wrapped = new Map(labels.map((label) => [label, wrap(label, Math.floor((width / 2.4 - 16) / LETTER))]));
+  const marginLeft = LETTER * d3.max([...wrapped.values()].flat(), (line) => line.length) + 16;
+  const high = LINE * d3.max(wrapped.values(), (lines) => lines.length) + 6;
+  return { marginLeft, high, axis: Plot.axisY({ label: null, tickSize: 0, text: (label) => wrapped.get(label).join("\n") }) };
 }
 
 // A regular polygon of this area, whose first corner is at this part of a turn, clockwise from the right.
@@ -89,7 +107,7 @@ const legend = (rows) => el("ul", { class: "legend" }, ...rows.map((row) => el("
 // Rows that look in a table as in its charts: places of a grid, which are drawn as rows of its own, do not.
 const drawnRows = (experiment) => new Map(experiment.grid ? [] : experiment.rows.map((row) => [row.label, row]));
 
-function seedsChart(experiment, heading, { height } = {}) {
+function seedsChart(experiment, heading) {
   const seeds = experiment.seeds[heading];
   const order = Object.keys(experiment.cells).filter((label) => Object.keys(seeds[label] ?? {}).length);
   const rows = drawnRows(experiment);
@@ -108,7 +126,7 @@ function seedsChart(experiment, heading, { height } = {}) {
         Plot.tip(points, Plot.pointer({ x: "value", y: "row", title: (p) => `${p.row}, seed ${p.seed}: ${p.value.toFixed(2)} %` })),
       ],
     }),
-    { height: height ?? 20 * order.length + 60 },
+    { height: (width) => named(order, width).high * order.length + 60 },
   );
 }
 
@@ -159,13 +177,16 @@ function heatChart({ title, measure, rows, columns, squares, levels_in_words }, 
   const isDark = (one) => d3.lab(shade(one.mean)).l < 50; // where white is read better than black
   const place = { x: "column", y: "row" };
   const text = (some, fill) => Plot.text(some, { ...place, text: (one) => one.lines.join("\n"), fill, fontSize: 11 });
-  const slanted = Math.max(...columns.map((column) => column.length)) > 8;
+  // Names below stand straight where they fit, else upright.
+  const longest = LETTER * d3.max(columns, (column) => column.length);
+  const fits = (width) => longest + LETTER <= (width - named(rows, width).marginLeft - 20) / columns.length;
+  const bottom = (width) => (fits(width) ? 44 : longest + 34);
   return chart(
     [`${title}: ${measure}`, levels_in_words].filter(Boolean).join("; "),
     (width) => ({
       marginLeft: named(rows, width).marginLeft,
-      marginBottom: slanted ? 80 : 44,
-      x: { label: axis || null, domain: columns, tickRotate: slanted ? -35 : 0, tickSize: 0, padding: 0.02 },
+      marginBottom: bottom(width),
+      x: { label: axis || null, domain: columns, tickRotate: fits(width) ? 0 : -90, tickSize: 0, padding: 0.02 },
       y: { label: null, domain: rows, padding: 0.02 },
       marks: [
         named(rows, width).axis,
@@ -177,7 +198,7 @@ function heatChart({ title, measure, rows, columns, squares, levels_in_words }, 
         Plot.tip(squares, Plot.pointer({ ...place, title: (one) => gridTip(one, axis) })),
       ],
     }),
-    { height: 42 * rows.length + (slanted ? 110 : 74) },
+    { height: (width) => Math.max(42, named(rows, width).high) * rows.length + bottom(width) + 30 },
   );
 }
 

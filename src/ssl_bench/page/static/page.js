@@ -67,6 +67,10 @@ function hiddenRows() {
   }
 }
 
+async function frames(count) {
+  while (count--) await new Promise(requestAnimationFrame);
+}
+
 // -- which view is shown --------------------------------------------------------------------------
 
 const VIEWS = { findings: null, tables, curves, cost, compare, images, runs };
@@ -76,7 +80,6 @@ let turn = 0;
 async function show() {
   const mine = ++turn;
   const { view, options: given } = state();
-  if (view.startsWith("finding-")) return findings(document.querySelector("[data-view=findings]"));
   const name = view in VIEWS ? view : "findings";
   for (const section of document.querySelectorAll("[data-view]")) section.hidden = section.dataset.view !== name;
   for (const link of document.querySelectorAll("nav a")) {
@@ -86,7 +89,12 @@ async function show() {
     if (given.has("experiment") && CHOOSING.includes(leads)) link.hash = `${leads}?${new URLSearchParams({ experiment: given.get("experiment") })}`;
   }
   const section = document.querySelector(`[data-view=${name}]`);
-  if (name === "findings") return findings(section);
+  if (name === "findings") {
+    await findings(section);
+    await frames(2); // until the charts above have their heights
+    if (mine === turn) document.querySelector(".finding:target")?.scrollIntoView();
+    return;
+  }
   const place = section.querySelector(".view");
   let nodes;
   try {

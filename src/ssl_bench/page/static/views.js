@@ -1,22 +1,15 @@
 "use strict";
 // Findings, tables, curves, cost, and two methods beside each other.
 
+let figures = null; // all of them, for print, and so that a link to a finding leads to it
+
 function findings(section) {
   for (const block of section.querySelectorAll("[data-copy]")) {
     block.after(copyButton(block.textContent));
     block.removeAttribute("data-copy");
   }
-  const watcher = new IntersectionObserver(
-    (entries) => {
-      for (const entry of entries) {
-        if (!entry.isIntersecting) continue;
-        watcher.unobserve(entry.target);
-        figureOf(entry.target);
-      }
-    },
-    { rootMargin: "300px" },
-  );
-  section.querySelectorAll(".figure:empty").forEach((place) => watcher.observe(place));
+  figures ??= Promise.all([...section.querySelectorAll(".figure")].map(figureOf));
+  return figures;
 }
 
 async function figureOf(place) {
@@ -256,7 +249,7 @@ async function compare() {
             Plot.tip(points, Plot.pointer({ x: "mean", y: "column", title: (p) => `${p.column}\n${signed(p.mean)} points (${signed(p.low)} to ${signed(p.high)}), ${p.seeds} seeds` })),
           ],
         }),
-        { height: 34 * points.length + 60 },
+        { height: (width) => (14 + named(points.map((point) => point.column), width).high) * points.length + 60 },
       ),
       el("p", { class: "quiet" }, "Paired by seed. An interval is of one difference alone: of twenty such, one leaves out the true difference by chance. The marks of a table are corrected for that."),
       sortable({

@@ -96,6 +96,7 @@ def test_a_finding_has_the_texts_of_its_readme_as_text_and_the_arguments_of_its_
     assert found.verdict == "does not hold"
     assert found.report == [str(made / "experiments" / "evil" / "rows.yaml"), "scale=smoke", "seeds=0,1,2"]
     claim = found.paragraphs["Claim"]
+    assert "<h1>" not in found.whole  # which stands above it
     assert "<img" not in found.whole
     assert "&lt;img src=x onerror=alert(1)&gt; is <code>best</code>, as beside and in" in claim
     assert '<a href="https://example.org/paper">a paper</a>' in claim
@@ -192,7 +193,7 @@ def test_a_page_is_written_again_only_where_it_changes(made: Path, tmp_path: Pat
         (["scale=smoke"], "scale=smoke chooses among the runs of an experiment: name one"),
         (["epochs=3"], "epochs=3 chooses among the runs of an experiment: name one"),
         (["table3", "scale=big"], "scale=big is not allowed"),
-        (["runs_dir=nowhere"], "there is nothing to show: no finished run in nowhere"),
+        (["runs_dir=nowhere"], "there is nothing to show: no finished run in nowhere; python -m"),
         (["out=file"], "out=file is a file: choose a folder"),
         (["out=other"], "out=other has another index.html, which would be lost"),
     ],

@@ -79,9 +79,10 @@ def contents(asked: Request) -> Contents:
     found = Contents(skipped=store.skipped)
     described = _automatic(asked, entries, found) if asked.alone else _described(asked, store, entries, found)
     if not entries and not found.findings and not settings["watch"]:  # the first run may yet finish
+        readme = "" if asked.alone else f", no README in {settings['experiments']}"
         raise UserError(
-            f"there is nothing to show: no finished run in {settings['runs_dir']}, no README in "
-            f"{settings['experiments']}; python -m ssl_bench trains a run."
+            f"there is nothing to show: no finished run in {settings['runs_dir']}{readme}; "
+            "python -m ssl_bench trains a run."
         )
     _runs(found, entries, described)
     if settings["images"]:

@@ -32,7 +32,7 @@ class Finding:
     commands: list[str] = field(default_factory=list)
     paragraphs: dict[str, str] = field(default_factory=dict)  # HTML by one of PARAGRAPHS
     verdict: str = ""  # in a few words: what is bold at the verdict's beginning
-    whole: str = ""  # HTML of all of it, and of the table beside it
+    whole: str = ""  # HTML of all below its title, and of the table beside it
 
     @property
     def name(self) -> str:
@@ -77,20 +77,25 @@ def read(folder: Path) -> Finding:
             paragraphs[word] = str(markdown.renderer.render([inline], markdown.options, {}))
             if word == "Verdict":
                 verdict = _first_bold(inline)
-    heading = next((token for before, token in _pairs(tokens) if before.type == "heading_open"), None)
+    heading = next((place for place, token in enumerate(tokens) if token.type == "heading_open"), None)
     block = next((token.content for token in tokens if token.type == "code_block"), "")
     return Finding(
         folder,
-        title=_plain(heading) if heading else folder.name,
+        title=folder.name if heading is None else _plain(tokens[heading + 1]),
         commands=block.replace("\\\n", " ").split("\n")[:-1],
         paragraphs=paragraphs,
         verdict=verdict.rstrip("."),
-        whole=str(markdown.renderer.render(tokens, markdown.options, {})),
+        whole=str(markdown.renderer.render(_below(tokens, heading), markdown.options, {})),
     )
 
 
 def _pairs(tokens: Sequence[Token]) -> Iterator[tuple[Token, Token]]:
     return itertools.pairwise(tokens)
+
+
+def _below(tokens: Sequence[Token], heading: int | None) -> Sequence[Token]:
+    """Without the heading that begins at this place: its opening, text and closing."""
+    return tokens if heading is None else [*tokens[:heading], *tokens[heading + 3 :]]
 
 
 def _of_paragraphs(tokens: Sequence[Token]) -> Iterator[Token]:

@@ -164,6 +164,36 @@ def test_views_begin_with_their_widest_comparison_and_keep_what_is_chosen(
     assert opened.locator("[data-view=tables] tbody .swatch").count() == 0  # of places, which the lines do not show
 
 
+def test_what_an_address_asks_for_in_vain_is_stated(opened: Any) -> None:
+    go(opened, "curves?experiment=other&dataset=cifar10&protocol=linear")
+    sentence = opened.locator("[data-view=curves] .problem")
+    sentence.wait_for()
+    assert sentence.inner_text() == "Not here: experiment=other, dataset=cifar10."
+    assert opened.locator("[data-view=curves] label:has-text('Protocol') select").input_value() == "linear"
+    opened.select_option("[data-view=curves] label:has-text('Dataset') select", "digits")
+    opened.wait_for_function("!document.querySelector('[data-view=curves] .problem')?.textContent.includes('dataset')")
+    go(opened, "compare?one=CLBO")
+    opened.wait_for_selector("[data-view=compare] caption")
+    assert opened.locator("[data-view=compare] .problem").count() == 0
+
+
+def test_the_table_of_all_claims_leads_to_its_findings_and_is_read_on_a_phone(opened: Any, tmp_path: Path) -> None:
+    folder = make(tmp_path / "made")
+    row = f"| [`evil`](evil/README.md) | a paper | {'claimed ' * 9} | {'found ' * 9} | [picture](evil/figure.png) |"
+    text = f"# Claims\n\n| | source | claim | verdict | shown |\n|---|---|---|---|---|\n{row}\n"
+    (folder / "experiments" / "README.md").write_text(text, encoding="utf-8")
+    page(folder, tmp_path / "site", str(folder / "experiments"), named(folder))
+    opened.set_viewport_size({"width": 360, "height": 740})
+    opened.goto(f"{(tmp_path / 'site' / 'index.html').as_uri()}#findings")
+    opened.wait_for_selector("article .figure svg")
+    assert opened.locator("article :is(h1, h2, h3):has-text('Claims')").count() == 1
+    cells = [cell.bounding_box() for cell in opened.locator("article td:visible").all()]
+    assert all(cell["width"] > 280 for cell in cells)
+    assert len(cells) == 4
+    opened.click("article td a:has-text('evil')")
+    assert opened.evaluate("location.hash") == "#finding-evil"
+
+
 def test_a_finding_leads_to_what_its_experiment_has(opened: Any, tmp_path: Path) -> None:
     links = "[data-view=findings] article p a[href^='#']"
     assert opened.locator(links).all_text_contents() == ["Table with every seed", "curves", "cost"]
@@ -199,10 +229,30 @@ def test_curves_switch_methods_and_networks_and_state_a_point_under_the_pointer(
     opened.select_option("[data-view=curves] label:has-text('Network') select", "both")
     opened.check("[data-view=curves] label:has-text('CLBO') input")
     opened.wait_for_function(f"document.querySelectorAll({lines!r}).length === 3")
+    below = opened.locator("[data-view=curves] svg [data-mark='x-axis tick label'] text").all_text_contents()
+    assert below == [str(int(epoch)) for epoch in below]
+    opened.click("[data-view=curves] button:text-is('None')")
+    opened.wait_for_selector("[data-view=curves] p:text-is('Nothing is chosen.')")
+    assert opened.locator("[data-view=curves] svg[role=img]").count() == 0
+    opened.click("[data-view=curves] button:text-is('All')")
+    opened.wait_for_function(f"document.querySelectorAll({lines!r}).length === 3")
     box = opened.locator("[data-view=curves] svg [data-mark=dot] path").first.bounding_box()
     opened.mouse.move(box["x"] + 2, box["y"] + 2)
     opened.wait_for_selector("[data-view=curves] svg [data-mark=tip] text")
     assert re.search(r"epoch \d+: [\d.]+ %", opened.text_content("[data-view=curves] svg [data-mark=tip]"))
+
+
+@pytest.mark.parametrize(
+    ("spent", "width", "labels"),
+    [
+        ([132, 958], 1100, [200, 300, 400, 500, 600, 700, 800, 900]),
+        ([132, 958], 330, [200, 400, 600, 800]),
+        ([40, 9000], 330, [50, 100, 200, 500, 1000, 2000, 5000]),
+    ],
+)
+def test_costs_have_round_numbers_below_them(opened: Any, spent: list[int], width: int, labels: list[int]) -> None:
+    points = [{"x": cost} for cost in spent]
+    assert opened.evaluate("([points, width]) => roundNumbers(points, width)", [points, width]) == labels
 
 
 def test_a_comparison_states_the_difference_with_its_interval(opened: Any) -> None:
@@ -216,6 +266,9 @@ def test_a_comparison_states_the_difference_with_its_interval(opened: Any) -> No
 def test_runs_are_filtered_opened_and_told_apart(opened: Any) -> None:
     go(opened, "runs")
     assert len(first_cells(opened, "runs")) == 6
+    titles = opened.locator("[data-view=runs] thead th button").all_text_contents()
+    assert titles[:6] == ["Run", "Method", "Dataset", "Scale", "Seed", "knn1"]
+    assert first_cells(opened, "runs", 9)[0] in ("student", "teacher")
     opened.select_option("[data-view=runs] label:has-text('Method') select", "CLBO")
     names = first_cells(opened, "runs")
     assert len(names) == 3
@@ -249,6 +302,8 @@ def test_a_table_over_options_is_a_heat_map_or_lines_with_its_figures(opened: An
         opened.locator("[data-view=tables] .wide [data-mark=line] path").count() == 2 * 2 + 2
     )  # accuracy and cost, random weights and raw pixels
     assert EVIL in opened.inner_text("[data-view=tables] .legend")
+    below = opened.locator("[data-view=tables] .wide figure >> nth=0 >> [data-mark='x-axis tick label'] text")
+    assert below.all_text_contents() == ["16", "32", "64"]
     opened.set_viewport_size({"width": 360, "height": 740})
     assert opened.evaluate("document.documentElement.scrollWidth") <= 360
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()

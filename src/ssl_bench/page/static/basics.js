@@ -150,7 +150,7 @@ function sortable({ caption, columns, rows, limit = 100, rowClass = () => null, 
     el(
       "div",
       { class: "scroll", role: "region", tabindex: "0", "aria-label": caption },
-      el("table", { class: "data" }, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...headings)), body),
+      el("table", { class: "data" }, el("caption", {}, el("span", {}, caption)), el("thead", {}, el("tr", {}, ...headings)), body),
     ),
     more,
   );

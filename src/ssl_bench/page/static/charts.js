@@ -130,6 +130,8 @@ function seedsChart(experiment, heading) {
   );
 }
 
+const NONE = () => el("p", {}, "Nothing is chosen.");
+
 function curvesChart(experiment, { dataset, protocol, network, hidden = new Set() }) {
   const networks = network === "both" ? ["student", "teacher"] : [network];
   const lines = experiment.curves.filter((line) => line.dataset === dataset && line.protocol === protocol && networks.includes(line.network) && !hidden.has(line.row));
@@ -146,12 +148,13 @@ function curvesChart(experiment, { dataset, protocol, network, hidden = new Set(
       Plot.dot(own.filter((_, number) => number % every === 0), { x: "epoch", y: "mean", fill: stroke, stroke, symbol: SYMBOLS[rows.get(line.row).mark], r: 3.5 }),
     ];
   });
+  if (!points.length) return NONE();
   const tip = (p) => `${p.name}\nepoch ${p.epoch}: ${p.mean.toFixed(1)} % (${p.low.toFixed(1)}–${p.high.toFixed(1)}, ${p.seeds} ${p.seeds === 1 ? "seed" : "seeds"})`;
   return chart(
     `${dataset}, ${protocol}`,
-    () => ({
-      x: { label: experiment.epochs, grid: true, tickFormat: (epoch) => (Number.isInteger(epoch) ? String(epoch) : "") },
-      y: { label: "% of test images", grid: true, nice: true },
+    (width) => ({
+      x: { label: experiment.epochs, grid: true, inset: 6, tickFormat: String, ticks: d3.ticks(...d3.extent(points, (point) => point.epoch), width / 80).filter(Number.isInteger) },
+      y: { label: "% of test images", grid: true, nice: true, inset: 6 },
       marks: [...marks, Plot.tip(points, Plot.pointer({ x: "epoch", y: "mean", title: tip }))],
     }),
     { height: 420 },
@@ -220,9 +223,11 @@ function linesChart({ title, measure, cost, squares, levels }, axis, logarithmic
   return chart(
     title,
     () => ({
-      x: { label: axis || null, type: logarithmic ? "log" : "linear", ticks: xs, tickFormat: String, grid: true },
-      y: { label: measure, grid: true, nice: true, zero: cost },
+      x: { label: axis || null, type: logarithmic ? "log" : "linear", inset: 6 },
+      y: { label: measure, grid: true, nice: true, zero: cost, inset: cost ? 0 : 6 },
       marks: [
+        Plot.gridX(xs),
+        Plot.axisX(xs, { text: String }), // a logarithmic axis would leave some of them out
         Plot.lineY(baselines, { x: "x", y: "mean", z: "name", stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "2 3" }),
         Plot.text(ends, { y: "mean", frameAnchor: "right", text: "name", textAnchor: "end", lineAnchor: "bottom", dy: -3, fill: "currentColor", fontSize: 11 }),
         ...marks,

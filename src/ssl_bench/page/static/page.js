@@ -23,9 +23,10 @@ async function chosen(useful, kind = "table") {
   const index = await loadIndex();
   const usable = index.experiments.map((one, number) => ({ ...one, number })).filter((one) => useful(one));
   if (!usable.length) return null;
-  const wanted = state().options.get("experiment");
   const widest = d3.greatest(usable.filter((one) => one.kind === kind), (one) => one.methods);
-  const found = usable.find((one) => one.name === wanted) ?? widest ?? usable.find(whole) ?? usable[0];
+  const first = widest ?? usable.find(whole) ?? usable[0];
+  const name = pick("experiment", usable.map((one) => one.name), first.name);
+  const found = usable.find((one) => one.name === name);
   const control = choice("Experiment", usable.map((one) => [one.name, one.name === one.title ? one.name : `${one.name}: ${one.title}`]), found.name, (value) => set({ experiment: value, dataset: null, protocol: null, hidden: null, one: null, other: null }));
   return { experiment: await loadExperiment(found.number), control };
 }
@@ -33,7 +34,13 @@ async function chosen(useful, kind = "table") {
 const NOTHING = () => el("p", {}, "No experiment on this page has any such figures: its runs are not here.");
 const whole = (one) => !one.problem;
 const options = (values) => values.map((value) => [value, value]);
-const pick = (key, values) => (values.includes(state().options.get(key)) ? state().options.get(key) : values[0]);
+
+// What the address asks for, or the first; what there is not is stated above the view.
+function pick(key, values, first = values[0]) {
+  const wanted = state().options.get(key);
+  if (wanted !== null && !values.includes(wanted)) missing.add(`${key}=${wanted}`);
+  return values.includes(wanted) ? wanted : first;
+}
 
 function toggles(rows, hidden) {
   return el(
@@ -75,6 +82,7 @@ async function frames(count) {
 
 const VIEWS = { findings: null, tables, curves, cost, compare, images, runs };
 const CHOOSING = ["tables", "curves", "cost", "compare", "images"]; // views of one experiment, which changing them keeps
+const missing = new Set(); // what the address asks for in vain
 let turn = 0;
 
 async function show() {
@@ -96,6 +104,7 @@ async function show() {
     return;
   }
   const place = section.querySelector(".view");
+  missing.clear();
   let nodes;
   try {
     nodes = await VIEWS[name]();
@@ -104,6 +113,7 @@ async function show() {
   }
   if (mine !== turn) return; // another view was asked for in the meantime
   const held = document.activeElement?.closest("label, .toggles button")?.textContent;
+  if (missing.size) nodes.unshift(el("p", { class: "problem" }, `Not here: ${[...missing].join(", ")}.`));
   place.replaceChildren(...nodes);
   if (held) [...place.querySelectorAll("label, .toggles button")].find((one) => one.textContent === held)?.querySelector("select, input")?.focus();
   document.body.dataset.shown = name;

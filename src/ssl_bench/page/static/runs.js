@@ -15,8 +15,9 @@ async function runs() {
       const chosenOnes = filters.every((name) => !state().options.has(name) || String(run[place(name)]) === state().options.get(name));
       return chosenOnes && (!query || run.some((value) => String(value).toLowerCase().includes(query)));
     });
+  const title = (name) => TITLES[name] ?? (index.protocols.includes(name) ? name : name[0].toUpperCase() + name.slice(1));
   const columns = index.fields.map((name, number) => ({
-    title: TITLES[name] ?? name[0].toUpperCase() + name.slice(1),
+    title: title(name),
     number: !TEXTS.includes(name),
     value: (run) => (name === "committed" ? (run[number] ? "committed" : "own") : run[number]),
   }));
@@ -25,6 +26,8 @@ async function runs() {
   for (const name of ["seconds", "core_seconds", "images"]) {
     columns[place(name)].cell = (run) => (run[place(name)] === null ? "–" : d3.format(",.0f")(run[place(name)]));
   }
+  const accuracies = columns.splice(-index.protocols.length, index.protocols.length);
+  columns.splice(place("seed") + 1, 0, ...accuracies); // before what is long
   const list = el("div");
   const text = el("input", { type: "search", value: given.get("text") ?? "", input: () => (keep({ text: text.value }), fill()) });
 
@@ -42,7 +45,7 @@ async function runs() {
 
   const selects = filters.map((name) => {
     const values = [...new Set(index.runs.map((run) => String(run[place(name)])))].sort();
-    return choice(TITLES[name] ?? name[0].toUpperCase() + name.slice(1), [["", "all"], ...options(values)], given.get(name) ?? "", (value) => (keep({ [name]: value }), fill()));
+    return choice(title(name), [["", "all"], ...options(values)], given.get(name) ?? "", (value) => (keep({ [name]: value }), fill()));
   });
   fill();
   const nodes = [el("div", { class: "controls" }, el("label", {}, "Contains", text), ...selects), list];

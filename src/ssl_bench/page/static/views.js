@@ -8,6 +8,10 @@ function findings(section) {
     block.after(copyButton(block.textContent));
     block.removeAttribute("data-copy");
   }
+  for (const cell of section.querySelectorAll("td:first-child")) {
+    const id = `finding-${cell.textContent}`;
+    if (!cell.querySelector("a") && document.getElementById(id)) cell.replaceChildren(el("a", { href: `#${id}` }, ...cell.childNodes));
+  }
   figures ??= Promise.all([...section.querySelectorAll(".figure")].map(figureOf));
   return figures;
 }
@@ -107,7 +111,7 @@ async function curves() {
   const distinct = (key, lines = experiment.curves) => [...new Set(lines.map((line) => line[key]))];
   if (!experiment.curves.length) return [el("div", { class: "controls" }, control), el("p", {}, "Its runs recorded no curves of test images.")];
   const { drawn: preferred = {} } = experiment;
-  const first = (key, values) => (state().options.has(key) ? pick(key, values) : values.includes(preferred[key]) ? preferred[key] : values[0]);
+  const first = (key, values) => pick(key, values, values.includes(preferred[key]) ? preferred[key] : values[0]);
   const dataset = first("dataset", distinct("dataset"));
   const protocol = first("protocol", distinct("protocol"));
   const networks = distinct("network", experiment.curves.filter((line) => line.dataset === dataset));
@@ -145,10 +149,17 @@ async function curves() {
 }
 
 const COSTS = [
-  ["seconds", "seconds of training"],
   ["core_seconds", "seconds that one core computed"],
+  ["seconds", "seconds of training"],
   ["images", "images seen in training"],
 ];
+
+// Below the points of a logarithmic axis: within a power of ten evenly spaced ones, beyond it 1, 2 and 5 times each.
+function roundNumbers(points, width) {
+  const [low, high] = d3.extent(points, (point) => point.x);
+  if (high < 10 * low) return d3.ticks(low, high, width / 110);
+  return d3.scaleLog([low, high], [0, 1]).ticks().filter((number) => "125".includes(number.toExponential()[0]));
+}
 
 async function cost() {
   const [found, index] = [await chosen((one) => whole(one)), await loadIndex()];
@@ -170,12 +181,14 @@ async function cost() {
     .map((run) => ({ row: run.row, seed: run.seed, run: run.run, x: run.values[field(by)], y: run.values[field(protocol)] }))
     .filter((point) => point.x && point.y !== null && point.y !== undefined);
   const label = COSTS.find(([name]) => name === by)[1];
-  const drawing = chart(
+  const drawing = !points.length ? NONE() : chart(
     `${dataset}, ${protocol} against ${label}`,
-    () => ({
-      x: { label, type: "log", grid: true, ticks: 5, tickFormat: "~s" },
-      y: { label: "% of test images", grid: true, nice: true },
+    (width) => ({
+      x: { label, type: "log", inset: 8 },
+      y: { label: "% of test images", grid: true, nice: true, inset: 8 },
       marks: [
+        Plot.gridX(roundNumbers(points, width)),
+        Plot.axisX(roundNumbers(points, width), { text: d3.format("~s") }),
         ...[...new Set(points.map((point) => point.row))].map((row) =>
           Plot.dot(points.filter((point) => point.row === row), { x: "x", y: "y", stroke: colourOf(rows.get(row)), fill: colourOf(rows.get(row)), fillOpacity: 0.5, symbol: SYMBOLS[rows.get(row).mark], r: 5 }),
         ),
@@ -227,7 +240,7 @@ async function compare() {
       "div",
       { class: "controls" },
       control,
-      choice("Row", options(labels), one, (value) => set({ one: value })),
+      choice("Row", options(labels), one, (value) => set({ one: value, other: value === other ? null : other })),
       choice("minus row", options(labels.filter((label) => label !== one)), other, (value) => set({ other: value })),
     ),
   ];

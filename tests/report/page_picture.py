@@ -9,7 +9,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 VIEW = "cost?experiment=table3&dataset=cifar10&protocol=linear&by=core_seconds"
-SIZE = {"width": 1000, "height": 830}
+SIZE = {"width": 1000, "height": 850}
 
 
 def main(site: str, picture: str) -> None:

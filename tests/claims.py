@@ -20,7 +20,6 @@ WHERE = r"(?:(?:Tables?|Figures?|Sections?) [\w., ]+ of )?"
 SOURCE = re.compile(rf"(?P<source>{WHERE}(?P<paper>{'|'.join(PAPERS)}) \d{{4}}(?: \(\w+\))?)[^:]*:")
 CLAIM = re.compile(r"Claims?(?: of [^:]+)?: (?P<claim>.+?)\.(?: |$)")
 NOT_RUN = "not yet run"
-EARLIER = "**Of an earlier"  # begins the note of a README whose figures are not of today's settings
 HEAD = """# Claims and verdicts
 
 What the five papers claim of their tables and figures, and what came out here at `scale=cpu`, which is small: a verdict
@@ -69,12 +68,8 @@ def _paragraph(readme: Path) -> str:
 
 def verdict(name: str) -> str:
     """In the words of the folder's README."""
-    folder = FILE.parent / name
-    found = findings.read(folder).verdict
-    if not found or found.startswith("open"):
-        return NOT_RUN
-    earlier = EARLIER in (folder / "README.md").read_text(encoding="utf-8")
-    return f"{found} (of an earlier `scale=cpu`)" if earlier else found
+    found = findings.read(FILE.parent / name).verdict
+    return NOT_RUN if not found or found.startswith("open") else found
 
 
 def table() -> str:

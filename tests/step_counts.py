@@ -1,12 +1,12 @@
 """Where a training step copies to the device, reads from it, or waits for a shape, counted on an emulated device.
 
-    python tests/step_counts.py METHOD [key=value ...]
+    PYTHONPATH=. python tests/step_counts.py METHOD [key=value ...]
 
 prints one line per place in the package, with how often a step comes there (steps after the first ten; the last of an
 epoch, which measures collapse, is not among them), and how many operations the step launches. For instance
 
-    tests/step_counts.py clbo dataset.resident=false augment.groups.local.count=2
-    tests/step_counts.py pic launches=true
+    PYTHONPATH=. python tests/step_counts.py clbo dataset.resident=false augment.groups.local.count=2
+    PYTHONPATH=. python tests/step_counts.py pic launches=true
 
 ``launches=true`` adds where the operations are launched. `measure` does the same for tests.
 """

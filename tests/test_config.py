@@ -18,7 +18,9 @@ from ssl_bench.config.command_line import help_text, main
 from ssl_bench.config.options import AUTO, BLOCKS, GROUPS, SCALES, STATED, Option, typed
 from ssl_bench.config.parse import cells
 from ssl_bench.config.schema import Config, Plain
+from ssl_bench.data.catalog import DATASETS
 from ssl_bench.errors import UserError
+from ssl_bench.training.build import build_method
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -765,3 +767,12 @@ def test_an_argument_of_timm_is_set_once_and_is_a_value_or_a_list() -> None:
     ):
         compose([*vit, "backbone.arguments.depth=[[2],3]"])
     assert compose([*vit, "backbone.arguments.drop=[0,0.1]"])["backbone"]["arguments"] == {"drop": [0, 0.1]}
+
+
+def test_what_a_methods_file_leaves_out_or_has_too_much_is_named(own: Own) -> None:
+    text = (sources.PACKAGE / "method" / "simclr.yaml").read_text(encoding="utf-8").replace("name: simclr", "name: doe")
+    own({"method/doe.yaml": text.replace("projector:", "projektor:")})
+    assert refusal("method=doe", "scale=smoke") == "conf/method/doe.yaml: projector is missing."
+    own({"method/dou.yaml": text.replace("name: doe", "name: dou").replace("temperature:", "temprature:")})
+    with pytest.raises(UserError, match=r"^conf/method/dou\.yaml does not fit its class: .*'temperature'\.$"):
+        build_method(config.compose(["method=dou", "scale=smoke", "dataset=digits"]), DATASETS["digits"])

@@ -187,6 +187,28 @@ def test_an_unknown_table_is_answered_with_those_there_are() -> None:
         ("{smoke: [digits]}", "{smok: [digits]}", "sweep.datasets.smok is unknown; did you mean smoke?"),
         ("[digits]", "digits", "sweep.datasets.smoke is a list of datasets, as in [digits], not digits."),
         ("[digits]", "[digit]", "sweep.datasets.smoke: dataset=digit is unknown; did you mean digits?"),
+        (
+            "[digits]",
+            "[digits, digits]",
+            "sweep.datasets.smoke is a list of datasets, as in [digits], not ['digits', 'digits'].",
+        ),
+        ("seeds: [0]", "seeds: [0, 0]", f"sweep.seeds is {definitions.SEEDS}, not [0, 0]."),
+        (
+            "seeds: [0]",
+            "more_seeds: {smoke: {digits: [0, 1]}}\n  seeds: [0]",
+            "sweep.more_seeds.smoke.digits is seeds besides [0], not [0, 1].",
+        ),
+        (
+            "{MoCo: method=moco}",
+            "{raw pixels: method=moco}",
+            "sweep.rows.raw pixels has the name of a baseline, which every table shows: give it another one.",
+        ),
+        ("{MoCo: method=moco}", "{MoCo: }", "sweep.rows.MoCo is the options of a run, method= among them, not None."),
+        (
+            "method=moco",
+            '"method=moco \'epochs=1"',
+            "sweep.rows.MoCo has a quote that nothing closes: method=moco 'epochs=1",
+        ),
     ],
 )
 def test_a_key_that_a_file_does_not_have_is_named(old: str, new: str, sentence: str, tmp_path: Path) -> None:
@@ -208,6 +230,50 @@ def mine(folder: Path, sweep: str, kind: str = "heat") -> str:
 
 
 ROWS = "  rows: {MoCo: method=moco, SimCLR: method=simclr epochs=3}\n"
+
+
+@pytest.mark.parametrize(
+    ("grid", "sentence"),
+    [
+        ("columns: [1, 2]", "sweep.columns is an option with its values, or labels, not [1, 2]."),
+        ("columns: {batch_size: 32}", "sweep.columns.batch_size is options as one types them, with spaces, not 32."),
+        (
+            "columns: {batch_size: [32, 32]}",
+            "sweep.columns.batch_size is a list of values, each once, as in batch_size: [1, 2], not [32, 32].",
+        ),
+        ("columns: {epochs: [1, 2]}", "row SimCLR sets epochs, which sweep.columns vary."),
+        ("accountings: [a, b]", "sweep.accountings is labels with options, not ['a', 'b']."),
+        ("accountings: {a: null}", "sweep.accountings.a is options as one types them, with spaces, not None."),
+        ("accountings: {a: {Moco: epochs=1}}", "sweep.accountings.a: Moco is unknown; known are MoCo, SimCLR."),
+        ("accountings: {a: {MoCo: 5}}", "sweep.accountings.a is options as one types them, with spaces, not 5."),
+        (
+            "scales: {smoke: {columns: {batch_size: 5}}}",
+            "sweep.scales.smoke.columns.batch_size is options as one types them, with spaces, not 5.",
+        ),
+    ],
+)
+def test_columns_and_accountings_that_cannot_be_run_are_named(grid: str, sentence: str, tmp_path: Path) -> None:
+    file = mine(tmp_path, f"{ROWS}  {grid}\n")
+    with pytest.raises(UserError) as caught:
+        experiments.find(file)
+    assert str(caught.value) == f"{file}: {sentence}"
+
+
+def test_the_names_of_baselines_are_those_of_tables() -> None:
+    from ssl_bench.report.tables import NAMES
+
+    assert tuple(NAMES.values()) == definitions.BASELINES
+
+
+def test_a_label_that_stands_twice_is_named_with_its_line(tmp_path: Path) -> None:
+    file = mine(tmp_path, "  rows:\n    A: method=moco\n    A: method=simclr\n")
+    with pytest.raises(UserError, match=r"mine\.yaml, line 6: A stands there twice\.$"):
+        experiments.find(file)
+
+
+def test_a_column_of_null_is_written_as_options_are(tmp_path: Path) -> None:
+    found = experiments.find(mine(tmp_path, f"{ROWS}  columns: {{trainer.clip: [null, 1]}}\n")).places("smoke")
+    assert {place.column for place in found} == {"trainer.clip=null", "trainer.clip=1"}
 
 
 def test_places_are_rows_by_columns_by_accountings_and_what_is_more_particular_counts(tmp_path: Path) -> None:

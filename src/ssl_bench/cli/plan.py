@@ -66,6 +66,9 @@ def help_text() -> str:
 def plan(asked: request.Request) -> None:
     """Measure every kind of run of which some are left, and print the forecast."""
     console = Console()
+    for runs_dir in dict.fromkeys(config.runs_dir for config in asked.configs):
+        if Path(runs_dir).exists() and not Path(runs_dir).is_dir():
+            raise UserError(f"runs_dir={runs_dir} is no folder: choose another.")
     asked = request.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     entries = grid.entries(asked.cells, asked.configs, local.ask(grid.fingerprints, asked.configs))

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ssl_bench.config.options import typed
 from ssl_bench.errors import UserError
 
 Words = tuple[str, ...]  # of python -m ssl_bench
@@ -46,7 +47,8 @@ def columns(sweep: Mapping[str, Any]) -> dict[str, Words]:
     option = swept_option(sweep)
     if option is None:
         return labelled(sweep.get("columns") or {"": ""})
-    return {f"{option}={value}": (f"{option}={value}",) for value in sweep["columns"][option]}
+    words = [f"{option}={typed(value)}" for value in sweep["columns"][option]]
+    return {word: (word,) for word in words}
 
 
 def swept_option(sweep: Mapping[str, Any]) -> str | None:

@@ -46,7 +46,11 @@ def compose(overrides: Sequence[str] = (), *, certified: bool = False) -> Config
     Raises UserError, in one sentence, for unknown keys and groups, wrong types, values out of range and commas that
     need ``-m``.
     """
-    return Config.from_dict(_compose(parse(overrides), certified=certified)[0])
+    found, _, choices = _compose(parse(overrides), certified=certified)
+    try:
+        return Config.from_dict(found)
+    except KeyError as error:
+        raise UserError(f"conf/method/{choices['method']}.yaml: {error.args[0]} is missing.") from None
 
 
 def composed(words: Sequence[str]) -> tuple[Plain, dict[str, Option], dict[str, str]]:
@@ -175,7 +179,7 @@ def _computed(function: Plain, config: DictConfig) -> Any:
         arguments: Any = plain(OmegaConf.create(function, parent=config))
         module, _, name = arguments.pop("target").rpartition(".")
         return getattr(importlib.import_module(module), name)(**arguments)
-    except (OmegaConfBaseException, ArithmeticError) as error:
+    except (OmegaConfBaseException, ArithmeticError, ImportError, AttributeError, TypeError) as error:
         raise UserError(f"{function['target']}: {str(error).splitlines()[0]}.") from None
 
 

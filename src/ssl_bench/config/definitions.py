@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,20 +34,23 @@ COSTS = ("seconds", "memory")
 KEYS = ("sweep.rows", "sweep.datasets", "sweep.seeds", "show.kind")  # that every file has
 BY_SCALE = ("rows", "columns", "accountings", "options", "seeds")  # that a scale may have its own
 SWEEP = (*BY_SCALE, "datasets", "more_seeds", "scales")
-SEEDS = "a list of whole numbers of at least 0, as in [0, 1, 2]"
-NAMES = "a list of names, as in [knn1, linear]"
+BASELINES = ("random weights", "raw pixels")  # what every table calls them
+SEEDS = "a list of whole numbers of at least 0, each once, as in [0, 1, 2]"
+NAMES = "a list of names, each once, as in [knn1, linear]"
+WORDS = "options as one types them, with spaces"
 MAPPING = "a mapping, as in {key: value}"
 
 
 def read(name: str) -> dict[str, Any]:
     """The content of ``conf/experiment/<name>.yaml``."""
-    return sources.load(f"experiment/{name}.yaml")
+    file = f"experiment/{name}.yaml"
+    return _parsed(f"conf/{file}", sources.read(file)) or {}
 
 
 def read_file(file: Path) -> dict[str, Any]:
     """The content of a file outside of conf/; its name must be that of no other."""
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = _parsed(str(file), file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'}).") from None
     except yaml.YAMLError as error:
@@ -54,6 +58,31 @@ def read_file(file: Path) -> dict[str, Any]:
     if file.stem in GROUPS["experiment"]:
         raise UserError(f"{file} has the name of experiment={file.stem}: rename the file.")
     return found if isinstance(found, dict) else {}
+
+
+def _parsed(file: str, text: str) -> Any:
+    """What YAML reads; UserError for a key that stands twice, of which it would read the last."""
+    loader = sources.LOADER(text)
+    try:
+        node = loader.get_single_node()
+        _require_once(file, node)
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _require_once(file: str, node: yaml.Node | None) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise UserError(f"{file}, line {key.start_mark.line + 1}: {name} stands there twice.")
+            seen.add(name)
+            _require_once(file, value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _require_once(file, value)
 
 
 def checked(file: str, found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -73,11 +102,13 @@ def checked(file: str, found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     for key in ("datasets", "scales", "more_seeds"):
         _require_known(file, f"sweep.{key}.", sweep.get(key, {}), GROUPS["scale"])
     _require_runs(file, "sweep.", sweep)
+    _require_grid(file, "sweep.", sweep)
     for scale, other in sweep.get("scales", {}).items():
         above = f"sweep.scales.{scale}."
         _require_known(file, above, other, BY_SCALE)
         _require_known(file, f"{above}rows.", other.get("rows", {}), _labels(sweep["rows"]))
         _require_runs(file, above, other)
+        _require_grid(file, above, {**sweep, **other, "rows": {**sweep["rows"], **other.get("rows", {})}})
     for scale, datasets in sweep["datasets"].items():
         above = f"sweep.datasets.{scale}"
         _require(_is_list(datasets, str), file, above, "a list of datasets, as in [digits]", datasets)
@@ -85,7 +116,10 @@ def checked(file: str, found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     for scale, by_dataset in sweep.get("more_seeds", {}).items():
         _require_known(file, f"sweep.more_seeds.{scale}.", by_dataset, GROUPS["dataset"])
         for dataset, seeds in by_dataset.items():
-            _require(_is_list(seeds, int), file, f"sweep.more_seeds.{scale}.{dataset}", SEEDS, seeds)
+            key = f"sweep.more_seeds.{scale}.{dataset}"
+            _require(_is_list(seeds, int), file, key, SEEDS, seeds)
+            there = sweep.get("scales", {}).get(scale, {}).get("seeds", sweep["seeds"])
+            _require(not set(seeds) & set(there), file, key, f"seeds besides {there}", seeds)
     return sweep, _shown(file, found["show"], sweep)
 
 
@@ -111,8 +145,8 @@ def _labels(rows: Iterable[object]) -> list[str]:
 
 
 def _is_list(value: object, of: type) -> bool:
-    """Whether it is a list of words, or of whole numbers of at least 0."""
-    if not isinstance(value, list) or not value:
+    """Whether it is a list of words, or of whole numbers of at least 0, each of them once."""
+    if not isinstance(value, list) or not value or len(set(map(str, value))) < len(value):
         return False
     return all(type(item) is of and (not isinstance(item, int) or item >= 0) for item in value)
 
@@ -122,12 +156,51 @@ def _require_runs(file: str, above: str, sweep: Mapping[str, Any]) -> None:
     rows = sweep.get("rows", {})
     _require(isinstance(rows, dict), file, f"{above}rows", "labels with options, as in {SimCLR: method=simclr}", rows)
     for label, words in rows.items():
-        is_run = words is None or any(word.startswith("method=") for word in str(words).split())
-        _require(is_run, file, f"{above}rows.{label}", "the options of a run, method= among them", words)
-    options = sweep.get("options", "")
-    _require(isinstance(options, str), file, f"{above}options", "options as one types them, with spaces", options)
+        key = f"{above}rows.{label}"
+        if str(label) in BASELINES:
+            raise UserError(f"{file}: {key} has the name of a baseline, which every table shows: give it another one.")
+        if words is None and above != "sweep.":  # a scale leaves a row out
+            continue
+        is_run = isinstance(words, str) and any(word.startswith("method=") for word in words.split())
+        _require(is_run, file, key, "the options of a run, method= among them", words)
+        _require_words(file, key, words)
+    _require_words(file, f"{above}options", sweep.get("options", ""))
     if "seeds" in sweep:
         _require(_is_list(sweep["seeds"], int), file, f"{above}seeds", SEEDS, sweep["seeds"])
+
+
+def _require_words(file: str, key: str, words: object) -> None:
+    if not isinstance(words, str):
+        raise UserError(f"{file}: {key} is {WORDS}, not {words}.")
+    try:
+        shlex.split(words)
+    except ValueError:
+        raise UserError(f"{file}: {key} has a quote that nothing closes: {words}") from None
+
+
+def _require_grid(file: str, above: str, sweep: Mapping[str, Any]) -> None:
+    """UserError where columns and accountings are not what they are to be, in all scales or in one."""
+    columns, accountings = sweep.get("columns") or {}, sweep.get("accountings") or {}
+    _require(isinstance(columns, dict), file, f"{above}columns", "an option with its values, or labels", columns)
+    for key, own in columns.items():
+        if isinstance(own, list):
+            shown = f"a list of values, each once, as in {key}: [1, 2]"
+            scalars = bool(own) and not any(isinstance(one, (list, dict)) for one in own)
+            _require(scalars and len(set(map(str, own))) == len(own), file, f"{above}columns.{key}", shown, own)
+        else:
+            _require_words(file, f"{above}columns.{key}", own)
+    _require(isinstance(accountings, dict), file, f"{above}accountings", "labels with options", accountings)
+    places = [*_labels(sweep["rows"]), *filter(None, axes.columns(sweep))]
+    for label, options in accountings.items():
+        key = f"{above}accountings.{label}"
+        if isinstance(options, dict):
+            _require_all_known(file, f"{key}: ", options, places)
+        for words in options.values() if isinstance(options, dict) else (options,):
+            _require_words(file, key, words)
+    swept = axes.swept_option(sweep)
+    for row, words in axes.labelled(sweep["rows"]).items():
+        if swept is not None and swept in (word.partition("=")[0] for word in words):
+            raise UserError(f"{file}: row {row} sets {swept}, which {above}columns vary.")
 
 
 def _shown(file: str, show: dict[str, Any], sweep: dict[str, Any]) -> dict[str, Any]:

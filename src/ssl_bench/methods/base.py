@@ -98,7 +98,7 @@ class Method(pl.LightningModule):
 
     def loss(self, step: Step) -> Loss:
         """The method's loss, and figures to record beside it; changes nothing."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
     def collect(self, step: Step) -> Any:
         """What is kept of a batch, such as keys for a queue; called before its loss.

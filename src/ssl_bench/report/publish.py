@@ -286,5 +286,6 @@ def save(path: Path, write: Callable[[Path], object]) -> None:
         write(path)
     except (OSError, UserError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
-        reason = cause.strerror if isinstance(cause, OSError) else str(cause)
-        raise UserError(f"out: {path} cannot be written ({reason}); choose another folder.") from None
+        if not isinstance(cause, OSError):
+            raise
+        raise UserError(f"out: {path} cannot be written ({cause.strerror}); choose another folder.") from None

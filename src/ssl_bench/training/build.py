@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.orders import Window
 from ssl_bench.devices import device_type, resolve_precision
 from ssl_bench.distributed import world_size
+from ssl_bench.errors import UserError
 from ssl_bench.evaluation.baselines import kept, random_scores, versions
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.finetune import FineTuning
@@ -81,7 +83,9 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
             options["teacher_init"] = (
                 _network(config, dataset)[0].to(memory_format=torch.channels_last) if independent else None
             )
-        method: Method = getattr(importlib.import_module(module), name)(
+        made = getattr(importlib.import_module(module), name)
+        _require_arguments(config.method.name, made, options)
+        method: Method = made(
             backbone=student.backbone,
             projector=student.projector,
             width=width,
@@ -92,6 +96,15 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
     if config.trainer.compile:
         method.compile_networks(devices.BACKEND)
     return method
+
+
+def _require_arguments(name: str, made: Callable[..., Method], options: dict[str, Any]) -> None:
+    """UserError where the class of a method does not take what its file states, or needs more."""
+    given = {"backbone", "projector", "width", "views", "optimizer"}
+    try:
+        inspect.signature(made).bind(**dict.fromkeys(given | options.keys()))
+    except TypeError as error:
+        raise UserError(f"conf/method/{name}.yaml does not fit its class: {error}.") from None
 
 
 def random_network(arguments: dict[str, Any], seed: int) -> nn.Module:

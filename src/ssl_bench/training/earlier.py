@@ -30,7 +30,7 @@ def finished(config: Config, folder: RunFolder, console: Console) -> Record | No
     record = folder.finished()
     if record is None or _starts_over(record.code_versions, "it was trained", config, folder, console):
         return None
-    console.print(f"Finished before: {folder.path}", highlight=False, soft_wrap=True)
+    console.print(f"Finished before: {folder.path}", highlight=False, markup=False, soft_wrap=True)
     changed = _other_versions(record, config)
     if changed:
         again = f"without {folder.record.name} in {folder.path} the same command scores it again from its checkpoint"
@@ -61,7 +61,8 @@ def _starts_over(
         return False
     if again:
         kept = folder.set_aside()
-        console.print(f"{method} is trained again: what the run left is in {kept}", highlight=False, soft_wrap=True)
+        sentence = f"{method} is trained again: what the run left is in {kept}"
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     else:
         changed = f"the code of {method} has changed since {since}"
         warn(console, f"{changed}; rerun=true trains it again and keeps what there is.")

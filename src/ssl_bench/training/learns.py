@@ -14,11 +14,15 @@ from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
 from ssl_bench.report.expected import WIDTH, Expected
 from ssl_bench.results.record import Record
+from ssl_bench.training.build import build_data
 from ssl_bench.training.run import run
 
 
 def compare(expected: Sequence[Expected], seed: int, data_dir: str) -> int:
-    """Train every method, print its accuracies beside their ranges; 0 if all lie inside."""
+    """Train every method, print its accuracies beside their ranges; 0 if all lie inside.
+
+    Raises UserError where the images cannot be read.
+    """
     held, record = True, None
     with tempfile.TemporaryDirectory(prefix="ssl_bench-") as folder:
         own = [
@@ -28,6 +32,7 @@ def compare(expected: Sequence[Expected], seed: int, data_dir: str) -> int:
             "trainer.threads=1",
             "trainer.progress=false",
         ]
+        build_data(compose([*shlex.split(expected[0].options), *own])).setup()  # what fails for all, fails once
         for method in dict.fromkeys(one.method for one in expected):
             of_method = [one for one in expected if one.method == method]
             try:

@@ -91,7 +91,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
             record = _Run(config, data, resolve_precision(chosen.precision, chosen.accelerator), folder, console).do(
                 watchers
             )
-    console.print(f"{folder.path}  ·  picture: {folder.picture}", highlight=False, soft_wrap=True)
+    console.print(f"{folder.path}  ·  picture: {folder.picture}", highlight=False, markup=False, soft_wrap=True)
     return record
 
 

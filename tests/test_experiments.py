@@ -259,12 +259,6 @@ def test_columns_and_accountings_that_cannot_be_run_are_named(grid: str, sentenc
     assert str(caught.value) == f"{file}: {sentence}"
 
 
-def test_the_names_of_baselines_are_those_of_tables() -> None:
-    from ssl_bench.report.tables import NAMES
-
-    assert tuple(NAMES.values()) == definitions.BASELINES
-
-
 def test_a_label_that_stands_twice_is_named_with_its_line(tmp_path: Path) -> None:
     file = mine(tmp_path, "  rows:\n    A: method=moco\n    A: method=simclr\n")
     with pytest.raises(UserError, match=r"mine\.yaml, line 6: A stands there twice\.$"):

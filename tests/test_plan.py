@@ -254,6 +254,12 @@ def test_a_plan_does_not_train_probes_for_hours(tmp_path: Path) -> None:
     assert measured.evaluation.load < 100.0
 
 
+def test_a_file_in_place_of_the_folder_of_runs_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert command.main(["fig5", "scale=smoke", "seeds=0", f"runs_dir={tmp_path / 'file'}"]) == 2
+    assert f"runs_dir={tmp_path / 'file'} is no folder: choose another." in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_plan_names_every_kind_and_leaves_nothing_behind(tmp_path: Path, program: Program) -> None:
     words = ("fig5", "scale=smoke", "seeds=0,1", "trainer.threads=1")

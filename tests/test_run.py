@@ -286,6 +286,16 @@ def test_a_finished_run_is_shown_again_and_not_trained_again(
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_brackets_in_the_name_of_a_folder_are_shown_as_they_are(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, folder, _ = finished
+    there = tmp_path / "x[" / "y]"
+    shutil.copytree(folder, there / folder.name)
+    run(config.changed({"runs_dir": str(there)}))
+    assert capsys.readouterr().out.count(str(there / folder.name)) == 3  # finished before; the folder; its picture
+
+
 def test_a_run_scored_by_older_protocols_says_so_and_how_to_score_it_again(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,6 +105,19 @@ def test_methods_are_trained_and_compared(monkeypatch: pytest.MonkeyPatch, capsy
     assert "Check first: threads (1 here" in capsys.readouterr().out  # no run has finished
 
 
+def test_images_that_cannot_be_read_are_named_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(config: Any) -> Any:
+        raise UserError(f"{config.dataset.name} is not there.")
+
+    monkeypatch.setattr(learns, "build_data", missing)
+    monkeypatch.setattr(learns, "run", None)
+    assert check.main(["learns", "dataset=cifar10"]) == 2
+    found = capsys.readouterr()
+    assert (found.out, found.err.count("cifar10 is not there.")) == ("", 1)
+
+
 @pytest.mark.parametrize(
     ("word", "part"),
     [

@@ -16,6 +16,7 @@ from made_up import cells_of, keep, record
 from forked import Forked
 from ssl_bench.cli.report import main
 from ssl_bench.config.sources import PACKAGE
+from ssl_bench.errors import UserError
 from ssl_bench.report import publish, records
 from ssl_bench.report.records import Run
 from ssl_bench.results.record import Record
@@ -312,3 +313,16 @@ def test_the_command_beside_a_figure_gives_it_again(tmp_path: Path) -> None:
         float(row["percent"]) for row in rows
     ]
     assert len(rows) == 4 * 4  # student, teacher, random weights and raw pixels under four protocols
+
+
+def test_only_what_the_disk_refuses_is_blamed_on_the_folder(tmp_path: Path) -> None:
+    def unmarked(path: Path) -> None:
+        raise UserError("mark is q.")
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=r"^mark is q\.$"):
+        publish.save(tmp_path / "figure.png", unmarked)
+    with pytest.raises(UserError, match=r"^out: .*figure\.png cannot be written \(No space left on device\)"):
+        publish.save(tmp_path / "figure.png", full)

@@ -50,7 +50,8 @@ def compose(overrides: Sequence[str] = (), *, certified: bool = False) -> Config
     try:
         return Config.from_dict(found)
     except KeyError as error:
-        raise UserError(f"conf/method/{choices['method']}.yaml: {error.args[0]} is missing.") from None
+        group, _, key = error.args[0].partition(".")
+        raise UserError(f"{file_of(group, choices)}: {key} is missing.") from None
 
 
 def composed(words: Sequence[str]) -> tuple[Plain, dict[str, Option], dict[str, str]]:
@@ -178,8 +179,12 @@ def _computed(function: Plain, config: DictConfig) -> Any:
     try:
         arguments: Any = plain(OmegaConf.create(function, parent=config))
         module, _, name = arguments.pop("target").rpartition(".")
-        return getattr(importlib.import_module(module), name)(**arguments)
-    except (OmegaConfBaseException, ArithmeticError, ImportError, AttributeError, TypeError) as error:
+        try:
+            computed = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(f"{function['target']} is not to be found: {error}.") from None
+        return computed(**arguments)
+    except (OmegaConfBaseException, ArithmeticError) as error:
         raise UserError(f"{function['target']}: {str(error).splitlines()[0]}.") from None
 
 

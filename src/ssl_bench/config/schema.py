@@ -226,7 +226,7 @@ class Config(Part):
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Config:
-        """The configuration that ``as_dict`` gave; KeyError for one that lacks a key."""
+        """The configuration that ``as_dict`` gave; KeyError with the dotted key that one lacks."""
         config: Config = _typed(cls, tree)
         return config
 
@@ -268,7 +268,11 @@ def _typed(kind: Any, tree: Mapping[str, Any]) -> Any:
         if name == "options":
             values[name] = copy.deepcopy({key: value for key, value in tree.items() if key not in hints})
         elif is_dataclass(hint):
-            values[name] = _typed(hint, tree[name])
+            below = tree[name]
+            try:
+                values[name] = _typed(hint, below)
+            except KeyError as error:
+                raise KeyError(f"{name}.{error.args[0]}") from None
         elif name == "groups":
             values[name] = {group: _typed(Views, views) for group, views in tree[name].items()}
         elif name in tree or not hasattr(kind, name):

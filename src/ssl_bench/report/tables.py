@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ssl_bench.config.definitions import BASELINES
 from ssl_bench.config.options import typed
 from ssl_bench.config.parse import COMPARED, by_key, tuned_options, varying
 from ssl_bench.report.palette import label
@@ -20,7 +21,7 @@ Place = tuple[str | None, ...]
 # The order in which networks of a run stand in a table: what was trained, then what it is measured against.
 NETWORKS = ("teacher", "student", PROJECTOR, "random", "pixels")
 ENCODER = "encoder"  # of an evaluation, whose results stand in the order of layers
-NAMES = {"random": "random weights", "pixels": "raw pixels"}
+NAMES = dict(zip(("random", "pixels"), BASELINES, strict=True))
 
 
 def run_table(record: Record) -> Table:

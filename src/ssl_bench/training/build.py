@@ -84,27 +84,22 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
                 _network(config, dataset)[0].to(memory_format=torch.channels_last) if independent else None
             )
         made = getattr(importlib.import_module(module), name)
-        _require_arguments(config.method.name, made, options)
-        method: Method = made(
-            backbone=student.backbone,
-            projector=student.projector,
-            width=width,
-            views=build_views(config, dataset),
-            optimizer=Recipe(**config.optimizer.as_dict(), batch_size=config.batch_size, accumulate=accumulate),
+        arguments = {
+            "backbone": student.backbone,
+            "projector": student.projector,
+            "width": width,
+            "views": build_views(config, dataset),
+            "optimizer": Recipe(**config.optimizer.as_dict(), batch_size=config.batch_size, accumulate=accumulate),
             **options,
-        )
+        }
+        try:
+            inspect.signature(made).bind(**arguments)
+        except TypeError as error:
+            raise UserError(f"conf/method/{config.method.name}.yaml does not fit its class: {error}.") from None
+        method: Method = made(**arguments)
     if config.trainer.compile:
         method.compile_networks(devices.BACKEND)
     return method
-
-
-def _require_arguments(name: str, made: Callable[..., Method], options: dict[str, Any]) -> None:
-    """UserError where the class of a method does not take what its file states, or needs more."""
-    given = {"backbone", "projector", "width", "views", "optimizer"}
-    try:
-        inspect.signature(made).bind(**dict.fromkeys(given | options.keys()))
-    except TypeError as error:
-        raise UserError(f"conf/method/{name}.yaml does not fit its class: {error}.") from None
 
 
 def random_network(arguments: dict[str, Any], seed: int) -> nn.Module:

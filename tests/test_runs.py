@@ -152,7 +152,8 @@ def test_the_examples_of_the_notebook_run(monkeypatch: pytest.MonkeyPatch) -> No
     own = frame[frame["fingerprint"].isin(records)]
     assert own["teacher/knn1"].mean() == pytest.approx(sum(teachers) / len(teachers))
     assert len(names["means"]) > 4
-    assert set(names["agreement"].index) == set(names["gain"].index) == {"cifar10"}
+    for measured in ("agreement", "gain"):
+        assert "cifar10" in names[measured].index  # and what one has run oneself
 
 
 def test_a_condition_reads_numbers_as_options_do() -> None:

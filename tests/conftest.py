@@ -50,6 +50,14 @@ def _conf_at_once() -> None:
         read_ahead((group, choice) for group in GROUPS for choice in GROUPS[group])
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """What a test draws at random does not depend on the tests that its process ran before."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def few_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of half the layers under the name of ResNet-18, where a test asks for any network."""

@@ -77,7 +77,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip("mounting a small disk needs more rights than this machine gives")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # a run that has ended may not have let go yet
 
 
 gc.disable()  # while PyTorch, Lightning and the tests are imported, of which nothing is garbage

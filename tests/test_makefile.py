@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,14 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 
 
+def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", *arguments], cwd=cwd, capture_output=True, text=True, env=environment)
+
+
 def dry(*arguments: str) -> subprocess.CompletedProcess[str]:
     """What make would do."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
+    return make("-n", *arguments)
 
 
 @pytest.mark.parametrize("setting", ["scale=smoke", "methods=clbo", "trainer.threads=1", "jobs=2"])
@@ -61,3 +66,18 @@ def test_paper_is_every_table_and_figure() -> None:
         assert f"report {name} scale=smoke out=runs/{name}-smoke " in shown
     for name in ("report table2", "data table"):
         assert name in shown
+
+
+@pytest.mark.slow
+def test_paper_at_scale_smoke_runs_and_renders_everything(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    installed = tmp_path / ".venv" / ".installed"
+    installed.parent.mkdir()
+    for stamp in (tmp_path / "pyproject.toml", installed):
+        stamp.touch()
+    done = make("paper", "SCALE=smoke", "SEEDS=0", "THREADS=1", f"BIN={Path(sys.executable).parent}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr  # of every sweep and every report
+    for name in set(experiments.names()) - {"calibration"}:
+        rendered = {path.name for path in (tmp_path / "runs" / f"{name}-smoke").iterdir()}
+        assert rendered >= {"records", "results.csv", "table.md"}, name
+    assert {path.name for path in (tmp_path / "experiments").iterdir()} == {"table1", "table2", "directpred_dynamics"}

@@ -252,17 +252,30 @@ def test_what_waits_to_be_tried_again_has_failed_until_then(folders: list[RunFol
     assert folders[1].failed() == "it broke"
 
 
-def test_others_continue_when_one_fails_and_its_message_is_kept_where_the_disk_is_full(
+def test_others_continue_when_one_fails_and_its_message_is_kept_where_it_could_not_be_written(
     folders: list[RunFolder],
 ) -> None:
     entries = entries_in(folders)
 
     def end(entry: SweepRun) -> Outcome:
-        return Outcome("failed", "no space left") if entry.folder.fingerprint == "b" else succeed(entry)
+        return Outcome("failed", "it broke") if entry.folder.fingerprint == "b" else succeed(entry)
 
     assert sweep(entries, end)[0] == ["a", "b", "c", "d"]
     assert [entry.state for entry in entries] == ["done", "failed", "done", "done"]
-    assert entries[1].error == "no space left"
+    assert entries[1].error == "it broke"
+
+
+def test_none_is_started_when_the_disk_is_full_and_none_has_failed(folders: list[RunFolder]) -> None:
+    entries = entries_in(folders)
+
+    def end(entry: SweepRun) -> Outcome:
+        full = entry.folder.fingerprint == "b"
+        return Outcome("interrupted", "no space left", no_room=True) if full else succeed(entry)
+
+    started, witness = sweep(entries, end, slots=2)
+    assert started == ["a", "b"]
+    assert [entry.state for entry in entries] == ["done", "interrupted", "left", "left"]
+    assert witness.sentences == ["The disk is full: no other run is started."]
 
 
 def test_a_run_that_is_killed_resumes_once_and_is_then_listed(folders: list[RunFolder]) -> None:
@@ -838,6 +851,18 @@ def test_a_run_that_fails_is_named_with_its_command_and_others_continue(tmp_path
     assert not (broken / "failed.json").exists()
     assert "2 done" in finish(tmp_path, "fig2", *SMALL)
     assert (whole / "record.json").stat().st_mtime_ns == made_at
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_sweep_and_the_same_command_goes_on(tmp_path: Path, small_disk: Path) -> None:
+    options = ("fig2", *SMALL, f"runs_dir={small_disk}")
+    status, output = sweep_here(tmp_path, *options)
+    assert status == 1, output
+    assert "no space left" in output
+    assert "The disk is full: no other run is started." in output
+    assert "1 interrupted · · 1 left" in output
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    assert "2 done" in finish(tmp_path, *options)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Mistakes a user can mend, each one sentence saying what is wrong, where, and what to do; and exit statuses."""
 
 MISTAKE = 2
+NO_ROOM = 74  # the system's code for reading or writing that failed; here, because the disk is full
 TRY_AGAIN = 75  # the system's code for a failure that trying again may mend
 SIGNALLED = 128  # a shell's exit status for a signal is this and its number
 

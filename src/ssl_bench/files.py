@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.errors import UserError
+from ssl_bench.errors import NO_ROOM, UserError
 
 
 def name_of(identity: Mapping[str, Any]) -> str:
@@ -56,7 +56,7 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
                 temporary.unlink(missing_ok=True)
         refusal = _refusal(error)
         if refusal is not None:
-            raise UserError(_refused(path, refusal)) from error
+            raise UserError(_refused(path, refusal), NO_ROOM if is_full(refusal) else None) from error
         raise
 
 
@@ -103,8 +103,12 @@ def _refused(path: Path, error: OSError) -> str:
 
 def reason(error: OSError) -> str:
     """Why the system refused to write."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return "no space left" if full else error.strerror or str(error)
+    return "no space left" if is_full(error) else error.strerror or str(error)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the system refused to write because there is no room."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssl_bench.config.schema import Config
-from ssl_bench.errors import SIGNALLED, TRY_AGAIN, UserError
+from ssl_bench.errors import NO_ROOM, SIGNALLED, TRY_AGAIN, UserError
+from ssl_bench.files import is_full
 from ssl_bench.results.store import Busy, RunFolder
 from ssl_bench.training import launch
 
@@ -26,6 +27,7 @@ class Outcome(NamedTuple):
     state: str
     sentence: str = ""
     card_lost: bool = False  # or ranks lost each other, for which a card may be the reason
+    no_room: bool = False  # the disk is full
 
 
 Line = connection.Connection  # what the process sends to the parent; it breaks when the process ends
@@ -68,17 +70,21 @@ def _outcome(config: Config, folder: RunFolder) -> Outcome:
         return Outcome("interrupted")
     except UserError as error:
         sentence = " ".join(str(error).split())
-        print("ssl_bench:", sentence, file=sys.stderr)
+        with suppress(OSError):  # the log may be on a full disk
+            print("ssl_bench:", sentence, file=sys.stderr)
         # A rank's error has lost its class on the way here.
         if isinstance(error, Busy) or folder.busy():
             return Outcome("elsewhere")
-        if error.status > SIGNALLED or error.status == TRY_AGAIN:
-            return Outcome("interrupted", sentence, card_lost=error.status == TRY_AGAIN)
+        card_lost, no_room = error.status == TRY_AGAIN, error.status == NO_ROOM
+        if error.status > SIGNALLED or card_lost or no_room:
+            return Outcome("interrupted", sentence, card_lost, no_room)
     except Exception as error:
+        if is_full(error):  # of the log or of a logger, for what matters is written whole or refused in a sentence
+            return Outcome("interrupted", f"{folder.path} could not be written (no space left).", no_room=True)
         traceback.print_exc()
         story = traceback.format_exc()
         sentence = " ".join(f"{type(error).__name__}: {error}".split())
-    with suppress(UserError):  # where the disk is full, the sweep alone knows why
+    with suppress(UserError):  # where nothing can be written, the sweep alone knows why
         folder.fail(sentence, story, config.as_dict())
     return Outcome("failed", sentence)
 

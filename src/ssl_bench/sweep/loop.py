@@ -51,7 +51,7 @@ def run(
     if retry_failed:
         todo.extend(entry for entry in entries if entry.state == "failed" and not entry.damaged)
     running: dict[int, tuple[SweepRun, Job]] = {}
-    checked_at, passed_on = time.monotonic(), 0
+    checked_at, passed_on, full = time.monotonic(), 0, False
     with launch.listening() as received:
         while True:
             for number in received[passed_on:]:
@@ -66,9 +66,12 @@ def run(
                     del running[key]
                     if _end(entry, outcome, stopping=bool(received), watcher=watcher):
                         todo.appendleft(entry)
-            if received and not running:
-                return received[0]
-            while todo and len(running) < slots and not received:
+                    if outcome.no_room and not full:
+                        full = True
+                        watcher.show("The disk is full: no other run is started.")
+            if (received or full) and not running:
+                return received[0] if received else 0
+            while todo and len(running) < slots and not received and not full:
                 entry = todo[0]
                 resumes = entry.folder.checkpoint.exists()
                 started = start(entry)
@@ -107,9 +110,10 @@ def _end(entry: SweepRun, outcome: Outcome, *, stopping: bool, watcher: Watcher)
     entry.deaths += 1
     entry.error = outcome.sentence
     watcher.event(entry, "was interrupted")
-    if entry.deaths >= DEATHS:
+    again = entry.deaths < DEATHS and not outcome.no_room
+    if not again:
         entry.state = "interrupted"
-    return entry.deaths < DEATHS
+    return again
 
 
 def _is_free(entry: SweepRun, watcher: Watcher) -> bool:

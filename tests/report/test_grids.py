@@ -135,6 +135,19 @@ def test_costs_and_projectors_have_panels_of_their_own(tmp_path: Path) -> None:
     assert found["seconds on digits"].squares[at].text == "– (0/3)"
 
 
+def test_what_stands_in_place_of_a_teacher_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "sweep:\n  rows: {SimCLR: method=simclr, CLBO: method=clbo}\n  columns: {batch_size: [16, 32]}\n"
+        "  datasets: {smoke: [digits]}\n  seeds: [0]\nshow: {kind: heat, networks: [deployed, teacher, student]}\n",
+        encoding="utf-8",
+    )
+    lines = grids.notes(find(str(file)), made_up.runs_of(*made_up.cells_of(str(file))))
+    assert [line for line in lines if "shown" in line] == [
+        "No teacher in SimCLR: the network that is deployed is shown."
+    ]
+
+
 def test_costs_are_drawn_from_zero_and_below_the_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(figures, "save", lambda path, figure, dpi: drawn.append(figure))

@@ -208,8 +208,18 @@ def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
             if any(panel.squares[at].collapsed for panel in panels(experiment, runs) for at in panel.squares)
             else []
         ),
+        *_in_place_of(experiment.show["networks"], runs),
         *provenance(runs),
     ]
+
+
+def _in_place_of(networks: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:
+    """Lines about rows that lack the teacher that is asked for."""
+    for wanted in networks:
+        if wanted != "deployed":
+            rows = {run.cell.place.row: None for run in runs if run.record and network_of(run.record, wanted) != wanted}
+            if rows:
+                yield f"No {wanted} in {', '.join(rows)}: the network that is deployed is shown."
 
 
 def results(runs: Sequence[Run]) -> Iterator[tuple[object, ...]]:

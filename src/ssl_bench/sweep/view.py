@@ -92,7 +92,7 @@ def totals(entries: Sequence[SweepRun]) -> str:
     """How many runs there are and what has become of them, with the symbols."""
     counts = {state: sum(entry.state == state for entry in entries) for state in STATES}
     parts = [f"{SYMBOLS[state]} {count} {WORDS.get(state, state)}" for state, count in counts.items() if count]
-    return " · ".join([f"{len(entries)} runs", *parts])
+    return " · ".join([f"{len(entries)} run{'s' if len(entries) != 1 else ''}", *parts])
 
 
 def time_to_go(entries: Iterable[SweepRun], slots: int, now: float) -> float | None:

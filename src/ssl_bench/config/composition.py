@@ -35,6 +35,11 @@ def _times(factor: int | float, value: int | float) -> int | float:
     return factor * value
 
 
+def _ratio(value: int | float, other: int | float) -> float:
+    """How many times as large as another value a value is."""
+    return value / other
+
+
 def _part(share: int | float, value: int | float) -> int:
     """A share of another value as a whole number of at least 1."""
     return max(1, round(share * value))
@@ -55,6 +60,7 @@ class _OwnFolders(SearchPathPlugin):
 
 Plugins.instance().register(_OwnFolders)
 OmegaConf.register_new_resolver("times", _times, replace=True)
+OmegaConf.register_new_resolver("ratio", _ratio, replace=True)
 OmegaConf.register_new_resolver("part", _part, replace=True)
 OmegaConf.register_new_resolver("largest", max, replace=True)
 OmegaConf.register_new_resolver("equal_updates", _equal_updates, replace=True)

@@ -85,7 +85,7 @@ gc.disable()  # while PyTorch, Lightning and the tests are imported, of which no
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest goes first, so that no process waits for it at the end."""
-    long = ("test_sweep.py", "test_readme.py", "test_learning.py", "test_bench.py", "test_check.py")
+    long = ("test_makefile.py", "test_sweep.py", "test_readme.py", "test_learning.py", "test_bench.py", "test_check.py")
     items.sort(key=lambda item: item.path.name not in long)
 
 

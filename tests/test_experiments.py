@@ -330,6 +330,19 @@ def test_what_an_axis_sets_wrongly_is_named_with_its_row_before_anything_runs(
     assert str(caught.value).startswith(sentence)
 
 
+@pytest.mark.parametrize(("scale", "usual", "rate"), [("cpu", 128, 0.1), ("paper", 256, 0.06)])
+def test_rates_in_proportion_to_the_batch_are_the_usual_one_at_the_usual_batch(
+    scale: str, usual: int, rate: float
+) -> None:
+    cells = experiments.find("simclr_batch").cells(scale, seeds=[0])
+    rates: dict[str, dict[int, float]] = {}
+    for cell, composed in zip(cells, config.compose_cells(cells), strict=True):
+        rates.setdefault(cell.place.accounting, {})[composed.batch_size] = composed.optimizer.lr
+    scaled, constant = rates.values()
+    assert scaled == pytest.approx({batch: rate * batch / usual for batch in (32, 64, 128, 256, 512)})
+    assert set(constant.values()) == {rate}
+
+
 def test_a_run_that_stands_at_several_places_is_made_once() -> None:
     asked = request.read(["swav_multicrop", "scale=smoke", "methods=simclr"])
     assert [cell.place[1:] for cell in asked.cells] == [

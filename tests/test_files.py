@@ -14,7 +14,7 @@ import torch
 
 from ssl_bench.callbacks.checkpointer import WholeCheckpointIO
 from ssl_bench.errors import UserError
-from ssl_bench.files import write_text, write_together, write_whole
+from ssl_bench.files import require_writable, write_text, write_together, write_whole
 
 
 def test_no_space_left_keeps_what_was_there_and_shows_it(small_disk: Path) -> None:
@@ -29,6 +29,13 @@ def test_no_space_left_keeps_what_was_there_and_shows_it(small_disk: Path) -> No
             save()
         assert torch.equal(torch.load(path, weights_only=True)["good"], torch.ones(10))
         assert os.listdir(small_disk) == ["state.ckpt"]
+
+
+def test_a_full_disk_is_refused_before_hours_of_work(small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "large").write_bytes(bytes(1 << 21))
+    with pytest.raises(UserError, match=r"runs_dir=x cannot be written \(no space left\)"):
+        require_writable(small_disk, "runs_dir=x")
 
 
 WRITE_BEYOND_THE_LIMIT = """

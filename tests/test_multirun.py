@@ -6,14 +6,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from ssl_bench.cli import run as cli
 from ssl_bench.config import multirun
 from ssl_bench.config.parse import starting_points
-from ssl_bench.errors import UserError
+from ssl_bench.errors import NO_ROOM, UserError
 from ssl_bench.report.tables import joint_table
 from ssl_bench.results.record import Record
 
@@ -106,6 +109,19 @@ def test_a_run_that_is_tuned_shows_test_figures_only_where_no_other_is_left(
     text = capsys.readouterr().out
     assert "60.0" in text
     assert "50.0" not in text
+
+
+def test_a_full_disk_starts_no_other_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(config: Any) -> Any:
+        raise UserError("last.ckpt could not be saved (no space left).", NO_ROOM)
+
+    monkeypatch.setattr(
+        multirun, "HydraConfig", SimpleNamespace(get=lambda: OmegaConf.create({"overrides": {"task": []}}))
+    )
+    with pytest.raises(SystemExit) as ended:
+        multirun._job(full, None, lambda *_: None, False, OmegaConf.create())
+    assert ended.value.code == NO_ROOM
+    assert "no space left" in capsys.readouterr().err
 
 
 def test_of_several_ranks_the_first_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

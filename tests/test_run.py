@@ -375,6 +375,31 @@ def test_what_is_set_aside_is_kept_whole_and_numbered(finished: Finished, tmp_pa
     assert all((first / name).read_bytes() == kept for name, kept in content.items() if name != ".lock")
 
 
+def test_what_is_set_aside_half_way_is_not_taken_for_a_run_that_has_not_begun(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder, _ = finished
+    rename = Path.rename
+    left = [path.name for path in folder.iterdir() if path.name != ".lock"]
+    for count in range(len(left) - 1):
+        own = RunFolder(tmp_path / str(count) / folder.name)
+        shutil.copytree(folder, own.path)
+        moved: list[str] = []
+
+        def move(path: Path, target: Path, moved: list[str] = moved, count: int = count) -> Path:
+            if len(moved) > count:
+                raise KeyboardInterrupt
+            moved.append(path.name)
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", move)
+        with pytest.raises(KeyboardInterrupt):
+            own.set_aside()
+        assert own.checkpoint.exists(), moved
+        assert not own.record.exists()
+        monkeypatch.undo()
+
+
 def test_two_processes_are_kept_out_of_one_folder(finished: Finished) -> None:
     config, folder, _ = finished
     with FileLock(folder / ".lock"), pytest.raises(UserError, match="another process is at work"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -29,7 +30,7 @@ from ssl_bench import devices
 from ssl_bench.cli import sweep as command
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose
-from ssl_bench.errors import UserError
+from ssl_bench.errors import NO_ROOM, UserError
 from ssl_bench.results import record
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.store import RunFolder
@@ -267,10 +268,12 @@ def test_others_continue_when_one_fails_and_its_message_is_kept_where_it_could_n
 
 def test_none_is_started_when_the_disk_is_full_and_none_has_failed(folders: list[RunFolder]) -> None:
     entries = entries_in(folders)
+    polls = iter(range(100))
 
-    def end(entry: SweepRun) -> Outcome:
-        full = entry.folder.fingerprint == "b"
-        return Outcome("interrupted", "no space left", no_room=True) if full else succeed(entry)
+    def end(entry: SweepRun) -> Outcome | None:
+        if entry.folder.fingerprint == "b":
+            return Outcome("interrupted", "no space left", no_room=True)
+        return succeed(entry) if next(polls) > 5 else None  # what is at work goes on to its own end
 
     started, witness = sweep(entries, end, slots=2)
     assert started == ["a", "b"]
@@ -519,6 +522,40 @@ def test_a_run_that_lost_its_card_is_known(tmp_path: Path, monkeypatch: pytest.M
     folder.fail("out of memory", None, {})  # at an earlier attempt, which no longer counts
     assert cell._outcome({}, folder) == Outcome("interrupted", "the GPU failed", card_lost=True)
     assert folder.failed() is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "full"), UserError("last.ckpt could not be saved", NO_ROOM)],
+    ids=["log", "checkpoint"],
+)
+def test_a_run_that_a_full_disk_ends_has_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "full")
+
+    def fail(config: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cell.launch, "train", fail)
+    monkeypatch.setattr(sys, "stderr", Full())  # where the log is on the same disk
+    folder = RunFolder(tmp_path)
+    outcome = cell._outcome(CONFIG, folder)
+    assert (outcome.state, outcome.no_room) == ("interrupted", True)
+    assert folder.failed() is None
+
+
+def test_a_run_whose_folder_finds_no_room_has_not_failed(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,nr_inodes=2", small_disk], check=True)
+    with suppress(OSError):
+        for number in range(9):
+            (small_disk / str(number)).touch()
+    outcome = local.Job(server(), CONFIG, small_disk / "run").poll(seconds=60)
+    assert outcome is not None
+    assert (outcome.state, outcome.no_room) == ("interrupted", True)
+    assert "cannot be written (no space left): make room" in outcome.sentence
 
 
 def test_runs_on_the_cpu_take_no_card(folders: list[RunFolder]) -> None:

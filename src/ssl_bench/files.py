@@ -67,8 +67,8 @@ def require_writable(folder: Path, option: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(b"0")  # a full disk may have room for a name still
     except OSError as error:
         raise UserError(f"{option} cannot be written ({reason(error)}): choose another.") from None
 

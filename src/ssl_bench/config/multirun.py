@@ -24,7 +24,7 @@ from ssl_bench.config.compose import compose
 from ssl_bench.config.parse import cells, combinations, starting_points, tuned_options
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import print_error
-from ssl_bench.errors import SIGNALLED, UserError
+from ssl_bench.errors import NO_ROOM, SIGNALLED, UserError
 
 Task = Callable[[Config], Any]  # what it returns may have to be pickled
 Show = Callable[[Any, bool], object]
@@ -99,7 +99,7 @@ def _job(task: Task, value: Callable[[Any], float] | None, show: Show, tuning: b
         return Outcome(words, 0, result, value(result) if value else None)
     except UserError as error:
         status = print_error(error)
-        if status > SIGNALLED:  # asked to stop: the runs that are left shall not start either
+        if status > SIGNALLED or status == NO_ROOM:  # the runs that are left shall not start either
             sys.exit(status)
         return Outcome(words, status)
     except Exception:  # a sweep left alone over night shall not end with its first crash

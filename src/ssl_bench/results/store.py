@@ -11,8 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ssl_bench.errors import UserError
-from ssl_bench.files import write_text
+from ssl_bench.errors import NO_ROOM, UserError
+from ssl_bench.files import is_full, reason, write_text
 from ssl_bench.results.record import MISFITS, Record, misfit
 
 WAIT = 0.5  # seconds for a lock
@@ -55,13 +55,14 @@ class RunFolder:
     def set_aside(self) -> Path:
         """Move what the run has left into ``earlier/<number>/``, so that it can start over; returns that folder.
 
-        The record goes first: whatever ends this half way, the run is no longer finished, and nothing is lost.
+        The record goes first and the checkpoints last: whatever ends this half way, the run is no longer finished, and
+        what is left of it is not taken for a run that has not begun.
         """
-        left = [self.record, self.checkpoint.parent, self.config, self.metrics, self.predictions, self.encoder]
+        left = [self.record, self.config, self.metrics, self.predictions, self.encoder, self.picture]
         number = next(n for n in itertools.count(1) if not (self.path / "earlier" / str(n)).exists())
         target = self.path / "earlier" / str(number)
         target.mkdir(parents=True)
-        for path in [*left, self.picture]:
+        for path in [*left, self.checkpoint.parent]:
             if path.exists():
                 path.rename(target / path.name)
         return target
@@ -105,7 +106,8 @@ class RunFolder:
             raise Busy(f"another process is at work in {self.path}; wait for it, or stop it first.") from None
         except OSError as error:
             raise UserError(
-                f"runs_dir={self.path.parent} cannot be written ({error.strerror}): choose another."
+                f"runs_dir={self.path.parent} cannot be written ({reason(error)}): make room or choose another.",
+                NO_ROOM if is_full(error) else None,
             ) from None
         try:
             yield

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import NO_ROOM, SIGNALLED, TRY_AGAIN, UserError
-from ssl_bench.files import is_full
+from ssl_bench.files import is_full, reason
 from ssl_bench.results.store import Busy, RunFolder
 from ssl_bench.training import launch
 
@@ -48,11 +48,13 @@ def train(line: Line, config: Config, path: Path, cards: Sequence[str] = ()) -> 
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         _write_to(folder.log)
+        if cards:
+            print(f"CUDA_VISIBLE_DEVICES={','.join(cards)}")
     except OSError as error:
-        line.send(Outcome("failed", f"{folder.log} cannot be written ({error.strerror}): choose another runs_dir."))
+        full = is_full(error)
+        sentence = f"{folder.log} cannot be written ({reason(error)}): make room or choose another runs_dir."
+        line.send(Outcome("interrupted" if full else "failed", sentence, no_room=full))
         return
-    if cards:
-        print(f"CUDA_VISIBLE_DEVICES={','.join(cards)}")
     with suppress(BrokenPipeError):  # the sweep may be gone
         line.send(_outcome(config, folder))
 
@@ -79,9 +81,14 @@ def _outcome(config: Config, folder: RunFolder) -> Outcome:
         if error.status > SIGNALLED or card_lost or no_room:
             return Outcome("interrupted", sentence, card_lost, no_room)
     except Exception as error:
-        if is_full(error):  # of the log or of a logger, for what matters is written whole or refused in a sentence
-            return Outcome("interrupted", f"{folder.path} could not be written (no space left).", no_room=True)
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
+        if is_full(error):  # what matters is refused in a sentence: this was the log, a logger or a temporary file
+            return Outcome(
+                "interrupted",
+                f"no space left for a log or a temporary file; {folder.path} is as it was saved last.",
+                no_room=True,
+            )
         story = traceback.format_exc()
         sentence = " ".join(f"{type(error).__name__}: {error}".split())
     with suppress(UserError):  # where nothing can be written, the sweep alone knows why

@@ -17,13 +17,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import importing, take_over, watch_output
 from ssl_bench.errors import SIGNALLED, UserError
+from ssl_bench.files import write_text
 from ssl_bench.machine import cores
 from ssl_bench.results.record import Record
 
@@ -187,7 +188,8 @@ def main() -> int:
         report = {"sentence": str(error), "status": error.status, "lost": isinstance(error, RankLost)}
         path = folder / f"{os.environ['RANK']}.json"
         if folder.exists():  # it goes with the launcher
-            path.write_text(json.dumps(report), encoding="utf-8")
+            with suppress(UserError):  # no room for it either; the status says as much
+                write_text(path, json.dumps(report))
         return error.status
 
 

@@ -23,7 +23,8 @@ NOT_RUN = "not yet run"
 HEAD = """# Claims and verdicts
 
 What the five papers claim of their tables and figures, and what came out here at `scale=cpu`, which is small: a verdict
-is about this scale alone. `make NAME` plans, runs and renders one of them. This table is written by
+is about this scale alone. Networks are trained there with Muon, which none of the papers uses, unless a README says
+otherwise. `make NAME` plans, runs and renders one of them. This table is written by
 `python tests/claims.py` from the definitions in `conf/experiment` and the verdicts in the folders; a test compares.
 
 | | source | claim | verdict | shown |

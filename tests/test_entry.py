@@ -16,7 +16,7 @@ import pytest
 import ssl_bench
 from ssl_bench.__main__ import main as program
 from ssl_bench.entry import importing, print_error, run_command
-from ssl_bench.errors import UserError
+from ssl_bench.errors import NO_ROOM, UserError
 
 Captured = pytest.CaptureFixture[str]
 SOURCE = Path(ssl_bench.__file__).parent
@@ -114,9 +114,9 @@ def test_an_output_that_the_disk_has_no_room_for_is_one_sentence(lines: str) -> 
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-c", LONG, lines], stdout=full, stderr=subprocess.PIPE, text=True)
         sentence = "standard output cannot be written (No space left on device); what was saved is whole."
-        assert (done.returncode, done.stderr) == (2, f"ssl_bench: {sentence}\n")
+        assert (done.returncode, done.stderr) == (NO_ROOM, f"ssl_bench: {sentence}\n")
         silent = subprocess.run([sys.executable, "-c", LONG, lines], stdout=full, stderr=full)
-        assert silent.returncode == 2
+        assert silent.returncode == NO_ROOM
         script = (
             "from ssl_bench.entry import run_command as r; import sys; sys.exit(r(['x'], str, lambda given: 1 / 0))"
         )

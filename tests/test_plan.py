@@ -267,7 +267,7 @@ def test_a_plan_names_every_kind_and_leaves_nothing_behind(tmp_path: Path, progr
     assert done.returncode == 0, done.stderr
     for row in ("CLBO on digits", "without the proximal term on digits", "moving average after every step on digits"):
         assert f"measuring {row}" in done.stdout
-    assert "6 runs · · 6 left" in done.stdout
+    assert "6 runs · ○ 6 left" in done.stdout
     assert "All runs that are left:" in done.stdout
     assert "could not be measured" not in done.stdout
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]

@@ -30,6 +30,7 @@ from ssl_bench import devices
 from ssl_bench.cli import sweep as command
 from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose
+from ssl_bench.config.settings import read_settings
 from ssl_bench.errors import NO_ROOM, UserError
 from ssl_bench.results import record
 from ssl_bench.results.code import code_digest
@@ -421,6 +422,55 @@ def test_a_run_that_has_hardly_begun_stops_when_it_is_asked_to(tmp_path: Path) -
         assert outcome.state == "interrupted"
 
 
+def test_runs_that_a_cluster_refuses_wait_until_others_end(folders: list[RunFolder]) -> None:
+    entries = entries_in(folders)
+    at_work: list[str] = []
+    most: list[int] = []
+    witness = Witness()
+
+    def start(entry: SweepRun) -> MadeUp:
+        if len(at_work) == 2:
+            raise UserError("the cluster takes two.")
+        at_work.append(entry.folder.fingerprint)
+        most.append(len(at_work))
+        polls = iter([None, None, succeed])
+
+        def end(entry: SweepRun) -> Outcome | None:
+            if (poll := next(polls)) is None:
+                return None
+            at_work.remove(entry.folder.fingerprint)
+            return poll(entry)
+
+        return MadeUp(entry, end)
+
+    assert loop.run(entries, start, slots=4, retry_failed=False, watcher=witness) == 0
+    assert {entry.state for entry in entries} == {"done"}
+    assert max(most) == 2
+    assert witness.sentences == ["the cluster takes two. The others wait until one of 2 ends."]  # once
+
+
+def test_a_first_run_that_is_refused_ends_the_sweep(folders: list[RunFolder]) -> None:
+    def start(entry: SweepRun) -> MadeUp:
+        raise UserError("no account.")
+
+    with pytest.raises(UserError, match="no account"):
+        loop.run(entries_in(folders), start, slots=4, retry_failed=False, watcher=Witness())
+
+
+def test_an_error_of_the_sweep_stops_its_runs(folders: list[RunFolder]) -> None:
+    jobs: list[MadeUp] = []
+
+    def start(entry: SweepRun) -> MadeUp:
+        if jobs:
+            raise RuntimeError("a mistake of ours")
+        jobs.append(MadeUp(entry, lambda entry: None))
+        return jobs[0]
+
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        loop.run(entries_in(folders), start, slots=4, retry_failed=False, watcher=Witness())
+    assert jobs[0].received == ["stop"]
+
+
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFolder], signals: int) -> None:
     jobs: list[MadeUp] = []
@@ -651,8 +701,8 @@ def test_the_grid_has_a_symbol_for_each_seed_and_the_share_of_epochs_that_are_ov
     folders[2].metrics.write_text("epoch,loss\n1,2.0\n")
     text = shown(entries)
     assert "✓ ▶25%" in text  # seeds 0 and 1 of the first row
-    assert "· ✗" in text
-    assert "4 runs · ✓ 1 done · ▶ 1 running · ✗ 1 failed · · 1 left" in text
+    assert "○ ✗" in text
+    assert "4 runs · ✓ 1 done · ▶ 1 running · ✗ 1 failed · ○ 1 left" in text
 
 
 def test_time_to_go_is_that_of_finished_runs_alike_divided_by_the_runs_at_once(folders: list[RunFolder]) -> None:
@@ -740,6 +790,21 @@ def test_slurm_without_submitit_or_a_cluster_is_one_sentence(
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert command.main(options) == 2
     assert "launcher=slurm needs submitit: pip install 'ssl-bench[slurm]'" in capsys.readouterr().err
+
+
+def test_a_cluster_that_refuses_a_job_is_one_sentence(
+    folders: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    from ssl_bench.sweep import slurm
+
+    for name, script in (("srun", "exit 0"), ("sbatch", "echo 'sbatch: error: invalid partition' >&2; exit 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    submit = slurm.submitter(read_settings(request.FILE, ["launcher=slurm"]), tmp_path)
+    with pytest.raises(UserError, match=r"the cluster refuses a job \(sbatch: error: invalid partition\)"):
+        submit(entries_in(folders)[0])
 
 
 # -- real runs ------------------------------------------------------------------------------------
@@ -897,7 +962,7 @@ def test_a_full_disk_stops_the_sweep_and_the_same_command_goes_on(tmp_path: Path
     assert status == 1, output
     assert "no space left" in output
     assert "The disk is full: no other run is started." in output
-    assert "1 interrupted · · 1 left" in output
+    assert "1 interrupted · ○ 1 left" in output
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     assert "2 done" in finish(tmp_path, *options)
 

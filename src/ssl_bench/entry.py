@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
-from ssl_bench.errors import SIGNALLED, UserError
+from ssl_bench.errors import NO_ROOM, SIGNALLED, UserError
+from ssl_bench.files import is_full
 
 HANGUP = getattr(signal, "SIGHUP", None)  # which not every system has
 
@@ -87,7 +88,7 @@ def watch_output() -> None:
                     raise Unread from None
                 if error.errno != errno.EIO:
                     sentence = f"standard output cannot be written ({error.strerror}); what was saved is whole."
-                    raise UserError(sentence) from None
+                    raise UserError(sentence, NO_ROOM if is_full(error) else None) from None
 
         return acted
 

@@ -78,7 +78,7 @@ def _starter(asked: request.Request) -> Callable[[SweepRun], loop.Job | None]:
 def _conclude(console: Console, entries: Sequence[SweepRun]) -> None:
     """The totals, and of every run that failed or did not get through: why, and the command that runs it alone."""
     for entry in entries:
-        if entry.state not in ("failed", "interrupted") or (entry.state == "interrupted" and not entry.deaths):
+        if entry.state not in ("failed", "interrupted") or not entry.error:  # as where the whole sweep was stopped
             continue
         lines = [f"{entry.state}: {entry.cell.name}: {entry.error}", f"    {entry.cell.command}"]
         if entry.folder.log.exists():

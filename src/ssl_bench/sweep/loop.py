@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
+from ssl_bench.errors import UserError
 from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import SweepRun
 from ssl_bench.training import launch
@@ -45,14 +47,18 @@ def run(
 ) -> int:
     """Bring every entry to its end; returns the signal that asked to stop, 0 if none did.
 
-    start: starts an entry's run; None where it has to wait. slots: runs at once.
+    start: starts an entry's run; None where it has to wait, UserError where it cannot be started. slots: runs at once.
+
+    Raises:
+        UserError: a run could not be started while none was at work; while others are, it is tried again after them.
     """
     todo = deque(entry for entry in entries if entry.state in ("interrupted", "left"))
     if retry_failed:
         todo.extend(entry for entry in entries if entry.state == "failed" and not entry.damaged)
     running: dict[int, tuple[SweepRun, Job]] = {}
     checked_at, passed_on, full = time.monotonic(), 0, False
-    with launch.listening() as received:
+    room, told = slots, ""
+    with launch.listening() as received, _stopped_by_errors(running):
         while True:
             for number in received[passed_on:]:
                 passed_on += 1
@@ -64,6 +70,7 @@ def run(
                 outcome = job.poll()
                 if outcome is not None:
                     del running[key]
+                    room = slots
                     if _end(entry, outcome, stopping=bool(received), watcher=watcher):
                         todo.appendleft(entry)
                     if outcome.no_room and not full:
@@ -71,10 +78,19 @@ def run(
                         watcher.show("The disk is full: no other run is started.")
             if (received or full) and not running:
                 return received[0] if received else 0
-            while todo and len(running) < slots and not received and not full:
+            while todo and len(running) < room and not received and not full:
                 entry = todo[0]
                 resumes = entry.folder.checkpoint.exists()
-                started = start(entry)
+                try:
+                    started = start(entry)
+                except UserError as error:
+                    if not running:
+                        raise
+                    room = len(running)
+                    if str(error) != told:
+                        told = str(error)
+                        watcher.show(f"{told} The others wait until one of {room} ends.")
+                    break
                 if started is None:
                     break
                 todo.popleft()
@@ -88,6 +104,17 @@ def run(
                 return 0
             watcher.refresh()
             time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _stopped_by_errors(running: Mapping[int, tuple[SweepRun, Job]]) -> Iterator[None]:
+    """Leave no run at work, nor in a cluster's queue, where an error ends the sweep."""
+    try:
+        yield
+    except BaseException:
+        for _, job in running.values():
+            job.stop()
+        raise
 
 
 def _end(entry: SweepRun, outcome: Outcome, *, stopping: bool, watcher: Watcher) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ssl_bench.sweep.grid import SweepRun
 
 TIMEOUTS = 1000  # a run may be queued again so often
 SAVE_SECONDS = 120  # between the cluster's warning and its time limit
+POLL_SECONDS = 2.0  # between two looks for a job's result on the disk that the cluster shares
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)  # submitit's, unless SUBMITIT_PREEMPT_SIGNAL is another
 
 
@@ -55,8 +57,12 @@ class Submitted:
     def __init__(self, job: Any) -> None:
         self.job = job
         self.outcome: Outcome | None = None
+        self.next_poll = 0.0
 
     def poll(self) -> Outcome | None:
+        if time.monotonic() < self.next_poll:
+            return None
+        self.next_poll = time.monotonic() + POLL_SECONDS
         if not self.job.done():
             return None
         try:
@@ -78,6 +84,7 @@ def submitter(settings: Mapping[str, Any], runs_dir: Path) -> Callable[[SweepRun
     """What submits a run; UserError without submitit, or where there is no such cluster."""
     try:
         import submitit
+        from submitit.core.utils import FailedJobError
     except ImportError:
         raise UserError(
             "launcher=slurm needs submitit: pip install 'ssl-bench[slurm]', or set launcher=local."
@@ -106,6 +113,10 @@ def submitter(settings: Mapping[str, Any], runs_dir: Path) -> Callable[[SweepRun
             runs_dir=str(Path(entry.config.runs_dir).absolute()),
             data_dir=str(Path(entry.config.data_dir).absolute()),
         )
-        return Submitted(executor.submit(Run(config, entry.folder.path.absolute())))
+        try:
+            return Submitted(executor.submit(Run(config, entry.folder.path.absolute())))
+        except FailedJobError as error:
+            reason = " ".join(str(error).split()) or "it does not say why"
+            raise UserError(f"the cluster refuses a job ({reason}); see slurm.partition and its kin, and jobs.") from None
 
     return submit

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ssl_bench.sweep.grid import STATES, SweepRun
 
-SYMBOLS = {"done": "✓", "running": "▶", "elsewhere": "▷", "interrupted": "‖", "failed": "✗", "left": "·"}
+SYMBOLS = {"done": "✓", "running": "▶", "elsewhere": "▷", "interrupted": "‖", "failed": "✗", "left": "○"}
 COLOURS = {"done": "green", "running": "cyan", "elsewhere": "blue", "interrupted": "yellow", "failed": "red"}
 WORDS = {"elsewhere": "running elsewhere"}
 REFRESH_SECONDS = 0.5

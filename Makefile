@@ -40,7 +40,7 @@ UNKNOWN := $(filter-out $(ALLOWED) SHELL,$(SET))
 $(if $(UNKNOWN),$(error make takes no variable $(firstword $(UNKNOWN)); it takes $(ALLOWED), as in SCALE=smoke))
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9_-]+):.*## /\1\t/' | expand -t 21
 
 demo: $(VENV)/.installed ## set up, then train CLBO on digits for about a minute
 	$(BIN)/python -m ssl_bench
@@ -74,21 +74,21 @@ bench: $(VENV)/.developing ## measure the speed and write experiments/speed
 	$(BIN)/python -m ssl_bench bench out=experiments/speed
 
 table1: $(VENV)/.installed ## write the table of datasets, experiments/table1
-	$(BIN)/python -m ssl_bench data table out=experiments/table1
-	$(BIN)/python -m ssl_bench data show dataset=digits images=4 out=experiments/table1/views.png
+	$(BIN)/python -m ssl_bench data table out=$(OUT)
+	$(BIN)/python -m ssl_bench data show dataset=digits images=4 out=$(OUT)/views.png
 
 table2: $(VENV)/.installed ## write the table of hyperparameters, experiments/table2
-	$(BIN)/python -m ssl_bench report table2 out=experiments/table2
+	$(BIN)/python -m ssl_bench report table2 out=$(OUT)
 
-directpred_dynamics: $(VENV)/.installed
-	$(BIN)/python -m ssl_bench report directpred_dynamics out=experiments/directpred_dynamics
+directpred_dynamics: $(VENV)/.installed ## simulate DirectPred's decoupled dynamics, experiments/directpred_dynamics
+	$(BIN)/python -m ssl_bench report directpred_dynamics out=$(OUT)
 
 # Every other target of tables and figures is one of these.
 $(SWEPT): $(VENV)/.installed
 	$(MEASURE)
 	$(SWEEP)
 
-table3: ## plan what Table 3 is made of, run it or resume, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= THREADS= PLAN=
+table3: ## plan what Table 3 is made of, run it or resume, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= THREADS= PLAN= OUT=; so does every name in conf/experiment
 
 page: $(VENV)/.installed ## write the page of all committed experiments, site/index.html
 	$(BIN)/python -m ssl_bench page out=site

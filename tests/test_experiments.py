@@ -20,16 +20,17 @@ SWEEPS = experiments.names()
 TRIALS = Path(__file__).parents[1] / "experiments" / "trials"
 
 
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
 @pytest.mark.parametrize("name", SWEEPS)
-def test_every_row_composes_and_is_a_run_of_its_own(name: str) -> None:
+def test_every_row_composes_and_is_a_run_of_its_own(name: str, scale: str) -> None:
     """Of a grid at its last column; elsewhere two places may be one run."""
     experiment = experiments.find(name)
-    cells = experiment.cells("cpu", datasets=["digits"], seeds=[3])
+    cells = experiment.cells(scale, datasets=["digits"], seeds=[3])
     last = cells[-1].place.column
     for accounting in {cell.place.accounting for cell in cells}:
         shown = [cell for cell in cells if cell.place[1:] == (last, accounting)]
         keys = {configuration_key(config.compose(cell.words).as_dict()) for cell in shown}
-        assert len(keys) == len(shown) == len(experiment.rows)
+        assert len(keys) == len(shown) == len({cell.place.row for cell in cells})
 
 
 @pytest.mark.parametrize("file", sorted(TRIALS.rglob("*.yaml")), ids=lambda file: file.stem)
@@ -287,7 +288,7 @@ def test_places_are_rows_by_columns_by_accountings_and_what_is_more_particular_c
     assert len(experiment.places("demo")) == 8
 
 
-@pytest.mark.parametrize(("scale", "usual", "epochs"), [("cpu", 128, 16), ("paper", 256, 800)])
+@pytest.mark.parametrize(("scale", "usual", "epochs"), [("cpu", 128, 8), ("paper", 256, 800)])
 def test_equal_updates_are_as_many_epochs_as_the_batch_is_larger(scale: str, usual: int, epochs: int) -> None:
     cells = experiments.find("fig7").cells(scale, methods=["simclr"], seeds=[0])
     found = {

@@ -148,7 +148,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run]) -> None:
             axes.set_xlim(left=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
             axes.set_title(f"{dataset}: {panel}" if panel else dataset, fontsize=10)
-            axes.set_xlabel(epoch_label(runs), fontsize=8)
+            axes.set_xlabel(epoch_label([run for run in here if run.cell.row in rows]), fontsize=8)
             axes.tick_params(labelsize=8)
             axes.grid(visible=True, color="#e5e5e5", linewidth=0.6)
             axes.set_axisbelow(True)

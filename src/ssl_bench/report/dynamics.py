@@ -32,7 +32,7 @@ NAMES = {"p": "p, of the predictor", "s": "s, of the features", "k": "k, of the 
 HEADING = ("varied", "value", "step", *QUANTITIES)
 ALIKE = 0.01  # share of its limit within which a curve has arrived
 POINTS = 200  # of a curve in results.csv
-SHADES = (("#000000", "-"), ("#d55e00", (0, (5, 2))), ("#0072b2", (0, (6, 2, 1, 2))), ("#009e73", (0, (1, 1.4))))
+EARLY = 400  # a step while predictor and features are still coming to have the same eigenvectors
 
 
 def rates(p: float, s: float, tau: float, settings: Mapping[str, Any]) -> tuple[float, float, float]:
@@ -90,16 +90,16 @@ def table(settings: Mapping[str, Any], found: Mapping[tuple[str, float], NDArray
         arrived = f"{int(np.argmax(near)):,}" if near.any() else f"over {len(path) - 1:,}"
         below = np.flatnonzero(path[:, 3] <= 0)
         aligned = int(below[-1]) + 1 if len(below) else 0
-        texts = [f"{last[0]:.3f}", f"{last[1]:.3f}", f"{path[:, 3].min():.3f}", f"{aligned:,}", arrived]
+        texts = [f"{last[0]:.3f}", f"{last[1]:.3f}", f"{path[min(EARLY, len(path) - 1), 3]:.3f}", f"{aligned:,}", arrived]
         ranked[f"{symbol} = {value:g}"] = [TableCell(text) for text in texts]
     fixed = ("step", "steps", "noise", "predictor_rate", "predictor", "correlation", "teacher")
     return Table(
         title="DirectPred: decoupled dynamics",
-        columns=["p at the end", "s at the end", "lowest k", "steps until k > 0", "steps until p is at its limit"],
+        columns=["p at the end", "s at the end", f"k after {EARLY} steps", "steps until k > 0", "steps until p is at its limit"],
         ranked=ranked,
         notes=[
             f"η is varied at β = {settings['beta']:g}, β at η = {settings['weight_decay']:g}; "
-            f"{', '.join(f'{key} {settings[key]:g}' for key in fixed)}.",
+            f"{', '.join(f'{key} {settings[key]:,g}' for key in fixed)}.".replace("_", " "),
             f"The limit of p is the larger root of (1 + σ²)p² − p + η = 0, or 0 where none is real; p is at it within "
             f"{ALIKE:.0%} of it, or {ALIKE**2:g} of 0.",
             "K, by which predictor and features come to have the same eigenvectors, has sums of two k as eigenvalues.",
@@ -126,16 +126,18 @@ def write(folder: Path, settings: Mapping[str, Any], found: Mapping[tuple[str, f
 def picture(path: Path, notes: Sequence[str], found: Mapping[tuple[str, float], NDArray[np.float64]]) -> None:
     """A row of panels for each rate that is varied: p, s and k over steps."""
     from ssl_bench.report.figures import above_notes, save
+    from ssl_bench.report.palette import LINES, row_colours, row_styles
 
     figure, above = above_notes(9.8, 5.6, notes)
     grid = above.subplots(len(VARIED), len(NAMES), squeeze=False, sharex=True)
     for symbol, panels in zip(VARIED, grid, strict=True):
         for (name, label), axes in zip(NAMES.items(), panels, strict=True):
             chosen = [(value, simulation) for (varied, value), simulation in found.items() if varied == symbol]
-            for place, (value, simulation) in enumerate(chosen):
-                colour, line = SHADES[place % len(SHADES)]
+            rows = {f"{symbol} = {value:g}": ("method=directpred",) for value, _ in chosen}
+            looks = zip(row_colours(rows).items(), row_styles(rows).values(), strict=True)
+            for (_, simulation), ((text, colour), (line, _)) in zip(chosen, looks, strict=True):
                 values = simulation[:, QUANTITIES.index(name)]
-                axes.plot(values, color=colour, linestyle=line, linewidth=1.5, label=f"{symbol} = {value:g}")
+                axes.plot(values, color=colour, linestyle=LINES[line], linewidth=1.5, label=text)
             if name == "k":
                 axes.axhline(0, color="#777777", linewidth=0.8)
             axes.set_ylabel(label, fontsize=8)

@@ -133,14 +133,16 @@ class Measured(Protocol):
     def measures(self) -> dict[str, float]: ...
 
 
-def results(found: Sequence[Measured]) -> Iterator[tuple[object, ...]]:
-    """One line of HEADING for every measure of every run."""
+def results(experiment: Experiment, found: Sequence[Measured]) -> Iterator[tuple[object, ...]]:
+    """One line of HEADING for every measure of every run, and for what it has under the protocols that are shown."""
     for one in found:
         assert one.run.record
         cell = one.run.cell
-        for name, value in one.measures.items():
-            fingerprint = one.run.record.fingerprint
-            yield cell.dataset, cell.row, cell.seed, name, f"{value:.6g}", fingerprint, command(one.run)
+        percents = {f"{name}, %": one.run.percents(name) for name in experiment.show["protocols"]}
+        for name, value in {**one.measures, **percents}.items():
+            if value is not None:
+                fingerprint = one.run.record.fingerprint
+                yield cell.dataset, cell.row, cell.seed, name, f"{value:.6g}", fingerprint, command(one.run)
 
 
 def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]) -> None:

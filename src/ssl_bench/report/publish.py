@@ -210,7 +210,7 @@ def _of_features(experiment: Experiment, runs: Sequence[Run], found: Sequence[Fe
     feature_maps.require_some(experiment, runs, found)
     text = render.markdown(feature_maps.table(experiment, runs, found))
     return text, {
-        "results.csv": _csv(feature_maps.HEADING, feature_maps.results(found)),
+        "results.csv": _csv(feature_maps.HEADING, feature_maps.results(experiment, found)),
         "table.md": lambda path: write_text(path, text),
         "figure.png": partial(feature_maps.picture, experiment=experiment, runs=runs, found=found),
     }
@@ -220,7 +220,7 @@ def _of_saliency(experiment: Experiment, runs: Sequence[Run], found: Sequence[Ma
     paired = saliency.pairs(experiment, found)
     text = render.markdown(saliency.table(experiment, runs, paired))
     return text, {
-        "results.csv": _csv(feature_maps.HEADING, feature_maps.results(paired)),
+        "results.csv": _csv(feature_maps.HEADING, feature_maps.results(experiment, paired)),
         "table.md": lambda path: write_text(path, text),
         "figure.png": partial(saliency.picture, experiment=experiment, runs=runs, found=paired),
     }

@@ -1,4 +1,6 @@
-"""How often a test that pools the spread of all rows distinguishes rows that are equal: python experiments/calibration/pooled.py
+"""How often a test that pools the spread of all rows distinguishes equal rows.
+
+    python experiments/calibration/pooled.py
 
 Draws normal rows with equal means and the standard deviations of Table 3's rows. The test takes seeds as blocks: each
 row's mean beside another's, with the residual variance of the two-way model of rows and seeds.

@@ -90,12 +90,24 @@ def table(settings: Mapping[str, Any], found: Mapping[tuple[str, float], NDArray
         arrived = f"{int(np.argmax(near)):,}" if near.any() else f"over {len(path) - 1:,}"
         below = np.flatnonzero(path[:, 3] <= 0)
         aligned = int(below[-1]) + 1 if len(below) else 0
-        texts = [f"{last[0]:.3f}", f"{last[1]:.3f}", f"{path[min(EARLY, len(path) - 1), 3]:.3f}", f"{aligned:,}", arrived]
+        texts = [
+            f"{last[0]:.3f}",
+            f"{last[1]:.3f}",
+            f"{path[min(EARLY, len(path) - 1), 3]:.3f}",
+            f"{aligned:,}",
+            arrived,
+        ]
         ranked[f"{symbol} = {value:g}"] = [TableCell(text) for text in texts]
     fixed = ("step", "steps", "noise", "predictor_rate", "predictor", "correlation", "teacher")
     return Table(
         title="DirectPred: decoupled dynamics",
-        columns=["p at the end", "s at the end", f"k after {EARLY} steps", "steps until k > 0", "steps until p is at its limit"],
+        columns=[
+            "p at the end",
+            "s at the end",
+            f"k after {EARLY} steps",
+            "steps until k > 0",
+            "steps until p is at its limit",
+        ],
         ranked=ranked,
         notes=[
             f"η is varied at β = {settings['beta']:g}, β at η = {settings['weight_decay']:g}; "

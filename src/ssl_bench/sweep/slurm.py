@@ -117,6 +117,8 @@ def submitter(settings: Mapping[str, Any], runs_dir: Path) -> Callable[[SweepRun
             return Submitted(executor.submit(Run(config, entry.folder.path.absolute())))
         except FailedJobError as error:
             reason = " ".join(str(error).split()) or "it does not say why"
-            raise UserError(f"the cluster refuses a job ({reason}); see slurm.partition and its kin, and jobs.") from None
+            raise UserError(
+                f"the cluster refuses a job ({reason}); mend slurm.partition and the other slurm options, or set jobs=."
+            ) from None
 
     return submit

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
-from ssl_bench.errors import NO_ROOM, SIGNALLED, UserError
-from ssl_bench.files import is_full
+from ssl_bench.errors import NO_ROOM, SIGNALLED, UserError, is_full
 
 HANGUP = getattr(signal, "SIGHUP", None)  # which not every system has
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import hashlib
 import io
 import json
@@ -14,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.errors import NO_ROOM, UserError
+from ssl_bench.errors import NO_ROOM, UserError, is_full
 
 
 def name_of(identity: Mapping[str, Any]) -> str:
@@ -104,11 +103,6 @@ def _refused(path: Path, error: OSError) -> str:
 def reason(error: OSError) -> str:
     """Why the system refused to write."""
     return "no space left" if is_full(error) else error.strerror or str(error)
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether the system refused to write because there is no room."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sync_folder(folder: Path) -> None:

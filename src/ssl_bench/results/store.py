@@ -11,8 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ssl_bench.errors import NO_ROOM, UserError
-from ssl_bench.files import is_full, reason, write_text
+from ssl_bench.errors import NO_ROOM, UserError, is_full
+from ssl_bench.files import reason, write_text
 from ssl_bench.results.record import MISFITS, Record, misfit
 
 WAIT = 0.5  # seconds for a lock

@@ -457,18 +457,20 @@ def test_a_first_run_that_is_refused_ends_the_sweep(folders: list[RunFolder]) ->
         loop.run(entries_in(folders), start, slots=4, retry_failed=False, watcher=Witness())
 
 
-def test_an_error_of_the_sweep_stops_its_runs(folders: list[RunFolder]) -> None:
+def test_an_error_of_the_sweep_stops_its_runs_and_waits_until_they_have_saved(folders: list[RunFolder]) -> None:
     jobs: list[MadeUp] = []
+    polls = iter([None, None, Outcome("interrupted", "saved")])
 
     def start(entry: SweepRun) -> MadeUp:
         if jobs:
             raise RuntimeError("a mistake of ours")
-        jobs.append(MadeUp(entry, lambda entry: None))
+        jobs.append(MadeUp(entry, lambda entry: next(polls) if jobs[0].received else None))
         return jobs[0]
 
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         loop.run(entries_in(folders), start, slots=4, retry_failed=False, watcher=Witness())
     assert jobs[0].received == ["stop"]
+    assert jobs[0].outcome == Outcome("interrupted", "saved")
 
 
 @pytest.mark.parametrize("signals", [1, 2])

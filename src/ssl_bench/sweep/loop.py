@@ -58,7 +58,7 @@ def run(
     running: dict[int, tuple[SweepRun, Job]] = {}
     checked_at, passed_on, full = time.monotonic(), 0, False
     room, told = slots, ""
-    with launch.listening() as received, _stopped_by_errors(running):
+    with _stopped_by_errors(running), launch.listening() as received:
         while True:
             for number in received[passed_on:]:
                 passed_on += 1
@@ -108,12 +108,17 @@ def run(
 
 @contextmanager
 def _stopped_by_errors(running: Mapping[int, tuple[SweepRun, Job]]) -> Iterator[None]:
-    """Leave no run at work, nor in a cluster's queue, where an error ends the sweep."""
+    """Leave no run at work, nor in a cluster's queue, where an error ends the sweep.
+
+    Waits for them: a run takes the end of the sweep for a second signal, by which it would end before it has saved.
+    """
     try:
         yield
     except BaseException:
         for _, job in running.values():
             job.stop()
+        while any(job.outcome is None and job.poll() is None for _, job in running.values()):
+            time.sleep(POLL_SECONDS)
         raise
 
 

@@ -57,6 +57,9 @@ def test_every_scale_names_known_datasets_and_what_is_shown_names_known_rows(nam
 def test_a_multirun_of_an_experiment_is_its_cells() -> None:
     expected = [list(cell.words) for cell in experiments.find("fig2").cells("smoke", seeds=[4], words=["epochs=1"])]
     assert list(parse.cells(["experiment=fig2", "scale=smoke", "seed=4", "epochs=1"])) == expected
+    there = experiments.find("fig2").cells("smoke", datasets=["fashion_mnist"], seeds=[4])
+    found = parse.cells(["experiment=fig2", "scale=smoke", "dataset=fashion_mnist", "seed=4"])
+    assert list(found) == [list(cell.words) for cell in there]
 
 
 def test_cells_that_differ_by_their_seed_are_composed_as_they_would_be_alone() -> None:
@@ -140,6 +143,12 @@ def test_an_unknown_table_is_answered_with_those_there_are() -> None:
             "kind: table",
             "kind: heat, networks: [all]",
             "show.networks is a list of deployed, student, teacher, projector, not all.",
+        ),
+        (
+            "seeds: [0]\nshow: {kind: table",
+            "columns: {batch_size: [16]}\n  scales: {smoke: {columns: {a: labels=20}}}\n  seeds: [0]\n"
+            "show: {kind: lines",
+            "lines need numbers, as in sweep.columns: {batch_size: [32, 64]}.",
         ),
         ("kind: table", "kind: heat, costs: [euros]", "show.costs is a list of seconds, memory, not euros."),
         ("kind: table", "kind: heat, mean: 3", "show.mean is true or false, not 3."),

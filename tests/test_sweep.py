@@ -17,6 +17,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -390,9 +391,10 @@ def test_a_run_that_another_process_takes_first_is_waited_for(folders: list[RunF
     entries = entries_in(folders)
 
     def end(entry: SweepRun) -> Outcome:
-        if entry.folder.fingerprint == "a" and not folders[0].record.exists():
-            threading.Timer(0.05, record_of, [folders[0]]).start()
+        if entry.folder.fingerprint == "a":
             return Outcome("elsewhere")
+        if entry.folder.fingerprint == "d":
+            record_of(folders[0])  # the other process is done
         return succeed(entry)
 
     started, _ = sweep(entries, end)
@@ -599,6 +601,36 @@ def test_a_run_that_a_full_disk_ends_has_not_failed(
     assert folder.failed() is None
 
 
+def test_a_run_that_crashes_has_failed_and_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell.launch, "train", lambda config: 1 / 0)
+    folder = RunFolder(tmp_path)
+    assert cell._outcome(CONFIG, folder) == Outcome("failed", "ZeroDivisionError: division by zero")
+    assert "Traceback" in json.loads(folder.failure.read_text())["traceback"]
+
+
+def refuse() -> None:
+    raise UserError("no images")
+
+
+def crash() -> float:
+    return 1 / 0
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("ends", "kind", "words"),
+    [(refuse, UserError, "^no images$"), (crash, RuntimeError, "ZeroDivisionError"), (die, UserError, "from outside")],
+)
+def test_what_ends_a_process_that_was_asked_is_raised_here(
+    ends: Callable[[], object], kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        local.ask(ends)
+
+
 def test_a_run_whose_folder_finds_no_room_has_not_failed(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,nr_inodes=2", small_disk], check=True)
     with suppress(OSError):
@@ -726,17 +758,60 @@ def test_time_to_go_is_that_of_finished_runs_alike_divided_by_the_runs_at_once(f
     assert view.time_to_go(entries, 1, 0.0) == 120.0
 
 
-def test_the_share_of_epochs_counts_passes_as_the_methods_do() -> None:
+def test_a_run_took_its_last_session_or_all_of_its_training(folders: list[RunFolder]) -> None:
+    record_of(folders[0], seconds=5.0, train_seconds=9.0)
+    record_of(folders[1], seconds=5.0)
+    assert [entry.seconds for entry in entries_in(folders)] == [9.0, 5.0, None, None]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0 s"), (59, "59 s"), (119, "119 s"), (120, "2.0 min"), (7200, "2.0 h"), (172_800, "2.0 days")],
+)
+def test_a_duration_has_three_figures_at_most(seconds: float, shown: str) -> None:
+    assert view.duration(seconds) == shown
+
+
+def test_at_the_end_stand_reason_command_and_log_of_what_did_not_get_through(
+    folders: list[RunFolder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders[1].fail("it broke", None, {})
+    folders[1].log.touch()
+    checkpoint_of(folders[2])
+    entries = entries_in(folders)
+    entries[0].state, entries[0].error = "interrupted", "its process was ended from outside"
+    command._conclude(Console(width=300), entries)
+    assert capsys.readouterr().out.splitlines() == [
+        f"interrupted: {entries[0].cell.name}: its process was ended from outside",
+        f"    {entries[0].cell.command}",
+        f"failed: {entries[1].cell.name}: it broke",
+        f"    {entries[1].cell.command}",
+        f"    {folders[1].log}",  # and nothing of the third, which was stopped with the sweep
+        "Failed runs are tried again by the same command with retry_failed=true.",
+        "4 runs · ‖ 2 interrupted · ✗ 1 failed · ○ 1 left",
+    ]
+    folders[1].record.write_text("{")  # damaged: trying again would not help
+    command._conclude(Console(width=300), entries_in(folders))
+    assert "retry_failed" not in capsys.readouterr().out
+
+
+def test_the_share_of_epochs_counts_passes_as_the_methods_do(folders: list[RunFolder]) -> None:
     from ssl_bench.data import catalog
     from ssl_bench.training.build import build_method
 
-    for options in (
-        ["method.epoch_unit=teacher"],
-        ["method.epoch_unit=teacher", "method.lookahead_batch=same_images"],
-        [],
+    for options, share in (
+        (["method.epoch_unit=teacher"], 0.25),
+        (["method.epoch_unit=teacher", "method.lookahead_batch=same_images"], 0.75),
+        ([], 0.75),
     ):
-        config = compose(["method=clbo", "scale=smoke", "method.lookahead=3", *options])
+        config = compose(["method=clbo", "scale=smoke", "method.lookahead=3", "epochs=4", *options])
         assert grid.passes_per_epoch(config) == build_method(config, catalog.chosen(config.dataset)).passes_per_epoch
+        entry = SweepRun(entries_in(folders)[0].cell, config, folders[0])
+        folders[0].metrics.unlink(missing_ok=True)
+        assert entry.progress() is None
+        folders[0].path.mkdir(exist_ok=True)
+        folders[0].metrics.write_text("epoch,loss\n1,2.0\n2,2.0\n3,2.0\n")
+        assert entry.progress() == share
     assert grid.passes_per_epoch(compose(["method=byol"])) == 1
 
 
@@ -807,6 +882,53 @@ def test_a_cluster_that_refuses_a_job_is_one_sentence(
     submit = slurm.submitter(read_settings(request.FILE, ["launcher=slurm"]), tmp_path)
     with pytest.raises(UserError, match=r"the cluster refuses a job \(sbatch: error: invalid partition\)"):
         submit(entries_in(folders)[0])
+
+
+def test_a_job_asks_the_cluster_for_what_is_set_and_for_time_to_save(
+    folders: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    from ssl_bench.sweep import slurm
+
+    asked = tmp_path / "asked"
+    for name, script in (("srun", "exit 0"), ("sbatch", f"cp \"$1\" '{asked}'; echo Submitted batch job 7")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    set_so = ["slurm.partition=long", "slurm.minutes=30", "slurm.gpus=2", "slurm.cpus=6"]
+    submit = slurm.submitter(read_settings(request.FILE, ["launcher=slurm", *set_so]), tmp_path / "runs")
+    assert submit(entries_in(folders)[0]).job.job_id == "7"
+    wanted = {"partition=long", "time=30", "gpus-per-node=2", "cpus-per-task=6", "signal=USR2@120"}
+    assert wanted <= set(asked.read_text().replace("#SBATCH --", "").splitlines())
+
+
+def test_a_clusters_job_is_looked_at_every_two_seconds_and_can_resume_where_it_was_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ssl_bench.sweep import slurm
+
+    clock = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    asked: list[float | str] = []
+
+    def done() -> bool:
+        asked.append(clock.now)
+        return clock.now >= 104.0
+
+    def result() -> None:
+        raise RuntimeError("-----\nState: CANCELLED\n-----")
+
+    def cancel(check: bool) -> None:
+        asked.append("cancel")
+
+    monkeypatch.setattr(slurm, "time", clock)
+    job = slurm.Submitted(SimpleNamespace(job_id="7", done=done, result=result, cancel=cancel))
+    for clock.now in (100.0, 100.1, 101.9, 102.0, 103.9):
+        assert job.poll() is None
+    clock.now = 104.0
+    assert job.poll() == job.outcome == Outcome("interrupted", "job 7: State: CANCELLED")
+    job.stop()
+    assert asked == [100.0, 102.0, 104.0, "cancel"]
 
 
 # -- real runs ------------------------------------------------------------------------------------

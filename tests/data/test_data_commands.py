@@ -390,6 +390,30 @@ def test_the_pack_in_use_is_verified_and_no_other(run: Run, tmp_path: Path) -> N
     assert f"✗ data/packed/{pack.name} is no pack of ssl_bench or is damaged (the pixels of" in output
 
 
+def test_labels_means_and_deviations_are_judged() -> None:
+    digits = catalog.find("digits")
+    assert [text.partition(":")[0] for text in wrong(digits, std=(0.3785,))] == ["train"]
+    assert wrong(digits, std=(0.3785,))[0].startswith("train: expected channel means")
+    assert wrong(with_train(lambda images, labels: labels[:1].fill_(-2))) == ["train: labels lie between 0 and 9"]
+    train = digits.read(Path("none"))["train"]
+    assert verify._channels(digits, train).holds is True
+    assert verify._channels(replace(digits, train=5), train).holds is None  # not the whole split
+
+
+def test_a_class_may_be_left_out_of_ones_own_test_pictures_alone(tmp_path: Path) -> None:
+    folder = Folder(root=str(pictures(tmp_path / "mine")), test_root=None, stored=8, on_error="stop", max_pixels=10**6)
+    own = catalog.find("folder", folder)
+    for entry, split, expected in ((own, "test", None), (own, "train", False), (catalog.find("digits"), "test", False)):
+        one = torch.zeros(3, dtype=torch.int64)
+        assert [f.holds for f in verify.labels(entry, split, one) if "no image of" in f.text] == [expected]
+
+
+def test_an_archive_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    finding, *_ = verify.findings(catalog.find("cifar10"), tmp_path, [path])
+    assert (finding.holds, finding.text) == (False, f"{path} cannot be read: No such file or directory")
+
+
 def test_channel_statistics_are_numpys() -> None:
     images = torch.randint(0, 256, (2_345, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     means, deviations = verify.channel_statistics(images)

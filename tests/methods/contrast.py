@@ -1,10 +1,17 @@
-"""Losses of contrasting methods written as loops over rows."""
+"""Made-up embeddings, and losses of contrasting methods written as loops over rows."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
+
+
+def draws(count: int, n: int = 16, width: int = 32) -> list[Tensor]:
+    """So many blocks of embeddings, ``[n, width]`` each."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(n, width, generator=generator) for _ in range(count)]
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

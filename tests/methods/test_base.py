@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from small_runs import Fit, loss_of, make
+from small_runs import Fit, config_of, loss_of, make
 
 from ssl_bench.batch import Batch
 from ssl_bench.config.options import GROUPS, block_of
@@ -233,15 +233,25 @@ def test_too_few_images_for_batch_statistics_are_refused(words: tuple[str, ...],
             method.require_batch(1)
 
 
-def test_watching_callbacks_change_no_gradient(fit: Fit) -> None:
+def test_watching_callbacks_change_neither_weights_nor_statistics_nor_random_numbers(fit: Fit) -> None:
+    from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor
     from ssl_bench.callbacks.collapse_monitor import CollapseMonitor
     from ssl_bench.callbacks.finite_loss import FiniteLoss
     from ssl_bench.callbacks.timing import Timing
     from ssl_bench.results.history import History
+    from ssl_bench.training.build import build_evaluator, clean_arguments
 
-    watched, _ = fit("method=clbo", callbacks=[Timing(), FiniteLoss(), CollapseMonitor(History(), print)])
-    alone, _ = fit("method=clbo")
-    assert all(map(torch.equal, watched.parameters(), alone.parameters()))
+    history, config, (_, data) = History(), config_of("method=clbo"), make("method=clbo")
+    evaluator = build_evaluator(config, data, clean_arguments(config, data.dataset))
+    curves = ["knn1", "linear"]
+    accuracy = AccuracyMonitor(evaluator, history, monitor="knn1", monitor_every=1, curves=curves, curves_every=1)
+    found = []
+    for callbacks in ([Timing(), FiniteLoss(), CollapseMonitor(history, print), accuracy], []):
+        torch.manual_seed(5)
+        method, _ = fit("method=clbo", callbacks=callbacks)
+        found.append((method.state_dict(), torch.get_rng_state()))
+    assert history.latest("test/linear/teacher") is not None
+    assert same(*found)
 
 
 @pytest.mark.parametrize("name", METHODS)

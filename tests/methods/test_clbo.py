@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from contrast import cosine, draws
 from small_runs import Fit, loss_of, make
 from torch import Tensor, nn
 
@@ -244,6 +245,17 @@ def test_the_two_kinds_of_negatives_have_their_own_floor(fit: Fit) -> None:
         batch = next(iter(data.train_dataloader()))
         same = [torch.ones(16, 8), torch.ones(16, 8)]
         assert loss_of(method, same, same, batch).item() == pytest.approx(math.log(candidates), abs=1e-5)
+
+
+def test_the_other_views_negatives_give_info_nce_in_both_directions() -> None:
+    method, data = make("method.negatives=other_view", "method.temperature=0.3")
+    v1, v2, u1, u2 = draws(4)
+    terms = []
+    for rows, others in ((v1, u2), (v2, u1)):
+        logits = torch.tensor([[cosine(row, other) / 0.3 for other in others] for row in rows])
+        terms.append((logits.logsumexp(1) - logits.diagonal()).mean())
+    found = loss_of(method, [v1, v2], [u1, u2], next(iter(data.train_dataloader())))
+    torch.testing.assert_close(found, sum(terms) / 2, atol=1e-5, rtol=1e-5)
 
 
 def test_the_proximal_term_pulls_the_student_towards_the_teacher(fit: Fit) -> None:

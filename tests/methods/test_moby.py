@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from contrast import against_queue
+from contrast import against_queue, draws
 from small_runs import Fit, loss_of, make
-from test_moco import draws
 
 
 def moby(*words: str) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from contrast import against_queue
+from contrast import against_queue, draws
 from small_runs import Fit, loss_of, make
 
 from ssl_bench.errors import UserError
@@ -21,11 +21,6 @@ def rows(method: Any) -> torch.Tensor:
 def moco(*words: str) -> tuple[Any, Any]:
     method, data = make("method=moco", "method.queue=64", *words)
     return method, next(iter(data.train_dataloader()))
-
-
-def draws(count: int, n: int = 16, width: int = 32) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(n, width, generator=generator) for _ in range(count)]
 
 
 def test_the_loss_is_the_loop_over_queue_rows_in_both_directions() -> None:

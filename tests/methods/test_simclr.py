@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from contrast import draws
 from small_runs import loss_of, make
-from test_moco import draws
 from torch import Tensor
 
 from ssl_bench.losses import margin_triplet, nt_logistic, nt_xent

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from contrast import draws
 from small_runs import Fit, loss_of, make
-from test_moco import draws
 
 from ssl_bench.errors import UserError
 from ssl_bench.methods.base import Step
@@ -172,6 +172,16 @@ def test_a_view_is_assigned_among_its_own_queue(monkeypatch: pytest.MonkeyPatch)
         torch.testing.assert_close(
             method.codes(rows, view), by_loops(scores, method.epsilon, 3)[:16].float(), atol=1e-5, rtol=1e-4
         )
+
+
+@pytest.mark.parametrize(("epoch", "used"), [(1, False), (2, True)])
+def test_a_full_queue_waits_for_its_epoch(epoch: int, used: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, _ = swav("method.queue=16", "method.queue_from=2")
+    monkeypatch.setattr(type(method), "epoch", epoch)
+    rows, *keys = (z / z.norm(dim=1, keepdim=True) for z in draws(3))
+    method.queues.push([keys])
+    alone = sinkhorn(rows @ method.prototypes.T, epsilon=method.epsilon, iterations=3)
+    assert torch.allclose(method.codes(rows, 0), alone) != used
 
 
 def test_each_views_embeddings_enter_its_queue_after_the_step(fit: Fit) -> None:

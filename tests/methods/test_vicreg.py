@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from contrast import draws
 from small_runs import loss_of, make
-from test_moco import draws
 
 from ssl_bench.config.compose import compose
 

@@ -10,7 +10,7 @@ import made_up
 import pytest
 
 from ssl_bench.config.experiments import find, names
-from ssl_bench.report import curves
+from ssl_bench.report import curves, figures
 from ssl_bench.report.records import Run
 
 FIGURES = [name for name in names() if find(name).show["kind"] == "curves"]
@@ -103,6 +103,24 @@ def test_the_table_of_points_has_every_seed() -> None:
     assert [(float(str(row[place("epoch")])), row[place("percent")]) for row in one] == [
         (e / 2, p) for e, p in expected
     ]
+
+
+def test_the_picture_has_the_means_and_the_levels_of_random_weights_and_raw_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save", lambda path, figure, dpi: drawn.append(figure))
+    runs = runs_of("fig5", seeds=[0, 1, 2])
+    for run in runs:
+        set_curve(run, "test/knn1/teacher", [80.0 + 2 * run.cell.seed, 90.0])
+        assert run.record
+        run.record.results |= {"random": {"knn1": 30.0}, "pixels": {"knn1": 60.0}}
+    experiment = find("fig5")
+    experiment = replace(experiment, show={**experiment.show, "protocol": "knn1", "network": "teacher"})
+    curves.picture(tmp_path / "figure.png", experiment, runs)
+    lines = drawn[0].axes[0].lines if hasattr(drawn[0], "axes") else []
+    assert [list(line.get_ydata()) for line in lines[:3]] == [[82.0, 90.0]] * 3
+    assert sorted(float(line.get_ydata()[0]) for line in lines[3:]) == [30.0, 60.0]
 
 
 @pytest.mark.parametrize("name", ["fig4", "fig6"])

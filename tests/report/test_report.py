@@ -19,6 +19,7 @@ from ssl_bench.config.sources import PACKAGE
 from ssl_bench.errors import UserError
 from ssl_bench.report import publish, records
 from ssl_bench.report.records import Run
+from ssl_bench.report.statistics import false_positives, smallest_step
 from ssl_bench.results.record import Record
 
 WORDS = ["scale=smoke", "methods=moco,clbo", "seeds=0,1,2"]
@@ -72,6 +73,11 @@ def test_a_table_of_validation_images_shows_no_test_figure(store: Path, capsys: 
     assert "1.2" not in table
     assert "1.2" in printed(capsys, "table3", *WORDS)
     assert "is printed only" in printed(capsys, "table3", *WORDS, "on=validation", "out=here", status=2)
+    for one in found:
+        one.curves = {key: curve for key, curve in one.curves.items() if key.startswith("test/")}
+        one.write(store / "runs" / one.fingerprint / "record.json")
+    sentence = "no run of table3 has knn1 on validation images: evaluation.curves must name it, and scale=paper holds"
+    assert sentence in printed(capsys, "table3", *WORDS, "on=validation", status=2)
 
 
 @pytest.mark.parametrize(
@@ -249,8 +255,14 @@ def test_the_rate_of_errors_stands_under_every_table(store: Path, capsys: pytest
         assert len(list(csv.DictReader(file))) == 2 * 48
     note = printed(capsys, "table3", *WORDS)
     (line,) = [line for line in note.splitlines() if "A/A calibration" in line]
+    with (store / "experiments" / "calibration" / "results.csv").open(encoding="utf-8") as file:
+        values = [float(row["percent"]) for row in csv.DictReader(file) if row["protocol"] == "knn1"]
+    step = smallest_step(values)
     for n in (3, 5):
-        assert f"n = {n}: knn1 " in line
+        pair, _ = false_positives(values, n, rows=2, step=step)
+        _, column = false_positives(values, n, rows=9, step=step)
+        assert f"n = {n}: knn1 {pair:.1%} and {column:.1%}" in line
+    assert pair != column
     assert "SimCLR on digits at scale smoke, 48 runs" in line
 
 

@@ -48,6 +48,18 @@ def test_a_long_title_and_the_marks_of_two_rows_lie_within_the_picture(
     assert high > 1.3
 
 
+def test_the_forest_shows_each_difference_to_the_highest_mean_and_which_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save", lambda path, figure, dpi: drawn.append(figure))
+    verdicts.forest(tmp_path / "differences.png", "Title", {"digits, knn1": (ROWS, 0.1)})
+    marks = {int(line.get_ydata()[0]): line for line in drawn[0].axes[0].lines if line.get_marker() in ("o", "D")}
+    assert [marks[place].get_marker() for place in range(3)] == ["D", "o", "o"]  # A has the highest mean
+    assert [float(marks[place].get_xdata()[0]) for place in (1, 2)] == pytest.approx([-0.4 / 3, -40.1333], abs=1e-3)
+    assert [marks[place].get_markerfacecolor() for place in (1, 2)] == ["white", "black"]
+
+
 def test_both_pictures_are_drawn(tmp_path: Path) -> None:
     compared = {"digits, knn1": (ROWS, 0.1), "digits, linear": (ROWS, 0.1)}
     verdicts.forest(tmp_path / "differences.png", "Title", compared)

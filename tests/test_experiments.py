@@ -150,6 +150,11 @@ def test_an_unknown_table_is_answered_with_those_there_are() -> None:
             "show: {kind: lines",
             "lines need numbers, as in sweep.columns: {batch_size: [32, 64]}.",
         ),
+        (
+            "{MoCo: method=moco}\n  datasets: {smoke: [digits]}\n  seeds: [0]\nshow: {kind: table",
+            "{MoCo: method=moco}\n  datasets: {smoke: [digits, cifar10]}\n  seeds: [0]\nshow: {kind: calibration",
+            "show.kind calibration is of one row, on one dataset at each scale.",
+        ),
         ("kind: table", "kind: heat, costs: [euros]", "show.costs is a list of seconds, memory, not euros."),
         ("kind: table", "kind: heat, mean: 3", "show.mean is true or false, not 3."),
         ("kind: table", "kind: table, ranked: [moco]", "show.ranked: moco is unknown; known are MoCo."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -125,3 +126,9 @@ def test_files_that_belong_together_are_all_replaced(tmp_path: Path) -> None:
         write_together({path: lambda temporary, text=text: temporary.write_text(text) for path in paths})
         assert [path.read_text() for path in paths] == [text, text]
     assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_bytes_of_a_path_that_are_no_text_are_read_back(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", json.dumps({"init": "w\udcff.pt", "名": "é"}, ensure_ascii=False))
+    assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"init": "w\udcff.pt", "名": "é"}

@@ -148,6 +148,7 @@ LATE = [
     (["method.lookahead_batch=same_batch", "trainer.accumulate=2"], "would pile up the gradients of these runs"),
     (["method.lookahead_batch=same_images", "trainer.accumulate=2"], "would pile up the gradients of these runs"),
     ([*SINGLE, "method.concat_views=false"], "batch_size=2 leaves each device a single image"),
+    ([*SINGLE, "method=byol", "method.concat_views=true"], "batch_size=2 leaves each device a single image"),
     ([*SINGLE, "method=pic", "method.concat_views=true"], "batch_size=2 leaves each device a single image"),
     *(
         ([f"method={method}", f"augment.groups.global.count={count}"], "full-size view(s), but the augmentation makes")

@@ -62,6 +62,17 @@ from ssl_bench.training.server import server
             ["fig2", "scale=smoke", "launcher=slurm"],
             "launcher=slurm: set trainer.precision=bf16-mixed or 32-true, for this machine",
         ),
+        (
+            [
+                "fig2",
+                "launcher=slurm",
+                "slurm.gpus=1",
+                "trainer=ddp",
+                "trainer.devices=4",
+                "trainer.precision=bf16-mixed",
+            ],
+            "launcher=slurm: a run on 4 GPU(s) needs slurm.gpus=4, not 1.",
+        ),
     ],
 )
 def test_a_wrong_word_is_answered_in_one_sentence(
@@ -97,8 +108,8 @@ def test_a_job_is_named_without_the_device_that_it_will_run_on() -> None:
     from ssl_bench.devices import resolve_precision
 
     for precision in ("bf16-mixed", "32-true", "16-mixed"):
-        options = ["fig2", "scale=smoke", "launcher=slurm", f"trainer.precision={precision}", "trainer.accelerator=gpu"]
-        trainer = request.read(options).configs[0].trainer
+        options = ["fig2", "scale=smoke", "launcher=slurm", "slurm.gpus=1", f"trainer.precision={precision}"]
+        trainer = request.read([*options, "trainer.accelerator=gpu"]).configs[0].trainer
         assert resolve_precision(trainer.precision, trainer.accelerator) == precision  # though there may be no GPU here
 
 
@@ -296,6 +307,20 @@ def test_a_run_that_is_killed_resumes_once_and_is_then_listed(folders: list[RunF
     assert [entry.state for entry in entries] == ["done", "interrupted", "done", "done"]
 
 
+def test_a_run_that_gets_further_each_time_is_always_resumed(folders: list[RunFolder]) -> None:
+    entries = entries_in(folders)[:1]
+
+    def end(entry: SweepRun) -> Outcome:
+        rows = folders[0].metrics.read_text() if folders[0].metrics.exists() else "epoch,loss\n"
+        if rows.count("\n") == 4:
+            return succeed(entry)
+        folders[0].path.mkdir(exist_ok=True)
+        folders[0].metrics.write_text(rows + "1,2.0\n")
+        return Outcome("interrupted", "preempted")
+
+    assert sweep(entries, end)[0] == ["a"] * 4
+
+
 def test_a_damaged_record_is_named_and_neither_believed_nor_tried_again(folders: list[RunFolder]) -> None:
     folders[2].path.mkdir()
     folders[2].record.write_text('{"fingerprint": "c", "resul')
@@ -475,8 +500,32 @@ def test_an_error_of_the_sweep_stops_its_runs_and_waits_until_they_have_saved(fo
     assert jobs[0].outcome == Outcome("interrupted", "saved")
 
 
-@pytest.mark.parametrize("signals", [1, 2])
-def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFolder], signals: int) -> None:
+def test_while_runs_save_after_an_error_a_signal_ends_them_at_once(folders: list[RunFolder]) -> None:
+    jobs: list[MadeUp] = []
+    witness = Witness()
+
+    def end(entry: SweepRun) -> None:
+        if jobs[0].received == ["stop"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def start(entry: SweepRun) -> MadeUp:
+        if jobs:
+            raise RuntimeError("a mistake of ours")
+        jobs.append(MadeUp(entry, end))
+        return jobs[0]
+
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        loop.run(entries_in(folders), start, slots=4, retry_failed=False, watcher=witness)
+    assert jobs[0].received == ["stop", "kill"]
+    assert witness.sentences == ["An error ends the sweep: 1 run(s) save their state and stop."]
+
+
+@pytest.mark.parametrize(
+    ("others", "signals"), [([], 1), ([signal.SIGTERM], 1), ([signal.SIGINT], 2)], ids=["one", "to all", "two"]
+)
+def test_a_signal_is_passed_on_once_and_a_second_one_kills(
+    folders: list[RunFolder], others: list[signal.Signals], signals: int
+) -> None:
     jobs: list[MadeUp] = []
 
     def end(entry: SweepRun) -> Outcome | None:
@@ -487,8 +536,8 @@ def test_a_signal_is_passed_on_once_and_a_second_one_kills(folders: list[RunFold
         jobs.append(MadeUp(entry, end))
         if len(jobs) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-            if signals == 2:
-                threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+            for number in others:  # SIGTERM so soon is the same request, passed on by whoever stopped a whole job
+                threading.Timer(0.1, os.kill, [os.getpid(), number]).start()
         return jobs[-1]
 
     entries = entries_in(folders)
@@ -831,6 +880,28 @@ def test_runs_are_named_as_the_program_names_them_and_each_dataset_is_read_once(
     assert grid.fingerprints(configs) == expected
     assert len(set(expected)) == len(configs) == 10
     assert len(reads) == 1
+
+
+def test_compiling_where_that_does_not_work_is_refused_for_the_run_would_be_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "why_not_compiled", lambda device: "no compiler")
+    configs = request.read(["fig2", "scale=smoke", "seeds=0", "trainer.compile=true"]).configs
+    with pytest.raises(
+        UserError, match=r"trainer.compile=true does not work on this machine \(no compiler\): leave it"
+    ):
+        grid.fingerprints(configs)
+    assert len(grid.fingerprints(configs, False)) == len(configs)  # jobs of a cluster may have one
+
+
+def test_a_run_that_became_another_one_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record_of(other := RunFolder(tmp_path / "other"))
+    made = record.Record.from_json(json.loads(other.record.read_text()))
+    monkeypatch.setattr(cell.launch, "train", lambda config: made)
+    folder = RunFolder(tmp_path / "asked")
+    assert cell._outcome(CONFIG, folder).state == "failed"
+    assert str(folder.failed()).startswith("it became other, for its machine cannot compile")
+    assert cell._outcome(CONFIG, other) == Outcome("done")
 
 
 def test_all_data_that_are_missing_are_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,14 +114,17 @@ def test_teacher_gradient_is_that_of_the_moreau_envelope_on_a_quadratic() -> Non
     torch.testing.assert_close(gradient, a * lam / (a + lam) * (xi - c))
 
 
-def test_a_step_back_is_one_of_gradient_descent_on_the_quadratic_term() -> None:
+def test_a_step_back_is_one_of_gradient_descent_on_the_quadratic_term_and_ends_at_the_teacher_at_most() -> None:
     student, teacher = network(0), network(1)
-    expected = [p - 0.3 * (p - t) for p, t in zip(student.parameters(), teacher.parameters(), strict=True)]
+    rates: dict[torch.Tensor, float] = {p: 0.3 if n % 2 else 7.0 for n, p in enumerate(student.parameters())}
+    expected = [
+        p - min(1.0, rates[p]) * (p - t) for p, t in zip(student.parameters(), teacher.parameters(), strict=True)
+    ]
     untrained = next(student.parameters())
     before = untrained.detach().clone()
     for p in [*student.parameters()][1:]:
         p.grad = torch.zeros_like(p)
-    step_back(student, teacher, 0.3)
+    step_back(student, teacher, rates)
     assert torch.equal(untrained, before)
     for p, wanted in zip([*student.parameters()][1:], expected[1:], strict=True):
         torch.testing.assert_close(p, wanted)

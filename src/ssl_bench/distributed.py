@@ -211,6 +211,17 @@ def share_buffers(module: nn.Module) -> None:
                 buffer.copy_(whole)
 
 
+@torch.no_grad()
+def share_network(module: nn.Module) -> None:
+    """Give every rank the parameters and floating-point buffers of rank 0."""
+    share_buffers(module)
+    if world_size() > 1:
+        for parameter in module.parameters():
+            whole = parameter.contiguous()
+            dist.broadcast(whole, src=0)
+            parameter.copy_(whole)
+
+
 def largest(number: int) -> int:
     """The largest of every rank's ``number``."""
     if world_size() == 1:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -17,6 +18,7 @@ from typing import Any, TextIO
 from ssl_bench.errors import NO_ROOM, SIGNALLED, UserError, is_full
 
 HANGUP = getattr(signal, "SIGHUP", None)  # which not every system has
+SAME_REQUEST = 2.0  # seconds in which SIGTERM may come twice for one request to stop
 
 
 def run_command(
@@ -114,15 +116,17 @@ def importing() -> Iterator[None]:
 def take_over(handle: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
     """Let ``handle`` be called for Ctrl-C, SIGTERM and SIGHUP; returns what was called before, by signal.
 
-    SIGHUP stays ignored where it is, as under nohup. A terminal that goes may send it more than once, which is no
-    second request: it counts as the first signal alone.
+    SIGHUP stays ignored where it is, as under nohup. Only a request of its own counts as a second signal: not SIGHUP,
+    which a terminal that goes may send more than once, nor a SIGTERM soon after the first signal, where whoever stops
+    all processes of a job asks this one, and its parent passes the same on.
     """
-    received: list[int] = []
+    received: list[float] = []  # when
 
     def receive(number: int, frame: FrameType | None) -> None:
-        if number == HANGUP and received:
+        now = time.monotonic()
+        if received and (number == HANGUP or (number == signal.SIGTERM and now - received[0] < SAME_REQUEST)):
             return
-        received.append(number)
+        received.append(now)
         handle(number, frame)
 
     names = [signal.SIGINT, signal.SIGTERM]

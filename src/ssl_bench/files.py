@@ -73,8 +73,8 @@ def require_writable(folder: Path, option: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, whole."""
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write ``text`` as UTF-8, whole; bytes of a path that are none become \\udcXX, which JSON reads back."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def csv_text(heading: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

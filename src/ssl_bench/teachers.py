@@ -8,6 +8,7 @@ with κ = 1 − η; they differ in when the step is taken.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
@@ -41,10 +42,15 @@ def follow_buffers(teacher: nn.Module, student: nn.Module, rate: float) -> None:
 
 
 @torch.no_grad()
-def step_back(student: nn.Module, teacher: nn.Module, rate: float) -> None:
-    """θ ← θ + rate (ξ − θ) for the parameters that have a gradient: a step on the proximal term alone."""
+def step_back(student: nn.Module, teacher: nn.Module, rates: Mapping[Tensor, float]) -> None:
+    """θ ← θ + rate (ξ − θ) for the parameters that have a gradient: a step on the proximal term alone.
+
+    rates: by parameter of the student; of more than 1, which would lead past the teacher, 1 is taken.
+    """
     pairs = [(p, t) for p, t in zip(student.parameters(), teacher.parameters(), strict=True) if p.grad is not None]
-    torch._foreach_lerp_([p for p, _ in pairs], [t for _, t in pairs], rate)
+    for rate in {rates[p] for p, _ in pairs}:
+        alike = [(p, t) for p, t in pairs if rates[p] == rate]
+        torch._foreach_lerp_([p for p, _ in alike], [t for _, t in alike], min(1.0, rate))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from ssl_bench import entry
 from ssl_bench.callbacks.checkpointer import Checkpointer, Interrupted
 
 
@@ -75,13 +76,19 @@ def listening() -> Checkpointer:
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("name", STOPPING, ids=lambda name: name.name)
-def test_a_signal_is_a_wish_a_second_one_an_order_and_after_training_all_is_as_before(name: signal.Signals) -> None:
+def test_a_signal_is_a_wish_a_second_one_an_order_and_after_training_all_is_as_before(
+    name: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = signal.getsignal(name)
     checkpointer = listening()
     os.kill(os.getpid(), name)
     assert checkpointer.asked is name
     assert checkpointer._due()
     assert checkpointer.agreed is name
+    os.kill(os.getpid(), signal.SIGTERM)  # so soon it is the same wish, which a parent passes on
+    with pytest.raises(Interrupted, match="stopped at once by a second signal"):
+        os.kill(os.getpid(), signal.SIGINT)
+    monkeypatch.setattr(entry, "SAME_REQUEST", 0.0)
     with pytest.raises(Interrupted, match="stopped at once by a second signal"):
         os.kill(os.getpid(), signal.SIGTERM)
     nobody: Any = None

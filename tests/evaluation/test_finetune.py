@@ -135,6 +135,18 @@ def test_the_whole_network_is_trained_as_a_loop_by_hand_does() -> None:
     assert not torch.equal(other["head.weight"], again["head.weight"])
 
 
+def test_statistics_that_rested_in_training_follow_in_fine_tuning() -> None:
+    """As of a teacher whose BatchNorm statistics are another network's."""
+    resting, found = network(), []
+    resting.norm.momentum = 0.0
+    for one in (network(), resting):
+        splits = evaluator().features(one, CPU)
+        assert splits.network is not None
+        found.append(TUNING.train(splits.network, splits.train, 3, 0.1, 7).state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert resting.norm.momentum == 0.0
+
+
 def test_the_rate_that_is_best_on_validation_counts_and_test_changes_no_choice() -> None:
     models = {rate: by_hand(rate, 0) for rate in TUNING.learning_rates}
     best = max(models, key=lambda rate: right(models[rate], VALIDATION))

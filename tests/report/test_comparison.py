@@ -254,3 +254,12 @@ def test_seeds_that_two_rows_do_not_share_ask_for_no_more_of_them() -> None:
     assert "digits, knn1: a and c, " in note
     del rows["c"]
     assert _closest({"digits, knn1": (rows, 0.1)}) == []
+
+
+def test_notes_of_a_sweep_that_is_half_done_are_of_what_is_marked() -> None:
+    runs = runs_of(*cells_of("table3", "cpu", methods=METHODS, seeds=[0, 1, 2]))
+    half = [replace(run, entry=None) if run.cell.dataset == "digits" and run.cell.seed else run for run in runs]
+    notes = comparison(find("table3"), half, "calibrated").notes
+    assert "± standard deviation over n = 3 seeds on cifar10, 1 on digits" in notes[0]
+    assert any(note.startswith("Bold: the highest mean") and "; 3 seeds show large" in note for note in notes)
+    assert "calibrated" in notes

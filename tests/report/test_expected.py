@@ -24,6 +24,7 @@ from ssl_bench.training import learns
 ROOT = Path(__file__).parents[2]
 ROWS = {"SimCLR": "method=simclr epochs=1", "MoCo": "method=moco epochs=1", "CLBO": "method=clbo epochs=1"}
 PERCENTS = {"SimCLR": [80.0, 90.0], "MoCo": [70.0, 71.0], "CLBO": [60.0, 62.0]}  # of seeds 0 and 1
+DATASETS = ("digits", "fashion_mnist")
 ONE = Expected("simclr", "digits", "method=simclr", "linear", 2, 5, 80.0, 2.5, 77.0, "32-true", 1, "2.0")
 
 
@@ -42,6 +43,31 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     keep(tmp_path / "runs", made)
     return tmp_path
+
+
+def test_rows_of_one_method_and_datasets_have_ranges_of_their_own(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"plain": "method=simclr", "long": "method=simclr epochs=2"}
+    sweep = {"rows": rows, "datasets": {"smoke": ["digits", "fashion_mnist"]}, "seeds": [0, 1]}
+    text = yaml.safe_dump({"sweep": sweep, "show": {"kind": "expected", "protocols": ["linear"]}})
+    (store / "two.yaml").write_text(text, encoding="utf-8")
+    cells, configs = cells_of("./two.yaml")
+    environment = {"threads": 1, "libraries": {"torch": "2.0"}}
+    for cell, config in zip(cells, configs, strict=True):
+        percent = 90.0 if cell.dataset == "digits" else 50.0
+        made = record(cell, config, percent=percent + cell.seed + 2 * (cell.row == "long"), environment=environment)
+        keep(store / "runs", [made])
+    assert report(["./two.yaml", "scale=smoke", "out=there"]) == 0
+    with (store / "there" / "expected.csv").open(newline="", encoding="utf-8") as file:
+        found = {(row["dataset"], "epochs=2" in row["options"]): float(row["mean"]) for row in csv.DictReader(file)}
+    assert found == {
+        ("digits", False): 90.5, ("digits", True): 92.5, ("fashion_mnist", False): 50.5, ("fashion_mnist", True): 52.5,
+    }  # fmt: skip
+    table = capsys.readouterr().out
+    assert all(
+        f"| method=simclr {options}dataset={name} " in table for options in ("", "epochs=2 ") for name in DATASETS
+    )
 
 
 def test_ranges_are_the_means_and_four_deviations_or_the_median_one(store: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -30,3 +31,16 @@ def test_the_legend_names_the_classes_as_they_are_written(tmp_path: Path, monkey
     assert found == ["$cash$", "_hidden", "日本", "not\\udce9text", "a" * 23 + "…"]
     assert not any(text.get_parse_math() for text in legend.get_texts())
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("features", [torch.zeros(60, 4), 0.3 + 1e-9 * torch.rand(60, 4)], ids=["dead", "collapsed"])
+def test_points_that_are_all_one_are_drawn_as_one(features: torch.Tensor) -> None:
+    assert not figures.plane_of(features.numpy(), 0).any()
+
+
+def test_the_size_of_features_does_not_count() -> None:
+    features = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)).numpy()
+    found = figures.plane_of(features, 0)
+    assert np.isfinite(found).all()
+    assert np.isfinite(figures.plane_of(1e-30 * features, 0)).all()
+    np.testing.assert_allclose(figures.plane_of(2.0**20 * features, 0), found)

@@ -72,6 +72,7 @@ def test_a_warning_alone_is_no_collapse() -> None:
     assert not run.collapsed("knn1")
     run.record.results[run.record.evaluated]["knn1"] = 60.0  # random weights have 70
     assert run.collapsed("knn1")
+    assert replace(run, on="validation").collapsed("knn1")  # whichever images are shown
     run.record.warnings = []
     assert not run.collapsed("knn1")
 

@@ -248,9 +248,9 @@ def test_a_watched_page_grows_with_its_runs_and_is_served_to_this_machine_alone(
                 urllib.request.urlopen(elsewhere)
             taken = contents.request([f"out={tmp_path / 'other'}", f"port={address.rpartition(':')[2]}"])
             with pytest.raises(UserError, match=r"cannot be served at .*: choose another, or port=0"):
-                serve.serve(taken, contents.Contents())
+                serve.serve(taken, contents.Contents(), {})
 
-    serve.serve(asked, contents.contents(asked), wait=wait)
+    serve.serve(asked, contents.contents(asked), serve.stamp_of(asked), wait=wait)
     assert seen[0][0].startswith("http://127.0.0.1:")
     assert [runs for *_, runs in seen] == [5, 6, 6]
     assert seen[0][1] != seen[1][1] == seen[2][1]

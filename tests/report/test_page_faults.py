@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from made_up import record, records_of
+from made_up import PROTOCOLS, keep, record, records_of
 from test_page import data, make, named, page
 
 from ssl_bench.batch import Batch, Place
@@ -155,9 +155,9 @@ def test_a_watched_page_notices_committed_records_at_any_depth(tmp_path: Path) -
     asked = contents.request(["watch=true", f"records={tmp_path}/**/records", f"out={tmp_path / 'site'}"])
     folder = tmp_path / "trials" / "one" / "records"
     folder.mkdir(parents=True)
-    before = serve._stamp(asked)
+    before = serve.stamp_of(asked)
     (folder / "a.json").write_text("{}", encoding="utf-8")
-    assert serve._stamp(asked).keys() - before.keys() == {str(folder / "a.json")}
+    assert serve.stamp_of(asked).keys() - before.keys() == {str(folder / "a.json")}
 
 
 def test_a_watched_page_begins_before_the_first_run_and_outlives_mistakes(tmp_path: Path, capsys: Any) -> None:
@@ -180,7 +180,7 @@ def test_a_watched_page_begins_before_the_first_run_and_outlives_mistakes(tmp_pa
         else:
             raise KeyboardInterrupt
 
-    serve.serve(asked, contents.contents(asked), wait=wait)
+    serve.serve(asked, contents.contents(asked), serve.stamp_of(asked), wait=wait)
     assert seen == [0, 6, 6, 4]
 
 
@@ -300,3 +300,16 @@ def test_the_table_of_all_claims_stands_first_and_open(
     assert (first, second) == ("experiments", "evil")
     assert shown.index('<details class="whole" open>') < shown.index("not yet run") < shown.index("finding-evil")
     assert shown.count('<details class="whole" open>') == 1
+
+
+def test_runs_that_no_table_may_mix_are_named_in_place_of_one(tmp_path: Path) -> None:
+    config = compose(["method=simclr", "dataset=digits", "scale=smoke"])
+    versions = {"protocols": dict.fromkeys(PROTOCOLS, 1) | {"knn1": 2}}
+    for seed, other in enumerate([{}, versions, {"batch_statistics": "per_device", "processes": 2}]):
+        one = config.changed({"seed": seed})
+        keep(tmp_path / "runs", [record(Cell("", "digits", seed, ()), one, **other)])
+    assert main([f"runs_dir={tmp_path / 'runs'}", f"out={tmp_path / 'site'}"]) == 0
+    mixed, apart = data(tmp_path / "site", "index")["experiments"]
+    assert mixed["problem"].startswith("the version of protocol knn1 differs, 1 in ")
+    assert apart["name"].endswith(", batch statistics of 2 devices")
+    assert "problem" not in apart

@@ -60,6 +60,17 @@ def test_the_forest_shows_each_difference_to_the_highest_mean_and_which_are_told
     assert [marks[place].get_markerfacecolor() for place in (1, 2)] == ["white", "black"]
 
 
+def test_the_ranking_names_rows_that_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save", lambda path, figure, dpi: drawn.append(figure))
+    fewer = {row: ROWS[row] for row in "AB"}
+    verdicts.ranking(tmp_path / "ranks.png", "Title", {"x": (ROWS, 0.1), "y": (fewer, 0.1)})
+    verdicts.ranking(tmp_path / "ranks.png", "Title", {"x": (ROWS, 0.1), "y": (ROWS, 0.1)})
+    titles = [figure.axes[0].get_title() for figure in drawn]
+    assert titles[0].endswith("not ranked, for they are not in every column: C")
+    assert "not ranked" not in titles[1]
+
+
 def test_both_pictures_are_drawn(tmp_path: Path) -> None:
     compared = {"digits, knn1": (ROWS, 0.1), "digits, linear": (ROWS, 0.1)}
     verdicts.forest(tmp_path / "differences.png", "Title", compared)

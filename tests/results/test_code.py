@@ -131,14 +131,27 @@ def test_every_method_has_a_digest_of_its_own() -> None:
     assert len(set(found)) == len(targets)
 
 
+@pytest.mark.parametrize(
+    ("of_package", "of_module", "used"),
+    [
+        ("from mine.losses import loss", "from mine import loss", "loss"),
+        ("from .losses import loss", "from . import loss", "loss"),
+        ("", "from .losses import loss as renamed", "renamed"),
+        ("", "from . import losses", "losses.loss"),
+        ("", "import mine.losses", "mine.losses.loss"),
+        ("", "import mine.losses as losses", "losses.loss"),
+    ],
+)
 def test_a_method_of_ones_own_counts_with_what_it_reaches_of_its_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    of_package: str, of_module: str, used: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "__init__.py").write_text("from mine.losses import loss\n")
-    (tmp_path / "mine" / "method.py").write_text("from mine import loss\n\n\nclass Mine:\n    loss = loss\n")
+    (tmp_path / "mine" / "__init__.py").write_text(f"{of_package}\n")
+    (tmp_path / "mine" / "method.py").write_text(f"{of_module}\n\n\nclass Mine:\n    loss = {used}\n")
     (tmp_path / "mine" / "losses.py").write_text("def loss(x):\n    return x\n")
     monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:  # of another test
+        del sys.modules[name]
     before = digest("mine.method.Mine")
     (tmp_path / "mine" / "losses.py").write_text("def loss(x):\n    return 50 * x\n")
     assert before is not None

@@ -148,6 +148,9 @@ class Checkpointer(pl.Callback):
 
     def on_load_checkpoint(self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.finished_epochs = checkpoint["ssl_bench"]["finished_epochs"]
+        if rank():  # the state is that of rank 0, whose dropout no other rank repeats
+            torch.manual_seed(torch.initial_seed() + checkpoint["global_step"])
+            return
         torch.set_rng_state(checkpoint["rng"]["cpu"].cpu())
         cuda, device = checkpoint["rng"]["cuda"], trainer.strategy.root_device  # the method is not there yet
         if isinstance(cuda, list):  # earlier checkpoints have one of every GPU that was visible, none on a CPU

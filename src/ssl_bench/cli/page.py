@@ -24,11 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _page(given: list[str]) -> None:
-    from ssl_bench.page import contents, write
+    from ssl_bench.page import contents, serve, write
 
     asked = contents.request(given)
     out = Path(asked.settings["out"])
     write.require_ours(out)
+    stamp = serve.stamp_of(asked)  # before: a run that ends meanwhile is seen as news
     found = contents.contents(asked)
     require_writable(out, f"out={out}")
     if not asked.settings["watch"]:
@@ -39,9 +40,7 @@ def _page(given: list[str]) -> None:
         print(f"skipped: {len(found.skipped)} in all; nothing was changed.", file=sys.stderr)
     print(f"{out / write.INDEX} shows {len(found.findings)} finding(s) and {len(found.runs)} run(s).")
     if asked.settings["watch"]:
-        from ssl_bench.page import serve
-
-        serve.serve(asked, found)
+        serve.serve(asked, found, stamp)
 
 
 def help_text() -> str:

@@ -71,7 +71,8 @@ def plan(asked: request.Request) -> None:
             raise UserError(f"runs_dir={runs_dir} is no folder: choose another.")
     asked = request.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    entries = grid.entries(asked.cells, asked.configs, local.ask(grid.fingerprints, asked.configs))
+    names = local.ask(grid.fingerprints, asked.configs, asked.settings["launcher"] == "local")
+    entries = grid.entries(asked.cells, asked.configs, names)
     console.print(totals(entries), highlight=False, soft_wrap=True)
     if load > BUSY:
         console.print(f"warning: other processes are running (load {load:.1f}); they slow the forecast, too.")
@@ -126,12 +127,14 @@ def _sentences(asked: request.Request, found: Sequence[tuple[Kind, Measured]], *
     shared = sum(forecast.baselines(measured, entry.config, charged) for entry, measured in runs)
     if shared:
         yield f"Random weights and raw pixels, once for the same images, network and seed: {duration(shared)}."
-    at_once = max(1, min(asked.jobs, left))
+    jobs_of_a_cluster = asked.settings["launcher"] == "slurm"
+    at_once = 1 if jobs_of_a_cluster else max(1, min(asked.jobs, left))
     disk = sum(forecast.disk(measured) for _, measured in runs)
     memory = max((measured.memory for _, measured in found), default=0) * at_once
     gpu_memory = max((measured.gpu_memory for _, measured in found), default=0)
     of_gpu = f", {_bytes(gpu_memory)} of a GPU's for a run" if gpu_memory else ""
-    share = f" with jobs={asked.jobs}" if asked.jobs > 1 else ""
+    share = f" with jobs={asked.jobs}" if at_once > 1 else ""
+    share += ", one after another, and jobs of a cluster run beside each other" if jobs_of_a_cluster else ""
     share += f" and {len(asked.cards)} GPU(s)" if asked.cards else ""
     yield (
         f"All runs that are left: {(seconds + shared) / 3600 / at_once:.2f} hours on this machine{share}, "

@@ -51,7 +51,7 @@ def sweep(asked: request.Request) -> int:
     asked = request.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
     start = _starter(asked)
     console.print(f"{asked.name}: checking {len(asked.cells)} run(s)", highlight=False)
-    names = local.ask(grid.fingerprints, asked.configs)
+    names = local.ask(grid.fingerprints, asked.configs, asked.settings["launcher"] == "local")
     entries = grid.entries(asked.cells, asked.configs, names)
     console.print(totals(entries), highlight=False, soft_wrap=True)
     if any(entry.state not in ("done", "failed") for entry in entries):

@@ -216,6 +216,8 @@ def _shown(file: str, show: dict[str, Any], sweep: dict[str, Any]) -> dict[str, 
         if key == "protocols":
             _require(_is_list(found[key], str), file, "show.protocols", NAMES, found[key])
     _require_axes(file, found, sweep)
+    if kind == "calibration" and (len(labels) > 1 or any(len(of) > 1 for of in sweep["datasets"].values())):
+        raise UserError(f"{file}: show.kind calibration is of one row, on one dataset at each scale.")
     if kind == "saliency":
         found["reference"] = str(found["reference"])
         _require(found["reference"] in labels, file, "show.reference", " or ".join(labels), found["reference"])

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_bench.distributed import share_network
 from ssl_bench.evaluation.features import Features, Splits, Tunable, cleaned
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.schedules import cosine
 
 SHIFT = 1 / 8  # of the side, at most: four of 32 pixels
+MOMENTUM = 0.1  # of BatchNorm's running statistics, as PyTorch has it
 
 
 class Classifier(nn.Module):
@@ -33,6 +35,9 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.requires_grad_(True)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum == 0.0:
+                module.momentum = MOMENTUM  # a teacher's statistics rest while another network's are taken over
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of every class ``[N, C]``; finite, so that one that has diverged is right by chance alone."""
@@ -104,6 +109,7 @@ class FineTuning:
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.param_groups[0]["lr"] = cosine(rate, 0.0, step / self.steps)
                 optimizer.step()
+        share_network(classifier)  # of which every rank embeds its share of images; cards may round differently
         return classifier
 
     def offsets(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -171,6 +171,8 @@ class Method(pl.LightningModule):
         super().optimizer_step(*args, **kwargs)
         if self.student_steps > before:
             self.follow_student()
+        else:  # a gradient scaler has skipped the step; what was collected is in no checkpoint
+            self.collected.clear()
 
     def follow_student(self) -> None:
         """What comes after a real optimiser step."""
@@ -242,8 +244,11 @@ class Method(pl.LightningModule):
 
     def require_batch(self, images: int) -> None:
         """UserError unless BatchNorm sees two images or more where ``images`` of every view pass by themselves."""
-        sizes = self.views.sizes
-        require_batch_statistics(self.recipe.batch_size, images, sizes, concat_views=self.concat_views)
+        parts = self.predictor.modules() if self.predictor is not None else ()
+        apart = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts)  # one view after the other
+        require_batch_statistics(
+            self.recipe.batch_size, images, self.views.sizes, concat_views=self.concat_views and not apart
+        )
 
 
 class EMATeacher(Method):

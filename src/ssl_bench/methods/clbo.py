@@ -117,8 +117,8 @@ class CLBO(Method):
         if not strength:
             return
         if isinstance(optimizer, Muon):
-            rate = optimizer.param_groups[0]["lr"] * strength
-            optimizer.before_move = partial(teachers.step_back, self.student, self.teacher, rate)
+            rates = {p: group["lr"] * strength for group in optimizer.param_groups for p in group["params"]}
+            optimizer.before_move = partial(teachers.step_back, self.student, self.teacher, rates)
         else:
             teachers.add_proximal_gradient(self.student, self.teacher, strength)
 

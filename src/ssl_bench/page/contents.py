@@ -97,9 +97,14 @@ def _automatic(asked: Request, entries: Sequence[StoredRecord], found: Contents)
     note = calibration.note(Path(asked.settings["calibration"]))
     described = []
     for name, of_group in runs.groups(entries).items():
-        part = tables.shown(tables.automatic(of_group, name), of_group, note)
-        found.experiments.append({"name": name, "title": name, **part})
+        part: Plain = {"name": name, "title": name}
+        found.experiments.append(part)
         described += of_group
+        try:
+            records.refuse_mixtures([(run.cell, run.entry) for run in of_group if run.entry])
+            part |= tables.shown(tables.automatic(of_group, name), of_group, note)
+        except UserError as error:
+            part["problem"] = str(error)
     return described
 
 

@@ -143,6 +143,8 @@ def groups(entries: Sequence[StoredRecord]) -> dict[str, list[Run]]:
         run = alone(entry)
         if run is not None:
             shared = f"scale={record.scale}, {record.precision} on {record.device}, numerics {record.numerics}"
+            if record.batch_statistics != "global":
+                shared += f", batch statistics of {record.processes} devices"
             found.setdefault(shared, []).append(run)
     return {name: _named(runs) for name, runs in found.items()}
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 
 def script(name: str, value: Any) -> bytes:
     """What hands ``value`` to the page under ``name``; ValueError for a number that is not finite."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
-    # Names of files may hold what is no text; they are escaped as JSON has it.
-    text = re.sub(r"[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
-    return f"take({json.dumps(name)},{text});\n".encode()
+    # Names of files may hold what is no text; it is escaped as JSON has it, too.
+    return f"take({json.dumps(name)},{text});\n".encode(errors="backslashreplace")

@@ -70,10 +70,10 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def serve(asked: Request, found: Contents, *, wait: Callable[[float], object] = time.sleep) -> None:
+def serve(asked: Request, found: Contents, stamp: Stamp, *, wait: Callable[[float], object] = time.sleep) -> None:
     """Write the page and serve it until Ctrl-C; UserError where the port is not free.
 
-    found: its contents so far.
+    found: its contents so far, read after ``stamp`` was taken.
     """
     out, host, port = Path(asked.settings["out"]), asked.settings["host"], asked.settings["port"]
     try:
@@ -81,7 +81,6 @@ def serve(asked: Request, found: Contents, *, wait: Callable[[float], object] = 
     except OSError as error:
         remedy = "choose another, or port=0 for any free one"
         raise UserError(f"host={host} port={port} cannot be served at ({error.strerror}): {remedy}.") from None
-    stamp = _stamp(asked)
     write(out, found, watched=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -90,7 +89,7 @@ def serve(asked: Request, found: Contents, *, wait: Callable[[float], object] = 
     try:
         while True:
             wait(max(SECONDS, SHARE * spent))
-            if (now := _stamp(asked)) != stamp:
+            if (now := stamp_of(asked)) != stamp:
                 started = time.perf_counter()
                 try:
                     if write(out, contents(asked), watched=True):
@@ -105,7 +104,7 @@ def serve(asked: Request, found: Contents, *, wait: Callable[[float], object] = 
         server.server_close()
 
 
-def _stamp(asked: Request) -> Stamp:
+def stamp_of(asked: Request) -> Stamp:
     """When what the page is made of was last changed."""
     settings = asked.settings
     patterns = [f"{glob.escape(settings['runs_dir'])}/*/{name}.json" for name in ("record", "failed")]

@@ -191,13 +191,14 @@ def _letter(number: int) -> str:
 def _notes(
     runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str], calibration: str, origins: Mapping[str, str]
 ) -> list[str]:
-    n = min(seeds_of(runs).values())
-    spread = f"mean ± standard deviation over n = {number_of_seeds(runs)}" if n > 1 else "one seed"
+    numbers = seeds_of(runs).values()
+    several = max(numbers) > 1
+    spread = f"mean ± standard deviation over n = {number_of_seeds(runs)}" if several else "one seed"
     lines = [
         f"% of {runs[0].on} images, {spread}"
         + ("; (k/n): there are k of them." if any(run.record is None for run in runs) else "."),
         *([COLLAPSED] if any(run.collapsed(protocol) for run in runs for protocol in protocols) else []),
-        *_test(n, calibration),
+        *_test(min((n for n in numbers if n >= FEWEST), default=0), calibration),
         *_closest(columns(runs, protocols, ranked)),
         f"Protocols {with_versions(protocols, runs)}; scale {runs[0].config.scale.name}; {epochs(runs)}.",
         *provenance(runs),
@@ -209,7 +210,7 @@ def _notes(
 
 
 def _test(n: int, calibration: str) -> list[str]:
-    """What is marked, and how often it is so by chance."""
+    """What is marked, and how often it is so by chance; ``n``: the fewest seeds that are compared, 0 if none are."""
     if n < FEWEST:
         return [f"Nothing is marked: rows with fewer than {FEWEST} seeds are not compared."]
     few = f"; {n} seeds show large and steady differences alone" if n < ENOUGH else ""

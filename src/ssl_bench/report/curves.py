@@ -101,7 +101,7 @@ def results(runs: Sequence[Run], protocol: str, network: str) -> Iterator[tuple[
 def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
     """What stands under the picture."""
     protocol = experiment.show["protocol"]
-    seeds = min(seeds_of(runs).values())
+    seeds = max(seeds_of(runs).values())
     band = "± one standard deviation" if seeds >= FEWEST else "from lowest to highest"
     fewer = " (fewer where a panel states so)" if any(run.record is None for run in runs) else ""
     spread = f"mean over {number_of_seeds(runs)}{fewer}, band {band}" if seeds > 1 else "one seed"

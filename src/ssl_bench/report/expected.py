@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 import shlex
 import statistics
 from collections.abc import Iterator, Sequence
@@ -61,12 +62,14 @@ def ranges() -> tuple[Expected, ...]:
 
 
 def of_runs(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[Expected]:
-    """A range for every row with two records or more under each protocol."""
-    for protocol in protocols:
-        found = {row: list(scores.values()) for row, scores in by_row(runs, protocol).items() if len(scores) > 1}
+    """A range for every row with two records or more, by dataset and protocol."""
+    datasets = dict.fromkeys(run.cell.dataset for run in runs)
+    for dataset, protocol in itertools.product(datasets, protocols):
+        here = [run for run in runs if run.cell.dataset == dataset]
+        found = {row: list(scores.values()) for row, scores in by_row(here, protocol).items() if len(scores) > 1}
         deviations = [statistics.stdev(percents) for percents in found.values()]
         for row, percents in found.items():
-            run, record = next((run, run.record) for run in runs if run.cell.row == row and run.record)
+            run, record = next((run, run.record) for run in here if run.cell.row == row and run.record)
             yield Expected(
                 method=record.method,
                 dataset=record.dataset,
@@ -84,17 +87,19 @@ def of_runs(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[Expected]
 
 
 def table(title: str, runs: Sequence[Run], protocols: Sequence[str]) -> Table:
-    """The range of every row under each protocol."""
-    found = {(one.method, one.protocol): one for one in of_runs(runs, protocols)}
+    """The range of every row under each protocol; a row is its method, with its options where that is not enough."""
+    ranges = list(of_runs(runs, protocols))
+    alone = len({one.options for one in ranges}) == len({one.method for one in ranges})
+    found = {(one.method if alone else one.options, one.protocol): one for one in ranges}
     return Table(
         title=title,
         columns=list(protocols),
         ranked={
-            method: [
-                TableCell(f"{one.low:.1f} to {one.high:.1f}" if (one := found.get((method, name))) else "–")
+            row: [
+                TableCell(f"{one.low:.1f} to {one.high:.1f}" if (one := found.get((row, name))) else "–")
                 for name in protocols
             ]
-            for method in dict.fromkeys(method for method, _ in found)
+            for row in dict.fromkeys(row for row, _ in found)
         },
         notes=[
             f"% of test images: mean ± {WIDTH:g} standard deviations over seeds, or ± {WIDTH:g} times the median "

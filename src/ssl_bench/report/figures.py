@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # reports are made without it
 
 PERPLEXITY = 30.0
 ITERATIONS = 500  # twice as many take twice as long, for a divergence of 0.56 in place of 0.58 on digits
+SAME = 1e-6  # of the largest feature: points whose differences are smaller are one, but for rounding
 LEGEND_CLASSES = 20  # more names than that nobody reads
 LEGEND_LETTERS = 24
 CLASS_MARKS = "os^Dvxp+*<"  # of classes in the order of their numbers, so that they are told apart in gray
@@ -52,6 +53,11 @@ def plane_of(points: NDArray[Any], seed: int) -> NDArray[Any]:
 
     if len(points) <= 2:  # of two points or none there is nothing to arrange
         return points[:, :2]
+    largest, points = np.abs(points).max(), points - points.mean(axis=0)
+    spread = np.abs(points).max()
+    if spread <= SAME * largest:  # as of a collapsed network: scikit-learn divides by this, then crashes
+        return np.zeros((len(points), 2))
+    points = points / spread
     perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     arrangement = TSNE(perplexity=perplexity, init="pca", max_iter=ITERATIONS, random_state=seed, n_jobs=1)
     plane: NDArray[Any] = arrangement.fit_transform(points)

@@ -198,7 +198,7 @@ def tables(experiment: Experiment, runs: Sequence[Run]) -> list[Table]:
 
 def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
     """What stands below."""
-    several = min(seeds_of(runs).values()) > 1
+    several = max(seeds_of(runs).values()) > 1
     spread = f"mean ± standard deviation over {number_of_seeds(runs)}" if several else "one seed"
     return [
         f"% of {runs[0].on} images, {spread}; {with_versions(experiment.show['protocols'], runs)}, scale "

@@ -60,10 +60,14 @@ class Run:
     def collapsed(self, protocol: str, network: str | None = None) -> bool:
         """Whether a warning of collapse stands in the record and features are no better than random weights'.
 
-        A warning alone is no proof: some runs recover.
+        A warning alone is no proof: some runs recover. By test images whatever is shown, for random weights are scored
+        on no others.
         """
-        percent, random = self.percents(protocol, network), self.percents(protocol, "random")
-        return bool(self.record and self.record.warnings and percent is not None and percent <= (random or 0.0))
+        if self.record is None or not self.record.warnings:
+            return False
+        results = self.record.results
+        percent = results.get(network or self.record.evaluated, {}).get(protocol)
+        return percent is not None and percent <= (results.get("random", {}).get(protocol) or 0.0)
 
 
 def read(runs_dir: Path, committed: str | None) -> Store:

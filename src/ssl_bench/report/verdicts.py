@@ -77,6 +77,7 @@ def ranking(path: Path, title: str, compared: Columns) -> None:
         ]
     )
     ordered = sorted(ranks, key=lambda row: ranks[row])
+    left_out = dict.fromkeys(row for scores, _ in compared.values() for row in scores if row not in ranks)
     bars = groups([ranks[row] for row in ordered], critical)
     figure = Figure(figsize=(7, 1.3 + 0.24 * len(ordered)), layout="constrained")
     axes = figure.subplots()
@@ -100,7 +101,8 @@ def ranking(path: Path, title: str, compared: Columns) -> None:
         f"{title}: mean rank over {len(compared)} columns, 1 the highest\n"
         "Bars join rows that do not differ significantly by Nemenyi's test "
         f"(critical difference {critical:.1f}, α = {ALPHA:g});\n"
-        "columns of one dataset are not independent, so that less is certain than that",
+        "columns of one dataset are not independent, so that less is certain than that"
+        + (f"\nnot ranked, for they are not in every column: {', '.join(left_out)}" if left_out else ""),
         fontsize=9,
     )
     save(path, figure, dpi=130)

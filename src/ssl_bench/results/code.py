@@ -29,6 +29,7 @@ ROOTS = (
     "training.build.baseline_scores",
     "data.datamodule.DataModule",
 )
+WHOLE = "*"  # a module, by what it is called where it is imported with its package
 READING = f"{PACKAGE}.data.catalog"  # and what it leads to: which images were read is the data's own digest
 # Without effect on figures, or written into the tree by some versions of Python only.
 IGNORED = ("annotation", "ctx", "kind", "returns", "type_comment", "type_ignores")
@@ -107,7 +108,8 @@ class Module:
 
     def statements(self, name: str) -> list[ast.stmt]:
         """Those behind ``name``; all of them for the module itself."""
-        chosen = self.defined.get(name, []) if name else [node for found in self.defined.values() for node in found]
+        whole = name in ("", WHOLE)
+        chosen = [node for found in self.defined.values() for node in found] if whole else self.defined.get(name, [])
         return [*self.effects, *chosen]
 
     def named_by(self, statement: ast.stmt) -> Iterator[Place]:
@@ -132,7 +134,8 @@ def _parsed(name: str, text: str, packages: tuple[str, ...]) -> Module:
     for node in _walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             for alias in node.names:
-                module.imported.setdefault(alias.asname or alias.name, set()).add(_origin(node, alias, packages))
+                here = alias.asname or alias.name.partition(".")[0]  # as the module calls it
+                module.imported.setdefault(here, set()).add(_origin(name, node, alias, packages))
     for node in dict(_fields(tree)).get("body", ()):
         names = _defines(node)
         for defined in names:
@@ -142,12 +145,17 @@ def _parsed(name: str, text: str, packages: tuple[str, ...]) -> Module:
     return module
 
 
-def _origin(node: ast.Import | ast.ImportFrom, alias: ast.alias, packages: tuple[str, ...]) -> Place:
-    """Where an imported name comes from."""
+def _origin(name: str, node: ast.Import | ast.ImportFrom, alias: ast.alias, packages: tuple[str, ...]) -> Place:
+    """Where a name comes from that the module ``name`` imports."""
     if isinstance(node, ast.Import):
-        return alias.name, ""
-    inside = f"{node.module}.{alias.name}"
-    return (str(node.module), alias.name) if _source(inside, packages) is None else (inside, "")
+        return alias.name, "" if alias.asname or "." not in alias.name else WHOLE  # a.b.c is read as a's b
+    module = str(node.module)
+    if node.level:
+        spec = importlib.util.find_spec(name)
+        parent = name if spec and spec.submodule_search_locations else name.rpartition(".")[0]
+        module = importlib.util.resolve_name("." * node.level + (node.module or ""), parent)
+    inside = f"{module}.{alias.name}"
+    return (module, alias.name) if _source(inside, packages) is None else (inside, "")
 
 
 def _source(name: str, packages: tuple[str, ...]) -> str | None:

@@ -67,7 +67,9 @@ def _outcome(config: Config, folder: RunFolder) -> Outcome:
         from ssl_bench.report.tables import print_table, run_table
 
         print_table(run_table(record))
-        return Outcome("done")
+        if record.fingerprint == folder.fingerprint:
+            return Outcome("done")
+        sentence = f"it became {record.fingerprint}, for its machine cannot compile: leave trainer.compile out"
     except KeyboardInterrupt:
         return Outcome("interrupted")
     except UserError as error:

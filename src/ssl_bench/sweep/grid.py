@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ class SweepRun:
     error: str = field(init=False, default="")  # why it failed
     damaged: bool = field(init=False, default=False)  # its record is, so that trying again would not help
     changed: bool = field(init=False, default=False)  # its code has, since it was done
-    deaths: int = field(init=False, default=0)  # how often it ended in this sweep without being asked to
+    deaths: int = field(init=False, default=0)  # how often it ended without being asked to, since it got further
+    reached: float = field(init=False, default=0.0)  # its progress at the last of them
     began: float = field(init=False, default=0.0)  # when it was started in this sweep
     seconds: float | None = field(init=False, default=None)  # what it took, once it is done
 
@@ -83,20 +85,27 @@ def entries(cells: Sequence[Cell], configs: Sequence[Config], names: Sequence[st
     return found
 
 
-def fingerprints(configs: Sequence[Config]) -> list[str]:
+def fingerprints(configs: Sequence[Config], here: bool = True) -> list[str]:
     """The name of each run; reads each dataset once, in a process that need not live longer than that.
 
+    here: on this machine, not as jobs of a cluster.
+
     Raises:
-        UserError: a dataset cannot be read (all of them are named), or no run of these words could start here.
+        UserError: a dataset cannot be read (all of them are named), or no run of these words could start here, or only
+            as another run.
     """
+    from ssl_bench.devices import resolve_device, why_not_compiled
     from ssl_bench.training import launch
     from ssl_bench.training.build import build_data, fingerprint_of
 
+    why_not = functools.cache(why_not_compiled)
     digests: dict[str, str] = {}
     missing: dict[str, str] = {}
     for config in configs:
         launch.needed(config)
         conditions.require_logger(config.logger.name)
+        if here and config.trainer.compile and (reason := why_not(resolve_device(config.trainer.accelerator))):
+            raise UserError(f"trainer.compile=true does not work on this machine ({reason}): leave it out.")
         key = _data_key(config)
         if key in digests or key in missing:
             continue

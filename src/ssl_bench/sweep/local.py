@@ -47,7 +47,10 @@ class Job:
         try:
             self.outcome = self.line.recv()
         except (EOFError, OSError):
-            self.outcome = Outcome("interrupted", "its process was ended from outside")
+            self.process.join(1.0)
+            status = self.process.exitcode or 0  # none where the server was killed, too
+            by = f" by {signal.Signals(-status).name}" if status < 0 else ""
+            self.outcome = Outcome("interrupted", f"its process was ended from outside{by}")
         self.line.close()
         self.process.join(0)
         return self.outcome

@@ -16,7 +16,7 @@ from ssl_bench.training import launch
 
 POLL_SECONDS = 0.05  # between two polls of the processes
 ELSEWHERE_SECONDS = 1.0  # between two checks of what other sweeps are at work on
-DEATHS = 2  # a run that ends so often without being asked to is not started again
+DEATHS = 2  # a run that ends so often without being asked to, and ends no further epoch, is not started again
 
 
 class Job(Protocol):
@@ -58,7 +58,7 @@ def run(
     running: dict[int, tuple[SweepRun, Job]] = {}
     checked_at, passed_on, full = time.monotonic(), 0, False
     room, told = slots, ""
-    with _stopped_by_errors(running), launch.listening() as received:
+    with launch.listening() as received, _stopped_by_errors(running, received, watcher):
         while True:
             for number in received[passed_on:]:
                 passed_on += 1
@@ -107,17 +107,28 @@ def run(
 
 
 @contextmanager
-def _stopped_by_errors(running: Mapping[int, tuple[SweepRun, Job]]) -> Iterator[None]:
+def _stopped_by_errors(
+    running: Mapping[int, tuple[SweepRun, Job]], received: Sequence[int], watcher: Watcher
+) -> Iterator[None]:
     """Leave no run at work, nor in a cluster's queue, where an error ends the sweep.
 
     Waits for them: a run takes the end of the sweep for a second signal, by which it would end before it has saved.
+    received: the signals so far, of which one has asked the runs to stop already; another one ends them at once.
     """
     try:
         yield
     except BaseException:
-        for _, job in running.values():
+        left = [job for _, job in running.values() if job.outcome is None]
+        asked = len(received)
+        if left:
+            watcher.show(f"An error ends the sweep: {len(left)} run(s) save their state and stop.")
+        for job in left if not asked else ():
             job.stop()
-        while any(job.outcome is None and job.poll() is None for _, job in running.values()):
+        while any(job.poll() is None for job in left if job.outcome is None):
+            if len(received) > asked:
+                for job in left:
+                    job.kill()
+                break
             time.sleep(POLL_SECONDS)
         raise
 
@@ -139,8 +150,9 @@ def _end(entry: SweepRun, outcome: Outcome, *, stopping: bool, watcher: Watcher)
         return False
     if stopping:
         return False
-    entry.deaths += 1
-    entry.error = outcome.sentence
+    reached = entry.progress() or 0.0
+    entry.deaths = 1 if reached > entry.reached else entry.deaths + 1
+    entry.reached, entry.error = reached, outcome.sentence
     watcher.event(entry, "was interrupted")
     again = entry.deaths < DEATHS and not outcome.no_room
     if not again:

@@ -91,7 +91,12 @@ def _settled_for_jobs(config: Config, settings: Mapping[str, Any]) -> Config:
                 "launcher=slurm scale=paper: without a GPU a run takes weeks; set slurm.gpus=1, or "
                 "trainer.accelerator=cpu to train on CPUs all the same."
             )
-        return config.changed({"trainer.accelerator": "gpu" if settings["slurm.gpus"] else "cpu"})
+        config = config.changed({"trainer.accelerator": "gpu" if settings["slurm.gpus"] else "cpu"})
+    if config.trainer.accelerator == "gpu" and settings["slurm.gpus"] < chosen.devices:
+        raise UserError(
+            f"launcher=slurm: a run on {chosen.devices} GPU(s) needs slurm.gpus={chosen.devices}, not "
+            f"{settings['slurm.gpus']}."
+        )
     return config
 
 

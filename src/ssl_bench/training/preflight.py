@@ -39,7 +39,7 @@ def check(config: Config) -> None:
             config.batch_size,
             config.batch_size // trainer.processes,
             config.augment.view_sizes,
-            concat_views=options["concat_views"],
+            concat_views=options["concat_views"] and options.get("predictor", {}).get("layers", 0) < 2,
         )
     if "lookahead_batch" in options:
         conditions.require_gradients_apart(options["lookahead_batch"], options["lookahead"], trainer.accumulate)

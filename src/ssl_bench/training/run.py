@@ -224,7 +224,8 @@ class _Run:
             no_room = data.place_on(device)
             if no_room:
                 self._warn(no_room)
-        torch.manual_seed(config.seed)  # for the dropout of some backbones; a resumed run restores its own state
+        # For the dropout of some backbones, which is of its own on every rank; a resumed run restores its state.
+        torch.manual_seed(config.seed + (distributed.rank() << 32))
         exact = full_float32(device) if self.precision == "32-true" else nullcontext()
         with within_memory("this training", self._for_less_memory()), exact:
             trainer.fit(method, datamodule=self.data, ckpt_path=self.folder.checkpoint if resume else None)

@@ -88,7 +88,7 @@ $(SWEPT): $(VENV)/.installed
 	$(MEASURE)
 	$(SWEEP)
 
-table3: ## plan what Table 3 is made of, run it or resume, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= THREADS= PLAN= OUT=; so does every name in conf/experiment
+table3: ## plan what Table 3 is made of, run it or resume, and render it: SCALE= SEEDS= METHODS= DATASETS= JOBS= THREADS= PLAN= OUT=; so do table4, fig2 to fig9, and the names in experiments/README.md
 
 page: $(VENV)/.installed ## write the page of all committed experiments, site/index.html
 	$(BIN)/python -m ssl_bench page out=site
@@ -99,10 +99,10 @@ picture: page ## draw the README's picture of that page, docs/page.png, by Chrom
 figures: ## the same for Figures 2 to 9; one of them: make fig5 SCALE=smoke
 	$(MAKE) --keep-going $(filter fig%,$(CLBO))
 
-paper: ## the same for all tables and figures of the five papers
+paper: ## the same for all tables and figures that are defined here
 	$(MAKE) --keep-going table1 table2 directpred_dynamics $(SWEPT)
 
-clean: ## remove what the targets above made, runs excepted
+clean: ## remove the environment and what was built, but no runs, tables or pages
 	rm -rf $(VENV) build dist docs/api src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # The stamp is written last, so that an interrupted installation starts again.

@@ -1,4 +1,4 @@
-"""What options must be to one another, each in one sentence: known without images and without PyTorch."""
+"""Checks on options and on combinations of them, each with one sentence: they need neither images nor PyTorch."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def require_whole_pushes(queue: int, keys: int) -> None:
 
 
 def require_own_sgd(method: str, optimizer: str, precision: str) -> None:
-    """UserError where a ``method`` that trains instance weights of its own by SGD cannot.
+    """UserError where a ``method`` that trains instance weights of its own by SGD cannot do so.
 
     Muon's learning rates are of the order of SGD's, so that both can have the same.
     """

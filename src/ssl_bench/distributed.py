@@ -243,7 +243,7 @@ def _objects(mine: Any, group: Any = None) -> list[Any]:
 def on_every_rank(act: Callable[[], T]) -> T:
     """What ``act`` returns on this rank, once all have done it; the UserError of the first that failed, on all.
 
-    It may take longer than collectives may, as a download does: for a rank that has ended nobody waits, all the same.
+    It may take longer than collectives may, as a download does. A rank that has ended is noticed all the same.
     """
     if world_size() == 1:
         return act()

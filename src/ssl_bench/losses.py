@@ -1,4 +1,4 @@
-"""Losses that two or more methods use: pure functions in float32 that never communicate.
+"""Losses of the methods: pure functions in float32 that never communicate.
 
 Letters: n images of this rank, N images of the global batch, V views, G of them full-size, D embedding width,
 T temperature.

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ssl_bench.errors import UserError
 from ssl_bench.schedules import WarmupConstant, WarmupCosine, peak_lr
 
-BETA2 = 0.999  # of AdamW's second moment, which nobody changes
+BETA2 = 0.999  # of AdamW's second moment: fixed
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Rule, warm-up and decay: by default the stochastic gradient descent that every method shares."""
+    """Rule, warm-up and decay of the student's optimiser, which all methods share unless ``recipe=original``."""
 
     name: str  # "sgd", "lars", "adamw" or "muon"
     lr: float  # base learning rate

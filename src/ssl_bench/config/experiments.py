@@ -124,9 +124,32 @@ class Experiment:
             raise UserError(f"{self.name} has no run at scale={scale} under these options.")
         return found
 
+    @property
+    def protocols(self) -> Sequence[str]:
+        """Those of which figures are shown."""
+        found: Sequence[str] = self.show.get("protocols") or [self.show["protocol"]]
+        return found
+
     def group(self, scale: str) -> str:
         """What W&B calls the runs together, unless ``logger.group`` is set."""
         return f"{self.name}-{scale}"
+
+
+def require_scored(experiment: Experiment, configs: Sequence[Config]) -> None:
+    """UserError where the runs that are asked for leave out what is shown."""
+    key = "curves" if experiment.show["kind"] in ("curves", "trials") else "protocols"
+    scored = getattr(configs[0].evaluation, key)
+    if "linear" in scored:
+        scored = (*scored, "linear_top5")  # which comes with it where there are more than ten classes
+    left = [name for name in experiment.protocols if name not in scored]
+    if left:
+        raise UserError(
+            f"{experiment.name} shows {' and '.join(left)}, which evaluation.{key} leaves out: name it there."
+        )
+    if "projector" in experiment.show.get("networks", ()) and not any(one.evaluation.projector for one in configs):
+        raise UserError(
+            f"{experiment.name} shows the projector, which no run is scored by: set evaluation.projector=true."
+        )
 
 
 def read_words(words: Iterable[str], *files: str) -> tuple[dict[str, Any], list[str]]:

@@ -1,4 +1,4 @@
-"""How much room embeddings take: measures that fall when a method collapses, and warnings by them.
+"""How much room embeddings take: measures by which a collapse is noticed, and warnings of it.
 
 Letters: N images, D embedding width.
 """

@@ -27,7 +27,7 @@ class Loader(Interface):
 class Evaluator:
     """Knows the images and the protocols; networks come and go.
 
-    Ranks share the work of embedding; then each scores all features, for waiting is no cheaper.
+    Ranks share the work of embedding; then each scores all features, which takes no longer than waiting for one.
 
     loaders: ``bank``, ``probe``, ``validation`` (positions in the train split) and ``test``; each call gives a fresh
     pass. drawn: batches of training images, as of `Tunable`; None where no network is trained further. memory: bytes

@@ -136,7 +136,7 @@ class Linear:
     version: int
     probe: LinearProbe
     refit: bool
-    top: int  # right is what is among so many classes of highest score
+    top: int  # an image is right if its label is among so many classes of highest score
 
     def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
         queries = _split(splits, on)

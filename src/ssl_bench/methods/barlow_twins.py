@@ -5,8 +5,9 @@
 
 The batch is the global one: statistics and C are those of all devices' images, and gradient flows through both.
 
-Deviations: the common protocol's widths and optimiser; with a small width D the second sum has few terms, and
-``off_diagonal`` (λ) may be chosen larger than the paper's 0.005.
+Deviations: the common protocol's widths and optimiser, and a gradient whose norm is clipped (``sets`` in its
+configuration); with a small width D the second sum has few terms, and ``off_diagonal`` (λ) may be chosen larger than
+the paper's 0.005.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ class Method(pl.LightningModule):
         return {self.evaluated: found.pop(self.evaluated), **found}
 
     def get_extra_state(self) -> dict[str, int]:
-        """Counters the next step depends on."""
+        """Counters, which schedules and followers depend on."""
         return {"student_steps": self.student_steps}
 
     def set_extra_state(self, state: Mapping[str, int]) -> None:

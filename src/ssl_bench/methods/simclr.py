@@ -6,7 +6,7 @@ averaged over both directions of every positive pair: 2N anchors, each against 2
 paper compares with it (table 2) are ``objective=logistic`` and ``objective=margin``, each with all negatives or with
 the semi-hard one.
 
-Deviations: plain SGD and the shared heads instead of LARS (``recipe=original``) and BatchNorm on the output;
+Deviations: the shared optimiser and heads instead of LARS (``recipe=original``) and BatchNorm on the output;
 the mean over the 2N anchors where the released code sums the two directions. The semi-hard negative is one, the most
 similar that is less similar than the positive; the paper states no more of it than that.
 """

@@ -75,7 +75,7 @@ class SwAV(Method):
         super().__init__(**parts)
         self.require_views(full_size=2, smaller=True)
         if prototypes < 2:
-            raise UserError(f"method.prototypes={prototypes}: one cluster tells nothing apart, choose at least 2.")
+            raise UserError(f"method.prototypes={prototypes}: one cluster cannot separate images, choose at least 2.")
         self.temperature = temperature
         self.epsilon = epsilon
         self.iterations = iterations

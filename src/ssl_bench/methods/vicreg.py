@@ -6,8 +6,8 @@ s: mean square distance of the views, v: hinge of each column's standard deviati
 the diagonal. Statistics are those of the global batch, with gradient through them.
 
 Deviations: as in the released code, s is averaged over columns too and v halved over the two views. The paper trains
-by LARS; under the common protocol's SGD the first steps are too large without help, so the method asks for a warm-up
-and clips the gradient's norm (``sets`` in its configuration).
+by LARS; under SGD the first steps are too large without help, so the method warms up at ``scale=paper`` and clips
+the gradient's norm (``sets`` in its configuration).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Overwrite the oldest rows by ``rows`` ``[step, D]`` of any length."""
+        """Overwrite the oldest rows by ``rows`` ``[step, D]`` of any norm."""
         first = self.pushed % len(self.rows)
         self.rows[first : first + len(rows)] = F.normalize(rows, dim=1)
         self.pushed += len(rows)

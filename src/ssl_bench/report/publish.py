@@ -71,7 +71,7 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
         words=[option for option in others if option.lstrip("+").partition("=")[0].partition(".")[0] not in PLACES],
     )
     configs = compose_cells(cells)
-    _check_protocols(experiment, configs[0])
+    experiments.require_scored(experiment, configs)
     store = records.read(Path(settings["runs_dir"]), settings["records"])
     runs = [replace(run, on=settings["on"]) for run in records.match(cells, configs, store)]
     for sentence in store.skipped:
@@ -131,32 +131,12 @@ def _prepare_validation(experiment: Experiment, out: str | None) -> None:
 
 def _require_validation(experiment: Experiment, runs: Sequence[Run]) -> None:
     """UserError where none of the runs has figures of validation images."""
-    for protocol in _shown(experiment):
+    for protocol in experiment.protocols:
         if all(run.record is None or run.record.on_validation(protocol) is None for run in runs):
             raise UserError(
                 f"no run of {experiment.name} has {protocol} on validation images: evaluation.curves must name it, and "
                 "scale=paper holds none out."
             )
-
-
-def _shown(experiment: Experiment) -> Sequence[str]:
-    """The protocols of a table or figure."""
-    found: Sequence[str] = experiment.show.get("protocols") or [experiment.show["protocol"]]
-    return found
-
-
-def _check_protocols(experiment: Experiment, config: Config) -> None:
-    """UserError where the runs that are asked for leave out what is shown."""
-    show = experiment.show
-    key = "curves" if show["kind"] in ("curves", "trials") else "protocols"
-    scored = getattr(config.evaluation, key)
-    if "linear" in scored:
-        scored = (*scored, "linear_top5")  # which comes with it where there are more than ten classes
-    left = [name for name in _shown(experiment) if name not in scored]
-    if left:
-        raise UserError(
-            f"{experiment.name} shows {' and '.join(left)}, which evaluation.{key} leaves out: name it there."
-        )
 
 
 # -- what is rendered -----------------------------------------------------------------------------

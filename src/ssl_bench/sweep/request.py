@@ -66,6 +66,8 @@ def read(words: Sequence[str], *files: str) -> Request:
     configs = compose_cells(cells)
     config_of = dict(zip(cells, configs, strict=True))
     experiments.of_each(cells, lambda cell: preflight.check(config_of[cell]))
+    if not any(word.lstrip("+").startswith("evaluation.") for word in set_for_all):  # else what is shown is no matter
+        experiments.require_scored(experiment, configs)
     distinct: dict[str, Cell] = {}  # at several places of a grid may be one run
     for cell, config in config_of.items():
         distinct.setdefault(configuration_key(config.as_dict()), cell)

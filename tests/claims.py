@@ -26,12 +26,12 @@ What the five papers claim of their tables and figures, and what came out here a
 is about this scale alone. Networks are trained there with Muon, which none of the papers uses, unless a README says
 otherwise.
 
-In the verdicts, "is shown" and a p-value below 0.05 mean that a test corrected for several comparisons tells the two apart.
-"Means are higher" states the direction alone. "Is not shown" means that the test cannot decide, most often with three
-seeds, and not that there is no difference.
+In the verdicts, "is shown" and a p-value below 0.05 mean that a test corrected for several comparisons tells the two
+apart. "Means are higher" states the direction alone. "Is not shown" means that the test cannot decide, most often with
+three seeds, and not that there is no difference.
 
-To repeat a result, use the commands in its README. `make NAME` plans, runs and renders the whole definition, which may be
-more, and writes over the folder unless `OUT=` is set.
+To repeat a result, use the commands in its README. `make NAME` plans, runs and renders the whole definition, which may
+be more, and writes over the folder unless `OUT=` is set.
 
 Other folders: [trials](trials/README.md) of settings, the [calibration](calibration/README.md) of the test,
 [what an installation should give](learns/README.md), [speed](speed/README.md), the

@@ -761,11 +761,82 @@ def test_numbers_with_an_exponent_are_numbers_to_commands_too() -> None:
     assert settings.plain_value("1e3", text_only=True) == "1e3"
 
 
-def test_a_file_that_is_not_yaml_is_named_with_its_line(own: Own) -> None:
-    own({"method/doe.yaml": "name: doe\ntemperature 0.2\nout: 3\n"})
-    found = refusal("method=doe")
-    assert "method/doe.yaml" in found
-    assert found.endswith("line 3 is not YAML: could not find expected ':'.")
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"name: doe\ntemperature 0.2\nout: 3\n", ", line 3 is not YAML: could not find expected ':'."),
+        (b"name: doe\n\tout: 3\n", ", line 2 is not YAML: found a tab character that violates indentation."),
+        (b"name: d\xff", " is no text in UTF-8: save it as that."),
+        (b"- doe\n", ": it is to be a mapping, as in name: value."),
+        (b"", ": it is to be a mapping, as in name: value."),
+        (b"defaults: digits\n", ": defaults is to be a list of other files, as in [digits, _self_]."),
+        (b"defaults: [5]\n", ": defaults is to be a list of other files, as in [digits, _self_]."),
+        (b"defaults: [doe]\n", ": defaults is to be a list of other files, as in [digits, _self_]."),
+        (b"sets: 5\n", ": sets is to be a mapping, as in sets: {key: value}."),
+        (b"scales: {smoke: 5}\n", ": scales, smoke is to be a mapping, as in smoke: {key: value}."),
+        (b"auto: {method.weight: 3}\n", ": auto, method.weight is to be a mapping, as in method.weight: {key: value}."),
+    ],
+)
+def test_a_file_of_ones_own_that_cannot_be_read_is_named(text: bytes, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "conf" / "method" / "doe.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(text)
+    with pytest.raises(UserError) as caught:
+        sources._require_fit(tmp_path / "conf", [], "SSL_BENCH_PATH=mine")
+    assert str(caught.value) == f"{file}{sentence}"
+
+
+def test_a_file_whose_name_ends_otherwise_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "conf" / "method" / "doe.yml"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(UserError, match=r"doe.yml is not read: rename it to doe.yaml\."):
+        sources._require_fit(tmp_path / "conf", [], "SSL_BENCH_PATH=mine")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            "${scale.concat_views}",
+            "${scale.concatviews}",
+            "conf/method/doe.yaml: method.concat_views cannot be resolved: ",
+        ),
+        (
+            "full_size_views",
+            "full_sized_views",
+            "conf/method/doe.yaml: needs, full_sized_views is unknown; did you mean",
+        ),
+        ("target: ssl_bench.methods.simclr.SimCLR", "target: 5", "conf/method/doe.yaml: target 5 is to name a module"),
+    ],
+)
+def test_what_a_methods_file_refers_to_and_is_not_there_is_named(own: Own, old: str, new: str, sentence: str) -> None:
+    from ssl_bench.training import preflight
+
+    text = (sources.PACKAGE / "method" / "simclr.yaml").read_text(encoding="utf-8").replace("name: simclr", "name: doe")
+    assert old in text
+    own({"method/doe.yaml": text.replace(old, new)})
+    with pytest.raises(UserError) as caught:
+        preflight.check(config.compose(["method=doe", "scale=smoke"]))
+    assert str(caught.value).startswith(f"conf/method/doe.yaml: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("--scale", "--scale is unknown: options are set as key=value, as in scale=cpu; --help lists them."),
+        ("sweep", "sweep is a command, which comes first: python -m ssl_bench sweep …"),
+        ("epochs.=3", "'epochs.=3' is not of the form key=value"),
+        ("a..b=1", "'a..b=1' is not of the form key=value"),
+        ("/=1", "'/=1' is not of the form key=value"),
+        (
+            "experiment=table2",
+            "table2 is made of conf/ alone and has no runs: python -m ssl_bench report table2 shows it.",
+        ),
+    ],
+)
+def test_a_word_that_is_no_option_is_answered(word: str, sentence: str) -> None:
+    assert refusal(word).startswith(sentence)
 
 
 def test_an_argument_of_timm_is_set_once_and_is_a_value_or_a_list() -> None:

@@ -134,6 +134,13 @@ def test_a_failure_leaves_the_files_of_before(pictures: Path) -> None:
     assert {name: Path(name).read_bytes() for name in before} == before
 
 
+def test_a_text_of_ones_own_beside_the_features_is_kept(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("labels.txt").write_text("mine", encoding="utf-8")
+    assert embedded("e.safetensors", pictures, "out=labels.npy") == 2
+    assert "labels.txt, which is to hold the names, is there already: choose another out." in capsys.readouterr().err
+    assert Path("labels.txt").read_text(encoding="utf-8") == "mine"
+
+
 def test_where_no_picture_can_be_read_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(b"nothing")

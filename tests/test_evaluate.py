@@ -247,6 +247,14 @@ def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scor
     assert "not scored: there are no labelled images" in capsys.readouterr().out
 
 
+def test_a_file_that_is_no_record_is_never_replaced(tmp_path: Path) -> None:
+    path = mine(tmp_path / "e.safetensors")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"out=.*e\.safetensors is a file, and no record of this command"):
+        evaluated(path, *SMALL, f"out={path}")
+    assert path.read_bytes() == before
+
+
 def test_a_dataset_that_the_encoder_cannot_take_is_named_before_another_is_scored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,6 +57,17 @@ def test_every_scale_names_known_datasets_and_what_is_shown_names_known_rows(nam
 def test_a_multirun_of_an_experiment_is_its_cells() -> None:
     expected = [list(cell.words) for cell in experiments.find("fig2").cells("smoke", seeds=[4], words=["epochs=1"])]
     assert list(parse.cells(["experiment=fig2", "scale=smoke", "seed=4", "epochs=1"])) == expected
+    for words, sentence in (
+        (["experiment=fig2", "seed=x"], "seed=x is not allowed: seed is a whole number of at least 0."),
+        (
+            ["experiment=fig2", "method=byol"],
+            "method=byol: the rows of fig2 have methods of their own; choose among them",
+        ),
+        (["experiment=table2"], "table2 is made of conf/ alone and has no runs"),
+    ):
+        with pytest.raises(UserError) as caught:
+            list(parse.cells(words))
+        assert str(caught.value).startswith(sentence)
     there = experiments.find("fig2").cells("smoke", datasets=["fashion_mnist"], seeds=[4])
     found = parse.cells(["experiment=fig2", "scale=smoke", "dataset=fashion_mnist", "seed=4"])
     assert list(found) == [list(cell.words) for cell in there]
@@ -155,6 +166,10 @@ def test_an_unknown_table_is_answered_with_those_there_are() -> None:
             "{MoCo: method=moco}\n  datasets: {smoke: [digits, cifar10]}\n  seeds: [0]\nshow: {kind: calibration",
             "show.kind calibration is of one row, on one dataset at each scale.",
         ),
+        ("kind: table", "kind: table, protocols: [knn11]", "show.protocols: knn11 is unknown; did you mean knn1?"),
+        ("kind: table", "kind: heat, networks: 5", f"show.networks is {definitions.NAMES}, not 5."),
+        ("title: x", "title: [x]", "show.title is text, not ['x']."),
+        ("kind: table", "kind: options, columns: 5", f"show.columns is {definitions.MAPPING}, not 5."),
         ("kind: table", "kind: heat, costs: [euros]", "show.costs is a list of seconds, memory, not euros."),
         ("kind: table", "kind: heat, mean: 3", "show.mean is true or false, not 3."),
         ("kind: table", "kind: table, ranked: [moco]", "show.ranked: moco is unknown; known are MoCo."),
@@ -242,6 +257,18 @@ def mine(folder: Path, sweep: str, kind: str = "heat") -> str:
         f"sweep:\n  datasets: {{smoke: [digits]}}\n  seeds: [0]\n{sweep}show: {{kind: {kind}}}\n", encoding="utf-8"
     )
     return str(file)
+
+
+def test_labels_that_yaml_reads_as_numbers_are_labels(tmp_path: Path) -> None:
+    columns = "  columns: {32: batch_size=32, 64: batch_size=64}\n"
+    file = mine(
+        tmp_path, f"  rows: {{7: method=simclr}}\n{columns}  accountings: {{equal: {{64: epochs=2, 7: labels=20}}}}\n"
+    )
+    words = {place.column: row for place, row in experiments.find(file).places("smoke").items()}
+    assert words == {
+        "32": ("method=simclr", "batch_size=32", "labels=20"),
+        "64": ("method=simclr", "batch_size=64", "labels=20", "epochs=2"),
+    }
 
 
 ROWS = "  rows: {MoCo: method=moco, SimCLR: method=simclr epochs=3}\n"

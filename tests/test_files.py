@@ -128,6 +128,20 @@ def test_files_that_belong_together_are_all_replaced(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == paths
 
 
+def test_a_link_stays_and_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "target.csv").write_text("before")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "target.csv")
+    write_text(tmp_path / "link.csv", "after")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "target.csv").read_text() == "after"
+    for path, what in ((tmp_path, "a folder"), (Path(os.devnull), "no file"), (Path(), "a folder")):
+        with pytest.raises(UserError, match=f"is {what}: name a file to write"):
+            write_text(path, "x")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is no file"):
+        write_text(tmp_path / "pipe", "x")
+
+
 def test_bytes_of_a_path_that_are_no_text_are_read_back(tmp_path: Path) -> None:
     write_text(tmp_path / "a.json", json.dumps({"init": "w\udcff.pt", "名": "é"}, ensure_ascii=False))
     assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")

@@ -35,7 +35,14 @@ def run_command(
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "-h" in given or "--help" in given:
         return guarded(lambda: print(help_text()), interrupted=interrupted)
-    return guarded(lambda: work(given), interrupted=interrupted)
+
+    def checked() -> int | None:
+        for word in given:
+            if re.match("--?[a-z]", word):
+                raise UserError(f"{word} is unknown: options are set as key=value, as in scale=cpu; --help lists them.")
+        return work(given)
+
+    return guarded(checked, interrupted=interrupted)
 
 
 def guarded(work: Callable[[], int | None], *, interrupted: str) -> int:

@@ -64,6 +64,13 @@ def same(one: Any, other: Any) -> bool:
     return one == other if isinstance(one, int | float | str | None) else True
 
 
+def test_a_loss_that_is_returned_alone_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, data = make("method=simclr")
+    monkeypatch.setattr(type(method), "loss", lambda self, step: step.embeddings[0].sum())
+    with pytest.raises(UserError, match=r"^SimCLR.loss is to return the loss and a dict of figures, as in loss, \{\}"):
+        method.training_step(next(iter(data.train_dataloader())), 0)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_changes_nothing_and_is_the_same_again(name: str) -> None:
     method, data = make(f"method={name}")

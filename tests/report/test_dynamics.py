@@ -66,6 +66,13 @@ def test_the_committed_table_is_that_of_the_program(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out == (COMMITTED / "table.md").read_text(encoding="utf-8")
 
 
+def test_lists_are_set_as_one_types_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["directpred_dynamics", "weight_decays=[0.0,0.05]", "betas=[0.5,1]", "steps=10"]) == 0
+    shown = capsys.readouterr().out
+    assert "0.05" in shown
+    assert "0.3" not in shown.partition("Set")[0]
+
+
 def test_a_value_out_of_range_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["directpred_dynamics", "betas=[0.0]"]) == 2
     assert capsys.readouterr().err.startswith("ssl_bench: betas=[0.0] is not allowed: betas is a list such as")

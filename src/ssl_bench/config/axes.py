@@ -98,5 +98,7 @@ def _accountings(sweep: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _words_of(options: str | Mapping[str, str], row: str, column: str) -> Words:
     """The arguments of an accounting, which are those of all rows, or of some rows or columns by label."""
-    found = options if isinstance(options, str) else " ".join(options.get(label, "") for label in (row, column))
-    return tuple(shlex.split(found))
+    if isinstance(options, str):
+        return tuple(shlex.split(options))
+    by_label = labelled(options)  # YAML reads some labels as numbers
+    return (*by_label.get(row, ()), *by_label.get(column, ()))

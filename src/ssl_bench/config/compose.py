@@ -108,6 +108,7 @@ def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Pl
             )
     if experiments.is_sweep(str(groups.get("experiment", "none"))):
         name = groups["experiment"]
+        experiments.require_runs(experiments.find(name))
         raise UserError(f"experiment={name} is many runs: add -m, or run python -m ssl_bench sweep {name}.")
     defaults, options, choices, blocks = chosen_files(words_of(groups))
     settings = _settings((override for override in parsed if override.key_or_group not in GROUPS), options)
@@ -184,7 +185,7 @@ def _computed(function: Plain, config: DictConfig) -> Any:
         except (ImportError, AttributeError, ValueError) as error:
             raise UserError(f"{function['target']} is not to be found: {error}.") from None
         return computed(**arguments)
-    except (OmegaConfBaseException, ArithmeticError) as error:
+    except (OmegaConfBaseException, ArithmeticError, TypeError) as error:
         raise UserError(f"{function['target']}: {str(error).splitlines()[0]}.") from None
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
@@ -131,10 +130,6 @@ def _hydra(groups: tuple[str, ...]) -> tuple[Plain, dict[str, str]]:
         group, _, name = str(error.missing_cfg_file).partition("/")
         known = ", ".join(GROUPS.get(group, ()))
         raise UserError(f"conf/{group}/{name}.yaml is missing: write it, or set {group}= to one of {known}.") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf/"
-        raise UserError(f"{where} is not YAML: {error.problem}.") from None
     tree: Any = OmegaConf.to_container(config)
     choices = tree.pop("hydra")["runtime"]["choices"]
     return tree, {group: str(choices[group]) for group in GROUPS}

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ssl_bench.config import sources
 from ssl_bench.config.composition import tree_of
@@ -55,7 +56,12 @@ def chosen_files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option]
     if base is not tree and _pop_blocks(tree) != blocks:
         raise UserError(f"experiment={experiment}: {', '.join(BLOCKS)} are no options: set what they set.")
     config = OmegaConf.create(tree)
-    known = dict(leaves(plain(config if base is tree else OmegaConf.create(base))))
+    try:
+        known = dict(leaves(plain(config if base is tree else OmegaConf.create(base))))
+    except (OmegaConfBaseException, RecursionError) as error:
+        key = str(getattr(error, "full_key", None) or "an option")
+        where = file_of(group_of(key), choices) if group_of(key) in choices else "conf/"
+        raise UserError(f"{where}: {key} cannot be resolved: {str(error).splitlines()[0]}.") from None
     options = options_of(choices, known)
     _require_method_file(choices["method"], known, options)
     for key, _ in leaves(tree):

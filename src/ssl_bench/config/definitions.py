@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ssl_bench.config import axes, sources
-from ssl_bench.config.options import GROUPS
+from ssl_bench.config.options import GROUPS, comments
 from ssl_bench.config.settings import near_or_all
 from ssl_bench.errors import UserError
 
@@ -53,8 +53,8 @@ def read_file(file: Path) -> dict[str, Any]:
         found = _parsed(str(file), file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'}).") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
+    except yaml.MarkedYAMLError as error:
+        raise UserError(sources.not_yaml(str(file), error)) from None
     if file.stem in GROUPS["experiment"]:
         raise UserError(f"{file} has the name of experiment={file.stem}: rename the file.")
     return found if isinstance(found, dict) else {}
@@ -215,6 +215,14 @@ def _shown(file: str, show: dict[str, Any], sweep: dict[str, Any]) -> dict[str, 
             _require(isinstance(found[key], bool), file, f"show.{key}", "true or false", found[key])
         if key == "protocols":
             _require(_is_list(found[key], str), file, "show.protocols", NAMES, found[key])
+            _require_all_known(file, "show.protocols: ", found[key], _protocols())
+        if key in ("networks", "costs") and found[key]:
+            _require(_is_list(found[key], str), file, f"show.{key}", NAMES, found[key])
+        if isinstance(usual, dict):
+            _require(isinstance(found[key], dict), file, f"show.{key}", MAPPING, found[key])
+    _require(isinstance(found["title"], str), file, "show.title", "text", found["title"])
+    if "protocol" in found:
+        _require(found["protocol"] in _protocols(), file, "show.protocol", " or ".join(_protocols()), found["protocol"])
     _require_axes(file, found, sweep)
     if kind == "calibration" and (len(labels) > 1 or any(len(of) > 1 for of in sweep["datasets"].values())):
         raise UserError(f"{file}: show.kind calibration is of one row, on one dataset at each scale.")
@@ -230,6 +238,12 @@ def _shown(file: str, show: dict[str, Any], sweep: dict[str, Any]) -> dict[str, 
         ranked = found["ranked"]
         found["ranked"] = labels if ranked is None else _of_rows(file, "show.ranked", ranked, labels)
     return found
+
+
+def _protocols() -> list[str]:
+    """All that a run can be scored under."""
+    (allowed, _) = comments("evaluation/standard.yaml")["protocols"]
+    return allowed[1:-1].split("|")
 
 
 def _of_rows(file: str, key: str, value: object, labels: Sequence[str]) -> list[str]:
@@ -253,5 +267,5 @@ def _require_axes(file: str, show: Mapping[str, Any], sweep: Mapping[str, Any]) 
             if show["logarithmic"] and min(number for number in numbers if number is not None) <= 0:
                 raise UserError(f"{file}: a logarithmic axis has room for columns above 0 only.")
     for key, known in (("networks", NETWORKS), ("costs", COSTS)):
-        for word in show.get(key, ()):
+        for word in show.get(key) or ():
             _require(word in known, file, f"show.{key}", f"a list of {', '.join(known)}", word)

@@ -18,7 +18,7 @@ from ssl_bench.config import axes, definitions
 from ssl_bench.config.axes import Place
 from ssl_bench.config.options import GROUPS
 from ssl_bench.config.schema import Config
-from ssl_bench.config.settings import near_or_all, options_in, read_settings
+from ssl_bench.config.settings import items_of, near_or_all, options_in, read_settings, require_once
 from ssl_bench.errors import UserError
 
 T = TypeVar("T")
@@ -62,7 +62,8 @@ class Experiment:
     def at(self, scale: str) -> dict[str, Any]:
         """``sweep`` as it is at a scale."""
         other = self.scales.get(scale, {})
-        return {**self.sweep, **other, "rows": {**self.sweep["rows"], **other.get("rows", {})}}
+        rows = {str(label): row for rows in (self.sweep, other) for label, row in rows.get("rows", {}).items()}
+        return {**self.sweep, **other, "rows": rows}
 
     def places(self, scale: str) -> dict[Place, tuple[str, ...]]:
         """The arguments at every place of the grid at a scale."""
@@ -164,8 +165,11 @@ def read_words(words: Iterable[str], *files: str) -> tuple[dict[str, Any], list[
     own: dict[str, list[str]] = {file: [] for file in files}
     lists: dict[str, list[str]] = {}
     others: list[str] = []
+    given: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
+        if key in LISTS:
+            require_once(given, word)
         if not equals:
             raise UserError(f"{word} is not of the form key=value{near_or_all(word, file_of)}")
         if key not in file_of:
@@ -173,7 +177,7 @@ def read_words(words: Iterable[str], *files: str) -> tuple[dict[str, Any], list[
         elif key not in LISTS:
             own[file_of[key]].append(word)
         elif value != "null":  # a list of one looks like a number
-            lists[key] = list(dict.fromkeys(item.strip() for item in value.strip("[]").split(",") if item.strip()))
+            lists[key] = list(dict.fromkeys(items_of(value)))
     settings: dict[str, Any] = {}
     for file in files:
         settings |= read_settings(file, own[file])
@@ -219,9 +223,19 @@ def _works(work: Callable[[Cell], object], cell: Cell) -> bool:
 
 def names() -> list[str]:
     """The experiments that have runs."""
-    return [
-        name for name in GROUPS["experiment"] if is_sweep(name) and definitions.read(name)["show"]["kind"] != "options"
-    ]
+    return [name for name in GROUPS["experiment"] if is_sweep(name) and not _shows_options(name)]
+
+
+def _shows_options(name: str) -> bool:
+    show = definitions.read(name).get("show")
+    return isinstance(show, dict) and show.get("kind") == "options"
+
+
+def require_runs(experiment: Experiment) -> None:
+    """UserError for one that shows options alone."""
+    if experiment.show["kind"] == "options":
+        name = experiment.name
+        raise UserError(f"{name} is made of conf/ alone and has no runs: python -m ssl_bench report {name} shows it.")
 
 
 def without_runs() -> list[str]:
@@ -240,6 +254,8 @@ def find(name: str) -> Experiment:
         UserError: if there is none, or the file describes none.
     """
     file = name.endswith(".yaml")
+    if name.endswith(".yml"):
+        raise UserError(f"{name} is not read, for such files end in .yaml: rename it.")
     if not file and not is_sweep(name):
         raise UserError(f"there is no table or figure {name!r}{near_or_all(name, names())}")
     found = definitions.read_file(Path(name)) if file else definitions.read(name)

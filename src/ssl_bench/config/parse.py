@@ -31,7 +31,11 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         key, equals, value = word.partition("=")
         if re.match(r"~|\+(?!\+)", key):
             raise UserError(f"{word}: options are neither added nor removed; set one of those that --help lists.")
-        if not equals or not re.fullmatch(r"(\+\+)?[\w./]+", key, re.ASCII):
+        if word.startswith("-"):
+            raise UserError(f"{word} is unknown: options are set as key=value, as in scale=cpu; --help lists them.")
+        if word in COMMANDS:
+            raise UserError(f"{word} is a command, which comes first: python -m ssl_bench {word} …")
+        if not equals or not re.fullmatch(r"(\+\+)?\w+([./]\w+)*", key, re.ASCII):
             groups = [f"{group}={word}" for group, choices in GROUPS.items() if word in choices]
             hint = nearest(word, COMMANDS) or (f"; did you mean {groups[0]}?" if groups else ", as in method=byol.")
             raise UserError(f"{word!r} is not of the form key=value{hint}")
@@ -111,13 +115,23 @@ def tuned_options(runs: Iterable[Iterable[str]]) -> list[str]:
 def _runs_of(words: list[str]) -> list[list[str]]:
     """The runs of the table or figure that ``words`` name; themselves if they name none."""
     given = by_key(words)
-    if not experiments.is_sweep(given.get("experiment", "none")):
+    name = given.get("experiment", "none")
+    if not experiments.is_sweep(name):
         return [words]
+    experiment = experiments.find(name)
+    experiments.require_runs(experiment)
+    if "method" in given:
+        raise UserError(
+            f"method={given['method']}: the rows of {name} have methods of their own; choose among them by "
+            f"python -m ssl_bench sweep {name} methods={given['method']}."
+        )
+    if not given.get("seed", "0").isdecimal():
+        raise UserError(f"seed={given['seed']} is not allowed: seed is a whole number of at least 0.")
     chosen = ("experiment", "scale", "dataset", "seed")
-    found = experiments.find(given["experiment"]).cells(
+    found = experiment.cells(
         given.get("scale", CHOICES["scale"]),
         datasets=[given["dataset"]] if "dataset" in given else None,
-        seeds=[int(given["seed"])] if given.get("seed", "").isdigit() else None,
+        seeds=[int(given["seed"])] if "seed" in given else None,
         words=[word for word in words if word.lstrip("+").partition("=")[0] not in chosen],
     )
     return [list(cell.words) for cell in found]

@@ -26,17 +26,34 @@ def read_settings(file: str, words: Iterable[str]) -> dict[str, Any]:
     """All options of such a file, set by ``key=value`` words; UserError in one sentence for any other word."""
     known = options_in(file)
     settings = {key: option.default for key, option in known.items()}
+    given: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise UserError(f"{word} is not of the form key=value{near_or_all(word, known)}")
         if key not in known:
             raise UserError(f"option {key} is unknown{near_or_all(key, known)}")
+        require_once(given, word)
         if isinstance(known[key].default, dict):
             settings[key] = _mapping(word, value)
+        elif isinstance(known[key].default, list):
+            settings[key] = known[key].read([plain_value(item, text_only=False) for item in items_of(value)])
         else:
             settings[key] = known[key].read(plain_value(value, text_only=known[key].is_text))
     return settings
+
+
+def require_once(given: dict[str, str], word: str) -> None:
+    """Take down what ``word`` sets; UserError where another one has set it."""
+    key = word.partition("=")[0]
+    if key in given:
+        raise UserError(f"{key} is set twice, by {given[key]} and by {word}: leave one of them out.")
+    given[key] = word
+
+
+def items_of(text: str) -> list[str]:
+    """The items of a list as one types it, with or without brackets."""
+    return [item.strip() for item in text.strip("[]").split(",") if item.strip()]
 
 
 def require_known(words: Iterable[str], own: Iterable[str]) -> None:

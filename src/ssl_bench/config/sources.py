@@ -22,6 +22,7 @@ from ssl_bench.errors import UserError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML has it
 VARIABLE = "SSL_BENCH_PATH"
+MAPPINGS = ("sets", "original", "check", "needs", "shown", "auto", "scales")  # blocks of a file
 PACKAGE = Path(str(importlib.resources.files("ssl_bench.conf")))
 
 
@@ -54,12 +55,45 @@ def _own() -> tuple[Path, ...]:
 def _require_fit(conf: Path, others: list[Path], who: str) -> None:
     """UserError where a file stands in no group, or has a name that an earlier ``conf/`` has given."""
     groups = {entry.name for entry in PACKAGE.iterdir() if entry.is_dir() and not entry.name.startswith("_")}
-    for file in sorted(conf.rglob("*.yaml")):
+    for file in sorted([*conf.rglob("*.yaml"), *conf.rglob("*.yml")]):
         name = file.relative_to(conf)
+        if file.suffix != ".yaml":
+            raise UserError(f"{who}: {file} is not read: rename it to {file.with_suffix('.yaml').name}.")
         if len(name.parts) != 2 or name.parts[0] not in groups:
             raise UserError(f"{who}: {file} is in no group: put it into one of conf/{{{','.join(sorted(groups))}}}.")
         if any(other.joinpath(*name.parts).is_file() for other in others):
             raise UserError(f"{who}: {file} has the name of a file that is there already: give it another one.")
+        _require_shape(file)
+
+
+def _require_shape(file: Path) -> None:
+    """UserError where a file of conf/ is no mapping, or a part of it that the package reads is of another kind."""
+    try:
+        found = yaml.load(file.read_text(encoding="utf-8"), LOADER)
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is no text in UTF-8: save it as that.") from None
+    except yaml.MarkedYAMLError as error:
+        raise UserError(not_yaml(str(file), error)) from None
+
+    def require(holds: bool, what: str) -> None:
+        if not holds:
+            raise UserError(f"{file}: {what}.")
+
+    require(isinstance(found, dict), "it is to be a mapping, as in name: value")
+    entries = found.get("defaults", [])
+    named = isinstance(entries, list) and all(isinstance(one, (str, dict)) for one in entries)
+    require(named and file.stem not in entries, "defaults is to be a list of other files, as in [digits, _self_]")
+    for block in MAPPINGS:
+        content = found.get(block) or {}
+        require(isinstance(content, dict), f"{block} is to be a mapping, as in {block}: {{key: value}}")
+        for key, value in content.items() if block in ("scales", "auto") else ():
+            require(isinstance(value, dict), f"{block}, {key} is to be a mapping, as in {key}: {{key: value}}")
+
+
+def not_yaml(file: str, error: yaml.MarkedYAMLError) -> str:
+    """The sentence about a file that cannot be read."""
+    line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+    return f"{file}{line} is not YAML: {' '.join(str(error.problem).split())}."
 
 
 OWN = _own()

@@ -28,12 +28,15 @@ def embed(run_or_file: Path, folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the features and the names; UserError for a wrong file or picture. settings: those of embed.yaml."""
     target = Path(settings["out"])
     require_writable(target.parent, f"out={target}")
+    names = target.with_suffix(".txt")
+    if names.exists() and not target.exists():
+        raise UserError(f"{names}, which is to hold the names, is there already: choose another out.")
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     work = _Embedding(run_or_file, folder, settings)
-    write_together({target: work.write, target.with_suffix(".txt"): work.write_names})
+    write_together({target: work.write, names: work.write_names})
     left_out = f" ({work.skipped:,} left out)" if work.skipped else ""
-    work.show(f"{target}: features of {len(work.kept):,} pictures{left_out}, named in {target.with_suffix('.txt')}")
+    work.show(f"{target}: features of {len(work.kept):,} pictures{left_out}, named in {names}")
 
 
 class _Embedding:

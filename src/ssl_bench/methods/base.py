@@ -20,6 +20,7 @@ from ssl_bench.augment.views import Views
 from ssl_bench.batch import Batch
 from ssl_bench.conditions import require_batch_statistics, require_views
 from ssl_bench.distributed import gather
+from ssl_bench.errors import UserError
 from ssl_bench.losses import full_precision
 from ssl_bench.optim import Group, Recipe
 from ssl_bench.schedules import cosine
@@ -137,7 +138,12 @@ class Method(pl.LightningModule):
         """Collect from a batch, then its loss, outside autocast."""
         with torch.autocast(self.device.type, enabled=False):
             self.collected.append(self.collect(step))
-            return self.loss(step)
+            found = self.loss(step)
+        if not isinstance(found, tuple):
+            raise UserError(
+                f"{type(self).__name__}.loss is to return the loss and a dict of figures, as in loss, {{}}."
+            )
+        return found
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of one batch, with the embeddings for callbacks."""

@@ -15,7 +15,6 @@ from typing import Any
 from ssl_bench.config import definitions, experiments
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Experiment
-from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.files import csv_text, write_text
 from ssl_bench.report import (

@@ -167,6 +167,8 @@ def show(
     out: str | None,
 ) -> None:
     """Print the runs that fulfil the conditions; UserError where there is none."""
+    if out and Path(out).suffix != ".csv":
+        raise UserError(f"out={out} is to be a file of comma-separated values: name it as in out=runs.csv.")
     found, skipped = rows(runs_dir, records)
     kept = in_order(chosen(found, conditions), sort)
     console = Console()

@@ -56,10 +56,7 @@ def read(words: Sequence[str], *files: str) -> Request:
             f"{'no table or figure is' if not names else ' '.join(names) + ' are'} named: choose one of {known}."
         )
     experiment = experiments.find(names[0])
-    if experiment.show["kind"] == "options":
-        raise UserError(
-            f"{names[0]} is made of conf/ alone and has no runs: python -m ssl_bench report {names[0]} shows it."
-        )
+    experiments.require_runs(experiment)
     settings, set_for_all = experiments.read_words((word for word in words if "=" in word), FILE, *files)
     _check_keys(set_for_all, {key for file in (FILE, *files) for key in options_in(file)})
     cells = experiment.cells(settings["scale"], **{key: settings[key] for key in experiments.LISTS}, words=set_for_all)

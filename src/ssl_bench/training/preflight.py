@@ -11,9 +11,12 @@ from pathlib import Path
 from ssl_bench import conditions
 from ssl_bench.config.options import block_of, nearest
 from ssl_bench.config.schema import Config
+from ssl_bench.config.settings import near_or_all
 from ssl_bench.data.facts import FACTS, STL10, STL10_HELD_OUT, require_root
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
+
+NEEDS = ("full_size_views", "smaller_views", "batches_at_once", "labels", "own_sgd")  # that a method's file may state
 
 
 def check(config: Config) -> None:
@@ -102,8 +105,10 @@ def _check_views(config: Config) -> None:
 
 def _check_target(config: Config) -> None:
     """UserError where the method's class is not to be found; nothing is imported."""
-    module, _, name = config.method.target.rpartition(".")
+    module, _, name = str(config.method.target).rpartition(".")
     where = f"conf/method/{config.method.name}.yaml: target {config.method.target}"
+    if not module:
+        raise UserError(f"{where} is to name a module and a class in it, as in my_method.Mine.")
     try:
         found = _classes(module)
     except (ImportError, ValueError):
@@ -132,10 +137,12 @@ def _check_needs(config: Config) -> None:
     """UserError where the method's class would refuse, whose needs its file states."""
     options, needs = config.method.options, block_of(config.method.name, "needs")
     name = config.method.target.rpartition(".")[2]
+    for key in needs:
+        if key not in NEEDS:
+            raise UserError(f"conf/method/{config.method.name}.yaml: needs, {key} is unknown{near_or_all(key, NEEDS)}")
     if "full_size_views" in needs:
-        conditions.require_views(
-            name, config.augment.view_sizes, full_size=needs["full_size_views"], smaller=needs["smaller_views"]
-        )
+        smaller = needs.get("smaller_views", False)
+        conditions.require_views(name, config.augment.view_sizes, full_size=needs["full_size_views"], smaller=smaller)
     if "batches_at_once" in needs and options["queue"] is not None:
         conditions.require_whole_pushes(options["queue"], needs["batches_at_once"] * config.batch_size)
     if "own_sgd" in needs:

@@ -187,6 +187,26 @@ def test_what_cannot_be_done_is_answered_in_one_line(
     assert shown.count("\n") == 1
 
 
+def test_features_that_are_not_finite_and_a_damaged_record_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = {"name": "resnet10", "stem": "cifar", "width": 64, "channels": 1}
+    backbone, _ = build_backbone(**network)  # type: ignore[arg-type]
+    clean = {"size": 16, "crop": 1.0, "mean": [0.4], "std": [0.2]}
+    description = {"backbone": network, "clean": clean, "fingerprint": "0123456789ab"}
+    save_encoder(tmp_path / "e.safetensors", backbone, description)
+    (tmp_path / "record.json").write_text("{", encoding="utf-8")
+    assert command.main([str(tmp_path / "e.safetensors"), f"out={tmp_path / 'out'}", "to=torchvision"]) == 2
+    assert f"{tmp_path / 'record.json'} is no finished record (" in capsys.readouterr().err
+    (tmp_path / "record.json").unlink()
+    with torch.no_grad():
+        next(backbone.parameters()).fill_(torch.nan)
+    save_encoder(tmp_path / "e.safetensors", backbone, description)
+    assert command.main([str(tmp_path / "e.safetensors"), f"out={tmp_path / 'out'}", "to=torchvision"]) == 2
+    assert "its features are infinite or not a number: the network has diverged." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_library_that_is_missing_is_named_with_the_extra(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,12 @@ def test_what_ended_a_run_is_what_its_cause_says_or_what_was_done_to_it(
     assert str(error.value).startswith(sentence)
 
 
+def test_a_rank_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "x")
+    with pytest.raises(UserError, match="RANK=x in the environment is no number: unset it, or use torchrun"):
+        launch.train(compose(["scale=smoke"]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "words"), [(2, ["batch_size=16"]), (3, ["batch_size=18", "method=simclr", "method.concat_views=false"])]

@@ -107,6 +107,7 @@ def test_compared_runs_show_all_that_differs_and_nothing_else(
         (["metod=byol"], "no run has metod; did you mean method?"),
         (["method>3"], "method is clbo, which is no number"),
         (["knn1>high"], "knn1>high: high is no number"),
+        (["deadbeef"], "has a fingerprint that begins with deadbeef."),
         (["what?"], "'what?' is no condition as method=byol"),
         (["sort=knn3"], "sort=knn3: no run has knn3; did you mean"),
         (["out=record.json"], "out=record.json is to be a file of comma-separated values: name it as in out=runs.csv."),

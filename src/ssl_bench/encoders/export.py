@@ -129,6 +129,8 @@ def compared(chosen: formats.Format, subject: Subject, folder: Path) -> Differen
             names["images"] = images if chosen.takes_raw(subject) else ours.clean(images)
             exec(use, names)
             expected = ours(images)
+            if not expected.isfinite().all():
+                raise UserError("its features are infinite or not a number: the network has diverged.")
             found = torch.as_tensor(names["features"])
             if found.shape != expected.shape:
                 raise UserError(
@@ -150,7 +152,8 @@ def _images(subject: Subject) -> list[Tensor]:
 
 def _record(encoder: Opened) -> Record | None:
     """The record beside a run's encoder; None where there is none."""
+    path = encoder.file.with_name("record.json")
     try:
-        return Record.read(encoder.file.with_name("record.json"), encoder.fingerprint or "")
-    except ValueError:
-        return None
+        return Record.read(path, encoder.fingerprint or "") if path.exists() and encoder.fingerprint else None
+    except ValueError as error:
+        raise UserError(f"{path} is no finished record ({error}): mend it, or export the encoder without it.") from None

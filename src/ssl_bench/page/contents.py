@@ -80,6 +80,8 @@ def contents(asked: Request) -> Contents:
     described = _automatic(asked, entries, found) if asked.alone else _described(asked, store, entries, found)
     if not entries and not found.findings and not settings["watch"]:  # the first run may yet finish
         readme = "" if asked.alone else f", no README in {settings['experiments']}"
+        if store.skipped:
+            readme += f", and {len(store.skipped)} file(s) that are no records, such as {store.skipped[0]}"
         raise UserError(
             f"there is nothing to show: no finished run in {settings['runs_dir']}{readme}; "
             "python -m ssl_bench trains a run."

@@ -192,6 +192,8 @@ def _none(found: Sequence[Row], conditions: Sequence[Condition], where: str) -> 
     if not found:
         return f"{where} has no finished run: train one, or set runs_dir or records to where there are some."
     for one in conditions:
+        if not one.sign and not any(row["fingerprint"].startswith(one.value) for row in found):
+            return f"no run of {where} has a fingerprint that begins with {one.value}."
         if one.sign == "=" and not any(one.holds(row) for row in found):
             near = nearest(typed(one.value), {typed(row[one.key]) for row in found if one.key in row})
             return f"no run of {where} has {one.key}={typed(one.value)}{near or '.'}"

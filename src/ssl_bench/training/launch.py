@@ -36,6 +36,9 @@ GRACE_SECONDS = 15.0  # for the other ranks to end by themselves once one has fa
 def needed(config: Config) -> bool:
     """Whether this process is to start ranks: it is asked for several and is none itself."""
     devices, nodes = config.trainer.devices, config.trainer.nodes
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):  # which Lightning reads as it is imported
+        if not os.environ.get(name, "0").isdecimal():
+            raise UserError(f"{name}={os.environ[name]} in the environment is no number: unset it, or use torchrun.")
     if devices * nodes == 1 or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return False
     if nodes > 1:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ssl_bench.callbacks.accuracy_monitor import AccuracyMonitor, Elsewhere
-from ssl_bench.evaluation.protocols import Score
+from ssl_bench.evaluation.score import Score
 from ssl_bench.methods.base import Method
 from ssl_bench.results.history import History
 

@@ -15,7 +15,7 @@ from ssl_bench.evaluation import baselines
 from ssl_bench.evaluation.baselines import calibration_batches, kept, random_scores, recalibrate
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.features import Splits
-from ssl_bench.evaluation.protocols import On, Score
+from ssl_bench.evaluation.score import On, Score
 
 
 class Clean(nn.Module):

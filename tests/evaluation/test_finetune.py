@@ -18,7 +18,8 @@ from ssl_bench.evaluation.evaluator import Evaluator
 from ssl_bench.evaluation.features import Splits
 from ssl_bench.evaluation.finetune import FineTuning, in_epochs, moved
 from ssl_bench.evaluation.linear import LinearProbe
-from ssl_bench.evaluation.protocols import Score, protocols
+from ssl_bench.evaluation.protocols import protocols
+from ssl_bench.evaluation.score import Score
 
 PROBE = LinearProbe((0.1,), epochs=1, batch_size=16, momentum=0.9, weight_decay=0.0, seed=0)
 TUNING = FineTuning((0.02, 0.3), steps=12, batch_size=16, momentum=0.9, weight_decay=0.01, flip=0.0)

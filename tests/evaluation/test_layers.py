@@ -10,7 +10,7 @@ from torch import nn
 
 from ssl_bench.evaluation.features import Features, Splits, Tunable
 from ssl_bench.evaluation.layers import Layers, pooled, score_layers, widths
-from ssl_bench.evaluation.protocols import Score
+from ssl_bench.evaluation.score import Score
 from ssl_bench.nn.backbone import build_backbone, stages
 from ssl_bench.nn.heads import mlp, mlp_of
 

@@ -22,7 +22,8 @@ from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, Loader, Scores
 from ssl_bench.evaluation.features import THUMBNAIL, cleaned
 from ssl_bench.evaluation.precision import full_float32
-from ssl_bench.evaluation.protocols import FineTuned, Score
+from ssl_bench.evaluation.protocols import FineTuned
+from ssl_bench.evaluation.score import Score
 from ssl_bench.files import name_of, write_text
 
 CALIBRATION_IMAGES = 2048  # for the BatchNorm statistics of random weights

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_bench.batch import Batch
 from ssl_bench.devices import within_memory
 from ssl_bench.evaluation.features import Features, Splits, Tunable, extract, pixels
-from ssl_bench.evaluation.protocols import On, Protocol, Score
+from ssl_bench.evaluation.score import On, Protocol, Score
 
 Scores = dict[str, Score]
 LESS = "lower evaluation.batch_size or evaluation.memory"

@@ -10,6 +10,7 @@ Letters: M bank rows, Q queries, F feature width, k neighbours, T temperature; q
 """
 
 import warnings
+from collections.abc import Sequence
 from functools import cache, partial
 
 import torch
@@ -36,14 +37,21 @@ def predict(
     the nearest row's label. bank ``[M, F]`` with labels ``[M]`` in 0 … classes − 1, queries ``[Q, F]``. Equal votes
     go to the lowest class. Raises what :func:`neighbours` raises, and ValueError for labels out of range.
     """
+    return predict_by_k(bank, labels, queries, ks=(k,), temperature=temperature, classes=classes, budget=budget)[k]
+
+
+def predict_by_k(
+    bank: Tensor, labels: Tensor, queries: Tensor, *, ks: Sequence[int], temperature: float, classes: int, budget: int
+) -> dict[int, Tensor]:
+    """What :func:`predict` gives for each k of ``ks``, by one search."""
     if len(labels) != len(bank) or (len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes):
         raise ValueError(f"the bank wants one label in 0 … {classes - 1} for each of its {len(bank)} rows")
-    similarity, index = neighbours(bank, queries, k, budget)
+    similarity, index = neighbours(bank, queries, max(ks), budget)
     # Dividing all of a query's weights by the largest changes no vote and keeps small temperatures finite.
     weight = ((similarity - similarity[:, :1]) / temperature).exp()  # [Q, k]
     rows = max(1, budget // (4 * classes))
-    blocks = zip(torch.split(weight, rows), torch.split(labels[index], rows), strict=True)
-    return torch.cat([votes(part, label, classes).argmax(1) for part, label in blocks])
+    blocks = list(zip(torch.split(weight, rows), torch.split(labels[index], rows), strict=True))
+    return {k: torch.cat([votes(part[:, :k], label[:, :k], classes).argmax(1) for part, label in blocks]) for k in ks}
 
 
 def votes(weight: Tensor, labels: Tensor, classes: int) -> Tensor:

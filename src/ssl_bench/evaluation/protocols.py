@@ -4,11 +4,9 @@ Raise a protocol's version whenever its numbers change: records with different v
 """
 
 import statistics
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,30 +17,7 @@ from ssl_bench.evaluation.draws import balanced_draws, share_draws
 from ssl_bench.evaluation.features import Features, Splits
 from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import FittedProbe, LinearProbe
-
-On = Literal["validation", "test"]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What a protocol measures of one network."""
-
-    percent: float | None  # top-1 accuracy, 0 … 100; None where the protocol does not apply, with notes["reason"]
-    predictions: Tensor | None  # int64 [N], in the order of the split; None where there is not one per image
-    notes: dict[str, float | int | str]
-
-
-class Protocol(typing.Protocol):
-    """A way to score features."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def version(self) -> int: ...
-
-    def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
-        """Accuracy on one split; ``budget`` bounds the working memory in bytes and changes no result."""
+from ssl_bench.evaluation.score import On, Protocol, Score, bank_of, missing_in, percent_of, split_of, unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +30,10 @@ class NearestNeighbours:
     temperature: float
 
     def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
-        bank, queries = _bank(splits, on), _split(splits, on)
-        missing = _missing(bank=bank, **{on: queries})
+        missing = missing_in(bank=bank_of(splits, on), **{on: split_of(splits, on)})
         if missing:
-            return _unavailable(missing)
-        k = min(self.k, len(bank))
-        predictions = knn.predict(
-            bank.x, bank.labels, queries.x, k=k, temperature=self.temperature, classes=splits.classes, budget=budget
-        )
-        return Score(_percent(predictions, queries, splits.classes), predictions, {"k": k, "bank": len(bank)})
+            return unavailable(missing)
+        return _by_neighbours(splits, on, (self.k,), self.temperature, budget)[self.k]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +46,36 @@ class ChosenNeighbours:
     temperature: float
 
     def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
-        queries = _split(splits, on)
-        missing = _missing(**{"bank": splits.bank, "validation": splits.validation, on: queries})
+        missing = missing_in(**{"bank": splits.bank, "validation": splits.validation, on: split_of(splits, on)})
         if missing:
-            return _unavailable(missing)
-        known = {k: NearestNeighbours(self.name, self.version, k, self.temperature) for k in self.ks}
-        chosen = {
-            k: splits.once((one, "validation"), partial(one.evaluate, splits, "validation", budget))
-            for k, one in known.items()
-        }
+            return unavailable(missing)
+
+        def scores(on: On, ks: Sequence[int]) -> dict[int, Score]:
+            return _by_neighbours(splits, on, ks, self.temperature, budget)
+
+        chosen = splits.once((self, "validation"), partial(scores, "validation", self.ks))
         k = max(self.ks, key=lambda k: chosen[k].percent or 0.0)
-        score = chosen[k] if on == "validation" else known[k].evaluate(splits, on, budget)
+        score = chosen[k] if on == "validation" else scores(on, (k,))[k]
         return Score(score.percent, score.predictions, {**score.notes, "validation_percent": chosen[k].percent or 0.0})
+
+
+def _by_neighbours(splits: Splits, on: On, ks: Sequence[int], temperature: float, budget: int) -> dict[int, Score]:
+    """The score for each k, from one search."""
+    bank, queries = bank_of(splits, on), split_of(splits, on)
+    there = {k: min(k, len(bank)) for k in ks}
+    predictions = knn.predict_by_k(
+        bank.x,
+        bank.labels,
+        queries.x,
+        ks=sorted(set(there.values())),
+        temperature=temperature,
+        classes=splits.classes,
+        budget=budget,
+    )
+    return {
+        k: Score(percent_of(predictions[n], queries, splits.classes), predictions[n], {"k": n, "bank": len(bank)})
+        for k, n in there.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +92,15 @@ class FewLabels:
     seed: int
 
     def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
-        bank, queries = _bank(splits, on), _split(splits, on)
-        missing = _missing(bank=bank, **{on: queries})
+        bank, queries = bank_of(splits, on), split_of(splits, on)
+        missing = missing_in(bank=bank, **{on: queries})
         if missing:
-            return _unavailable(missing)
+            return unavailable(missing)
         if splits.classes > self.labels:
-            return _unavailable(f"{self.labels} labels cannot hold each of {splits.classes} classes")
+            return unavailable(f"{self.labels} labels cannot hold each of {splits.classes} classes")
         smallest, most = int(bank.labels.bincount(minlength=splits.classes).min()), -(-self.labels // splits.classes)
         if smallest < most:
-            return _unavailable(
+            return unavailable(
                 f"a balanced draw wants {most} images of every class, but the bank has {smallest} of one"
             )
         percents: list[float] = []
@@ -121,7 +109,7 @@ class FewLabels:
             predictions = knn.predict(
                 few.x, few.labels, queries.x, k=1, temperature=1.0, classes=splits.classes, budget=budget
             )
-            percents.append(_percent(predictions, queries, splits.classes))
+            percents.append(percent_of(predictions, queries, splits.classes))
         return Score(statistics.fmean(percents), None, {"draws": self.draws, "std": statistics.pstdev(percents)})
 
 
@@ -139,10 +127,10 @@ class Linear:
     top: int  # an image is right if its label is among so many classes of highest score
 
     def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
-        queries = _split(splits, on)
-        missing = _missing(**{"train": splits.train, "validation": splits.validation, on: queries})
+        queries = split_of(splits, on)
+        missing = missing_in(**{"train": splits.train, "validation": splits.validation, on: queries})
         if missing:
-            return _unavailable(missing)
+            return unavailable(missing)
         seen = splits.train, splits.validation, splits.classes
         fitted = splits.once(self.probe, lambda: self.probe.fit(*seen))
         if self.refit and on == "test":
@@ -155,11 +143,11 @@ class Linear:
             "validation_percent": fitted.validation_percent,
             "trained_on": fitted.images,
         }
-        return Score(_percent(predictions, queries, splits.classes), predictions, notes)
+        return Score(percent_of(predictions, queries, splits.classes), predictions, notes)
 
     def _among_highest(self, fitted: FittedProbe, queries: Features, classes: int) -> Score:
         if classes <= 2 * self.top:
-            return _unavailable(f"among {classes} classes, to be one of the {self.top} most likely ones shows little")
+            return unavailable(f"among {classes} classes, to be one of the {self.top} most likely ones shows little")
         highest = fitted.classifier.scores(queries.x).topk(self.top).indices  # [N, top]
         right = (highest == queries.labels[:, None]).any(1)
         return Score(100 * int(right.sum()) / len(queries), None, {"learning_rate": fitted.learning_rate})
@@ -180,19 +168,19 @@ class LinearFewLabels:
     seed: int
 
     def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
-        train, queries, classes = splits.train, _split(splits, on), splits.classes
-        missing = _missing(**{"train": train, "validation": splits.validation, on: queries})
+        train, queries, classes = splits.train, split_of(splits, on), splits.classes
+        missing = missing_in(**{"train": train, "validation": splits.validation, on: queries})
         if missing:
-            return _unavailable(missing)
+            return unavailable(missing)
         draws = share_draws(train, classes, self.share, draws=self.draws, seed=self.seed)
         if isinstance(draws, str):
-            return _unavailable(draws)
+            return unavailable(draws)
         percents: list[float] = []
         for rows in draws:
             few = train.rows(rows)
             key = (self.probe, self.share, len(percents))
             fitted = splits.once(key, partial(self.probe.fit, few, splits.validation, classes))
-            percents.append(_percent(fitted.predict(queries.x), queries, classes))
+            percents.append(percent_of(fitted.predict(queries.x), queries, classes))
         notes: dict[str, float | int | str] = {
             "labels": len(draws[0]),
             "draws": self.draws,
@@ -217,22 +205,22 @@ class FineTuned:
 
     def evaluate(self, splits: Splits, on: On, budget: int) -> Score:
         if splits.network is None:
-            return _unavailable("there is no network to fine-tune")
-        train, queries, classes = splits.train, _split(splits, on), splits.classes
-        missing = _missing(**{"train": train, "validation": splits.validation, on: queries})
+            return unavailable("there is no network to fine-tune")
+        train, queries, classes = splits.train, split_of(splits, on), splits.classes
+        missing = missing_in(**{"train": train, "validation": splits.validation, on: queries})
         if missing:
-            return _unavailable(missing)
+            return unavailable(missing)
         draws: list[Tensor] | str = [torch.arange(len(train))]
         if self.share is not None:
             draws = share_draws(train, classes, self.share, draws=self.draws, seed=self.seed)
         if isinstance(draws, str):
-            return _unavailable(draws)
+            return unavailable(draws)
         percents: list[float] = []
         for number, rows in enumerate(draws):
             fit = partial(self.tuning.fit, splits.network, train.rows(rows), classes, self.seed + number)
             tuned = splits.once((self.tuning, self.share, number), fit)
-            predictions = _split(tuned.scores, on).x.argmax(1)
-            percents.append(_percent(predictions, queries, classes))
+            predictions = split_of(tuned.scores, on).x.argmax(1)
+            percents.append(percent_of(predictions, queries, classes))
         notes: dict[str, float | int | str] = {"labels": len(draws[0])}
         if len(draws) == 1:
             notes |= {"learning_rate": tuned.learning_rate, "validation_percent": tuned.validation_percent}
@@ -273,33 +261,3 @@ def protocols(names: Sequence[str], probe: LinearProbe, tuning: FineTuning, *, r
         if name not in by_name:
             raise UserError(f"There is no protocol {name!r}: choose among {', '.join(by_name)}.")
     return [by_name[name] for name in names]
-
-
-def _split(splits: Splits, on: On) -> Features:
-    return splits.test if on == "test" else splits.validation
-
-
-def _bank(splits: Splits, on: On) -> Features:
-    """The bank without the queries: the published protocols keep validation images in it, each its own neighbour."""
-    if on == "test":
-        return splits.bank
-    return splits.bank.rows(~torch.isin(splits.bank.index, splits.validation.index))
-
-
-def _missing(**features: Features) -> str | None:
-    """Why a protocol that needs these splits cannot be evaluated, or None if it can."""
-    empty = [name for name, split in features.items() if not len(split)]
-    return f"there are no labelled images in {' and '.join(empty)}" if empty else None
-
-
-def _unavailable(reason: str) -> Score:
-    return Score(None, None, {"reason": reason})
-
-
-def _percent(predictions: Tensor, features: Features, classes: int) -> float:
-    # Imported here, for it takes seconds: whoever has a Trainer has paid them already.
-    from torchmetrics.functional.classification import multiclass_stat_scores
-
-    # Counts and not multiclass_accuracy, which rounds the share to float32: 24 of 25 are 96 %, not 95.999998 %.
-    counts = multiclass_stat_scores(predictions, features.labels, classes, average="micro", validate_args=False)
-    return 100 * int(counts[0]) / len(features)

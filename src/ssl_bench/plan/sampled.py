@@ -20,7 +20,8 @@ from ssl_bench.evaluation.evaluator import Evaluator, Loader
 from ssl_bench.evaluation.features import Features, Splits, Tunable
 from ssl_bench.evaluation.finetune import FineTuning, Tuned
 from ssl_bench.evaluation.linear import FittedProbe, LinearProbe
-from ssl_bench.evaluation.protocols import FewLabels, FineTuned, Linear, On, Protocol, Score
+from ssl_bench.evaluation.protocols import FewLabels, FineTuned, Linear
+from ssl_bench.evaluation.score import On, Protocol, Score
 
 T = TypeVar("T")
 

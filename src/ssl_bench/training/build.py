@@ -28,7 +28,8 @@ from ssl_bench.evaluation.baselines import kept, random_scores, versions
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearProbe
-from ssl_bench.evaluation.protocols import Protocol, protocols, with_top5
+from ssl_bench.evaluation.protocols import protocols, with_top5
+from ssl_bench.evaluation.score import Protocol
 from ssl_bench.methods.base import Method, Network
 from ssl_bench.nn.backbone import build_backbone, require_size
 from ssl_bench.nn.heads import mlp

@@ -767,6 +767,8 @@ def test_numbers_with_an_exponent_are_numbers_to_commands_too() -> None:
         (b"name: doe\ntemperature 0.2\nout: 3\n", ", line 3 is not YAML: could not find expected ':'."),
         (b"name: doe\n\tout: 3\n", ", line 2 is not YAML: found a tab character that violates indentation."),
         (b"name: d\xff", " is no text in UTF-8: save it as that."),
+        (b"name: 2024-13-45\n", " is not YAML: month must be in 1..12."),
+        (b"name: d\x00e\n", " is not YAML: control characters are not allowed."),
         (b"- doe\n", ": it is to be a mapping, as in name: value."),
         (b"", ": it is to be a mapping, as in name: value."),
         (b"defaults: digits\n", ": defaults is to be a list of other files, as in [digits, _self_]."),

@@ -221,3 +221,32 @@ def test_what_nccl_says_is_shown_and_only_what_happened_to_another_rank_is_a_los
 def test_errors_of_a_rank_that_is_gone_are_known_as_such(message: str) -> None:
     assert distributed._is_broken_line(RuntimeError(message))
     assert not distributed._is_broken_line(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def dropout_program(rank: int, folder: str) -> None:
+    """Every rank draws masks of its own, and goes on with them after its checkpoint is loaded."""
+    from types import SimpleNamespace
+
+    from ssl_bench.callbacks.checkpointer import Checkpointer
+    from ssl_bench.training.run import SPREAD
+
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "SSL_BENCH_MEETING": f"{folder}/meeting"}
+    nobody: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    checkpointer = Checkpointer(Path(folder), fingerprint="a", every_seconds=1.0)
+    with distributed.joined(devices=2, nodes=1, cuda=False, timeout=60):
+        torch.manual_seed(7 + SPREAD * rank)
+        kept: dict[str, Any] = {"global_step": 3}
+        checkpointer.on_save_checkpoint(nobody, nobody, kept)
+        drawn = torch.rand(4)
+        checkpointer.on_load_checkpoint(nobody, nobody, kept)
+        assert torch.equal(torch.rand(4), drawn)
+        both = distributed.gather(drawn[None])
+        assert not torch.equal(both[0], both[1])
+        kept["rng"] = kept["rng"][:1]  # of a run on one device
+        checkpointer.on_load_checkpoint(nobody, nobody, kept)
+        both = distributed.gather(torch.rand(1, 4))
+        assert not torch.equal(both[0], both[1])
+
+
+def test_ranks_draw_dropout_of_their_own_and_go_on_with_it(tmp_path: Path) -> None:
+    in_ranks(dropout_program, os.fspath(tmp_path), world=2)

@@ -137,7 +137,7 @@ def test_a_failure_leaves_the_files_of_before(pictures: Path) -> None:
 def test_a_text_of_ones_own_beside_the_features_is_kept(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("labels.txt").write_text("mine", encoding="utf-8")
     assert embedded("e.safetensors", pictures, "out=labels.npy") == 2
-    assert "labels.txt, which is to hold the names, is there already: choose another out." in capsys.readouterr().err
+    assert "labels.txt, which is to hold the names, is there already: move it away" in capsys.readouterr().err
     assert Path("labels.txt").read_text(encoding="utf-8") == "mine"
 
 

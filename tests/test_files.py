@@ -128,12 +128,12 @@ def test_files_that_belong_together_are_all_replaced(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == paths
 
 
-def test_a_link_stays_and_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "target.csv").write_text("before")
     (tmp_path / "link.csv").symlink_to(tmp_path / "target.csv")
-    write_text(tmp_path / "link.csv", "after")
-    assert (tmp_path / "link.csv").is_symlink()
-    assert (tmp_path / "target.csv").read_text() == "after"
+    write_text(tmp_path / "link.csv", "after")  # as of a folder of runs that was copied as links
+    assert (tmp_path / "link.csv").read_text() == "after"
+    assert (tmp_path / "target.csv").read_text() == "before"
     for path, what in ((tmp_path, "a folder"), (Path(os.devnull), "no file"), (Path(), "a folder")):
         with pytest.raises(UserError, match=f"is {what}: name a file to write"):
             write_text(path, "x")

@@ -190,7 +190,7 @@ def gather_uneven(rows: Tensor) -> Tensor:
     """Rows of every rank in rank order, of which each may hold another number or none, ``[n, ...]`` → ``[N, ...]``."""
     if world_size() == 1:
         return rows
-    shapes = _objects(tuple(rows.shape))
+    shapes = of_every_rank(tuple(rows.shape))
     most = max(shape[0] for shape in shapes)
     rest = next((shape[1:] for shape in shapes if shape[0]), rows.shape[1:])  # a rank without rows may not know it
     padded = rows.new_zeros(most, *rest)
@@ -231,7 +231,7 @@ def largest(number: int) -> int:
     return int(shared)
 
 
-def _objects(mine: Any, group: Any = None) -> list[Any]:
+def of_every_rank(mine: Any, group: Any = None) -> list[Any]:
     found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, mine, group=group)
     return found
@@ -253,7 +253,7 @@ def on_every_rank(act: Callable[[], T]) -> T:
         result = act()
     except UserError as mine:
         error = mine
-    found = _objects((str(error), error.status) if error else None, patient)
+    found = of_every_rank((str(error), error.status) if error else None, patient)
     dist.destroy_process_group(patient)
     failed = [sentence for sentence in found if sentence is not None]
     if failed:
@@ -280,6 +280,6 @@ def on_rank_zero(act: Callable[[], T]) -> T:
 
 def agreed(text: str, what: str) -> str:
     """``text``, which must be the same on all ranks; else UserError naming ``what`` differs."""
-    if world_size() > 1 and len(set(_objects(text))) > 1:
+    if world_size() > 1 and len(set(of_every_rank(text))) > 1:
         raise UserError(f"the processes of this run differ in {what}: start all with the same options and files.")
     return text

@@ -32,10 +32,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
     """``write_whole`` for files of one folder that belong together: all are filled before one is put in place.
 
-    A kill while they are put in place leaves some of them missing, but never old ones beside new ones. A link stays,
-    and what it leads to is written; UserError for a device or a folder, in whose place no file belongs.
+    A kill while they are put in place leaves some of them missing, but never old ones beside new ones. UserError
+    for a device or a folder, in whose place no file belongs.
     """
-    writers = {path.resolve() if path.is_symlink() else path: write for path, write in writers.items()}
     for path in writers:
         if not path.name or (path.exists() and not path.is_file()):
             raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no file'}: name a file to write.")

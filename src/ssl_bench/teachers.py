@@ -45,7 +45,7 @@ def follow_buffers(teacher: nn.Module, student: nn.Module, rate: float) -> None:
 def step_back(student: nn.Module, teacher: nn.Module, rates: Mapping[Tensor, float]) -> None:
     """θ ← θ + rate (ξ − θ) for the parameters that have a gradient: a step on the proximal term alone.
 
-    rates: by parameter of the student; of more than 1, which would lead past the teacher, 1 is taken.
+    rates: by parameter of the student; at most 1, which ends at the teacher.
     """
     pairs = [(p, t) for p, t in zip(student.parameters(), teacher.parameters(), strict=True) if p.grad is not None]
     for rate in {rates[p] for p, _ in pairs}:

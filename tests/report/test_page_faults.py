@@ -305,7 +305,8 @@ def test_the_table_of_all_claims_stands_first_and_open(
 def test_runs_that_no_table_may_mix_are_named_in_place_of_one(tmp_path: Path) -> None:
     config = compose(["method=simclr", "dataset=digits", "scale=smoke"])
     versions = {"protocols": dict.fromkeys(PROTOCOLS, 1) | {"knn1": 2}}
-    for seed, other in enumerate([{}, versions, {"batch_statistics": "per_device", "processes": 2}]):
+    others: list[dict[str, Any]] = [{}, versions, {"batch_statistics": "per_device", "processes": 2}]
+    for seed, other in enumerate(others):
         one = config.changed({"seed": seed})
         keep(tmp_path / "runs", [record(Cell("", "digits", seed, ()), one, **other)])
     assert main([f"runs_dir={tmp_path / 'runs'}", f"out={tmp_path / 'site'}"]) == 0
@@ -313,3 +314,13 @@ def test_runs_that_no_table_may_mix_are_named_in_place_of_one(tmp_path: Path) ->
     assert mixed["problem"].startswith("the version of protocol knn1 differs, 1 in ")
     assert apart["name"].endswith(", batch statistics of 2 devices")
     assert "problem" not in apart
+
+
+def test_runs_of_other_images_stand_in_one_table(tmp_path: Path) -> None:
+    config = compose(["method=simclr", "dataset=digits", "scale=smoke"])
+    for subset in (None, 160):
+        one = config.changed({"subset": subset})
+        keep(tmp_path / "runs", [record(Cell("", "digits", 0, ()), one, data_digest=f"of {subset}")])
+    assert main([f"runs_dir={tmp_path / 'runs'}", f"out={tmp_path / 'site'}"]) == 0
+    (shown,) = data(tmp_path / "site", "index")["experiments"]
+    assert "problem" not in shown

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ssl_bench.batch import Batch
-from ssl_bench.distributed import largest, on_rank_zero, rank, world_size
+from ssl_bench.distributed import largest, of_every_rank, on_rank_zero, rank, world_size
 from ssl_bench.entry import take_over
 from ssl_bench.errors import SIGNALLED, UserError
 from ssl_bench.files import write_whole
@@ -144,15 +144,18 @@ class Checkpointer(pl.Callback):
         # Of this run's GPU alone: another start may see fewer or more of them.
         device = trainer.strategy.root_device
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": cuda}
+        own = {"cpu": torch.get_rng_state(), "cuda": cuda}
+        checkpoint["rng"] = own if world_size() == 1 else of_every_rank(own)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.finished_epochs = checkpoint["ssl_bench"]["finished_epochs"]
-        if rank():  # the state is that of rank 0, whose dropout no other rank repeats
+        states = checkpoint["rng"] if isinstance(checkpoint["rng"], list) else [checkpoint["rng"]]
+        if rank() >= len(states):  # the run has more devices than before: no state is drawn from twice
             torch.manual_seed(torch.initial_seed() + checkpoint["global_step"])
             return
-        torch.set_rng_state(checkpoint["rng"]["cpu"].cpu())
-        cuda, device = checkpoint["rng"]["cuda"], trainer.strategy.root_device  # the method is not there yet
+        own = states[rank()]
+        torch.set_rng_state(own["cpu"].cpu())
+        cuda, device = own["cuda"], trainer.strategy.root_device  # the method is not there yet
         if isinstance(cuda, list):  # earlier checkpoints have one of every GPU that was visible, none on a CPU
             cuda = cuda[0] if cuda else None
         if cuda is not None and device.type == "cuda":

@@ -71,8 +71,7 @@ def plan(asked: request.Request) -> None:
             raise UserError(f"runs_dir={runs_dir} is no folder: choose another.")
     asked = request.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    names = local.ask(grid.fingerprints, asked.configs, asked.settings["launcher"] == "local")
-    entries = grid.entries(asked.cells, asked.configs, names)
+    entries = grid.entries(asked.cells, asked.configs, local.ask(grid.fingerprints, asked.configs))
     console.print(totals(entries), highlight=False, soft_wrap=True)
     if load > BUSY:
         console.print(f"warning: other processes are running (load {load:.1f}); they slow the forecast, too.")
@@ -134,7 +133,7 @@ def _sentences(asked: request.Request, found: Sequence[tuple[Kind, Measured]], *
     gpu_memory = max((measured.gpu_memory for _, measured in found), default=0)
     of_gpu = f", {_bytes(gpu_memory)} of a GPU's for a run" if gpu_memory else ""
     share = f" with jobs={asked.jobs}" if at_once > 1 else ""
-    share += ", one after another, and jobs of a cluster run beside each other" if jobs_of_a_cluster else ""
+    share += " one after another, where a cluster runs them side by side" if jobs_of_a_cluster else ""
     share += f" and {len(asked.cards)} GPU(s)" if asked.cards else ""
     yield (
         f"All runs that are left: {(seconds + shared) / 3600 / at_once:.2f} hours on this machine{share}, "

@@ -51,11 +51,13 @@ def sweep(asked: request.Request) -> int:
     asked = request.placed(asked, [] if asked.settings["launcher"] == "slurm" else cards.found(asked.configs))
     start = _starter(asked)
     console.print(f"{asked.name}: checking {len(asked.cells)} run(s)", highlight=False)
-    names = local.ask(grid.fingerprints, asked.configs, asked.settings["launcher"] == "local")
+    names = local.ask(grid.fingerprints, asked.configs)
     entries = grid.entries(asked.cells, asked.configs, names)
     console.print(totals(entries), highlight=False, soft_wrap=True)
     if any(entry.state not in ("done", "failed") for entry in entries):
         request.require_cards(asked)
+        if asked.settings["launcher"] == "local" and any(config.trainer.compile for config in asked.configs):
+            local.ask(grid.require_compiling, asked.configs)
     title = f"{asked.name}, scale={asked.settings['scale']}"
     with View(console, title, entries, asked.jobs) as view:
         stopped = loop.run(entries, start, slots=asked.jobs, retry_failed=asked.settings["retry_failed"], watcher=view)

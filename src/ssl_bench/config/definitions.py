@@ -53,7 +53,7 @@ def read_file(file: Path) -> dict[str, Any]:
         found = _parsed(str(file), file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'}).") from None
-    except yaml.MarkedYAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(sources.not_yaml(str(file), error)) from None
     if file.stem in GROUPS["experiment"]:
         raise UserError(f"{file} has the name of experiment={file.stem}: rename the file.")
@@ -216,8 +216,9 @@ def _shown(file: str, show: dict[str, Any], sweep: dict[str, Any]) -> dict[str, 
         if key == "protocols":
             _require(_is_list(found[key], str), file, "show.protocols", NAMES, found[key])
             _require_all_known(file, "show.protocols: ", found[key], _protocols())
-        if key in ("networks", "costs") and found[key]:
-            _require(_is_list(found[key], str), file, f"show.{key}", NAMES, found[key])
+        if key in ("networks", "costs"):
+            found[key] = found[key] or usual
+            _require(not found[key] or _is_list(found[key], str), file, f"show.{key}", NAMES, found[key])
         if isinstance(usual, dict):
             _require(isinstance(found[key], dict), file, f"show.{key}", MAPPING, found[key])
     _require(isinstance(found["title"], str), file, "show.title", "text", found["title"])
@@ -267,5 +268,5 @@ def _require_axes(file: str, show: Mapping[str, Any], sweep: Mapping[str, Any]) 
             if show["logarithmic"] and min(number for number in numbers if number is not None) <= 0:
                 raise UserError(f"{file}: a logarithmic axis has room for columns above 0 only.")
     for key, known in (("networks", NETWORKS), ("costs", COSTS)):
-        for word in show.get(key) or ():
+        for word in show.get(key, ()):
             _require(word in known, file, f"show.{key}", f"a list of {', '.join(known)}", word)

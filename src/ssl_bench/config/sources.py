@@ -72,7 +72,7 @@ def _require_shape(file: Path) -> None:
         found = yaml.load(file.read_text(encoding="utf-8"), LOADER)
     except UnicodeDecodeError:
         raise UserError(f"{file} is no text in UTF-8: save it as that.") from None
-    except yaml.MarkedYAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(not_yaml(str(file), error)) from None
 
     def require(holds: bool, what: str) -> None:
@@ -90,10 +90,13 @@ def _require_shape(file: Path) -> None:
             require(isinstance(value, dict), f"{block}, {key} is to be a mapping, as in {key}: {{key: value}}")
 
 
-def not_yaml(file: str, error: yaml.MarkedYAMLError) -> str:
+def not_yaml(file: str, error: Exception) -> str:
     """The sentence about a file that cannot be read."""
-    line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-    return f"{file}{line} is not YAML: {' '.join(str(error.problem).split())}."
+    mark, problem = (
+        getattr(error, "problem_mark", None),
+        getattr(error, "problem", None) or getattr(error, "reason", error),
+    )
+    return f"{file}{f', line {mark.line + 1}' if mark else ''} is not YAML: {' '.join(str(problem).split())}."
 
 
 OWN = _own()

@@ -30,7 +30,7 @@ def embed(run_or_file: Path, folder: Path, settings: Mapping[str, Any]) -> None:
     require_writable(target.parent, f"out={target}")
     names = target.with_suffix(".txt")
     if names.exists() and not target.exists():
-        raise UserError(f"{names}, which is to hold the names, is there already: choose another out.")
+        raise UserError(f"{names}, which is to hold the names, is there already: move it away, or choose another out.")
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     work = _Embedding(run_or_file, folder, settings)

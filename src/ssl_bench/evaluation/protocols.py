@@ -252,9 +252,9 @@ def protocols(names: Sequence[str], probe: LinearProbe, tuning: FineTuning, *, r
         Linear("linear_top5", version=1, probe=probe, refit=refit, top=5),
         LinearFewLabels("linear_1percent", version=1, probe=probe, share=0.01, draws=3, seed=0),
         LinearFewLabels("linear_10percent", version=1, probe=probe, share=0.1, draws=3, seed=0),
-        FineTuned("finetune", version=1, tuning=tuning, share=None, draws=1, seed=0),
-        FineTuned("finetune_1percent", version=1, tuning=tuning, share=0.01, draws=3, seed=0),
-        FineTuned("finetune_10percent", version=1, tuning=tuning, share=0.1, draws=3, seed=0),
+        FineTuned("finetune", version=2, tuning=tuning, share=None, draws=1, seed=0),
+        FineTuned("finetune_1percent", version=2, tuning=tuning, share=0.01, draws=3, seed=0),
+        FineTuned("finetune_10percent", version=2, tuning=tuning, share=0.1, draws=3, seed=0),
     ]
     by_name = {protocol.name: protocol for protocol in known}
     for name in names:

@@ -103,7 +103,8 @@ def _automatic(asked: Request, entries: Sequence[StoredRecord], found: Contents)
         found.experiments.append(part)
         described += of_group
         try:
-            records.refuse_mixtures([(run.cell, run.entry) for run in of_group if run.entry])
+            entries_of = [(run.cell, run.entry) for run in of_group if run.entry]
+            records.refuse_mixtures(entries_of, of_one_content=False)  # rows of other images have names of their own
             part |= tables.shown(tables.automatic(of_group, name), of_group, note)
         except UserError as error:
             part["problem"] = str(error)

@@ -191,15 +191,14 @@ def _letter(number: int) -> str:
 def _notes(
     runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str], calibration: str, origins: Mapping[str, str]
 ) -> list[str]:
-    numbers = seeds_of(runs).values()
-    several = max(numbers) > 1
+    several, compared = max(seeds_of(runs).values()) > 1, columns(runs, protocols, ranked)
     spread = f"mean ± standard deviation over n = {number_of_seeds(runs)}" if several else "one seed"
     lines = [
         f"% of {runs[0].on} images, {spread}"
         + ("; (k/n): there are k of them." if any(run.record is None for run in runs) else "."),
         *([COLLAPSED] if any(run.collapsed(protocol) for run in runs for protocol in protocols) else []),
-        *_test(min((n for n in numbers if n >= FEWEST), default=0), calibration),
-        *_closest(columns(runs, protocols, ranked)),
+        *_test(min((len(seeds) for rows, _ in compared.values() for seeds in rows.values()), default=0), calibration),
+        *_closest(compared),
         f"Protocols {with_versions(protocols, runs)}; scale {runs[0].config.scale.name}; {epochs(runs)}.",
         *provenance(runs),
     ]

@@ -154,8 +154,11 @@ def _run(cell: Cell, config: Config, entries: Sequence[StoredRecord], failure: s
     return Run(cell, config, entries[0] if entries else None, failure, differs)
 
 
-def refuse_mixtures(found: Sequence[tuple[Cell, StoredRecord]]) -> None:
-    """UserError where the records were not made and measured in one way."""
+def refuse_mixtures(found: Sequence[tuple[Cell, StoredRecord]], *, of_one_content: bool = True) -> None:
+    """UserError where the records were not made and measured in one way.
+
+    of_one_content: whether all of a dataset must have been made of the same images.
+    """
     records = [entry.record for _, entry in found]
 
     def refuse(what: str, value: Callable[[Record], object], hint: str = OTHERS) -> None:
@@ -177,7 +180,7 @@ def refuse_mixtures(found: Sequence[tuple[Cell, StoredRecord]]) -> None:
         refuse(f"the version of protocol {protocol}", lambda record, p=protocol: record.protocols.get(p), SCORED_AGAIN)  # type: ignore[misc]
     for network, name in NAMES.items():
         refuse(f"the version of the baseline {name}", lambda record, n=network: record.baselines[n], SCORED_AGAIN)  # type: ignore[misc]
-    for dataset in dict.fromkeys(cell.dataset for cell, _ in found):
+    for dataset in dict.fromkeys(cell.dataset for cell, _ in found) if of_one_content else ():
         refuse(
             f"the content of {dataset}",
             lambda record, d=dataset: record.data_digest[:12] if record.dataset == d else None,  # type: ignore[misc]

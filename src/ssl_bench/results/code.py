@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,8 @@ def _origin(name: str, node: ast.Import | ast.ImportFrom, alias: ast.alias, pack
     if node.level:
         spec = importlib.util.find_spec(name)
         parent = name if spec and spec.submodule_search_locations else name.rpartition(".")[0]
-        module = importlib.util.resolve_name("." * node.level + (node.module or ""), parent)
+        with suppress(ImportError, ValueError):  # beyond the package, as a script may try
+            module = importlib.util.resolve_name("." * node.level + (node.module or ""), parent)
     inside = f"{module}.{alias.name}"
     return (module, alias.name) if _source(inside, packages) is None else (inside, "")
 

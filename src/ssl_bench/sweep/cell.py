@@ -69,7 +69,10 @@ def _outcome(config: Config, folder: RunFolder) -> Outcome:
         print_table(run_table(record))
         if record.fingerprint == folder.fingerprint:
             return Outcome("done")
-        sentence = f"it became {record.fingerprint}, for its machine cannot compile: leave trainer.compile out"
+        compiled = (
+            "its machine cannot compile: leave trainer.compile out" if config.trainer.compile else "its data differ"
+        )
+        sentence = f"it became {record.fingerprint}, another run, for {compiled}"
     except KeyboardInterrupt:
         return Outcome("interrupted")
     except UserError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,27 +84,29 @@ def entries(cells: Sequence[Cell], configs: Sequence[Config], names: Sequence[st
     return found
 
 
-def fingerprints(configs: Sequence[Config], here: bool = True) -> list[str]:
+def require_compiling(configs: Sequence[Config]) -> None:
+    """UserError where a run is to be compiled and this machine cannot: it would become another run."""
+    from ssl_bench.devices import resolve_device, why_not_compiled
+
+    for accelerator in {config.trainer.accelerator for config in configs if config.trainer.compile}:
+        if reason := why_not_compiled(resolve_device(accelerator)):
+            raise UserError(f"trainer.compile=true does not work on this machine ({reason}): leave it out.")
+
+
+def fingerprints(configs: Sequence[Config]) -> list[str]:
     """The name of each run; reads each dataset once, in a process that need not live longer than that.
 
-    here: on this machine, not as jobs of a cluster.
-
     Raises:
-        UserError: a dataset cannot be read (all of them are named), or no run of these words could start here, or only
-            as another run.
+        UserError: a dataset cannot be read (all of them are named), or no run of these words could start here.
     """
-    from ssl_bench.devices import resolve_device, why_not_compiled
     from ssl_bench.training import launch
     from ssl_bench.training.build import build_data, fingerprint_of
 
-    why_not = functools.cache(why_not_compiled)
     digests: dict[str, str] = {}
     missing: dict[str, str] = {}
     for config in configs:
         launch.needed(config)
         conditions.require_logger(config.logger.name)
-        if here and config.trainer.compile and (reason := why_not(resolve_device(config.trainer.accelerator))):
-            raise UserError(f"trainer.compile=true does not work on this machine ({reason}): leave it out.")
         key = _data_key(config)
         if key in digests or key in missing:
             continue

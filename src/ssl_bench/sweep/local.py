@@ -49,7 +49,7 @@ class Job:
         except (EOFError, OSError):
             self.process.join(1.0)
             status = self.process.exitcode or 0  # none where the server was killed, too
-            by = f" by {signal.Signals(-status).name}" if status < 0 else ""
+            by = f" by {signal.strsignal(-status) or -status}" if status < 0 else ""
             self.outcome = Outcome("interrupted", f"its process was ended from outside{by}")
         self.line.close()
         self.process.join(0)

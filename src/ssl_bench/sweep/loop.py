@@ -6,7 +6,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from ssl_bench.errors import UserError
@@ -58,14 +58,16 @@ def run(
     running: dict[int, tuple[SweepRun, Job]] = {}
     checked_at, passed_on, full = time.monotonic(), 0, False
     room, told = slots, ""
-    with launch.listening() as received, _stopped_by_errors(running, received, watcher):
+    asked: list[Job] = []  # to stop
+    with launch.listening() as received, _stopped_by_errors(running, asked, received, watcher):
         while True:
             for number in received[passed_on:]:
                 passed_on += 1
-                if running:
-                    watcher.show(_stopping(number, len(running), passed_on))
                 for _, job in running.values():
                     job.stop() if passed_on == 1 else job.kill()
+                    asked.append(job)
+                if running:  # last, since nobody may read it
+                    watcher.show(_stopping(number, len(running), passed_on))
             for key, (entry, job) in list(running.items()):
                 outcome = job.poll()
                 if outcome is not None:
@@ -108,24 +110,25 @@ def run(
 
 @contextmanager
 def _stopped_by_errors(
-    running: Mapping[int, tuple[SweepRun, Job]], received: Sequence[int], watcher: Watcher
+    running: Mapping[int, tuple[SweepRun, Job]], asked: Sequence[Job], received: Sequence[int], watcher: Watcher
 ) -> Iterator[None]:
     """Leave no run at work, nor in a cluster's queue, where an error ends the sweep.
 
     Waits for them: a run takes the end of the sweep for a second signal, by which it would end before it has saved.
-    received: the signals so far, of which one has asked the runs to stop already; another one ends them at once.
+    asked: jobs that are stopping already. received: the signals so far; another one ends the runs at once.
     """
     try:
         yield
     except BaseException:
-        left = [job for _, job in running.values() if job.outcome is None]
-        asked = len(received)
-        if left:
-            watcher.show(f"An error ends the sweep: {len(left)} run(s) save their state and stop.")
-        for job in left if not asked else ():
-            job.stop()
+        left, signals = [job for _, job in running.values() if job.outcome is None], len(received)
+        for job in left:
+            if job not in asked:
+                job.stop()
+        with suppress(Exception):  # nobody may read it
+            if left:
+                watcher.show(f"An error ends the sweep: {len(left)} run(s) save their state and stop.")
         while any(job.poll() is None for job in left if job.outcome is None):
-            if len(received) > asked:
+            if len(received) > signals:
                 for job in left:
                     job.kill()
                 break
@@ -174,5 +177,5 @@ def _is_free(entry: SweepRun, watcher: Watcher) -> bool:
 def _stopping(number: int, count: int, times: int) -> str:
     name = signal.Signals(number).name
     if times == 1:
-        return f"{name}: {count} run(s) save their state and stop; a second signal ends them at once."
+        return f"{name}: {count} run(s) save their state and stop; another Ctrl-C ends them at once."
     return f"{name}: {count} run(s) ended at once; their last checkpoints are intact."

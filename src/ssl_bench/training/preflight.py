@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ssl_bench import conditions
 from ssl_bench.config.options import block_of, nearest
@@ -42,7 +43,7 @@ def check(config: Config) -> None:
             config.batch_size,
             config.batch_size // trainer.processes,
             config.augment.view_sizes,
-            concat_views=options["concat_views"] and options.get("predictor", {}).get("layers", 0) < 2,
+            concat_views=options["concat_views"] and not _normalises_apart(options.get("predictor")),
         )
     if "lookahead_batch" in options:
         conditions.require_gradients_apart(options["lookahead_batch"], options["lookahead"], trainer.accumulate)
@@ -131,6 +132,11 @@ def _classes(module: str) -> tuple[str, ...] | None:
         raise UserError(f"{spec.origin}, line {error.lineno}: {error.msg}.") from None
     imported = (alias.asname or alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names)
     return (*(node.name for node in body if isinstance(node, ast.ClassDef)), *imported)
+
+
+def _normalises_apart(predictor: Any) -> bool:
+    """Whether it is a perceptron with BatchNorm, which takes one view at a time."""
+    return isinstance(predictor, Mapping) and predictor.get("layers", 0) > 1
 
 
 def _check_needs(config: Config) -> None:

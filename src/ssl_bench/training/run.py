@@ -50,6 +50,8 @@ from ssl_bench.training.observers import Observers, build_observers
 from ssl_bench.training.scoring import final_scores, predictions, record_of_scores
 from ssl_bench.training.trainer import build_trainer
 
+SPREAD = 2_654_435_761  # between the seeds of ranks, of which PyTorch's generator on a CPU reads the last 32 bits
+
 
 def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
     """Do the run of ``config``, unless its folder holds the result already; returns the record.
@@ -225,7 +227,7 @@ class _Run:
             if no_room:
                 self._warn(no_room)
         # For the dropout of some backbones, which is of its own on every rank; a resumed run restores its state.
-        torch.manual_seed(config.seed + (distributed.rank() << 32))
+        torch.manual_seed(config.seed + SPREAD * distributed.rank())
         exact = full_float32(device) if self.precision == "32-true" else nullcontext()
         with within_memory("this training", self._for_less_memory()), exact:
             trainer.fit(method, datamodule=self.data, ckpt_path=self.folder.checkpoint if resume else None)

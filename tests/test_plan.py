@@ -216,6 +216,15 @@ def test_few_images_are_all_evaluated_and_nothing_is_owed_but_epochs(monkeypatch
     assert not any(evaluator.lacking.values())
 
 
+def test_probes_of_few_labels_are_sampled_by_their_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = sampled(300, monkeypatch, "linear_10percent")
+    splits = evaluator.features(Seen(), torch.device("cpu"))
+    found = evaluator.score(splits, ["linear_10percent"], "test")
+    assert found["linear_10percent"].percent is not None
+    # Of three draws; and not by the pairs of bank and test images, as neighbours are.
+    assert evaluator.owed == 3 * (300 / sampling.PROBE_EPOCHS - 1)
+
+
 def test_planning_on_a_cpu_waits_for_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)

@@ -20,13 +20,14 @@ from ssl_bench.evaluation.evaluator import Evaluator, Loader
 from ssl_bench.evaluation.features import Features, Splits, Tunable
 from ssl_bench.evaluation.finetune import FineTuning, Tuned
 from ssl_bench.evaluation.linear import FittedProbe, LinearProbe
-from ssl_bench.evaluation.protocols import FewLabels, FineTuned, Linear
+from ssl_bench.evaluation.protocols import FewLabels, FineTuned, Linear, LinearFewLabels
 from ssl_bench.evaluation.score import On, Protocol, Score
 
 T = TypeVar("T")
 
 EMBEDDED = 512  # images of a part, or a batch if that is more
 ROWS = {"bank": 16_384, "probe": 4_096, "validation": 1_024, "test": 1_024}  # at most; t-SNE wants 1,000
+PROBED = (Linear, LinearFewLabels)
 PROBE_EPOCHS = 3
 TUNING_STEPS = 3
 
@@ -60,7 +61,9 @@ class Sampled(Evaluator):
     def _short(self, protocol: Protocol) -> Protocol:
         if isinstance(protocol, FineTuned):
             return replace(protocol, tuning=ShortTuning(protocol.tuning, self))  # type: ignore[arg-type]
-        return replace(protocol, probe=ShortProbe(protocol.probe, self)) if isinstance(protocol, Linear) else protocol  # type: ignore[arg-type]
+        if isinstance(protocol, PROBED):
+            return replace(protocol, probe=ShortProbe(protocol.probe, self))  # type: ignore[arg-type]
+        return protocol
 
     def timed(self, times: Callable[[T], float], work: Callable[..., T], *given: Any) -> T:
         """``work(*given)``, which stands for so many ``times`` itself."""
@@ -89,7 +92,7 @@ class Sampled(Evaluator):
     def _score(self, splits: Splits, name: str, on: On) -> Score:
         protocol, more = self.protocols[name], self.more[on]
         _ = splits.bank, splits.train, splits.validation, splits.test  # embedded beforehand, which counts otherwise
-        if isinstance(protocol, (Linear, FineTuned)):
+        if isinstance(protocol, (*PROBED, FineTuned)):
             more = 1.0  # its training is timed
         elif not isinstance(protocol, FewLabels):
             more *= self.more["bank"]

@@ -48,7 +48,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_rows_of_one_method_and_datasets_have_ranges_of_their_own(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = {"plain": "method=simclr", "long": "method=simclr epochs=2"}
+    rows = {"plain": "method=simclr", "long": "method=simclr epochs=3"}
     sweep = {"rows": rows, "datasets": {"smoke": ["digits", "fashion_mnist"]}, "seeds": [0, 1]}
     text = yaml.safe_dump({"sweep": sweep, "show": {"kind": "expected", "protocols": ["linear"]}})
     (store / "two.yaml").write_text(text, encoding="utf-8")
@@ -60,13 +60,13 @@ def test_rows_of_one_method_and_datasets_have_ranges_of_their_own(
         keep(store / "runs", [made])
     assert report(["./two.yaml", "scale=smoke", "out=there"]) == 0
     with (store / "there" / "expected.csv").open(newline="", encoding="utf-8") as file:
-        found = {(row["dataset"], "epochs=2" in row["options"]): float(row["mean"]) for row in csv.DictReader(file)}
+        found = {(row["dataset"], "epochs=3" in row["options"]): float(row["mean"]) for row in csv.DictReader(file)}
     assert found == {
         ("digits", False): 90.5, ("digits", True): 92.5, ("fashion_mnist", False): 50.5, ("fashion_mnist", True): 52.5,
     }  # fmt: skip
     table = capsys.readouterr().out
     assert all(
-        f"| method=simclr {options}dataset={name} " in table for options in ("", "epochs=2 ") for name in DATASETS
+        f"| method=simclr {options}dataset={name} " in table for options in ("", "epochs=3 ") for name in DATASETS
     )
 
 

@@ -61,7 +61,7 @@ def require_some(experiment: Experiment, runs: Sequence[Run], found: Sequence[Fe
     if not found:
         raise UserError(
             f"{experiment.name} is drawn from encoders, which are in the runs' folders and not among committed "
-            f"records: none of the {len(runs)} is there; the same words after python -m ssl_bench sweep make them."
+            f"records: none of the {len(runs)} is there; python -m ssl_bench sweep {experiment.name} makes them."
         )
 
 

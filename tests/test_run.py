@@ -682,7 +682,7 @@ def test_an_interrupted_fine_tuning_starts_again_and_the_encoder_by_itself_gets_
     resumed = run(broken)
     assert resumed.results == whole.results
     assert resumed.notes == whole.notes
-    assert whole.protocols["finetune_10percent"] == 1
+    assert whole.protocols["finetune_10percent"] == 2
     assert whole.results["pixels"]["finetune"] is None
     assert {whole.results[net]["finetune"] is None for net in ("teacher", "student", "random")} == {False}
     alone = encoders.score(

@@ -468,7 +468,8 @@ def test_a_watched_page_shows_a_run_by_itself_once_its_record_is_there(
         if end.wait(0.2):
             raise KeyboardInterrupt
 
-    server = threading.Thread(target=serve.serve, args=(asked, contents.contents(asked)), kwargs={"wait": wait})
+    given = (asked, contents.contents(asked), serve.stamp_of(asked))
+    server = threading.Thread(target=serve.serve, args=given, kwargs={"wait": wait})
     server.start()
     try:
         assert ready.wait(60)

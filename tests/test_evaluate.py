@@ -248,11 +248,14 @@ def test_a_gray_network_refuses_colour_and_a_dataset_without_classes_is_not_scor
 
 
 def test_a_file_that_is_no_record_is_never_replaced(tmp_path: Path) -> None:
-    path = mine(tmp_path / "e.safetensors")
+    path, record = mine(tmp_path / "e.safetensors"), tmp_path / "record.json"
+    record.write_text("{}", encoding="utf-8")  # of a run
     before = path.read_bytes()
-    with pytest.raises(UserError, match=r"out=.*e\.safetensors is a file, and no record of this command"):
-        evaluated(path, *SMALL, f"out={path}")
+    for out in (path, record):
+        with pytest.raises(UserError, match=r"is a file, and no record of this command"):
+            evaluated(path, *SMALL, f"out={out}")
     assert path.read_bytes() == before
+    assert record.read_text(encoding="utf-8") == "{}"
 
 
 def test_a_dataset_that_the_encoder_cannot_take_is_named_before_another_is_scored(

@@ -21,7 +21,6 @@ from ssl_bench.config import experiments
 from ssl_bench.config.composition import read_ahead
 from ssl_bench.config.defaults import COUNTED, blaming, check, chosen_files, file_of, leaves, plain, words_of
 from ssl_bench.config.options import (
-    AUTO,
     CHOICES,
     GROUPS,
     OPEN,
@@ -33,6 +32,7 @@ from ssl_bench.config.options import (
 )
 from ssl_bench.config.parse import parse, value_of
 from ssl_bench.config.schema import Config, Plain, put, value_at
+from ssl_bench.config.sources import AUTO
 from ssl_bench.errors import UserError
 
 _OF_KIND: dict[tuple[str, ...], Config] = {}  # of cells, by their words without the seed; tables share runs

@@ -17,12 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from ssl_bench.config import sources
 from ssl_bench.config.composition import tree_of
 from ssl_bench.config.options import (
-    AUTO,
-    BLOCKS,
     GROUPS,
     OPEN,
-    SCALES,
-    STATED,
     Option,
     bases,
     choices_with,
@@ -33,6 +29,7 @@ from ssl_bench.config.options import (
     typed,
 )
 from ssl_bench.config.schema import Plain
+from ssl_bench.config.sources import AUTO, BLOCKS, SCALES, STATED
 from ssl_bench.errors import UserError
 
 Block = tuple[str, str]  # the group whose file has it, and its name

@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from ssl_bench.config import sources
+from ssl_bench.config.sources import AUTO, BLOCKS, SCALES, STATED
 from ssl_bench.errors import UserError
 
 CHOICES: dict[str, str] = {  # of each group, unless another is asked for; in the order of config.yaml
@@ -35,12 +36,6 @@ CHOICES: dict[str, str] = {  # of each group, unless another is asked for; in th
     if not group.startswith("override ")
 }
 GROUPS = {group: sources.names(group) for group in CHOICES}
-# Of a method's file, the first of a backbone's, too: values for options of any group, not options themselves.
-BLOCKS = ("sets", "original", "check")
-# Of a method's file: what its class refuses to do without, for those who ask before it is imported, and its look.
-STATED = ("needs", "shown")
-AUTO = "auto"  # of a method's file: the functions that give the values of options that are set to auto
-SCALES = "scales"  # of any file: values of its options by scale, in place of those above
 OPEN = "backbone.arguments"  # below it any name may be set, for only timm knows which there are
 COMMENT = re.compile(
     r"\s#\s(?P<allowed>\[[^\s\])]*[\])]|\([^\s\])]*\.\.[^\s\])]*[\])])?\s*(?P<meaning>.*?)"

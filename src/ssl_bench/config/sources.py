@@ -22,7 +22,12 @@ from ssl_bench.errors import UserError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML has it
 VARIABLE = "SSL_BENCH_PATH"
-MAPPINGS = ("sets", "original", "check", "needs", "shown", "auto", "scales")  # blocks of a file
+# Of a method's file, the first of a backbone's, too: values for options of any group, not options themselves.
+BLOCKS = ("sets", "original", "check")
+# Of a method's file: what its class refuses to do without, for those who ask before it is imported, and its look.
+STATED = ("needs", "shown")
+AUTO = "auto"  # of a method's file: the functions that give the values of options that are set to auto
+SCALES = "scales"  # of any file: values of its options by scale, in place of those above
 PACKAGE = Path(str(importlib.resources.files("ssl_bench.conf")))
 
 
@@ -83,10 +88,10 @@ def _require_shape(file: Path) -> None:
     entries = found.get("defaults", [])
     named = isinstance(entries, list) and all(isinstance(one, (str, dict)) for one in entries)
     require(named and file.stem not in entries, "defaults is to be a list of other files, as in [digits, _self_]")
-    for block in MAPPINGS:
+    for block in (*BLOCKS, *STATED, AUTO, SCALES):
         content = found.get(block) or {}
         require(isinstance(content, dict), f"{block} is to be a mapping, as in {block}: {{key: value}}")
-        for key, value in content.items() if block in ("scales", "auto") else ():
+        for key, value in content.items() if block in (AUTO, SCALES) else ():
             require(isinstance(value, dict), f"{block}, {key} is to be a mapping, as in {key}: {{key: value}}")
 
 

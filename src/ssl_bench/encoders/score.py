@@ -104,7 +104,7 @@ def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: 
 def _place(config: Config, settings: Mapping[str, Any]) -> tuple[Path, Path]:
     """Where the record is to lie, and the folder that must take it; UserError where that cannot be written."""
     path = Path(settings["out"] or config.runs_dir)
-    if path.is_file() and path.suffix != ".json":
+    if path.is_file() and (path.suffix != ".json" or path.name == "record.json"):  # a run's
         raise UserError(f"out={path} is a file, and no record of this command: name a folder, or a new file.json.")
     folder = path if settings["out"] is None or path.is_dir() else path.parent
     require_writable(folder, f"{'runs_dir' if settings['out'] is None else 'out'}={path}")

@@ -15,14 +15,14 @@ from ssl_bench.page import findings
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "experiments" / "README.md"
-PAPERS = ("Chen, Ji & Yuan", "Chen et al.", "Cao et al.", "Tian et al.", "Tian, Chen & Ganguli", "Caron et al.")
+PAPERS = ("Chen, Ji & Yuan", "Chen et al.", "Cao et al.", "Tian et al.", "Caron et al.")
 WHERE = r"(?:(?:Tables?|Figures?|Sections?) [\w., ]+ of )?"
 SOURCE = re.compile(rf"(?P<source>{WHERE}(?P<paper>{'|'.join(PAPERS)}) \d{{4}}(?: \(\w+\))?)[^:]*:")
 CLAIM = re.compile(r"Claims?(?: of [^:]+)?: (?P<claim>.+?)\.(?: |$)")
 NOT_RUN = "not yet run"
 HEAD = """# Claims and verdicts
 
-What the five papers claim of their tables and figures, and what came out here at `scale=cpu`, which is small: a verdict
+What five papers (on CLBO, SimCLR, PIC, DirectPred and SwAV) claim of their tables and figures, and what came out here at `scale=cpu`, which is small: a verdict
 is about this scale alone. Networks are trained there with Muon, which none of the papers uses, unless a README says
 otherwise.
 

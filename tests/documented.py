@@ -114,6 +114,8 @@ def prepare() -> str:
             folder.mkdir(parents=True, exist_ok=True)
             noise = random.integers(0, 80, (20, 20 + number % 7)) + 60 * (number % 2)  # gray, as the digits' network
             Image.fromarray(noise.astype(np.uint8)).save(folder / f"{number}.png")
+    Path("experiments/table3").mkdir(parents=True)  # committed records, which a block of Python reads
+    Path("experiments/table3/records").symlink_to(ROOT / "experiments" / "table3" / "records")
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), "resnet50.pth")
     torch.save(timm.create_model("test_vit", pretrained=False).state_dict(), "vit.pth")
     return f"runs/{run(compose(['scale=smoke'])).fingerprint}"

@@ -32,8 +32,8 @@ def test_a_claim_is_a_sentence_behind_its_source() -> None:
     text = "Figure 8 and table 3 of Chen et al. 2020 (SimCLR): accuracy. Claims: a is 0.5; b is c. More."
     expected = ("x", "Chen et al.", "Figure 8 and table 3 of Chen et al. 2020 (SimCLR)", "a is 0.5; b is c")
     assert claims.claim("x", text) == expected
-    readme = "Claims of Tian, Chen & Ganguli 2021, of a linear network: more is better."
-    expected = ("x", "Tian, Chen & Ganguli", "Tian, Chen & Ganguli 2021", "more is better")
+    readme = "Claims of Tian et al. 2021 (DirectPred), of a linear network: more is better."
+    expected = ("x", "Tian et al.", "Tian et al. 2021 (DirectPred)", "more is better")
     assert claims.claim("x", readme) == expected
     assert claims.claim("x", "How often do tables err? Claim: rarely.") is None
 

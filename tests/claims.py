@@ -24,11 +24,11 @@ HEAD = """# Claims and verdicts
 
 What five papers (on CLBO, SimCLR, PIC, DirectPred and SwAV) claim of their tables and figures, and what came out here at `scale=cpu`, which is small: a verdict
 is about this scale alone. Networks are trained there with Muon, which none of the papers uses, unless a README says
-otherwise.
+otherwise. SimCLR has T = 0.05 and CLBO T = 0.1, each the best of three on validation images; at equal temperatures the
+two may compare otherwise ([`simclr_temperature`](simclr_temperature/README.md)).
 
-In the verdicts, "is shown" and a p-value below 0.05 mean that a test corrected for several comparisons tells the two
-apart. "Means are higher" states the direction alone. "Is not shown" means that the test cannot decide, most often with
-three seeds, and not that there is no difference.
+In the verdicts, "is shown" means that a test corrected for several comparisons tells the two apart, and so does a
+p-value below 0.05, unless it is called uncorrected. "Means are higher" states the direction alone. "Is not shown" means that the test cannot decide, most often with three seeds, and not that there is no difference; that a claim of no effect holds cannot be shown so.
 
 To repeat a result, use the commands in its README. `make NAME` plans, runs and renders the whole definition, which may
 be more, and writes over the folder unless `OUT=` is set.

@@ -22,21 +22,24 @@ CLAIM = re.compile(r"Claims?(?: of [^:]+)?: (?P<claim>.+?)\.(?: |$)")
 NOT_RUN = "not yet run"
 HEAD = """# Claims and verdicts
 
-What five papers (on CLBO, SimCLR, PIC, DirectPred and SwAV) claim of their tables and figures, and what came out here at `scale=cpu`, which is small: a verdict
-is about this scale alone. Networks are trained there with Muon, which none of the papers uses, unless a README says
-otherwise. SimCLR has T = 0.05 and CLBO T = 0.1, each the best of three on validation images; at equal temperatures the
-two may compare otherwise ([`simclr_temperature`](simclr_temperature/README.md)).
+What five papers (on CLBO, SimCLR, PIC, DirectPred and SwAV) claim of their tables and figures, and what came out here
+at `scale=cpu`, which is small: a verdict is about this scale alone. Networks are trained there with Muon, which none
+of the papers uses, unless a README says otherwise. SimCLR has T = 0.05 and CLBO T = 0.1, each the best of three on
+validation images; at equal temperatures the two may compare otherwise
+([`simclr_temperature`](simclr_temperature/README.md)).
 
 In the verdicts, "is shown" means that a test corrected for several comparisons tells the two apart, and so does a
-p-value below 0.05, unless it is called uncorrected. "Means are higher" states the direction alone. "Is not shown" means that the test cannot decide, most often with three seeds, and not that there is no difference; that a claim of no effect holds cannot be shown so.
+p-value below 0.05, unless it is called uncorrected. "Means are higher" states the direction alone. "Is not shown"
+means that the test cannot decide, most often with three seeds, and not that there is no difference; that a claim of
+no effect holds cannot be shown so.
 
-To repeat a result, use the commands in its README. `make NAME` plans, runs and renders the whole definition, which may
-be more, and writes over the folder unless `OUT=` is set.
+To repeat a result, use the commands in its README. `make NAME` plans, runs and renders the whole definition, which
+may be more, and writes over the folder unless `OUT=` is set.
 
-Other folders: [trials](trials/README.md) of settings, the [calibration](calibration/README.md) of the test,
-[what an installation should give](learns/README.md), [speed](speed/README.md), the
-[speed contest](speedrun/README.md), [GPUs](gpu/README.md), the tables of [datasets](table1/README.md) and
-[hyperparameters](table2/README.md), and [an earlier comparison](methods/README.md).
+Other folders: [trials](trials/README.md) of settings, the [calibration](calibration/README.md) of the test, [what an
+installation should give](learns/README.md), [speed](speed/README.md), the [speed contest](speedrun/README.md),
+[GPUs](gpu/README.md), the tables of [datasets](table1/README.md) and [hyperparameters](table2/README.md), and [an
+earlier comparison](methods/README.md).
 
 This table is written by `python tests/claims.py` from the definitions in `conf/experiment` and the verdicts in the
 folders; a test compares.

@@ -862,3 +862,6 @@ def test_what_a_methods_file_leaves_out_or_has_too_much_is_named(own: Own) -> No
     own({"method/dou.yaml": text.replace("name: doe", "name: dou").replace("temperature:", "temprature:")})
     with pytest.raises(UserError, match=r"^conf/method/dou\.yaml does not fit its class: .*'temperature'\.$"):
         build_method(config.compose(["method=dou", "scale=smoke", "dataset=digits"]), DATASETS["digits"])
+    own({"method/dow.yaml": text.replace("name: doe", "name: dow") + "sharpness: 1.0  # (0..] factor\n"})
+    with pytest.raises(UserError, match=r"^conf/method/dow\.yaml does not fit its class: it takes no sharpness\.$"):
+        build_method(config.compose(["method=dow", "scale=smoke", "dataset=digits"]), DATASETS["digits"])

@@ -145,8 +145,6 @@ def test_load_encoder_gives_the_runs_own_features(finished: Finished) -> None:
         encoder.clean,  # type: ignore[arg-type]
         data.test(),
         device="cpu",
-        autocast=None,
-        channels_last=True,
     )
     images = data.splits["test"].images.float() / 255
     with torch.no_grad():
@@ -161,7 +159,7 @@ def test_the_projector_is_scored_by_what_the_deployed_network_embeds(finished: F
     method.load_state_dict(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
     clean = load_encoder(folder).clean
     bank, test = (
-        extract(method.teacher, clean, part, device="cpu", autocast=None, channels_last=True)  # type: ignore[arg-type]
+        extract(method.teacher, clean, part, device="cpu")  # type: ignore[arg-type]
         for part in (data.bank(), data.test())
     )
     assert test.x.shape[1] == method.width != record.config["scale"]["width"]
@@ -358,6 +356,15 @@ def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
     assert found.code_versions == [{**found.code, "digest": "another"}]
     assert found.results == record.results
     assert "Finished before" in shown("another", rerun=True)[1]
+
+    def refuse(*_: Any) -> None:
+        raise UserError("not on this machine.")
+
+    monkeypatch.setattr("ssl_bench.training.needs.require_consent", refuse)  # as at scale=paper without a GPU
+    with pytest.raises(UserError, match="not on this machine"):
+        shown("a third", rerun=True)
+    assert (own / "record.json").exists()
+    assert not (own / "earlier" / "2").exists()
 
 
 def test_what_is_set_aside_is_kept_whole_and_numbered(finished: Finished, tmp_path: Path) -> None:

@@ -23,6 +23,16 @@ import torch
 from torch import Tensor
 
 
+def generator(*key: str | int) -> torch.Generator:
+    """Random numbers that belong to ``key`` alone.
+
+    Hashing keeps neighbours apart: seed 1 of epoch 0 shares nothing with seed 0 of epoch 1,
+    as it would if the two were added.
+    """
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
 class Place(NamedTuple):
     """Where a batch stands in the run: all that a random draw may depend on.
 
@@ -42,10 +52,8 @@ class Place(NamedTuple):
         ``draw`` counts how often the same batch is looked at again; ``stream`` separates
         independent consumers (one per view). Returns ``[rows, columns]``.
         """
-        words = (self.seed, self.epoch, self.step, draw, stream)
-        digest = hashlib.blake2b(repr(words).encode(), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-        numbers = torch.rand(self.size, columns, generator=generator, dtype=torch.float64)
+        own = generator(self.seed, self.epoch, self.step, draw, stream)
+        numbers = torch.rand(self.size, columns, generator=own, dtype=torch.float64)
         return numbers[self.first : self.first + rows]
 
 

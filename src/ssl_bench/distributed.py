@@ -232,6 +232,7 @@ def largest(number: int) -> int:
 
 
 def of_every_rank(mine: Any, group: Any = None) -> list[Any]:
+    """Every rank's ``mine``, in the order of the ranks of ``group``; None: of all."""
     found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, mine, group=group)
     return found

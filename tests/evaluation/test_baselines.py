@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
 from ssl_bench.evaluation import baselines
-from ssl_bench.evaluation.baselines import calibration_batches, kept, random_scores, recalibrate
+from ssl_bench.evaluation.baselines import calibration_batches, kept, random_scores
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
 from ssl_bench.evaluation.features import Splits
 from ssl_bench.evaluation.score import On, Score
@@ -72,16 +72,6 @@ def network() -> nn.Module:
 
 def is_measured(x: Tensor) -> bool:
     return bool(abs(x.mean()) < 0.2 and abs(x.std() - 1) < 0.2)
-
-
-def test_recalibration_gives_the_statistics_of_all_batches() -> None:
-    norm = nn.BatchNorm1d(3)
-    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)) * 3 + 5
-    recalibrate(norm, list(x.split(20)))
-    torch.testing.assert_close(norm.running_mean, x.mean(0))
-    torch.testing.assert_close(norm.running_var, torch.stack([part.var(0) for part in x.split(20)]).mean(0))
-    assert norm.momentum == 0.1
-    assert norm.training
 
 
 def score(protocol: Statistics, bank: int = 300, batch_size: int = 256) -> Score:

@@ -124,7 +124,7 @@ def test_networks_are_evaluated_in_float32(user: Callable[[], None]) -> None:
     user()
     network = Watching()
     with torch.autocast("cpu", torch.bfloat16):
-        extract(network, nn.Identity(), batches([4, 3]), device="cpu", autocast=None, channels_last=True)
+        extract(network, nn.Identity(), batches([4, 3]), device="cpu")
     assert network.seen == [({"ieee"}, False)] * 2
 
 

@@ -276,7 +276,7 @@ def test_squashed_pictures_are_shown_in_their_shape_and_embedded_as_in_evaluatio
     shown = images._features(folder, data, list(range(12)))
     encoder, _ = read_encoder(folder.encoder)
     batch = Batch(test.images, test.labels, torch.arange(12), Place(0, 0, 0, 0, 12), test.sizes)
-    x = extract(encoder.backbone, encoder.clean, [batch], device="cpu", autocast=None, channels_last=True).x
+    x = extract(encoder.backbone, encoder.clean, [batch], device="cpu").x
     alike = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(x).T
     assert shown["near"] == alike.fill_diagonal_(-1).topk(8).indices.tolist()
 

@@ -4,7 +4,6 @@ view that evaluation takes.
 Shapes: n images of this rank, C channels (1 or 3), H × W pixels, S × S pixels of a view.
 """
 
-import itertools
 import warnings
 from collections.abc import Sequence
 
@@ -41,15 +40,14 @@ class Views(nn.Module):
 
     def __init__(self, groups: Sequence[ViewGroup], mean: Sequence[float], std: Sequence[float], chunk: int) -> None:
         super().__init__()
-        self.groups = [group for group in groups for _ in range(group.count)]  # one per view
-        self.sizes = [group.size for group in self.groups]  # pixels of each view's side
-        self.count = len(self.groups)
+        self.groups = [group for group in groups if group.count]
+        self.sizes = [group.size for group in self.groups for _ in range(group.count)]  # pixels of each view's side
+        self.count = len(self.sizes)
         require_largest_first(self.sizes)
         self.full_size = full_size_views(self.sizes)  # views of the largest size; they are the first ones
         if chunk < 1:
             raise UserError(f"The augmentation's chunk is {chunk}; set it to at least 1 image.")
         self.chunk = chunk
-        self.alike = [(group, len(list(views))) for group, views in itertools.groupby(self.groups)]  # neighbours
         self.use_kernels = True
         self.register_buffer("mean", ops.channel_column(mean), persistent=False)
         self.register_buffer("std", ops.channel_column(std), persistent=False)
@@ -72,8 +70,8 @@ class Views(nn.Module):
         tables = to_device(self.tables(batch, draw), batch.images.device)  # [V, n, COLUMNS]
         squashed = batch.sizes is not None
         views: list[Tensor] = []
-        for group, count in self.alike:
-            alike = tables[len(views) : len(views) + count]
+        for group in self.groups:
+            alike = tables[len(views) : len(views) + group.count]
             views += self._by_kernels(batch.images, alike, group) or [
                 self._draw(batch.images, ViewParameters(table, squashed), group) for table in alike
             ]
@@ -87,11 +85,11 @@ class Views(nn.Module):
             for view in range(self.count)
         ]
         tables: list[Tensor] = []
-        for group, count in self.alike:
-            uniforms = torch.cat(numbers[len(tables) : len(tables) + count])
-            sizes = None if batch.sizes is None else batch.sizes.repeat(count, 1)
+        for group in self.groups:
+            uniforms = torch.cat(numbers[len(tables) : len(tables) + group.count])
+            sizes = None if batch.sizes is None else batch.sizes.repeat(group.count, 1)
             table = ViewParameters.sample(uniforms, height, width, group, sizes).table
-            tables += table.view(count, len(batch), COLUMNS)
+            tables += table.view(group.count, len(batch), COLUMNS)
         return torch.stack(tables)
 
     def _by_kernels(self, images: Tensor, tables: Tensor, group: ViewGroup) -> list[Tensor] | None:

@@ -121,8 +121,8 @@ class Checkpointer(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         # Weights that are not finite would replace the last good state.
-        largest = torch.stack(torch._foreach_norm(list(method.parameters()), float("inf"))).max()
-        if not torch.isfinite(largest):
+        norm = torch.stack(torch._foreach_norm(list(method.parameters()), float("inf"))).max()
+        if not torch.isfinite(norm):
             kept = f"; {self.path} keeps the last good state" if self.path.exists() else ""
             raise UserError(
                 f"weights are not finite at epoch {trainer.current_epoch + 1}, step {trainer.global_step}{kept}. "

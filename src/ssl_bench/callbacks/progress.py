@@ -16,7 +16,7 @@ LINE_SECONDS = 10.0  # between lines where there is no terminal, and between los
 
 
 class TrainingProgress(pl.Callback):
-    """A bar over the whole run with epoch, loss, images/s, time left and the k-NN monitor; plain lines in a log."""
+    """A bar over the whole run with epoch, loss, images/s, time left and the monitor; plain lines in a log."""
 
     def __init__(self, console: Console, history: History, timing: Timing, monitor: str) -> None:
         self.console = console
@@ -61,7 +61,7 @@ class TrainingProgress(pl.Callback):
         figures = [f"loss {loss:.3f}", f"{self.timing.images_per_second:,.0f} images/s"]
         monitor = self.history.latest(self.monitor)
         if monitor is not None:
-            figures.append(f"k-NN {monitor:.1f} %")
+            figures.append(f"{self.monitor.split('/')[1]} {monitor:.1f} %")
         where = f"epoch {epoch}/{trainer.max_epochs}"
         if self.bar:
             self.bar.update(self.task, description=where, completed=steps, figures=" · ".join(figures))

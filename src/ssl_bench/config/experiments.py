@@ -240,7 +240,8 @@ def require_runs(experiment: Experiment) -> None:
 
 def without_runs() -> list[str]:
     """The experiments that show options alone."""
-    return [name for name in GROUPS["experiment"] if is_sweep(name) and name not in names()]
+    known = names()
+    return [name for name in GROUPS["experiment"] if is_sweep(name) and name not in known]
 
 
 def is_sweep(name: str) -> bool:

@@ -17,6 +17,7 @@ from ssl_bench.data.images import Images
 from ssl_bench.data.loader import BatchLoader
 from ssl_bench.data.orders import Window, permutation
 from ssl_bench.data.splits import Parts, parts
+from ssl_bench.distributed import local_rank, on_every_rank
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -160,3 +161,9 @@ class DataModule(pl.LightningDataModule):
 
 def _in_turn(size: int, epoch: int) -> Tensor:
     return torch.arange(size)
+
+
+def read_on_every_rank(data: DataModule) -> None:
+    """Read the images on every rank, once one process per machine has downloaded what is missing."""
+    on_every_rank(data.prepare_data if local_rank() == 0 else lambda: None)
+    on_every_rank(data.setup)

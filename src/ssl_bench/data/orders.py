@@ -1,22 +1,12 @@
 """Which image comes when: pure functions of (seed, epoch)."""
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ssl_bench.batch import generator
 from ssl_bench.errors import UserError
-
-
-def generator(*key: str | int) -> torch.Generator:
-    """Random numbers that belong to ``key`` alone.
-
-    Hashing keeps neighbours apart: seed 1 of epoch 0 shares nothing with seed 0 of epoch 1,
-    as it would if the two were added.
-    """
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def permutation(size: int, seed: int, epoch: int) -> Tensor:

@@ -39,7 +39,7 @@ def batches_of(loader: BatchLoader, number: int) -> Iterator[Batch]:
 
 def clean_view(clean: CleanView, one: Batch) -> Tensor:
     """The image of a batch of one as networks are given it where they are evaluated, ``[1, C, S, S]``."""
-    seen = extract(nn.Flatten(), clean, [one], device="cpu", autocast=None, channels_last=False)
+    seen = extract(nn.Flatten(), clean, [one], device="cpu")
     return seen.x.view(1, -1, clean.size, clean.size)
 
 

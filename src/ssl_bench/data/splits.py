@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_bench.data.orders import generator
+from ssl_bench.batch import generator
 from ssl_bench.errors import UserError
 
 # Part of the benchmark, not of a run: every method, seed and machine sees the same cuts.

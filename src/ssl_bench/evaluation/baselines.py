@@ -7,7 +7,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from ssl_bench.batch import Batch
 from ssl_bench.distributed import on_rank_zero, rank
@@ -51,7 +52,7 @@ def random_scores(
     if len(bank.index) > 1 and _norms(backbone):
         measured = copy.deepcopy(backbone)  # features are embedded when they are read
         with full_float32(device):
-            recalibrate(measured, calibration_batches(bank, evaluator.clean.to(device), device))
+            update_bn(calibration_batches(bank, evaluator.clean.to(device), device), measured)
         candidates["measured"] = evaluator.features(measured, device)
     scores = {}
     for name in names:
@@ -82,23 +83,6 @@ def calibration_batches(bank: Loader, clean: nn.Module, device: torch.device) ->
     count = math.ceil(len(images) / CALIBRATION_BATCH)
     for i, part in enumerate(images.tensor_split(count)):
         yield cleaned(clean, part.to(device), None if sizes is None else sizes.tensor_split(count)[i])
-
-
-def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace BatchNorm's running statistics by the plain average over ``batches`` of images ``[n, C, H, W]``."""
-    norms = _norms(network)
-    momenta = [norm.momentum for norm in norms]
-    training = network.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
-    network.train()
-    with torch.no_grad():
-        for images in batches:
-            network(images)
-    network.train(training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def _norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

@@ -60,7 +60,7 @@ class Evaluator:
 
         def embed(loader: Loader) -> Features:
             clean = self.clean.to(device)
-            return extract(backbone, clean, loader, device=device, autocast=None, channels_last=True)
+            return extract(backbone, clean, loader, device=device)
 
         splits = self._splits(embed, device)
         if self.drawn:

@@ -132,12 +132,10 @@ def extract(
     loader: Iterable[Batch],
     *,
     device: torch.device | str,
-    autocast: torch.dtype | None,
-    channels_last: bool,
 ) -> Features:
     """Features of every image the loader shows, in evaluation mode and without gradient; they stay on ``device``.
 
-    Without ``autocast`` they are computed in full float32, whatever the user or a training around has set.
+    They are computed in full float32, whatever the user or a training around has set.
 
     Where the loader shows every rank its share, each embeds its own, and all get the features of all images in the
     loader's order. clean: turns u8 images ``[n, C, H, W]``, and their sizes where they were squashed, into the
@@ -145,7 +143,6 @@ def extract(
     an empty loader, for features that are not ``[n, F]`` and for features that are not finite.
     """
     device = torch.device(device)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
     share = _Share(device)
     with torch.no_grad(), full_float32(device), _evaluating(network, clean):
         for batch in loader:
@@ -153,8 +150,8 @@ def extract(
             if not len(batch):  # more ranks than images; not every network takes none
                 share.add(batch, None)
                 continue
-            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                features = network(cleaned(clean, batch.images, batch.sizes).contiguous(memory_format=layout))  # [n, F]
+            images = cleaned(clean, batch.images, batch.sizes)
+            features = network(images.contiguous(memory_format=torch.channels_last))  # [n, F]
             if features.ndim != 2:
                 raise UserError(
                     f"The network returns features of shape {list(features.shape)} where one row per image is wanted: "

@@ -18,7 +18,7 @@ On = Literal["validation", "test"]
 class Score:
     """What a protocol measures of one network."""
 
-    percent: float | None  # top-1 accuracy, 0 … 100; None where the protocol does not apply, with notes["reason"]
+    percent: float | None  # accuracy, 0 … 100; None where the protocol does not apply, with notes["reason"]
     predictions: Tensor | None  # int64 [N], in the order of the split; None where there is not one per image
     notes: dict[str, float | int | str]
 
@@ -45,7 +45,11 @@ def bank_of(splits: Splits, on: On) -> Features:
     """The bank without the queries: the published protocols keep validation images in it, each its own neighbour."""
     if on == "test":
         return splits.bank
-    return splits.bank.rows(~torch.isin(splits.bank.index, splits.validation.index))
+
+    def others() -> Features:
+        return splits.bank.rows(~torch.isin(splits.bank.index, splits.validation.index))
+
+    return splits.once("the bank without validation images", others)
 
 
 def missing_in(**features: Features) -> str | None:

@@ -187,7 +187,7 @@ def _features(folder: RunFolder, data: DataModule, rows: list[int]) -> Plain:
         )
         for some in torch.split(torch.tensor(rows), BATCH)
     )
-    features = extract(encoder.backbone, encoder.clean, batches, device="cpu", autocast=None, channels_last=True).x
+    features = extract(encoder.backbone, encoder.clean, batches, device="cpu").x
     alike = F.normalize(features) @ F.normalize(features).T
     alike.fill_diagonal_(-1)
     near = alike.topk(min(NEIGHBOURS, len(rows) - 1)).indices

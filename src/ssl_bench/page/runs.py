@@ -14,7 +14,7 @@ from ssl_bench.config.options import is_open, typed
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.report.palette import label
-from ssl_bench.report.provenance import command, counts
+from ssl_bench.report.provenance import codes, command, counts
 from ssl_bench.report.records import Run, StoredRecord
 from ssl_bench.results.record import Record
 
@@ -44,7 +44,7 @@ def line(entry: StoredRecord, protocols: Sequence[str]) -> list[Any]:
     return [
         *(record.fingerprint, label(record.method), record.dataset, record.scale, record.seed, record.evaluated),
         *(config["epochs"], config.get("batch_size"), config.get("backbone", {}).get("name"), record.train_seconds),
-        *(record.core_seconds, images_seen(record), _code(record), entry.committed),
+        *(record.core_seconds, images_seen(record), ", ".join(dict.fromkeys(codes(record))), entry.committed),
         *(scores.get(protocol) for protocol in protocols),
     ]
 
@@ -55,12 +55,6 @@ def images_seen(record: Record) -> int | None:
         return None
     accumulated = record.config["trainer"].get("accumulate", 1)
     return int(record.student_steps * record.config["batch_size"] * accumulated)
-
-
-def _code(record: Record) -> str:
-    versions = dict.fromkeys(str(code.get("commit") or code.get("version"))[:7] for code in record.code_versions)
-    changed = any(code.get("modified") for code in record.code_versions)
-    return ", ".join(versions) + (" (modified)" if changed else "")
 
 
 def whole(entry: StoredRecord, again: str | None) -> Plain:

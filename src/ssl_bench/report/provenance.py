@@ -17,7 +17,7 @@ SHOWN = ("trainer", "trainer.precision")
 def provenance(runs: Sequence[Run]) -> list[str]:
     """Lines about precision, numerics and code of the runs that are finished, one at least, and about the others."""
     records = [run.record for run in runs if run.record]
-    versions = sorted({name for record in records for name in _codes(record)})
+    versions = sorted({name for record in records for name in codes(record)})
     alike = {(record.precision, record.numerics, record.batch_statistics) for record in records}
     lines = [f"{precision}, numerics {numerics}, batch statistics {kind}" for precision, numerics, kind in alike]
     mixed = f"mixed code versions: {', '.join(versions)}" if len(versions) > 1 else f"code {versions[0]}"
@@ -74,7 +74,7 @@ def counts(word: str) -> bool:
     return key not in (*FREE, *SHOWN) and key.partition(".")[0] not in FREE
 
 
-def _codes(record: Record) -> Iterator[str]:
+def codes(record: Record) -> Iterator[str]:
     """What a run was trained by; several where it was interrupted."""
     for code in record.code_versions:
         name = str(code["commit"])[:7] if code.get("commit") else f"version {code.get('version')}"

@@ -120,7 +120,7 @@ class Record:
     seed: int
     fingerprint: str  # 12 hexadecimal digits, the name of the run or of the evaluation
     evaluated: str = field(default=ABSENT, metadata=OF_RUNS)  # the network that the method deploys: student or teacher
-    # Top-1 accuracy on test images in percent by network and protocol; None where the protocol does not apply.
+    # Accuracy on test images in percent by network and protocol; None where the protocol does not apply.
     results: dict[str, dict[str, float | None]]
     protocols: dict[str, int]  # the version of each
     baselines: dict[str, int] = field(default_factory=lambda: {"random": 1, "pixels": 1})  # and of each baseline
@@ -129,7 +129,7 @@ class Record:
     curves: dict[str, list[list[float | None]]] = field(default=ABSENT, metadata=OF_RUNS)
     warnings: list[str] = field(default=ABSENT, metadata=_before([]))  # of collapse
     numerics: int  # the version of all that changes numbers
-    precision: str = field(default=ABSENT, metadata=OF_RUNS)  # 32-true or bf16-mixed
+    precision: str = field(default=ABSENT, metadata=OF_RUNS)  # 32-true, bf16-mixed or 16-mixed
     device: str = field(default=ABSENT, metadata=_before("cpu"))  # cpu or cuda
     batch_statistics: str = field(default=ABSENT, metadata=OF_RUNS)  # global or per_device
     processes: int = field(default=ABSENT, metadata=OF_RUNS)

@@ -93,14 +93,23 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
             "optimizer": Recipe(**config.optimizer.as_dict(), batch_size=config.batch_size, accumulate=accumulate),
             **options,
         }
-        try:
-            inspect.signature(made).bind(**arguments)
-        except TypeError as error:
-            raise UserError(f"conf/method/{config.method.name}.yaml does not fit its class: {error}.") from None
+        _require_fit(made, arguments, f"conf/method/{config.method.name}.yaml")
         method: Method = made(**arguments)
     if config.trainer.compile:
         method.compile_networks(devices.BACKEND)
     return method
+
+
+def _require_fit(made: type, arguments: dict[str, Any], file: str) -> None:
+    """UserError where the constructor, which hands on what it does not name, lacks an argument or none takes one."""
+    taken = {name for one in made.__mro__ for name in inspect.signature(one.__init__).parameters}  # type: ignore[misc]
+    unknown = [name for name in arguments if name not in taken]
+    try:
+        inspect.signature(made).bind(**arguments)
+        if unknown:
+            raise TypeError(f"it takes no {' and no '.join(unknown)}")
+    except TypeError as error:
+        raise UserError(f"{file} does not fit its class: {error}.") from None
 
 
 def random_network(arguments: dict[str, Any], seed: int) -> nn.Module:

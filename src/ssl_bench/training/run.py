@@ -21,7 +21,7 @@ from ssl_bench.callbacks.finite_loss import FiniteLoss
 from ssl_bench.callbacks.progress import TrainingProgress
 from ssl_bench.callbacks.replicas import Replicas
 from ssl_bench.config.schema import Config
-from ssl_bench.data.datamodule import DataModule
+from ssl_bench.data.datamodule import DataModule, read_on_every_rank
 from ssl_bench.data.image_warnings import ImageWarnings, image_warnings
 from ssl_bench.devices import (
     device_type,
@@ -74,12 +74,10 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
             torch.set_num_threads(chosen.threads)
         conditions.require_logger(config.logger.name)
         data = build_data(config)
-        if distributed.world_size() > 1:  # one process per machine downloads what is missing
-            distributed.on_every_rank(data.setup if distributed.local_rank() == 0 else lambda: None)
-        distributed.on_every_rank(data.setup)
+        read_on_every_rank(data)
         name = distributed.agreed(fingerprint_of(config, data.digest), "configuration, data or precision")
         folder = RunFolder(Path(config.runs_dir) / name)
-        if folder.finished() is None:  # before a folder is made
+        if folder.finished() is None or config.rerun:  # before a folder is made, or set aside
             needs.require_labels(config, data)
             needs.require_consent(config, data)
 
@@ -89,7 +87,6 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
 
         record = distributed.on_rank_zero(claim)
         if record is None:
-            needs.require_consent(config, data)
             record = _Run(config, data, resolve_precision(chosen.precision, chosen.accelerator), folder, console).do(
                 watchers
             )

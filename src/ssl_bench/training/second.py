@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ssl_bench import distributed
 from ssl_bench.callbacks.accuracy_monitor import Elsewhere
 from ssl_bench.conditions import require_channels
 from ssl_bench.config.compose import compose
 from ssl_bench.config.schema import Config
 from ssl_bench.data.catalog import Dataset
-from ssl_bench.data.datamodule import DataModule
+from ssl_bench.data.datamodule import DataModule, read_on_every_rank
 from ssl_bench.training.build import build_data, build_evaluator, clean_arguments
 
 
@@ -27,9 +26,7 @@ def opened(config: Config, dataset: Dataset) -> tuple[DataModule, Elsewhere] | N
     there = replace(config, dataset=own.dataset, subset=own.subset, labels=None)
     data = build_data(there)
     require_channels(config.eval_on, data.dataset.channels, dataset.name, dataset.channels)
-    if distributed.world_size() > 1:  # one process per machine downloads what is missing
-        distributed.on_every_rank(data.setup if distributed.local_rank() == 0 else lambda: None)
-    distributed.on_every_rank(data.setup)
+    read_on_every_rank(data)
     return data, Elsewhere(config.eval_on, build_evaluator(there, data, clean_arguments(config, dataset)))
 
 

@@ -29,16 +29,15 @@ def show(config: Config, path: Path, *, images: int, views: int) -> str:
                 draws=[[pixels(view, drawn_by) for view in drawn_by(one)] for one in seen],
             )
         )
-    groups = {group: drawn_by.groups.count(group) for group in drawn_by.groups}
     contact_sheet(
         path,
         rows,
         title=f"{dataset.name} as {config.method.name} sees it (scale={config.scale.name})",
         lines=[
             *(
-                f"{count} view{'s' if count > 1 else ''} of {group.size} × {group.size} pixels: "
+                f"{group.count} view{'s' if group.count > 1 else ''} of {group.size} × {group.size} pixels: "
                 f"{in_words(group, dataset.channels)}."
-                for group, count in groups.items()
+                for group in drawn_by.groups
             ),
             "First column: the image as evaluation sees it. Then the views of the first "
             f"{f'{draws} times' if draws > 1 else 'time'} that training looks at it, with seed={config.seed}.",

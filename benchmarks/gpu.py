@@ -24,13 +24,14 @@ FILE = Path(os.environ.get("OUT", ".")) / "gpu.json"
 # The file of each section and its largest number of seconds; it begins only if a fifth of them is left.
 SECTIONS = {
     "machine": ("gpu_speed", 30),
+    "views": ("gpu_speed", 40),
     "correctness": ("gpu_right", 90),
     "demo": ("gpu_right", 60),
     "resume": ("gpu_right", 60),
     "ranks": ("gpu_right", 120),
     "sync_batchnorm": ("gpu_right", 60),
     "speed": ("gpu_speed", 150),
-    "views": ("gpu_speed", 60),
+    "paths": ("gpu_speed", 60),
     "neighbours": ("gpu_speed", 30),
     "determinism": ("gpu_speed", 60),
     "compile": ("gpu_speed", 90),

@@ -49,6 +49,7 @@ cp "$here"/*.py "$work/site/benchmarks/"
 # Carried packages come last, so that installed ones count.
 export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}:$carried/site PYTHONUNBUFFERED=1
 export TRITON_CACHE_DIR=$work/triton TORCHINDUCTOR_CACHE_DIR=$work/inductor
+export CUBLAS_WORKSPACE_CONFIG=:4096:8 # without which nothing repeats bit for bit
 export PYTORCH_NVML_BASED_CUDA_CHECK=1 # which leaves CUDA untouched, so that processes can be forked
 cd "$work"
 "$python" -c 'import hydra, omegaconf, torch, pytorch_lightning, ssl_bench.config.compose' || {

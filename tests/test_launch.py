@@ -123,6 +123,9 @@ def four_steps(rank: int, world: int, folder: str, words: list[str]) -> None:
         ([1, -9], {1}, {}, "rank 0 ended with the error above."),
         ([75, -9], set(), {0: {"sentence": "lost.", "status": 75, "lost": True}}, "rank 1 was ended by SIGKILL"),
         ([2, -9], set(), {0: {"sentence": "no room.", "status": 2, "lost": False}}, "no room."),
+        ([2, -6], set(), {0: {"sentence": "no memory.", "status": 2, "lost": False}}, "no memory."),
+        ([-6, -6], set(), {}, "rank 0 was ended by SIGABRT, as NCCL does where others do not answer"),
+        ([-6, -9], set(), {}, "rank 1 was ended by SIGKILL"),
     ],
 )
 def test_what_ended_a_run_is_what_its_cause_says_or_what_was_done_to_it(

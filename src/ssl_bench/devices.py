@@ -94,11 +94,11 @@ def repeatable(wanted: bool) -> Iterator[None]:
 
     An operation that cannot is an error there (torch.use_deterministic_algorithms).
     """
+    # cuBLAS reads it when its first handle is made, be it of an earlier run, and repeats with one of these alone.
+    workspace = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if not wanted:
         yield
         return
-    # cuBLAS reads it when its first handle is made, and repeats with one of these alone.
-    workspace = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if workspace not in (":4096:8", ":16:8"):
         raise UserError(
             f"CUBLAS_WORKSPACE_CONFIG={workspace} does not repeat bit for bit: unset it, or set "
@@ -107,12 +107,15 @@ def repeatable(wanted: bool) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     before_cudnn = cudnn.deterministic, cudnn.benchmark
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # slow, and nothing here reads such memory
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled
         cudnn.deterministic, cudnn.benchmark = before_cudnn
 
 

@@ -85,8 +85,10 @@ def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[
             )
             atexit.register(_leave)
         yield
-    except Exception as error:
-        if isinstance(error, UserError):
+    except BaseException as error:
+        # Under NCCL to leave the group is to wait for the others, and they may wait for this rank in a collective.
+        atexit.unregister(_leave)
+        if isinstance(error, UserError) or not isinstance(error, Exception):
             raise
         if (reason := _nccl_failure(error)) is not None:
             raise UserError(

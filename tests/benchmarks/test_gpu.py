@@ -106,7 +106,7 @@ def test_sections_are_functions_of_their_files_and_stand_in_the_readme() -> None
 @pytest.mark.slow
 def test_the_script_runs_on_a_cpu_at_toy_sizes_without_wandb(tmp_path: Path) -> None:
     tmp_path.joinpath("wandb.py").write_text("raise ImportError('as on a machine without it')")
-    names = ["machine", "correctness", "resume", "speed", "views", "neighbours", "determinism", "training"]
+    names = ["machine", "correctness", "resume", "speed", "views", "paths", "neighbours", "determinism", "training"]
     done = subprocess.run(
         ["bash", FOLDER / "gpu.sh", *names],
         env={

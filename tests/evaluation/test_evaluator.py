@@ -89,7 +89,7 @@ def test_what_the_bank_holds_is_not_embedded_again(embedded: list[int]) -> None:
 
 def test_a_protocol_is_evaluated_once_for_the_same_features() -> None:
     scored = evaluator(*HELD_OUT)
-    splits = scored.pixels()
+    splits = scored.pixels(torch.device("cpu"))
     first = scored.score(splits, ["linear", "knn1"], "test")
     assert all(scored.score(splits, [name], "test")[name] is score for name, score in first.items())
     assert scored.score(splits, ["knn1"], "validation")["knn1"] is not first["knn1"]

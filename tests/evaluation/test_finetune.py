@@ -132,6 +132,9 @@ def test_the_whole_network_is_trained_as_a_loop_by_hand_does() -> None:
         assert torch.equal(value, before[name])  # the network itself is left alone
     again = TUNING.train(splits.network, splits.train, 3, 0.1, 7).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in found.state_dict().items())
+    norms = [module for module in found.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.shared for norm in norms)  # every rank trains on the same images
     other = TUNING.train(splits.network, splits.train, 3, 0.1, 8).state_dict()
     assert not torch.equal(other["head.weight"], again["head.weight"])
 
@@ -191,7 +194,7 @@ def test_a_share_of_the_labels_is_drawn_as_for_the_probe_and_scored_by_its_mean(
 
 def test_what_cannot_be_fine_tuned_states_why() -> None:
     scored = evaluator()
-    pixels = scored.pixels()
+    pixels = scored.pixels(torch.device("cpu"))
     assert scored.score(pixels, ["finetune"], "test")["finetune"].notes == {
         "reason": "there is no network to fine-tune"
     }

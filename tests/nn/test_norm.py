@@ -329,3 +329,20 @@ def test_compiled_networks_leave_the_layer_out_of_their_graphs(monkeypatch: pyte
     torch.testing.assert_close(*found, rtol=0, atol=0)
     assert graphs
     assert not any(isinstance(part, torch.fx.GraphModule) for graph in graphs for part in graph.children())
+
+
+def test_a_layer_whose_rows_are_the_same_on_all_ranks_asks_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("other ranks were asked")
+
+    monkeypatch.setattr(norm, "world_size", lambda: 2)
+    monkeypatch.setattr(norm, "gather", refuse)
+    plain, layer = nn.BatchNorm1d(4), nn.Sequential(nn.BatchNorm1d(4))
+    norm.synchronize(layer)
+    layer[0].shared = False
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(layer(x), plain(x))
+    assert torch.equal(layer[0].running_var, plain.running_var)
+    layer[0].shared = True
+    with pytest.raises(AssertionError, match="other ranks were asked"):
+        layer(x)

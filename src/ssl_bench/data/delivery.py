@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -56,7 +57,9 @@ class Brought:
     def __init__(self, images: Images, device: torch.device, copier: Copier | None = None) -> None:
         self.images, self.labels = images.images, images.labels.to(device)
         self.copier = copier or Copier(device)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gather")
+        # It waits for events of this device, and would else begin to use the first one.
+        own = partial(torch.cuda.set_device, device) if device.type == "cuda" else None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gather", initializer=own)
         self._rings: list[list[Buffer]] = []  # of passes that have ended
 
     def batches(self, rows: Sequence[Tensor]) -> Iterator[Delivered]:
@@ -156,8 +159,11 @@ def _moved(rows: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that nobody uses; None where it is not known."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    """Bytes that nobody uses, or that PyTorch keeps from earlier runs; None where it is not known."""
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def deliveries(

@@ -67,9 +67,9 @@ class Evaluator:
             splits.network = Tunable(backbone, self.clean, device, self.drawn, partial(self.features, device=device))
         return splits
 
-    def pixels(self) -> Splits:
-        """Raw pixels in place of features."""
-        return self._splits(pixels, torch.device("cpu"))
+    def pixels(self, device: torch.device) -> Splits:
+        """Raw pixels in place of features, on ``device``."""
+        return self._splits(partial(pixels, device=device), device)
 
     @within_memory("evaluation", LESS)
     def score(self, splits: Splits, names: Iterable[str], on: On) -> Scores:

@@ -170,15 +170,16 @@ def cleaned(clean: nn.Module, images: Tensor, sizes: Tensor | None) -> Tensor:
 THUMBNAIL = 32  # pixels of a side, as in the downsampled ImageNet of Chrabaszcz et al. 2017
 
 
-def pixels(loader: Iterable[Batch]) -> Features:
-    """The images themselves as features ``[N, C·H·W]`` in 0 … 1: the baseline that every network should beat.
+def pixels(loader: Iterable[Batch], device: torch.device | str = "cpu") -> Features:
+    """The images themselves as features ``[N, C·H·W]`` in 0 … 1 on ``device``: what every network should beat.
 
     Images larger than THUMBNAIL × THUMBNAIL are resized to that: all of their pixels as numbers would take four times
     the memory of the images, and a linear probe of them longer than many a training.
     """
-    share = _Share(torch.device("cpu"))
+    device = torch.device(device)
+    share = _Share(device)
     for batch in loader:
-        batch = batch.to("cpu")
+        batch = batch.to(device)
         images = batch.images
         if len(batch) and max(images.shape[-2:]) > THUMBNAIL:
             images = F.interpolate(images.float(), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_bench.batch import to_device
 from ssl_bench.distributed import share_network
 from ssl_bench.evaluation.features import Features, Splits, Tunable, cleaned
 from ssl_bench.evaluation.precision import full_float32
@@ -36,8 +37,10 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.requires_grad_(True)
         for module in self.backbone.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum == 0.0:
-                module.momentum = MOMENTUM  # a teacher's statistics rest while another network's are taken over
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.shared = False  # every rank trains on the same images
+                if module.momentum == 0.0:
+                    module.momentum = MOMENTUM  # a teacher's statistics rest while another network's are taken over
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of every class ``[N, C]``; finite, so that one that has diverged is right by chance alone."""
@@ -134,5 +137,5 @@ def moved(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
     columns = torch.arange(width).expand(len(images), -1)
     columns = torch.where(flip[:, None], columns.flip(1), columns) + right - shift[:, 1:]  # [N, W]
     n = torch.arange(len(images))[:, None, None]
-    n, rows, columns = (at.to(images.device) for at in (n, rows[:, :, None], columns[:, None, :]))
+    n, rows, columns = (to_device(at, images.device) for at in (n, rows[:, :, None], columns[:, None, :]))
     return padded.permute(0, 2, 3, 1)[n, rows, columns].permute(0, 3, 1, 2)

@@ -24,8 +24,10 @@ class SyncBatchNorm(_BatchNorm):
 
     The state dict is that of nn.BatchNorm. Ranks exchange 2C + 1 numbers in the forward and 2C in the backward pass;
     nothing is read back from the device, for which torch's own layer waits three times. Ranks may hold different
-    numbers of rows; on CUDA each holds one at least.
+    numbers of rows; on CUDA each holds one at least. ``shared = False``: where all ranks see the same rows.
     """
+
+    shared = True
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
@@ -36,7 +38,7 @@ class SyncBatchNorm(_BatchNorm):
     @torch.compiler.disable
     def forward(self, input: Tensor) -> Tensor:
         """``[n, C, ...]`` → the same shape and dtype, per channel with mean 0 and variance 1 over the global batch."""
-        if not self.training or world_size() == 1:
+        if not self.training or not self.shared or world_size() == 1:
             output: Tensor = super().forward(input)
             return output
         self._check_input_dim(input)

@@ -258,7 +258,7 @@ def baselines(
         return random_scores(backbone, evaluator, data.bank(whole=True), device, names)
 
     def score_pixels() -> Scores:
-        return evaluator.score(evaluator.pixels(), names, "test")
+        return evaluator.score(evaluator.pixels(device), names, "test")
 
     version = versions(config.dataset.size)
     random = {"baseline": "random", "network": network, "clean": clean, "seed": config.seed}

@@ -23,7 +23,7 @@ from types import FrameType
 
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import importing, take_over, watch_output
-from ssl_bench.errors import SIGNALLED, UserError
+from ssl_bench.errors import SIGNALLED, TRY_AGAIN, UserError
 from ssl_bench.files import write_text
 from ssl_bench.machine import cores
 from ssl_bench.results.record import Record
@@ -145,7 +145,9 @@ def _report(folder: Path, statuses: list[int], killed: set[int], received: list[
     failed = [rank for rank, status in enumerate(statuses) if status]
     if not failed:
         return
-    causes = [rank for rank in failed if rank not in killed and not reports.get(rank, {}).get("lost")]
+    silent = {rank for rank in failed if statuses[rank] == -signal.SIGABRT and rank not in reports}
+    lost = {rank for rank in failed if reports.get(rank, {}).get("lost")} | silent
+    causes = [rank for rank in failed if rank not in killed | lost]
     # A rank's own report; else a rank that was killed, of which errors of others without a report may be the outcome.
     known = [rank for rank in causes if rank in reports] or [rank for rank in causes if statuses[rank] < 0]
     cause = (known or causes or failed)[0]
@@ -155,6 +157,12 @@ def _report(folder: Path, statuses: list[int], killed: set[int], received: list[
         name = signal.Signals(received[0]).name
         raise UserError(
             f"stopped by {name}; the same command resumes from the last checkpoint.", SIGNALLED + received[0]
+        )
+    if cause in silent:
+        raise UserError(
+            f"rank {cause} was ended by SIGABRT, as NCCL does where others do not answer within trainer.timeout; "
+            "the last checkpoint is intact and the same command resumes from there.",
+            TRY_AGAIN,
         )
     if statuses[cause] < 0:
         name = signal.Signals(-statuses[cause]).name

@@ -15,6 +15,7 @@ from small_runs import Fit, config_of, loss_of, make
 from ssl_bench.batch import Batch
 from ssl_bench.config.options import GROUPS, block_of
 from ssl_bench.errors import UserError
+from ssl_bench.methods.base import Loss, Step
 
 METHODS = GROUPS["method"]
 
@@ -69,6 +70,41 @@ def test_a_loss_that_is_returned_alone_is_answered(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(type(method), "loss", lambda self, step: step.embeddings[0].sum())
     with pytest.raises(UserError, match=r"^SimCLR.loss is to return the loss and a dict of figures, as in loss, \{\}"):
         method.training_step(next(iter(data.train_dataloader())), 0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_loss_is_computed_in_float32_outside_autocast(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, data = make(f"method={name}")
+    seen: list[tuple[bool, set[torch.dtype]]] = []
+    loss = method.loss
+
+    def watched(step: Step) -> Loss:
+        dtypes = {one.dtype for one in (*step.predictions, *step.targets)}
+        seen.append((torch.is_autocast_enabled("cpu"), dtypes))
+        return loss(step)
+
+    monkeypatch.setattr(method, "loss", watched)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = method.training_step(next(iter(data.train_dataloader())), 0)
+    assert seen == [(False, {torch.float32})]
+    assert found["value"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_teacher_is_deployed_by_clbo_alone(name: str) -> None:
+    method, _ = make(f"method={name}")
+    assert next(iter(method.networks())) == ("teacher" if name == "clbo" else "student")
+
+
+@pytest.mark.parametrize("name", ["moco", "byol", "moby", "directpred"])
+def test_a_moving_average_has_batch_statistics_of_its_own(fit: Fit, name: str) -> None:
+    method, _ = fit(f"method={name}", max_steps=3)
+    student, teacher = (dict(network.named_buffers()) for network in (method.student, method.teacher))
+    for key, value in teacher.items():
+        if key.endswith("running_mean"):
+            assert not torch.equal(value, student[key])
+        elif key.endswith("num_batches_tracked"):
+            assert value == 3 * 2  # two views a step
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -126,10 +126,15 @@ def test_no_gradient_flows_through_codes() -> None:
     assert t2.grad is None
 
 
-def test_prototypes_rest_while_frozen_then_move_and_stay_unit(fit: Fit) -> None:
+@pytest.mark.parametrize("rule", ["sgd", "lars", "adamw", "muon"])
+def test_prototypes_rest_while_frozen_whatever_the_optimiser(fit: Fit, rule: str) -> None:
     start, _ = make("method=swav")
-    frozen, _ = fit("method=swav", "method.freeze_epochs=2")
+    frozen, _ = fit("method=swav", "method.freeze_epochs=2", f"optimizer.name={rule}")
     torch.testing.assert_close(frozen.prototypes, start.prototypes, atol=1e-6, rtol=0)
+
+
+def test_prototypes_move_when_they_are_free_and_stay_unit(fit: Fit) -> None:
+    start, _ = make("method=swav")
     moved, _ = fit("method=swav", "method.freeze_epochs=1")
     assert not torch.allclose(moved.prototypes, start.prototypes, atol=1e-4)
     torch.testing.assert_close(moved.prototypes.norm(dim=1), torch.ones(32))

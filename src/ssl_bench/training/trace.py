@@ -27,7 +27,7 @@ from ssl_bench.training.build import build
 from ssl_bench.training.trainer import build_trainer
 
 STEPS = 5
-RESUMED_AFTER = 2
+RESUMED_AFTER = 3  # between two teacher steps of CLBO, which makes one after every second step
 SMALL = (
     "scale=smoke",
     f"batch_size={CHECKED_BATCH}",

@@ -20,6 +20,8 @@ from ssl_bench.batch import Batch, Place
 from ssl_bench.cli import plan as command
 from ssl_bench.config.compose import compose
 from ssl_bench.config.schema import Config
+from ssl_bench.data.catalog import DATASETS
+from ssl_bench.errors import UserError
 from ssl_bench.evaluation import knn
 from ssl_bench.evaluation.baselines import kept
 from ssl_bench.evaluation.evaluator import Evaluator
@@ -30,8 +32,11 @@ from ssl_bench.evaluation.protocols import protocols
 from ssl_bench.plan import forecast
 from ssl_bench.plan import sampled as sampling
 from ssl_bench.plan.forecast import Baseline, Evaluation, Measured
+from ssl_bench.plan.operations import of_training
 from ssl_bench.plan.sampled import Sampled
 from ssl_bench.sweep import cards, grid, local, request
+from ssl_bench.training.build import build_method
+from ssl_bench.training.preflight import pretraining_images
 
 EVALUATION = Evaluation(
     key="", load=1.0, monitor=10.0, curves=100.0, final=1000.0, baselines=(), files=7, memory=0, gpu_memory=0
@@ -300,3 +305,60 @@ def test_what_is_measured_is_of_the_size_of_what_runs_take(tmp_path: Path, progr
     again = local.ask(forecast.measure, asked.configs[0], known, folder=tmp_path)
     assert again.evaluation == measured[0].evaluation
     assert again.checkpoint == pytest.approx(measured[0].checkpoint, rel=0.01)
+
+
+# -- operations -----------------------------------------------------------------------------------
+
+
+def by_hand(network: torch.nn.Module, channels: int, size: int) -> int:
+    """Two operations for each product of a weight and a value, of layers that are watched at work."""
+    counted = 0
+
+    def watch(module: torch.nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal counted
+        counted += 2 * module.weight[0].numel() * output.numel()  # type: ignore[index, operator]
+
+    layers = [one for one in network.modules() if isinstance(one, torch.nn.Conv2d | torch.nn.Linear)]
+    held = [one.register_forward_hook(watch) for one in layers]
+    network.eval()(torch.zeros(1, channels, size, size))
+    for hook in held:
+        hook.remove()
+    return counted
+
+
+@pytest.mark.parametrize(
+    ("words", "passes", "global_views", "teacher", "local"),
+    [
+        (("method=simclr",), 1, 2, 0, 0),
+        (("method=clbo",), 1, 2, 2, 0),
+        (("method=clbo", "method.epoch_unit=teacher"), 2, 2, 2, 0),
+        (("method=clbo", "method.lookahead_batch=same_batch"), 2, 2, 2, 0),
+        (("method=swav", "augment.groups.local.count=3"), 1, 2, 0, 3),
+    ],
+)
+def test_operations_are_those_of_forward_and_backward_passes(
+    words: tuple[str, ...], passes: int, global_views: int, teacher: int, local: int
+) -> None:
+    config = compose([*words, "dataset=digits", "scale=smoke", "epochs=3"])
+    method = build_method(config, DATASETS["digits"])
+    seen, operations = of_training(config)
+    steps = pretraining_images(config) // config.batch_size  # type: ignore[operator]
+    assert seen == steps * config.batch_size * 3 * passes
+    forward = {size: by_hand(method.student, 1, size) for size in set(method.views.sizes)}
+    large, small = max(forward), min(forward)
+    assert operations == seen * ((3 * global_views + teacher) * forward[large] + 3 * local * forward[small])
+
+
+def test_what_is_counted_needs_neither_data_nor_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["table3", "scale=paper", "count=true", "methods=simclr,clbo", "datasets=stl10,imagenet100", "seeds=0"]
+    assert command.main([*asked, f"data_dir={tmp_path}", f"runs_dir={tmp_path / 'runs'}"]) == 0
+    shown = capsys.readouterr().out
+    assert "SimCLR on stl10" in shown
+    assert "runs: " in shown
+    assert "operations of training" in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_operations_of_pictures_of_ones_own_are_not_known(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^count=true knows published datasets only"):
+        of_training(compose(["dataset=folder", f"dataset.root={tmp_path}", "scale=smoke"]))

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssl_bench.config import experiments
+from ssl_bench.config.schema import Config
 from ssl_bench.config.settings import settings_text
 from ssl_bench.entry import run_command
 from ssl_bench.errors import UserError
@@ -25,11 +26,13 @@ from ssl_bench.sweep.grid import SweepRun
 from ssl_bench.sweep.view import duration, totals
 
 FILE = "plan.yaml"
+RATE = 1e14  # operations a second, to have hours beside a count
 BUSY = 0.7  # processes that wait for a processor; above it a forecast is of a busy machine
 HELP = """python -m ssl_bench plan NAME [key=value ...]
 
 Shows what python -m ssl_bench sweep with the same options will cost on this machine: trains every kind of run that is
-left for some steps, evaluates once for each dataset, and forecasts hours, disk and memory. Leaves nothing behind."""
+left for some steps, evaluates once for each dataset, and forecasts hours, disk and memory. Leaves nothing behind.
+With count=true it counts the operations of training, the same on every machine and without data."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,11 @@ def help_text() -> str:
 
 
 def plan(asked: request.Request) -> None:
-    """Measure every kind of run of which some are left, and print the forecast."""
+    """Measure every kind of run of which some are left, and print the forecast; or count the operations of all."""
     console = Console()
+    if asked.settings["count"]:
+        _count(asked, console)
+        return
     for runs_dir in dict.fromkeys(config.runs_dir for config in asked.configs):
         if Path(runs_dir).exists() and not Path(runs_dir).is_dir():
             raise UserError(f"runs_dir={runs_dir} is no folder: choose another.")
@@ -108,6 +114,29 @@ def plan(asked: request.Request) -> None:
     console.print(table)
     for sentence in _sentences(asked, found, left=sum(len(kind.left) for kind in kinds)):
         console.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _count(asked: request.Request, console: Console) -> None:
+    """Print what the training of every kind of run takes in operations, and what that is in hours."""
+    kinds: dict[tuple[str, str], list[Config]] = {}
+    for cell, config in zip(asked.cells, asked.configs, strict=True):
+        kinds.setdefault((cell.row, cell.dataset), []).append(config)
+    table = Table(title=f"{asked.name}, scale={asked.settings['scale']}")
+    table.add_column("runs")
+    for column in ("number", "images seen by one", "operations of one"):
+        table.add_column(column, justify="right")
+    total = 0
+    counted = local.ask(forecast.operations, [configs[0] for configs in kinds.values()])
+    for ((row, dataset), configs), (seen, operations) in zip(kinds.items(), counted, strict=True):
+        total += len(configs) * operations
+        table.add_row(escape(f"{row} on {dataset}"), str(len(configs)), f"{seen:,}", f"{operations:.2e}")
+    console.print(table)
+    console.print(
+        f"All {len(asked.configs)} runs: {total:.2e} operations of training, {total / RATE / 3600:,.1f} hours at "
+        f"{RATE / 1e12:.0f} TFLOP/s; less on a device that sustains more. Evaluation is not counted.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _kinds(entries: list[SweepRun], asked: request.Request) -> list[Kind]:

@@ -56,6 +56,13 @@ def measure(config: Config, known: dict[str, Evaluation]) -> Measured:
     return measure.measure(config, known)
 
 
+def operations(configs: list[Config]) -> list[tuple[int, int]]:
+    """What ``operations.of_training`` counts for each; for a process of its own, for the same reason."""
+    from ssl_bench.plan.operations import of_training
+
+    return [of_training(config) for config in configs]
+
+
 def seconds(measured: Measured, config: Config) -> float:
     """Of one run, from its start to its record; where the baselines have been scored before."""
     passes = config.epochs * measured.passes_per_epoch

@@ -30,7 +30,7 @@ def check(config: Config) -> None:
         _check_second(config.eval_on, dataset.name)
     conditions.require_equal_shares(config.batch_size, trainer.processes)
     _check_limits(config, _train_images(dataset.name))
-    images = _pretraining(config)
+    images = pretraining_images(config)
     if images is not None:
         conditions.require_a_batch(config.batch_size, images)
     _check_views(config)
@@ -85,7 +85,7 @@ def _train_images(dataset: str) -> int | None:
     return FACTS[dataset].train or None if dataset in FACTS else None
 
 
-def _pretraining(config: Config) -> int | None:
+def pretraining_images(config: Config) -> int | None:
     """How many images are pretrained on, at most where it is not known which are held out; None for unknown."""
     name, options = config.dataset.name, config.dataset.options
     images, held_out = _train_images(name), (FACTS[name].held_out or 0) if name in FACTS else 0

@@ -17,9 +17,7 @@ On CUDA every process has a card of its own and NCCL where there are enough of t
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_bench.conditions import CHECKED_BATCH
@@ -30,7 +28,6 @@ from ssl_bench.errors import UserError
 
 if TYPE_CHECKING:
     from ssl_bench.report.expected import Expected
-    from ssl_bench.training.certificate import Verdict
 
 LEARNS = """Each method is trained on one thread, from the given seed, in a folder that is removed afterwards: on digits
 for some seconds, about two minutes in all; on cifar10 for some minutes, about an hour in all. Its accuracy on test
@@ -38,8 +35,6 @@ images must lie where the committed records of experiments/learns put it. Ranges
 figure lies outside by little, try another seed. The exit status is 1 if one does.
 
 Options, with the allowed values:"""
-COLUMNS = ("loss", "gradient", "alone", "synced", "float64", "float32", "ranks", "resume", "bf16")
-CUDA_ALONE = ("float64", "float32")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,57 +104,7 @@ def compare(expected: Sequence[Expected], seed: int, data_dir: str) -> int:
 
 def certify(methods: Sequence[str], world: int, device: str) -> int:
     """Train every method alone and in ``world`` processes, print the table; 0 if everything holds."""
-    from rich.console import Console
-    from rich.table import Table
-
     with importing():
-        import torch
-
-        from ssl_bench.devices import device_name, resolve_device
         from ssl_bench.training import certificate
 
-    console = Console()
-    device = resolve_device(device, "device").type
-    columns = [column for column in COLUMNS if device == "cuda" or column not in CUDA_ALONE]
-    title = f"{world} processes beside one on {device_name(torch.device(device))}: largest relative differences"
-    table = Table("method", *columns, title=title)
-    for column in table.columns:
-        column.no_wrap = True
-    held = True
-    with tempfile.TemporaryDirectory(prefix="ssl_bench-") as name_of_folder:
-        folder = Path(name_of_folder)
-        failed = certificate.train_in_ranks(methods, world, folder, device)
-        torch.set_num_threads(1)
-        for name in methods:
-            if name not in failed:
-                try:
-                    ranks = [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(world)]
-                    verdict = certificate.examine(name, ranks, folder, device)
-                    held = held and verdict.holds
-                    table.add_row(name, *(_cell(verdict, column) for column in columns))
-                    continue
-                except Exception as error:  # of this method alone
-                    failed[name] = certificate.reason(error)
-            table.add_row(name, "[red]failed[/red]")
-    console.print(table)
-    for name, sentence in failed.items():
-        console.print(f"{name} failed: {sentence}", highlight=False, markup=False, soft_wrap=True)
-    if failed:
-        console.print(
-            "What a method needs to be checked on so few images, its file's block check sets.", soft_wrap=True
-        )
-    held = held and not failed
-    tolerance = certificate.TOLERANCE
-    rounding = f"up to {tolerance['float64']:g}, in float32 {tolerance['float32']:g}, is rounding"
-    console.print("Every method holds." if held else f"[red]A method does not hold[/red]; {rounding}.")
-    return 0 if held else 1
-
-
-def _cell(verdict: Verdict, column: str) -> str:
-    if column == "bf16":
-        return "–".join(f"{drift:.0%}" for drift in verdict.bf16)
-    if column in verdict.equal:
-        holds, text = verdict.equal[column], "equal" if verdict.equal[column] else "differs"
-    else:
-        holds, text = verdict.within(column), f"{verdict.differences[column]:.0e}"
-    return text if holds else f"[red]{text}[/red]"
+    return certificate.certify(methods, world, device)

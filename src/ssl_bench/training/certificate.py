@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from ssl_bench import distributed
+from ssl_bench.devices import device_name, resolve_device
 from ssl_bench.training.server import server
 from ssl_bench.training.trace import RESUMED_AFTER, Trace, train
 
@@ -22,6 +26,8 @@ from ssl_bench.training.trace import RESUMED_AFTER, Trace, train
 # both until rounding cannot be distinguished from TF32.
 TOLERANCE = {"float64": 1e-6, "float32": 5e-4}
 NORMS = ("alone", "synced")
+COLUMNS = ("loss", "gradient", "alone", "synced", "float64", "float32", "ranks", "resume", "bf16")
+CUDA_ALONE = ("float64", "float32")
 SILENCE = 120  # seconds after which a rank that sends nothing is taken for lost
 
 
@@ -40,6 +46,54 @@ class Verdict:
     def within(self, name: str) -> bool:
         """Whether a difference is rounding."""
         return self.differences[name] <= TOLERANCE.get(name, TOLERANCE["float64"])
+
+
+def certify(methods: Sequence[str], world: int, device: str) -> int:
+    """Train every method alone and in ``world`` processes, print the table; 0 if everything holds."""
+    console = Console()
+    device = resolve_device(device, "device").type
+    columns = [column for column in COLUMNS if device == "cuda" or column not in CUDA_ALONE]
+    title = f"{world} processes beside one on {device_name(torch.device(device))}: largest relative differences"
+    table = Table("method", *columns, title=title)
+    for column in table.columns:
+        column.no_wrap = True
+    held = True
+    with tempfile.TemporaryDirectory(prefix="ssl_bench-") as name_of_folder:
+        folder = Path(name_of_folder)
+        failed = train_in_ranks(methods, world, folder, device)
+        torch.set_num_threads(1)
+        for name in methods:
+            if name not in failed:
+                try:
+                    ranks = [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(world)]
+                    verdict = examine(name, ranks, folder, device)
+                    held = held and verdict.holds
+                    table.add_row(name, *(_cell(verdict, column) for column in columns))
+                    continue
+                except Exception as error:  # of this method alone
+                    failed[name] = reason(error)
+            table.add_row(name, "[red]failed[/red]")
+    console.print(table)
+    for name, sentence in failed.items():
+        console.print(f"{name} failed: {sentence}", highlight=False, markup=False, soft_wrap=True)
+    if failed:
+        console.print(
+            "What a method needs to be checked on so few images, its file's block check sets.", soft_wrap=True
+        )
+    held = held and not failed
+    rounding = f"up to {TOLERANCE['float64']:g}, in float32 {TOLERANCE['float32']:g}, is rounding"
+    console.print("Every method holds." if held else f"[red]A method does not hold[/red]; {rounding}.")
+    return 0 if held else 1
+
+
+def _cell(verdict: Verdict, column: str) -> str:
+    if column == "bf16":
+        return "–".join(f"{drift:.0%}" for drift in verdict.bf16)
+    if column in verdict.equal:
+        holds, text = verdict.equal[column], "equal" if verdict.equal[column] else "differs"
+    else:
+        holds, text = verdict.within(column), f"{verdict.differences[column]:.0e}"
+    return text if holds else f"[red]{text}[/red]"
 
 
 def examine(name: str, ranks: Sequence[Trace], folder: Path, device: str) -> Verdict:

@@ -126,6 +126,8 @@ def four_steps(rank: int, world: int, folder: str, words: list[str]) -> None:
         ([2, -6], set(), {0: {"sentence": "no memory.", "status": 2, "lost": False}}, "no memory."),
         ([-6, -6], set(), {}, "rank 0 was ended by SIGABRT, as NCCL does where others do not answer"),
         ([-6, -9], set(), {}, "rank 1 was ended by SIGKILL"),
+        ([-9, -6], {0}, {}, "rank 1 was ended by SIGABRT"),
+        ([75, -6], set(), {0: {"sentence": "lost.", "status": 75, "lost": True}}, "rank 1 was ended by SIGABRT"),
     ],
 )
 def test_what_ended_a_run_is_what_its_cause_says_or_what_was_done_to_it(

@@ -330,7 +330,7 @@ def by_hand(network: torch.nn.Module, channels: int, size: int) -> int:
     ("words", "passes", "global_views", "teacher", "local"),
     [
         (("method=simclr",), 1, 2, 0, 0),
-        (("method=clbo",), 1, 2, 2, 0),
+        (("method=clbo", "trainer.accelerator=gpu", "trainer.compile=true"), 1, 2, 2, 0),
         (("method=clbo", "method.epoch_unit=teacher"), 2, 2, 2, 0),
         (("method=clbo", "method.lookahead_batch=same_batch"), 2, 2, 2, 0),
         (("method=swav", "augment.groups.local.count=3"), 1, 2, 0, 3),
@@ -340,7 +340,8 @@ def test_operations_are_those_of_forward_and_backward_passes(
     words: tuple[str, ...], passes: int, global_views: int, teacher: int, local: int
 ) -> None:
     config = compose([*words, "dataset=digits", "scale=smoke", "epochs=3"])
-    method = build_method(config, DATASETS["digits"])
+    plain = [word for word in words if not word.startswith("trainer.")]
+    method = build_method(compose([*plain, "dataset=digits", "scale=smoke"]), DATASETS["digits"])
     seen, operations = of_training(config)
     steps = pretraining_images(config) // config.batch_size  # type: ignore[operator]
     assert seen == steps * config.batch_size * 3 * passes
@@ -354,7 +355,7 @@ def test_what_is_counted_needs_neither_data_nor_runs(tmp_path: Path, capsys: pyt
     assert command.main([*asked, f"data_dir={tmp_path}", f"runs_dir={tmp_path / 'runs'}"]) == 0
     shown = capsys.readouterr().out
     assert "SimCLR on stl10" in shown
-    assert "runs: " in shown
+    assert "All 4 runs: " in shown
     assert "operations of training" in shown
     assert not list(tmp_path.iterdir())
 

@@ -83,7 +83,8 @@ def joined(*, devices: int, nodes: int, cuda: bool, timeout: float) -> Iterator[
                 world_size=started,
                 timeout=timedelta(seconds=timeout),
             )
-            atexit.register(_leave)
+        atexit.unregister(_leave)
+        atexit.register(_leave)  # an earlier run that failed has taken it away
         yield
     except BaseException as error:
         # Under NCCL to leave the group is to wait for the others, and they may wait for this rank in a collective.

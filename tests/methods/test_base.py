@@ -100,6 +100,7 @@ def test_the_teacher_is_deployed_by_clbo_alone(name: str) -> None:
 def test_a_moving_average_has_batch_statistics_of_its_own(fit: Fit, name: str) -> None:
     method, _ = fit(f"method={name}", max_steps=3)
     student, teacher = (dict(network.named_buffers()) for network in (method.student, method.teacher))
+    assert any(key.endswith("running_mean") for key in teacher)
     for key, value in teacher.items():
         if key.endswith("running_mean"):
             assert not torch.equal(value, student[key])

@@ -47,7 +47,8 @@ def bank_of(splits: Splits, on: On) -> Features:
         return splits.bank
 
     def others() -> Features:
-        return splits.bank.rows(~torch.isin(splits.bank.index, splits.validation.index))
+        queries = torch.isin(splits.bank.index, splits.validation.index)
+        return splits.bank.rows(~queries) if queries.any() else splits.bank
 
     return splits.once("the bank without validation images", others)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from ssl_bench.config.experiments import passes_per_epoch
 from ssl_bench.config.schema import Config
 from ssl_bench.data import catalog
 from ssl_bench.errors import UserError
 from ssl_bench.training.build import build_method
+from ssl_bench.training.needs import forward_operations
 from ssl_bench.training.preflight import pretraining_images
 
 
@@ -26,20 +24,17 @@ def of_training(config: Config) -> tuple[int, int]:
     images = pretraining_images(config)
     if images is None:
         raise UserError(f"count=true knows published datasets only, and not the images of {config.dataset.name}.")
-    method = build_method(config, catalog.chosen(config.dataset))
+    # Built here and for here, which need not be the machine that will train.
+    here = config.changed({"trainer.accelerator": "cpu", "trainer.compile": False})
+    method = build_method(here, catalog.chosen(config.dataset))
     passes = config.epochs * passes_per_epoch(config)
     seen = images // config.batch_size * config.batch_size * passes
     if config.method.options.get("lookahead_batch", "fresh") != "fresh":  # the same images K times
         seen *= config.method.options["lookahead"]
     sizes, full_size = method.views.sizes, method.views.full_size
-    forward = {size: _forward(method.student, len(method.views.mean), size) for size in set(sizes)}
+    channels = len(method.views.mean)
+    forward = {size: forward_operations(method.student, channels, size) for size in set(sizes)}
     each = 3 * sum(forward[size] for size in sizes)
     if method.teacher is not None:
         each += sum(forward[size] for size in sizes[:full_size])
     return seen, seen * each
-
-
-def _forward(network: torch.nn.Module, channels: int, size: int) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(torch.zeros(1, channels, size, size))
-    return int(counter.get_total_flops())

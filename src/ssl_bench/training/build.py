@@ -20,12 +20,14 @@ from ssl_bench.config.schema import Config
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.data.datamodule import DataModule
+from ssl_bench.data.delivery import free_memory
 from ssl_bench.data.orders import Window
 from ssl_bench.devices import device_type, resolve_precision
-from ssl_bench.distributed import world_size
+from ssl_bench.distributed import on_rank_zero, world_size
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.baselines import kept, random_scores, versions
 from ssl_bench.evaluation.evaluator import Evaluator, Scores
+from ssl_bench.evaluation.features import THUMBNAIL
 from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import protocols, with_top5
@@ -258,7 +260,11 @@ def baselines(
         return random_scores(backbone, evaluator, data.bank(whole=True), device, names)
 
     def score_pixels() -> Scores:
-        return evaluator.score(evaluator.pixels(device), names, "test")
+        values = min(config.dataset.size, THUMBNAIL) ** 2 * data.dataset.channels
+        needed = 4 * 4 * values * sum(map(len, data.splits.values()))  # float32, and the probe's copies
+        room = on_rank_zero(lambda: free_memory(device))
+        place = device if room is None or needed <= room else torch.device("cpu")
+        return evaluator.score(evaluator.pixels(place), names, "test")
 
     version = versions(config.dataset.size)
     random = {"baseline": "random", "network": network, "clean": clean, "seed": config.seed}

@@ -23,7 +23,7 @@ from types import FrameType
 
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import importing, take_over, watch_output
-from ssl_bench.errors import SIGNALLED, TRY_AGAIN, UserError
+from ssl_bench.errors import SIGNALLED, UserError
 from ssl_bench.files import write_text
 from ssl_bench.machine import cores
 from ssl_bench.results.record import Record
@@ -150,7 +150,7 @@ def _report(folder: Path, statuses: list[int], killed: set[int], received: list[
     causes = [rank for rank in failed if rank not in killed | lost]
     # A rank's own report; else a rank that was killed, of which errors of others without a report may be the outcome.
     known = [rank for rank in causes if rank in reports] or [rank for rank in causes if statuses[rank] < 0]
-    cause = (known or causes or failed)[0]
+    cause = (known or causes or sorted(silent) or failed)[0]
     if cause in reports:
         raise UserError(reports[cause]["sentence"], reports[cause]["status"])
     if received:
@@ -162,7 +162,7 @@ def _report(folder: Path, statuses: list[int], killed: set[int], received: list[
         raise UserError(
             f"rank {cause} was ended by SIGABRT, as NCCL does where others do not answer within trainer.timeout; "
             "the last checkpoint is intact and the same command resumes from there.",
-            TRY_AGAIN,
+            SIGNALLED + signal.SIGABRT,
         )
     if statuses[cause] < 0:
         name = signal.Signals(-statuses[cause]).name

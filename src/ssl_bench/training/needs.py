@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from rich.filesize import decimal
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_bench import conditions
@@ -44,15 +46,25 @@ def require_consent(config: Config, data: DataModule) -> None:
         conditions.require_time_on_cpu("paper", cpu_time(config, data))
 
 
+def forward_operations(network: nn.Module, channels: int, size: int) -> int:
+    """Floating-point operations of convolutions and matrix products for one image of ``size`` × ``size`` pixels."""
+    device = next(network.parameters()).device
+    # Fused attention has no count on a CPU.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, channels, size, size, device=device))
+    return int(counter.get_total_flops())
+
+
 def cpu_time(config: Config, data: DataModule) -> str:
     """How long training takes on this machine's processors, in words, by the operations of the backbone."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+    with torch.device("meta"):
         network, _ = build_backbone(**config.backbone.as_dict(), channels=data.dataset.channels)
-        for views in config.augment.groups.values():
-            for _ in range(views.count):
-                network.eval()(torch.empty(1, data.dataset.channels, views.size, views.size))
+    each = sum(
+        views.count * forward_operations(network, data.dataset.channels, views.size)
+        for views in config.augment.groups.values()
+    )
     # The backward pass costs two forward passes.
-    operations = 3 * counter.get_total_flops() * len(data.parts.pretraining) * config.epochs
+    operations = 3 * each * len(data.parts.pretraining) * config.epochs
     hours = operations / (CORE_SPEED * cores() * 3600)
     length = f"{hours:.2g} hours" if hours < 48 else f"{hours / 24:.2g} days"
     return f"training takes about {length} on {cores()} cores"

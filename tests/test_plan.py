@@ -355,7 +355,7 @@ def test_what_is_counted_needs_neither_data_nor_runs(tmp_path: Path, capsys: pyt
     assert command.main([*asked, f"data_dir={tmp_path}", f"runs_dir={tmp_path / 'runs'}"]) == 0
     shown = capsys.readouterr().out
     assert "SimCLR on stl10" in shown
-    assert "All 4 runs: " in shown
+    assert "All 6 runs: " in shown
     assert "operations of training" in shown
     assert not list(tmp_path.iterdir())
 

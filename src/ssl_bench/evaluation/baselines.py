@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def random_scores(
             which: evaluator.score(candidates[which], [name], "validation")[name].percent or 0.0 for which in open_to
         }
         best = max(on_validation, key=on_validation.__getitem__)  # the first among equals
-        best = on_rank_zero(lambda best=best: best)  # cards may round differently, and the test part is shared out
+        best = on_rank_zero(partial(str, best))  # cards may round differently, and the test part is shared out
         score = evaluator.score(candidates[best], [name], "test")[name]
         scores[name] = Score(score.percent, score.predictions, {**score.notes, "statistics": best})
     return scores

@@ -38,7 +38,7 @@ class Classifier(nn.Module):
         self.requires_grad_(True)
         for module in self.backbone.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.shared = False  # every rank trains on the same images
+                module.shared = False  # type: ignore[assignment]  # every rank trains on the same images
                 if module.momentum == 0.0:
                     module.momentum = MOMENTUM  # a teacher's statistics rest while another network's are taken over
 

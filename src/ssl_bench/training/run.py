@@ -91,7 +91,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
             record = _Run(config, data, resolve_precision(chosen.precision, chosen.accelerator), folder, console).do(
                 watchers
             )
-    if torch.cuda.is_initialized():  # images that live on the card go with the trainer, which refers to itself
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # images that live on the card go with the trainer, which refers to itself
         gc.collect()
         torch.cuda.empty_cache()
     console.print(f"{folder.path}  ·  picture: {folder.picture}", highlight=False, markup=False, soft_wrap=True)

@@ -90,7 +90,7 @@ class PILViews(Dataset[list[Tensor]]):
         arrays = images.permute(0, 2, 3, 1).numpy()
         self.images = [Image.fromarray(array.squeeze()) for array in arrays]
         mean, std = views.mean.flatten().tolist(), views.std.flatten().tolist()
-        self.transforms = [_transform(group, mean, std) for group in views.groups]
+        self.transforms = [_transform(group, mean, std) for group in views.groups for _ in range(group.count)]
 
     def __len__(self) -> int:
         return len(self.images)

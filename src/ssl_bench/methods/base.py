@@ -7,7 +7,7 @@ F feature width, D embedding width, T temperature, K lookahead steps, M queue le
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -132,10 +132,12 @@ class Method(pl.LightningModule):
         if self.teacher is not None:
             with torch.no_grad():
                 targets = self.embed(self.teacher, views[: self.views.full_size])
-        return Step(embeddings, [full_precision(p) for p in predictions], [full_precision(t) for t in targets], batch)
+        return Step(embeddings, predictions, targets, batch)
 
     def collect_and_loss(self, step: Step) -> Loss:
-        """Collect from a batch, then its loss, outside autocast."""
+        """Collect from a batch, then its loss, in float32 and outside autocast."""
+        predictions, targets = ([full_precision(z) for z in part] for part in (step.predictions, step.targets))
+        step = replace(step, predictions=predictions, targets=targets)
         with torch.autocast(self.device.type, enabled=False):
             self.collected.append(self.collect(step))
             found = self.loss(step)

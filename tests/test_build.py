@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
+from ssl_bench.training import build as parts
 from ssl_bench.training.build import build
 
 WORDS = ["dataset=digits", "scale=smoke", "method=simclr", "trainer.accelerator=cpu"]
@@ -29,3 +31,22 @@ def test_a_batch_beyond_any_memory_is_foreseen(words: list[str], said: str) -> N
     with pytest.raises(UserError) as caught:
         build(compose([*WORDS, *words]))
     assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(("room", "place"), [(None, "cuda"), (10**9, "cuda"), (10**5, "cpu")])
+def test_raw_pixels_are_scored_on_a_gpu_that_has_room_for_them(
+    room: int | None, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose(WORDS)
+    data = parts.build_data(config)
+    data.setup()
+    device = torch.device("cuda")
+    clean = parts.clean_arguments(config, data.dataset)
+    evaluator = parts.build_evaluator(config, data, clean)
+    placed: list[str] = []
+    monkeypatch.setattr(parts, "free_memory", lambda device: room)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(evaluator, "pixels", lambda device: placed.append(device.type))
+    monkeypatch.setattr(evaluator, "score", lambda splits, names, on: {})
+    parts.baselines(config, data, evaluator, device, network={}, clean=clean)["pixels"][1]()
+    assert placed == [place]

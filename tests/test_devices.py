@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,14 @@ def test_a_workspace_of_cublas_that_does_not_repeat_is_refused(monkeypatch: pyte
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
     with pytest.raises(UserError, match=r"^CUBLAS_WORKSPACE_CONFIG=:0:0 does not repeat"), devices.repeatable(True):
         pass
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_cublas_can_repeat_in_a_later_run_of_the_same_process(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with devices.repeatable(wanted):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert torch.are_deterministic_algorithms_enabled() is wanted
 
 
 def test_what_may_not_repeat_is_as_before_afterwards() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import warnings
@@ -212,6 +213,24 @@ def test_what_nccl_says_is_shown_and_only_what_happened_to_another_rank_is_a_los
     assert isinstance(raised.value, distributed.RankLost) == (part is None)
     if part is not None:
         assert f"NCCL, by which GPUs exchange gradients, failed ({part});" in str(raised.value)
+
+
+@pytest.mark.parametrize("end", [None, RuntimeError("a bug"), UserError("no room."), KeyboardInterrupt()])
+def test_only_a_rank_that_ends_well_waits_for_the_others_at_its_exit(
+    end: BaseException | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_exit: list[object] = []
+    monkeypatch.setattr(distributed.atexit, "register", at_exit.append)
+    monkeypatch.setattr(distributed.atexit, "unregister", lambda function: at_exit.clear())
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    swallowed = contextlib.suppress(RuntimeError, UserError, KeyboardInterrupt)
+    with swallowed, distributed.joined(devices=2, nodes=1, cuda=False, timeout=5):
+        assert at_exit == [distributed._leave]  # of a run after one that failed, too
+        if end is not None:
+            raise end
+    assert at_exit == ([distributed._leave] if end is None else [])
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ssl_bench.losses import nt_xent
-from ssl_bench.methods.base import Loss, Method, Step
+from ssl_bench.methods.base import Loss, Method, Parts, Step
 
 
 class Mine(Method):
     """SimCLR by another name."""
 
-    def __init__(self, *, sharpness: float, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(self, parts: Parts, *, sharpness: float) -> None:
+        super().__init__(parts)
         self.require_views(full_size=2, smaller=False)
         self.sharpness = sharpness
 

@@ -64,6 +64,7 @@ class Method(Part):
     name: str
     target: str  # dotted name of the class
     projector: Projector
+    concat_views: bool
     options: Mapping[str, Any]  # of its constructor
 
 

@@ -12,17 +12,15 @@ the paper's 0.005.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ssl_bench.losses import barlow_twins
-from ssl_bench.methods.base import Loss, Method, Step
+from ssl_bench.methods.base import Loss, Method, Parts, Step
 
 
 class BarlowTwins(Method):
     """Make the views' embeddings agree column by column, and the columns independent."""
 
-    def __init__(self, *, off_diagonal: float, loss_scale: float, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(self, parts: Parts, *, off_diagonal: float, loss_scale: float) -> None:
+        super().__init__(parts)
         self.require_views(full_size=2, smaller=False)
         self.off_diagonal = off_diagonal
         self.loss_scale = loss_scale

@@ -40,6 +40,19 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What every method is built from, whatever its own options."""
+
+    backbone: nn.Module  # images [n, C, H, W] → features [n, F]
+    projector: nn.Module  # features → embeddings [n, D]
+    width: int  # D
+    views: Views
+    optimizer: Recipe
+    concat_views: bool  # embed all views of one size in one pass, sharing batch statistics
+    teacher_init: Network | None  # what a teacher starts as a copy of; None: the student
+
+
+@dataclass(frozen=True)
 class Step:
     """What the networks make of one batch: all that a loss reads.
 
@@ -73,24 +86,15 @@ class Method(pl.LightningModule):
     predictor_lr_scale = 1.0  # factor on the predictor's learning rate
     predictor_lr_constant = False
 
-    def __init__(
-        self,
-        *,
-        backbone: nn.Module,
-        projector: nn.Module,
-        width: int,
-        views: Views,
-        optimizer: Recipe,
-        concat_views: bool,
-    ) -> None:
+    def __init__(self, parts: Parts) -> None:
         super().__init__()
-        self.student = Network(backbone, projector).to(memory_format=torch.channels_last)
+        self.student = Network(parts.backbone, parts.projector).to(memory_format=torch.channels_last)
         self.teacher: Network | None = None
         self.predictor: nn.Module | None = None
-        self.width = width  # D
-        self.views = views
-        self.recipe = optimizer
-        self.concat_views = concat_views
+        self.width = parts.width  # D
+        self.views = parts.views
+        self.recipe = parts.optimizer
+        self.concat_views = parts.concat_views
         self.collected: list[Any] = []  # one entry for each batch since the last real optimiser step
         self.draw = 0  # how often the same batch was augmented before
         self.student_steps = 0  # real optimiser steps: one a gradient scaler skips does not count
@@ -260,18 +264,13 @@ class Method(pl.LightningModule):
 
 
 class EMATeacher(Method):
-    """A method whose teacher is a moving average of the student: ξ ← ηξ + (1 − η)θ after every real step.
+    """A method whose teacher is a moving average of the student: ξ ← ηξ + (1 − η)θ after every real step."""
 
-    ``teacher_init`` is the network that the teacher starts as a copy of; None: the student.
-    """
-
-    def __init__(
-        self, *, momentum: float, momentum_schedule: str, teacher_init: Network | None = None, **parts: Any
-    ) -> None:
-        super().__init__(**parts)
+    def __init__(self, parts: Parts, *, momentum: float, momentum_schedule: str) -> None:
+        super().__init__(parts)
         self.momentum = momentum
         self.momentum_schedule = momentum_schedule
-        self.teacher: Network = teachers.twin(teacher_init or self.student)
+        self.teacher: Network = teachers.twin(parts.teacher_init or self.student)
 
     @property
     def eta(self) -> float:

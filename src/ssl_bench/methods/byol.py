@@ -12,19 +12,19 @@ ones, unless ``recipe=original``.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from ssl_bench.losses import normalized_mse, over_pairs
-from ssl_bench.methods.base import EMATeacher, Loss, Step
+from ssl_bench.methods.base import EMATeacher, Loss, Parts, Step
 
 
 class BYOL(EMATeacher):
     """Predict the teacher's embedding of the other view; the predictor has no twin."""
 
-    def __init__(self, *, predictor: nn.Module, symmetrize: str, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(
+        self, parts: Parts, *, momentum: float, momentum_schedule: str, predictor: nn.Module, symmetrize: str
+    ) -> None:
+        super().__init__(parts, momentum=momentum, momentum_schedule=momentum_schedule)
         self.require_views(full_size=2, smaller=True)
         self.predictor = predictor
         self.symmetrize = symmetrize

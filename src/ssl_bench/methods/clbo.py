@@ -33,7 +33,7 @@ from ssl_bench.conditions import require_gradients_apart
 from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
 from ssl_bench.losses import barlow_twins, info_nce, normalized_mse, nt_xent, over_pairs, vicreg
-from ssl_bench.methods.base import Loss, Method, Network, Step
+from ssl_bench.methods.base import Loss, Method, Network, Parts, Step
 from ssl_bench.optim import Muon
 
 
@@ -44,6 +44,7 @@ class CLBO(Method):
 
     def __init__(
         self,
+        parts: Parts,
         *,
         objective: str,
         temperature: float,
@@ -57,15 +58,13 @@ class CLBO(Method):
         teacher_rule: str,
         teacher_schedule: str,
         teacher_buffers: str,
-        teacher_init: Network | None,
         predictor: nn.Sequential,
         off_diagonal: float,
         invariance: float,
         variance: float,
         covariance: float,
-        **parts: Any,
     ) -> None:
-        super().__init__(**parts)
+        super().__init__(parts)
         self.require_views(full_size=2, smaller=True)
         if lookahead < 1:
             raise UserError(f"method.lookahead={lookahead}: the student takes at least 1 step per teacher step.")
@@ -83,7 +82,7 @@ class CLBO(Method):
         self.teacher_rule = teacher_rule
         self.teacher_schedule = teacher_schedule
         self.teacher_buffers = teacher_buffers
-        self.teacher: Network = teachers.twin(teacher_init or self.student)
+        self.teacher: Network = teachers.twin(parts.teacher_init or self.student)
         self.teacher_steps = 0
         if teacher_buffers != "own":  # its forward passes leave the statistics alone, only the teacher step moves them
             for module in self.teacher.modules():

@@ -18,7 +18,6 @@ gradient in between.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
 from ssl_bench.losses import full_precision, normalized_mse, over_pairs
-from ssl_bench.methods.base import EMATeacher, Loss, Step
+from ssl_bench.methods.base import EMATeacher, Loss, Parts, Step
 
 FLOOR = 1e-4  # of the predictor's eigenvalues, as in the released code
 
@@ -50,7 +49,10 @@ class DirectPred(EMATeacher):
 
     def __init__(
         self,
+        parts: Parts,
         *,
+        momentum: float,
+        momentum_schedule: str,
         kind: str,
         predictor: nn.Module,
         predictor_lr_scale: float,
@@ -61,9 +63,8 @@ class DirectPred(EMATeacher):
         center: bool,
         stop_gradient: bool,
         symmetrize: str,
-        **parts: Any,
     ) -> None:
-        super().__init__(**parts)
+        super().__init__(parts, momentum=momentum, momentum_schedule=momentum_schedule)
         self.require_views(full_size=2, smaller=True)
         if kind == "optimal" and epsilon < 0:
             raise UserError(f"method.epsilon={epsilon}: least squares (method.kind=optimal) wants at least 0.")

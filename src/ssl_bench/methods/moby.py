@@ -12,20 +12,28 @@ in place of a transformer under AdamW with asymmetric drop path; the teacher mov
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from ssl_bench.losses import queue_nce
-from ssl_bench.methods.base import EMATeacher, Loss, Step
+from ssl_bench.methods.base import EMATeacher, Loss, Parts, Step
 from ssl_bench.nn.queue import Queues
 
 
 class MoBY(EMATeacher):
     """Predict the teacher's embedding of the other view, distinguished from earlier keys of that view."""
 
-    def __init__(self, *, predictor: nn.Module, temperature: float, queue: int, symmetrize: str, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        momentum: float,
+        momentum_schedule: str,
+        predictor: nn.Module,
+        temperature: float,
+        queue: int,
+        symmetrize: str,
+    ) -> None:
+        super().__init__(parts, momentum=momentum, momentum_schedule=momentum_schedule)
         self.require_views(full_size=2, smaller=False)
         self.predictor = predictor
         self.temperature = temperature

@@ -15,21 +15,21 @@ layer comes with ``recipe=original``.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ssl_bench.losses import queue_nce
-from ssl_bench.methods.base import EMATeacher, Loss, Step
+from ssl_bench.methods.base import EMATeacher, Loss, Parts, Step
 from ssl_bench.nn.queue import Queues
 
 
 class MoCo(EMATeacher):
     """Find the teacher's embedding of the same image among those of earlier batches."""
 
-    def __init__(self, *, temperature: float, queue: int, symmetrize: str, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(
+        self, parts: Parts, *, momentum: float, momentum_schedule: str, temperature: float, queue: int, symmetrize: str
+    ) -> None:
+        super().__init__(parts, momentum=momentum, momentum_schedule=momentum_schedule)
         self.require_views(full_size=2, smaller=False)
         self.temperature = temperature
         self.symmetrize = symmetrize

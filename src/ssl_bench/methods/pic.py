@@ -26,7 +26,7 @@ from torch import Tensor
 from ssl_bench.conditions import require_own_sgd
 from ssl_bench.distributed import gather, mean_over_ranks
 from ssl_bench.losses import full_precision
-from ssl_bench.methods.base import Loss, Method, Step
+from ssl_bench.methods.base import Loss, Method, Parts, Step
 from ssl_bench.nn.lazy_sgd import LazySGD
 from ssl_bench.nn.recency import newest_first
 
@@ -73,15 +73,15 @@ class PIC(Method):
 
     def __init__(
         self,
+        parts: Parts,
         *,
         softmax: str,
         temperature: float,
         negatives: int | None,
         weight_correction: bool,
         instances: Tensor,
-        **parts: Any,
     ) -> None:
-        super().__init__(**parts)
+        super().__init__(parts)
         self.require_views(full_size=1, smaller=True)
         self.loss_of = partial(instance_loss, temperature=temperature, cosine=softmax == "cosine")
         self.negatives = negatives

@@ -15,19 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
 from ssl_bench.losses import margin_triplet, nt_logistic, nt_xent
-from ssl_bench.methods.base import Loss, Method, Step
+from ssl_bench.methods.base import Loss, Method, Parts, Step
 
 
 class SimCLR(Method):
     """Every image against every other image of the global batch; no teacher. Options: ``conf/method/simclr.yaml``."""
 
-    def __init__(self, *, objective: str, temperature: float, margin: float, normalize: bool, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(self, parts: Parts, *, objective: str, temperature: float, margin: float, normalize: bool) -> None:
+        super().__init__(parts)
         self.require_views(full_size=2, smaller=True)
         self.contrast = _contrast(objective, temperature=temperature, margin=margin, normalize=normalize)
 

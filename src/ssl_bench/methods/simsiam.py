@@ -11,19 +11,17 @@ learning rate from decaying, as the released code does.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from ssl_bench.losses import normalized_mse, over_pairs
-from ssl_bench.methods.base import Loss, Method, Step
+from ssl_bench.methods.base import Loss, Method, Parts, Step
 
 
 class SimSiam(Method):
     """Predict the other view's embedding, through which no gradient flows."""
 
-    def __init__(self, *, predictor: nn.Module, predictor_lr: str, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(self, parts: Parts, *, predictor: nn.Module, predictor_lr: str) -> None:
+        super().__init__(parts)
         self.require_views(full_size=2, smaller=True)
         self.predictor = predictor
         self.predictor_lr_constant = predictor_lr == "constant"

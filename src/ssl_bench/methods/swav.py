@@ -14,7 +14,6 @@ assignment of all ranks' rows and keeps its own; the queues hold the batches bef
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from ssl_bench.errors import UserError
 from ssl_bench.losses import over_pairs
-from ssl_bench.methods.base import Loss, Method, Step
+from ssl_bench.methods.base import Loss, Method, Parts, Step
 from ssl_bench.nn.queue import Queues
 
 SAFE_EXPONENT = 80.0  # exp(−80) is far from underflow in float32
@@ -61,6 +60,7 @@ class SwAV(Method):
 
     def __init__(
         self,
+        parts: Parts,
         *,
         prototypes: int,
         temperature: float,
@@ -70,9 +70,8 @@ class SwAV(Method):
         freeze_epochs: int,
         queue: int | None,
         queue_from: int,
-        **parts: Any,
     ) -> None:
-        super().__init__(**parts)
+        super().__init__(parts)
         self.require_views(full_size=2, smaller=True)
         if prototypes < 2:
             raise UserError(f"method.prototypes={prototypes}: one cluster cannot separate images, choose at least 2.")

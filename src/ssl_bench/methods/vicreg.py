@@ -13,19 +13,18 @@ the gradient's norm (``sets`` in its configuration).
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from ssl_bench.losses import vicreg
-from ssl_bench.methods.base import Loss, Method, Step
+from ssl_bench.methods.base import Loss, Method, Parts, Step
 
 
 class VICReg(Method):
     """Pull views together while every column keeps its spread and goes its own way."""
 
     def __init__(
-        self, *, invariance: float, variance: float, covariance: float, loss_scale: float, **parts: Any
+        self, parts: Parts, *, invariance: float, variance: float, covariance: float, loss_scale: float
     ) -> None:
-        super().__init__(**parts)
+        super().__init__(parts)
         self.require_views(full_size=2, smaller=False)
         self.terms = partial(vicreg, invariance=invariance, variance=variance, covariance=covariance)
         self.loss_scale = loss_scale

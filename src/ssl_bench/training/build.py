@@ -32,7 +32,7 @@ from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearProbe
 from ssl_bench.evaluation.protocols import protocols, with_top5
 from ssl_bench.evaluation.score import Protocol
-from ssl_bench.methods.base import Method, Network
+from ssl_bench.methods.base import Method, Network, Parts
 from ssl_bench.nn.backbone import build_backbone, require_size
 from ssl_bench.nn.heads import mlp
 from ssl_bench.optim import Recipe
@@ -81,37 +81,30 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
         student, width = _network(config, dataset)
         if "predictor" in options:
             options["predictor"] = mlp(width, outputs=width, output_norm=False, **options["predictor"])
-        if "teacher_init" in options:
-            independent = options["teacher_init"] == "independent"
-            options["teacher_init"] = (
-                _network(config, dataset)[0].to(memory_format=torch.channels_last) if independent else None
-            )
+        teacher = None
+        if options.pop("teacher_init", "copy") == "independent":
+            teacher = _network(config, dataset)[0].to(memory_format=torch.channels_last)
+        parts = Parts(
+            backbone=student.backbone,
+            projector=student.projector,
+            width=width,
+            views=build_views(config, dataset),
+            optimizer=Recipe(**config.optimizer.as_dict(), batch_size=config.batch_size, accumulate=accumulate),
+            concat_views=config.method.concat_views,
+            teacher_init=teacher,
+        )
         made = getattr(importlib.import_module(module), name)
-        arguments = {
-            "backbone": student.backbone,
-            "projector": student.projector,
-            "width": width,
-            "views": build_views(config, dataset),
-            "optimizer": Recipe(**config.optimizer.as_dict(), batch_size=config.batch_size, accumulate=accumulate),
-            **options,
-        }
-        _require_fit(made, arguments, f"conf/method/{config.method.name}.yaml")
-        method: Method = made(**arguments)
+        try:
+            inspect.signature(made).bind(parts, **options)
+        except TypeError as error:
+            raise UserError(
+                f"conf/method/{config.method.name}.yaml does not fit its class, whose constructor is to take parts and "
+                f"the file's options: {error}."
+            ) from None
+        method: Method = made(parts, **options)
     if config.trainer.compile:
         method.compile_networks(devices.BACKEND)
     return method
-
-
-def _require_fit(made: type, arguments: dict[str, Any], file: str) -> None:
-    """UserError where the constructor, which hands on what it does not name, lacks an argument or none takes one."""
-    taken = {name for one in made.__mro__ for name in inspect.signature(one.__init__).parameters}  # type: ignore[misc]
-    unknown = [name for name in arguments if name not in taken]
-    try:
-        inspect.signature(made).bind(**arguments)
-        if unknown:
-            raise TypeError(f"it takes no {' and no '.join(unknown)}")
-    except TypeError as error:
-        raise UserError(f"{file} does not fit its class: {error}.") from None
 
 
 def random_network(arguments: dict[str, Any], seed: int) -> nn.Module:

@@ -43,7 +43,7 @@ def check(config: Config) -> None:
             config.batch_size,
             config.batch_size // trainer.processes,
             config.augment.view_sizes,
-            concat_views=options["concat_views"] and not _normalises_apart(options.get("predictor")),
+            concat_views=config.method.concat_views and not _normalises_apart(options.get("predictor")),
         )
     if "lookahead_batch" in options:
         conditions.require_gradients_apart(options["lookahead_batch"], options["lookahead"], trainer.accumulate)

@@ -118,14 +118,14 @@ def program(config: Config, dataset: Dataset, epochs: int = 4) -> Epochs:
     return watched
 
 
-def configured(name: str, *words: str) -> tuple[Config, Dataset]:
+def configured(name: str, *overrides: str) -> tuple[Config, Dataset]:
     """The configuration of a run at ``SIZES``, and its images."""
     dataset = synthetic_dataset(SIZES.images, channels=3, side=32)
     own = [f"method.{option}={value}" for option, value in SIZES.of(name).items()]
     if name == "swav":
         own.append("method.queue_from=1")
     shape = ["backbone.stem=cifar", f"backbone.width={SIZES.width}", f"batch_size={SIZES.batch_size}"]
-    return configuration(dataset, f"method={name}", *shape, *own, *NO_SCORES, *words, scale="paper"), dataset
+    return configuration(dataset, f"method={name}", *shape, *own, *NO_SCORES, *overrides, scale="paper"), dataset
 
 
 NO_SCORES = (

@@ -37,10 +37,10 @@ def demo(tell: Tell, until: float) -> None:
     """The program as a newcomer runs it, at scale=demo, on the device and on the CPU."""
     for place in dict.fromkeys([ACCELERATOR, "cpu"]):
         began = time.perf_counter()
-        words = ["scale=demo"] if CUDA else ["scale=smoke", "epochs=1"]
+        overrides = ["scale=demo"] if CUDA else ["scale=smoke", "epochs=1"]
         with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             record = run.run(
-                compose([*words, f"trainer.accelerator={place}", "trainer.progress=false", f"runs_dir={folder}"])
+                compose([*overrides, f"trainer.accelerator={place}", "trainer.progress=false", f"runs_dir={folder}"])
             )
         tell(place, {"seconds": round(time.perf_counter() - began, 1), **record.results})
 

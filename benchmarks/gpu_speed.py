@@ -193,15 +193,15 @@ def training(tell: Tell, until: float) -> None:
         return
     per_second = rate(program(*configured("simclr"), epochs=3))
     epochs = min(100, int((until - time.monotonic() - SCORING) * per_second / FACTS["cifar10"].train))
-    words = ["dataset=cifar10", "scale=paper", "batch_size=512", f"epochs={epochs}"]
+    overrides = ["dataset=cifar10", "scale=paper", "batch_size=512", f"epochs={epochs}"]
     if not CUDA:
-        words = ["dataset=digits", "scale=smoke"]
+        overrides = ["dataset=digits", "scale=smoke"]
     elif epochs < 1:
         tell("LEFT OUT", f"no time for an epoch at {per_second:.0f} images/s")
         return
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        record = run.run(compose([*RECIPE, *words, f"data_dir={data}", f"runs_dir={folder}"]))
-    tell("command", " ".join([*RECIPE, *words]))
+        record = run.run(compose([*RECIPE, *overrides, f"data_dir={data}", f"runs_dir={folder}"]))
+    tell("command", " ".join([*RECIPE, *overrides]))
     tell("epochs", record.config["epochs"])
     tell("expected after 100 epochs", "k-NN about 83, linear about 85 (dkobak/simclr-cifar10)")
     tell("results", record.results)

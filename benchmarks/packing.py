@@ -218,9 +218,9 @@ def training_memory(root: str, data_dir: str, stored: int) -> int:
     """Anonymous bytes of this process at most while it trains on packed pictures and looks at every one of them."""
     before = anonymous_memory()
     run.quiet()
-    words = [f"dataset.stored={stored}", "dataset.max_pixels=100000000", "dataset.memory=0", "batch_size=32"]
-    words += ["method=simclr", "backbone.width=8", f"dataset.size={min(stored, 64)}"]
-    config = compose(["dataset=folder", f"dataset.root={root}", f"data_dir={data_dir}", *words])
+    overrides = [f"dataset.stored={stored}", "dataset.max_pixels=100000000", "dataset.memory=0", "batch_size=32"]
+    overrides += ["method=simclr", "backbone.width=8", f"dataset.size={min(stored, 64)}"]
+    config = compose(["dataset=folder", f"dataset.root={root}", f"data_dir={data_dir}", *overrides])
 
     def train() -> None:
         method, data = build.build(config)

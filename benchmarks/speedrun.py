@@ -24,18 +24,18 @@ CORES = 2
 COLUMNS = ("entry", "seed", "knn200", "seconds", "device", "torch", "commit", "options")
 
 
-def main(words: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run the seeds one after another; 0 if all finished."""
     entries: dict[str, str] = yaml.safe_load((FOLDER / "entries.yaml").read_text(encoding="utf-8"))
-    if not words or words[0] not in entries:
+    if not arguments or arguments[0] not in entries:
         print(f"speedrun: name one of these entries: {', '.join(entries)}.", file=sys.stderr)
         return 2
-    entry, where = words[0], [word for word in words if word.startswith("data_dir=")]
-    asked = [word for word in words[1:] if word not in where]
-    if wrong := [word for word in asked if not word.isdigit()]:
+    entry, where = arguments[0], [argument for argument in arguments if argument.startswith("data_dir=")]
+    asked = [argument for argument in arguments[1:] if argument not in where]
+    if wrong := [argument for argument in asked if not argument.isdigit()]:
         print(f"speedrun: {wrong[0]} is no seed; write numbers behind the entry, such as 0 1 2.", file=sys.stderr)
         return 2
-    seeds = [int(word) for word in asked] or list(range(5))
+    seeds = [int(argument) for argument in asked] or list(range(5))
     if "trainer.accelerator=gpu" not in entries[entry].split() and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     for seed in seeds:

@@ -84,8 +84,8 @@ def in_catalog(dataset: Dataset) -> Iterator[None]:
         del catalog.DATASETS[dataset.name]
 
 
-def configuration(dataset: Dataset, *words: str, scale: str = "cpu") -> Config:
-    """The program's configuration under ``words`` for ``dataset``, by default at the scale of comparisons on a CPU."""
+def configuration(dataset: Dataset, *overrides: str, scale: str = "cpu") -> Config:
+    """The program's configuration for ``dataset`` and ``overrides``, by default at the scale of CPU comparisons."""
     colour = COLOUR if dataset.channels == 3 else ()
-    config = compose(["dataset=fashion_mnist", f"scale={scale}", f"dataset.size={dataset.height}", *colour, *words])
+    config = compose(["dataset=fashion_mnist", f"scale={scale}", f"dataset.size={dataset.height}", *colour, *overrides])
     return config.changed({"dataset.name": dataset.name})

@@ -78,22 +78,27 @@ def arguments(command: str) -> list[str] | None:
 
 def small(given: list[str], run: str) -> list[str]:
     """The arguments at the size of a test; ``run``: the folder of a finished run."""
-    words = [re.sub(r"^scale=\w+", "scale=smoke", re.sub(DIGITS, "dataset=digits", word)) for word in given]
-    words = [SMALLER.get(word, word).replace("RUN_OR_FILE", run) for word in words]
-    command = words[0] if words and re.fullmatch(r"[a-z]+", words[0]) else "run"
+    overrides = [re.sub(r"^scale=\w+", "scale=smoke", re.sub(DIGITS, "dataset=digits", override)) for override in given]
+    overrides = [SMALLER.get(override, override).replace("RUN_OR_FILE", run) for override in overrides]
+    command = overrides[0] if overrides and re.fullmatch(r"[a-z]+", overrides[0]) else "run"
     if command == "check":
-        return ["check", "learns", "method=simclr"] if "learns" in words else ["check", "method=clbo", "world=2"]
+        return ["check", "learns", "method=simclr"] if "learns" in overrides else ["check", "method=clbo", "world=2"]
     if command == "bench":
         return ["bench", "knn", "size=small", "repeats=1"]
-    if "-m" in words:  # two runs
-        words = [re.sub(r"=(\w+),(\w+),.*", r"=\1,\2", re.sub(r"^seed=(\d).*", r"seed=\1", word)) for word in words]
-    if command in ("sweep", "plan", "report") and words[1] != "wandb":
-        words = [word for word in words if not word.startswith(("seeds=", "methods=", "datasets="))] + ["seeds=0"]
-        words += ["methods=clbo,byol"] if words[1] == "table3" else []
+    if "-m" in overrides:  # two runs
+        overrides = [
+            re.sub(r"=(\w+),(\w+),.*", r"=\1,\2", re.sub(r"^seed=(\d).*", r"seed=\1", override))
+            for override in overrides
+        ]
+    if command in ("sweep", "plan", "report") and overrides[1] != "wandb":
+        overrides = [
+            override for override in overrides if not override.startswith(("seeds=", "methods=", "datasets="))
+        ] + ["seeds=0"]
+        overrides += ["methods=clbo,byol"] if overrides[1] == "table3" else []
     if command == "evaluate":
-        words += ["subset=64"]
-    needs_scale = command in ("run", "evaluate", "sweep", "plan", "report") and "--help" not in words
-    return words + ["scale=smoke"] * (needs_scale and "scale=smoke" not in words)
+        overrides += ["subset=64"]
+    needs_scale = command in ("run", "evaluate", "sweep", "plan", "report") and "--help" not in overrides
+    return overrides + ["scale=smoke"] * (needs_scale and "scale=smoke" not in overrides)
 
 
 def prepare() -> str:
@@ -145,7 +150,11 @@ def check(given: list[str]) -> None:
     elif given[:1] == ["page"]:
         contents.request(given[1:])
     elif given[:1] != ["report"]:  # of the dashboard, which is asked for without a network on the same page
-        compose(list(starting_points(word for word in given if word != "-m" and not word.startswith("hydra"))))
+        compose(
+            list(
+                starting_points(override for override in given if override != "-m" and not override.startswith("hydra"))
+            )
+        )
 
 
 def main(pages: Sequence[str]) -> int:
@@ -177,14 +186,14 @@ def main(pages: Sequence[str]) -> int:
             if block.reason:
                 check(given)
                 continue
-            words = small(given, run)
+            overrides = small(given, run)
             own = re.match(rf"{OWN}=(\S+)", command)
-            if (own and own[1], *words) in done:
+            if (own and own[1], *overrides) in done:
                 continue
-            done.add((own and own[1], *words))
-            print(f"\n$ python -m ssl_bench {shlex.join(words)}", flush=True)
-            if subprocess.call(PROCESS + words, env=os.environ | {OWN: own[1]}) if own else program(words):
-                failed.append(f"{block.page}: {command}\n    as {shlex.join(words)}")
+            done.add((own and own[1], *overrides))
+            print(f"\n$ python -m ssl_bench {shlex.join(overrides)}", flush=True)
+            if subprocess.call(PROCESS + overrides, env=os.environ | {OWN: own[1]}) if own else program(overrides):
+                failed.append(f"{block.page}: {command}\n    as {shlex.join(overrides)}")
     print(*failed, sep="\n", file=sys.stderr)
     return len(failed)
 

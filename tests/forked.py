@@ -26,10 +26,10 @@ class Forked:
     Its output goes into ``output.txt`` there.
     """
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(self, folder: Path, *overrides: str) -> None:
         self.output = folder / "output.txt"
         self.output.write_bytes(b"")
-        self._process = server().Process(target=_program, args=(folder, words, dict(os.environ)))  # type: ignore[attr-defined]
+        self._process = server().Process(target=_program, args=(folder, overrides, dict(os.environ)))  # type: ignore[attr-defined]
         self._process.start()
 
     def poll(self) -> int | None:
@@ -52,10 +52,10 @@ class Forked:
         return self.poll()
 
 
-def _program(folder: Path, words: tuple[str, ...], environment: dict[str, str]) -> None:
+def _program(folder: Path, overrides: tuple[str, ...], environment: dict[str, str]) -> None:
     os.chdir(folder)
     os.environ |= {**environment, "COLUMNS": "200"}  # of the test, which the server has not
     file = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for number in (1, 2):
         os.dup2(file, number)
-    sys.exit(main(list(words)))
+    sys.exit(main(list(overrides)))

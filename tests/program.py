@@ -14,9 +14,9 @@ Program = Callable[..., "subprocess.CompletedProcess[str]"]
 def program_in(folder: Path) -> Program:
     """Run ``python -m ssl_bench`` (or another module) in ``folder`` and wait for it."""
 
-    def run(*words: str, module: str = "ssl_bench", **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(*overrides: str, module: str = "ssl_bench", **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", module, *words],
+            [sys.executable, "-m", module, *overrides],
             cwd=folder,
             env={**os.environ, "COLUMNS": "200", **environment},
             capture_output=True,

@@ -70,12 +70,12 @@ class _Steps(pl.Callback):
             raise _Enough
 
 
-def measure(method: str, *words: str, first: int = FIRST, steps: int = STEPS) -> Counts:
-    """What ``steps`` training steps of ``method`` do after the ``first``, under ``words`` of the command line."""
+def measure(method: str, *overrides: str, first: int = FIRST, steps: int = STEPS) -> Counts:
+    """What ``steps`` training steps of ``method`` do after the ``first``, under ``overrides`` of the command line."""
     dataset = synthetic_dataset(BATCH * (first + steps + 1), CHANNELS, SIZE)
-    given = {word.partition("=")[0] for word in words}
-    small = [word for word in (*SMALL, *OPTIONS.get(method, ())) if word.partition("=")[0] not in given]
-    config: Config = configuration(dataset, f"method={method}", *small, *words, scale="paper")
+    given = {override.partition("=")[0] for override in overrides}
+    small = [override for override in (*SMALL, *OPTIONS.get(method, ())) if override.partition("=")[0] not in given]
+    config: Config = configuration(dataset, f"method={method}", *small, *overrides, scale="paper")
     with tempfile.TemporaryDirectory() as folder, in_catalog(dataset), emulation(), counting() as running:
         watch = _Steps(running, first, steps)
         with contextlib.suppress(_Enough):
@@ -83,9 +83,9 @@ def measure(method: str, *words: str, first: int = FIRST, steps: int = STEPS) ->
     return watch.counted
 
 
-def main(words: list[str]) -> None:
-    launches = "launches=true" in words
-    method, *rest = [word for word in words if word != "launches=true"]
+def main(overrides: list[str]) -> None:
+    launches = "launches=true" in overrides
+    method, *rest = [override for override in overrides if override != "launches=true"]
     counts = measure(method, *rest)
     for kind in KINDS:
         print(f"{kind:>14} {counts.of(kind) / STEPS:7.2f} per step")

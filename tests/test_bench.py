@@ -71,7 +71,7 @@ def test_a_wrong_option_is_named_in_one_sentence(argument: str, sentence: str) -
     assert str(error.value) == sentence
 
 
-def test_words_choose_benchmarks_and_options_and_none_means_all() -> None:
+def test_arguments_choose_benchmarks_and_options_and_none_means_all() -> None:
     assert command.read([]) == (
         list(command.BENCHMARKS),
         {"repeats": 5, "size": "full", "device": "auto", "threads": None, "out": None},

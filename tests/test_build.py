@@ -14,7 +14,7 @@ WORDS = ["dataset=digits", "scale=smoke", "method=simclr", "trainer.accelerator=
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("overrides", "said"),
     [
         (
             ["dataset.size=100000"],
@@ -27,9 +27,9 @@ WORDS = ["dataset=digits", "scale=smoke", "method=simclr", "trainer.accelerator=
         ),
     ],
 )
-def test_a_batch_beyond_any_memory_is_foreseen(words: list[str], said: str) -> None:
+def test_a_batch_beyond_any_memory_is_foreseen(overrides: list[str], said: str) -> None:
     with pytest.raises(UserError) as caught:
-        build(compose([*WORDS, *words]))
+        build(compose([*WORDS, *overrides]))
     assert str(caught.value).startswith(said)
 
 

@@ -58,8 +58,8 @@ installed = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "tensorboard" else installed(name, *rest)
 from ssl_bench.__main__ import main
 answers = []
-for words in json.loads(sys.argv[1]):
-    sys.argv[1:] = words
+for overrides in json.loads(sys.argv[1]):
+    sys.argv[1:] = overrides
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         status = main()
     answers.append([status, out.getvalue(), err.getvalue()])
@@ -86,22 +86,22 @@ def answers(*calls: list[str], cwd: Path | None = None, **environment: str) -> l
 def test_mistakes_get_one_line_and_status_2_without_torch(
     full_error: str, mistakes: list[list[str]], tmp_path: Path
 ) -> None:
-    for words, (status, out, err) in zip(
+    for overrides, (status, out, err) in zip(
         mistakes, answers(*mistakes, cwd=tmp_path, HYDRA_FULL_ERROR=full_error), strict=True
     ):
-        assert (status, out) == (2, ""), words
-        assert err.startswith("ssl_bench: "), words
-        assert err.count("\n") == 1, words
-        assert err.endswith((".\n", "?\n")), words
+        assert (status, out) == (2, ""), overrides
+        assert err.startswith("ssl_bench: "), overrides
+        assert err.count("\n") == 1, overrides
+        assert err.endswith((".\n", "?\n")), overrides
     assert not list(tmp_path.iterdir())
 
 
 ELSEWHERE = """
 import contextlib, importlib, io, json, sys
-for module, words in json.loads(sys.argv[1]):
+for module, overrides in json.loads(sys.argv[1]):
     with contextlib.redirect_stderr(io.StringIO()) as err:
-        status = importlib.import_module(module).main(words)
-    assert status == 2, (words, status)
+        status = importlib.import_module(module).main(overrides)
+    assert status == 2, (overrides, status)
     print(err.getvalue(), end="")
 assert not {"torch", "numpy", "pytorch_lightning"} & set(sys.modules)
 """
@@ -124,10 +124,10 @@ def test_other_programs_answer_such_mistakes_without_torch_too(tmp_path: Path) -
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="measures the processor time of a child process")
-@pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["sedd=1"], 2), (["dataset=folder"], 2)])
-def test_answers_come_within_a_second_and_a_half(words: list[str], status: int) -> None:
+@pytest.mark.parametrize(("overrides", "status"), [(["--help"], 0), (["sedd=1"], 2), (["dataset=folder"], 2)])
+def test_answers_come_within_a_second_and_a_half(overrides: list[str], status: int) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "ssl_bench", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "ssl_bench", *overrides], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     # Processor time, which other programs on the machine change less than the clock's.
     _, left, used = os.wait4(process.pid, 0)
@@ -160,10 +160,10 @@ def test_help_shows_every_option_of_the_chosen_files_with_default_allowed_values
 
 
 def test_cfg_job_prints_the_configuration_that_would_run(tmp_path: Path) -> None:
-    words = ["method=byol", "seed=3", "runs_dir=/tmp/ü"]
-    ((status, out, err),) = answers(["--cfg", "job", *words], cwd=tmp_path)
+    overrides = ["method=byol", "seed=3", "runs_dir=/tmp/ü"]
+    ((status, out, err),) = answers(["--cfg", "job", *overrides], cwd=tmp_path)
     assert (status, err) == (0, "")
-    assert yaml.safe_load(out) == compose(words).as_dict()
+    assert yaml.safe_load(out) == compose(overrides).as_dict()
 
 
 def test_the_folder_it_starts_in_does_not_matter(tmp_path: Path) -> None:

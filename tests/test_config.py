@@ -43,8 +43,8 @@ IDENTIFIERS = {"name", "target", "instances"}
 OPTIONS_CALLED_NAME = {"backbone.name", "optimizer.name", "order.name"}
 
 
-def compose(words: Sequence[str] = ()) -> Plain:
-    return config.compose(words).as_dict()
+def compose(overrides: Sequence[str] = ()) -> Plain:
+    return config.compose(overrides).as_dict()
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -72,9 +72,9 @@ def blocks_of(method: str) -> dict[str, dict[str, Any]]:
     return {block: file.get(block, {}) | own.get(block, {}) for block in BLOCKS}
 
 
-def refusal(*words: str) -> str:
+def refusal(*overrides: str) -> str:
     with pytest.raises(UserError) as caught:
-        compose(words)
+        compose(overrides)
     sentence = str(caught.value)
     assert "\n" not in sentence
     return sentence
@@ -135,14 +135,14 @@ def test_every_key_has_a_meaning(group: str, file: str) -> None:
 
 @pytest.mark.parametrize(("group", "file"), CONF_FILES, ids=lambda value: str(value))
 def test_every_constraint_can_be_read(group: str, file: str) -> None:
-    """What looks like a constraint is one: words or one range of two ordered numbers."""
-    number, word = r"-?\d*\.?\d*", r"[a-z0-9_+-]+"
+    """What looks like a constraint is one: names or one range of two ordered numbers."""
+    number, name = r"-?\d*\.?\d*", r"[a-z0-9_+-]+"
     for key, (allowed, meaning) in options.comments(file, group).items():
         assert meaning[0] not in "[(", key
         if not allowed:
             continue
-        assert re.fullmatch(rf"[\[(]({word}|{number}\.\.{number})(\|({word}|{number}\.\.{number}))*[\])]", allowed), key
-        ranges = [word for word in allowed[1:-1].split("|") if ".." in word]
+        assert re.fullmatch(rf"[\[(]({name}|{number}\.\.{number})(\|({name}|{number}\.\.{number}))*[\])]", allowed), key
+        ranges = [override for override in allowed[1:-1].split("|") if ".." in override]
         assert len(ranges) <= 1, key
         for low, high in (text.split("..") for text in ranges):
             assert not (low and high) or float(low) < float(high), key
@@ -151,21 +151,21 @@ def test_every_constraint_can_be_read(group: str, file: str) -> None:
 
 @pytest.mark.parametrize("number", range(3))
 def test_put_together_from_parts_a_composition_is_what_hydra_makes_of_its_files(number: int) -> None:
-    words = tuple(
+    overrides = tuple(
         f"{group}={choices[number % len(choices)]}" for group, choices in GROUPS.items() if group != "experiment"
     )
-    for group in words:
+    for group in overrides:
         composition.tree_of((group,) if not group.startswith("dataset") else (group, "augment=digits"))
-    defaults.chosen_files.__wrapped__(words)  # which changes nothing that is kept
-    together = list(leaves(composition.tree_of(words)[0]))
+    defaults.chosen_files.__wrapped__(overrides)  # which changes nothing that is kept
+    together = list(leaves(composition.tree_of(overrides)[0]))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(composition, "_PARTS", {})
-        assert together == list(leaves(composition.tree_of(words)[0]))
+        assert together == list(leaves(composition.tree_of(overrides)[0]))
         patched.setattr(composition, "_PARTS", {})
-        composition.read_ahead(tuple(word.split("=")) for word in words)
+        composition.read_ahead(tuple(override.split("=")) for override in overrides)
         composition.tree_of(())
         patched.setattr(composition, "_hydra", None)  # nothing is left to ask it
-        assert together == list(leaves(composition.tree_of(words)[0]))
+        assert together == list(leaves(composition.tree_of(overrides)[0]))
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ def test_setting_every_key_to_its_own_value_changes_nothing(group: str) -> None:
     for choice in (choice for choice in GROUPS[group] if not experiments.is_sweep(choice)):
         settings = compose([f"{group}={choice}"])
         keys = [key for key, _ in leaves(settings) if is_option(key)]
-        words = [f"{key}={typed(value_at(settings, key))}" for key in keys]
-        assert compose([f"{group}={choice}", *words]) == settings
+        overrides = [f"{key}={typed(value_at(settings, key))}" for key in keys]
+        assert compose([f"{group}={choice}", *overrides]) == settings
 
 
 def test_augmentation_follows_the_dataset_unless_chosen() -> None:
@@ -207,7 +207,7 @@ def test_a_reference_follows_what_it_refers_to() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "schedule", "step"),
+    ("overrides", "schedule", "step"),
     [
         ("scale=demo", "constant", 0.05),
         ("scale=cpu", "decay", 1.0),
@@ -216,10 +216,10 @@ def test_a_reference_follows_what_it_refers_to() -> None:
         ("scale=smoke method.teacher_step=0.3", "constant", 0.3),
     ],
 )
-def test_what_is_auto_follows_what_it_depends_on(words: str, schedule: str, step: float) -> None:
+def test_what_is_auto_follows_what_it_depends_on(overrides: str, schedule: str, step: float) -> None:
     settings = compose(
         [
-            *words.split(),
+            *overrides.split(),
             "method.lookahead=4",
             "epochs=10",
             "optimizer.name=sgd",
@@ -229,7 +229,7 @@ def test_what_is_auto_follows_what_it_depends_on(words: str, schedule: str, step
     )
     method, peak = settings["method"], {"constant": 0.262, "decay": 0.128 * 10}[schedule]
     assert (method["teacher_schedule"], method["teacher_step"]) == (schedule, step)
-    steps = 1 if "ema" in words else 4  # of the student to one of the teacher
+    steps = 1 if "ema" in overrides else 4  # of the student to one of the teacher
     assert method["proximal"] == pytest.approx(0.5 * step * (1 - 0.8) / (peak * steps * 10 * 0.2), rel=1e-12)
 
 
@@ -243,14 +243,14 @@ def test_a_block_of_the_scale_stands_above_its_file_and_below_experiments_and_th
         "experiment/own.yaml": "# @package _global_\ndefaults:\n  - override /dataset: mine\ndataset:\n  size: 28\n",
     }
     own(files)
-    for words, expected in (
+    for overrides, expected in (
         (["dataset=mine"], (7, 20, 512)),  # 512: of the block that it builds on
         (["dataset=mine", "scale=cpu"], (2, 24, 2048)),
         (["dataset=mine", "scale=paper"], (800, 24, 4096)),
         (["dataset=mine", "dataset.epochs=3"], (3, 20, 512)),
         (["experiment=own"], (7, 28, 512)),
     ):
-        found = compose(words)["dataset"]
+        found = compose(overrides)["dataset"]
         assert (found["epochs"], found["size"], found["queue"]) == expected
 
 
@@ -271,7 +271,7 @@ def test_a_mistake_in_the_block_of_any_scale_is_answered(own: Own, block: str, s
 
 
 @pytest.mark.parametrize(
-    ("word", "value"),
+    ("override", "value"),
     [
         ("seed=7", 7),
         ("++seed=7", 7),
@@ -309,9 +309,9 @@ def test_a_mistake_in_the_block_of_any_scale_is_answered(own: Own, block: str, s
         ('runs_dir=a"b\\', 'a"b\\'),
     ],
 )
-def test_values_arrive_as_the_type_of_their_option(word: str, value: Any) -> None:
-    *_, last = words = [word] if word.startswith("runs_dir") else word.split()
-    got = value_at(compose(words), last.split("=")[0].lstrip("+"))
+def test_values_arrive_as_the_type_of_their_option(override: str, value: Any) -> None:
+    *_, last = overrides = [override] if override.startswith("runs_dir") else override.split()
+    got = value_at(compose(overrides), last.split("=")[0].lstrip("+"))
     assert got == value
     assert type(got) is type(value)
 
@@ -327,7 +327,7 @@ def test_what_is_no_seed_is_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("overrides", "part"),
     [
         ("sedd=1", "option sedd is unknown; did you mean seed?"),
         ("optimizer.lrr=1", "did you mean optimizer.lr?"),
@@ -392,8 +392,8 @@ def test_what_is_no_seed_is_refused(value: str) -> None:
         ("scale.lr=-1", "scale.lr=-1 is not allowed"),  # and not optimizer.lr, which refers to it
     ],
 )
-def test_a_mistake_is_answered_in_one_sentence(words: str, part: str) -> None:
-    assert part in refusal(*words.split(" "))
+def test_a_mistake_is_answered_in_one_sentence(overrides: str, part: str) -> None:
+    assert part in refusal(*overrides.split(" "))
 
 
 @pytest.mark.parametrize(
@@ -493,11 +493,11 @@ def test_a_methods_blocks_are_its_values_and_original_stands_above_sets(method: 
 
 
 @pytest.mark.parametrize("method", GROUPS["method"])
-def test_the_users_word_stands_above_the_methods_blocks(method: str) -> None:
+def test_the_users_option_stands_above_the_methods_blocks(method: str) -> None:
     shared = compose([f"method={method}"])
     keys = list(blocks_of(method)["original"])
-    words = [f"{key}={typed(value_at(shared, key))}" for key in keys]
-    settings = compose([f"method={method}", "recipe=original", *words])
+    overrides = [f"{key}={typed(value_at(shared, key))}" for key in keys]
+    settings = compose([f"method={method}", "recipe=original", *overrides])
     assert [value_at(settings, key) for key in keys] == [value_at(shared, key) for key in keys]
 
 
@@ -545,7 +545,7 @@ PARENT = "# @package _global_\neval_every: 10\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("overrides", "expected"),
     [
         ("method=doe", [1, 11, 22, None, 5, 5]),
         ("method=doe recipe=original", [1, 12, 22, 120, 6, 6]),
@@ -556,16 +556,16 @@ PARENT = "# @package _global_\neval_every: 10\n"
     ],
 )
 def test_user_experiment_original_sets_defaults_count_in_this_order(
-    own: Own, words: str, expected: list[int | None]
+    own: Own, overrides: str, expected: list[int | None]
 ) -> None:
     own({"method/doe.yaml": DOE + BLOCKS_OF_DOE, "experiment/mine.yaml": MINE, "experiment/parent.yaml": PARENT})
-    settings = compose(words.split())
+    settings = compose(overrides.split())
     assert [settings[key] for key in KEYS] == expected
     assert set(settings["method"]) == set(yaml.safe_load(DOE)) - set(STATED)
 
 
 @pytest.mark.parametrize(
-    ("blocks", "words", "sentence"),
+    ("blocks", "overrides", "sentence"),
     [
         ("original:\n  optimizer.lrr: 1", "", "original: option optimizer.lrr is unknown; did you mean optimizer.lr?"),
         (
@@ -592,9 +592,9 @@ def test_user_experiment_original_sets_defaults_count_in_this_order(
         ),
     ],
 )
-def test_a_mistake_in_a_block_names_the_methods_file(own: Own, blocks: str, words: str, sentence: str) -> None:
+def test_a_mistake_in_a_block_names_the_methods_file(own: Own, blocks: str, overrides: str, sentence: str) -> None:
     own({"method/doe.yaml": f"{DOE}{blocks}\n"})
-    found = refusal("method=doe", *words.split())
+    found = refusal("method=doe", *overrides.split())
     assert found.startswith(f"conf/method/doe.yaml, {blocks.partition(':')[0]}: ")
     assert found.endswith(sentence)
 
@@ -608,9 +608,9 @@ def test_an_experiment_sets_options_and_not_blocks(own: Own) -> None:
 # -- sweeps ---------------------------------------------------------------------------------------
 
 
-def runs_of(*words: str) -> tuple[int, list[Config]]:
+def runs_of(*overrides: str) -> tuple[int, list[Config]]:
     ran: list[Config] = []
-    return main(ran.append, words), ran
+    return main(ran.append, overrides), ran
 
 
 def test_a_sweep_runs_the_product_of_its_values() -> None:
@@ -635,7 +635,7 @@ def test_a_sweep_without_commas_is_one_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         "seed=0,-1",
         "seed=0,1 method=clbo,byoll",
@@ -650,8 +650,10 @@ def test_a_sweep_without_commas_is_one_run() -> None:
         "seed=0,1,",
     ],
 )
-def test_one_mistake_in_a_sweep_stops_it_before_anything_runs(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert runs_of("-m", *words.split()) == (2, [])
+def test_one_mistake_in_a_sweep_stops_it_before_anything_runs(
+    overrides: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runs_of("-m", *overrides.split()) == (2, [])
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -824,7 +826,7 @@ def test_what_a_methods_file_refers_to_and_is_not_there_is_named(own: Own, old: 
 
 
 @pytest.mark.parametrize(
-    ("word", "sentence"),
+    ("override", "sentence"),
     [
         ("--scale", "--scale is unknown: options are set as key=value, as in scale=cpu; --help lists them."),
         ("sweep", "sweep is a command, which comes first: python -m ssl_bench sweep …"),
@@ -837,8 +839,8 @@ def test_what_a_methods_file_refers_to_and_is_not_there_is_named(own: Own, old: 
         ),
     ],
 )
-def test_a_word_that_is_no_option_is_answered(word: str, sentence: str) -> None:
-    assert refusal(word).startswith(sentence)
+def test_an_argument_that_is_no_option_is_answered(override: str, sentence: str) -> None:
+    assert refusal(override).startswith(sentence)
 
 
 def test_an_argument_of_timm_is_set_once_and_is_a_value_or_a_list() -> None:

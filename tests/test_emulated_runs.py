@@ -95,8 +95,8 @@ def figures(run_folder: Path) -> list[dict[str, float]]:
 
 
 def test_a_run_on_an_accelerator_gives_the_results_of_the_cpu(tmp_path: Path) -> None:
-    words = ("dataset=digits", "scale=smoke", "subset=64", "epochs=1", *SMALL)
-    record = require_equal_runs(tmp_path, compose([*words, "method=clbo"]))
+    overrides = ("dataset=digits", "scale=smoke", "subset=64", "epochs=1", *SMALL)
+    record = require_equal_runs(tmp_path, compose([*overrides, "method=clbo"]))
     assert set(record.results["teacher"]) == {"knn1", "knn200", "knn1_100labels", "linear"}
 
 
@@ -108,10 +108,10 @@ def test_every_method_runs_on_an_accelerator_as_on_the_cpu(tmp_path: Path, metho
 
 
 @contextmanager
-def colour(*words: str) -> Iterator[dict[str, Any]]:
+def colour(*overrides: str) -> Iterator[dict[str, Any]]:
     dataset = synthetic_dataset(16 * 8, 3, 16)
     with in_catalog(dataset):
-        yield configuration(dataset, "subset=null", "epochs=2", "backbone.width=4", *SMALL, *words, scale="smoke")
+        yield configuration(dataset, "subset=null", "epochs=2", "backbone.width=4", *SMALL, *overrides, scale="smoke")
 
 
 @pytest.mark.slow

@@ -355,7 +355,7 @@ def test_help_shows_what_may_be_set(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_words_are_checked_before_torch_is_imported(tmp_path: Path) -> None:
+def test_arguments_are_checked_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from ssl_bench.cli import evaluate, embed\n"
         f"evaluate.read([{str(tmp_path)!r}, 'dataset=digits'])\n"

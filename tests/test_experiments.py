@@ -26,17 +26,17 @@ def test_every_row_composes_and_is_a_run_of_its_own(name: str, scale: str) -> No
     """Of a grid at its last column; elsewhere two places may be one run."""
     experiment = experiments.find(name)
     cells = experiment.cells(scale, datasets=["digits"], seeds=[3])
-    last = cells[-1].place.column
-    for accounting in {cell.place.accounting for cell in cells}:
-        shown = [cell for cell in cells if cell.place[1:] == (last, accounting)]
-        keys = {configuration_key(config.compose(cell.words).as_dict()) for cell in shown}
-        assert len(keys) == len(shown) == len({cell.place.row for cell in cells})
+    last = cells[-1].position.column
+    for accounting in {cell.position.accounting for cell in cells}:
+        shown = [cell for cell in cells if cell.position[1:] == (last, accounting)]
+        keys = {configuration_key(config.compose(cell.overrides).as_dict()) for cell in shown}
+        assert len(keys) == len(shown) == len({cell.position.row for cell in cells})
 
 
 @pytest.mark.parametrize("file", sorted(TRIALS.rglob("*.yaml")), ids=lambda file: file.stem)
 def test_trials_set_what_was_tried_so_that_a_later_default_changes_none(file: Path) -> None:
     (options,) = re.findall(r"OPTIONS=\((.*)\)", (TRIALS / "README.md").read_text(encoding="utf-8"))
-    cells = experiments.find(str(file)).cells("cpu", words=shlex.split(options))
+    cells = experiments.find(str(file)).cells("cpu", overrides=shlex.split(options))
     keys = {configuration_key(one.as_dict()) for one in config.compose_cells(cells)}
     assert len(keys) == len(cells)
     records = list((file.parent / "records").glob("*.json"))
@@ -55,9 +55,11 @@ def test_every_scale_names_known_datasets_and_what_is_shown_names_known_rows(nam
 
 
 def test_a_multirun_of_an_experiment_is_its_cells() -> None:
-    expected = [list(cell.words) for cell in experiments.find("fig2").cells("smoke", seeds=[4], words=["epochs=1"])]
+    expected = [
+        list(cell.overrides) for cell in experiments.find("fig2").cells("smoke", seeds=[4], overrides=["epochs=1"])
+    ]
     assert list(parse.cells(["experiment=fig2", "scale=smoke", "seed=4", "epochs=1"])) == expected
-    for words, sentence in (
+    for overrides, sentence in (
         (["experiment=fig2", "seed=x"], "seed=x is not allowed: seed is a whole number of at least 0."),
         (
             ["experiment=fig2", "method=byol"],
@@ -66,16 +68,16 @@ def test_a_multirun_of_an_experiment_is_its_cells() -> None:
         (["experiment=table2"], "table2 is made of conf/ alone and has no runs"),
     ):
         with pytest.raises(UserError) as caught:
-            list(parse.cells(words))
+            list(parse.cells(overrides))
         assert str(caught.value).startswith(sentence)
     there = experiments.find("fig2").cells("smoke", datasets=["fashion_mnist"], seeds=[4])
     found = parse.cells(["experiment=fig2", "scale=smoke", "dataset=fashion_mnist", "seed=4"])
-    assert list(found) == [list(cell.words) for cell in there]
+    assert list(found) == [list(cell.overrides) for cell in there]
 
 
 def test_cells_that_differ_by_their_seed_are_composed_as_they_would_be_alone() -> None:
     cells = experiments.find("fig5").cells("cpu", datasets=["digits"], seeds=[0, 7])
-    assert config.compose_cells(cells) == [config.compose(cell.words) for cell in cells]
+    assert config.compose_cells(cells) == [config.compose(cell.overrides) for cell in cells]
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -83,7 +85,7 @@ def test_runs_that_wandb_watches_have_group_and_row_and_stay_the_same_runs(name:
     experiment = experiments.find(name)
     methods = [[*experiment.rows.values()][-1][0].partition("=")[2]]
     plain = config.compose_cells(experiment.cells("smoke", seeds=[0], methods=methods)[:3])
-    cells = experiment.cells("smoke", seeds=[0], methods=methods, words=["logger=wandb"])[:3]
+    cells = experiment.cells("smoke", seeds=[0], methods=methods, overrides=["logger=wandb"])[:3]
     watched = config.compose_cells(cells)
     assert [one.logger.options["row"] for one in watched] == [cell.row for cell in cells]
     assert {one.logger.options["group"] for one in watched} == {f"{name}-smoke"}
@@ -91,16 +93,16 @@ def test_runs_that_wandb_watches_have_group_and_row_and_stay_the_same_runs(name:
 
 
 def test_a_group_that_is_set_is_kept_by_a_multirun_too() -> None:
-    words = ["experiment=fig2", "scale=smoke", "seed=4", "logger=wandb"]
+    overrides = ["experiment=fig2", "scale=smoke", "seed=4", "logger=wandb"]
     for extra, group in (([], "fig2-smoke"), (["logger.group=mine"], "mine"), (["++logger.group=mine"], "mine")):
-        runs = [config.compose(run) for run in parse.cells([*words, *extra])]
+        runs = [config.compose(run) for run in parse.cells([*overrides, *extra])]
         assert [run.logger.options["group"] for run in runs] == [group, group]
         assert [run.logger.options["row"] for run in runs] == list(experiments.find("fig2").rows)
 
 
 def test_a_cells_command_is_one_that_a_shell_reads() -> None:
-    cell = experiments.find("fig2").cells("smoke", words=["logger=wandb"])[0]
-    assert shlex.split(cell.command) == ["python", "-m", "ssl_bench", *cell.words]
+    cell = experiments.find("fig2").cells("smoke", overrides=["logger=wandb"])[0]
+    assert shlex.split(cell.command) == ["python", "-m", "ssl_bench", *cell.overrides]
 
 
 @pytest.mark.parametrize(
@@ -264,8 +266,8 @@ def test_labels_that_yaml_reads_as_numbers_are_labels(tmp_path: Path) -> None:
     file = mine(
         tmp_path, f"  rows: {{7: method=simclr}}\n{columns}  accountings: {{equal: {{64: epochs=2, 7: labels=20}}}}\n"
     )
-    words = {place.column: row for place, row in experiments.find(file).places("smoke").items()}
-    assert words == {
+    overrides = {position.column: row for position, row in experiments.find(file).positions("smoke").items()}
+    assert overrides == {
         "32": ("method=simclr", "batch_size=32", "labels=20"),
         "64": ("method=simclr", "batch_size=64", "labels=20", "epochs=2"),
     }
@@ -308,8 +310,8 @@ def test_a_label_that_stands_twice_is_named_with_its_line(tmp_path: Path) -> Non
 
 
 def test_a_column_of_null_is_written_as_options_are(tmp_path: Path) -> None:
-    found = experiments.find(mine(tmp_path, f"{ROWS}  columns: {{trainer.clip: [null, 1]}}\n")).places("smoke")
-    assert {place.column for place in found} == {"trainer.clip=null", "trainer.clip=1"}
+    found = experiments.find(mine(tmp_path, f"{ROWS}  columns: {{trainer.clip: [null, 1]}}\n")).positions("smoke")
+    assert {position.column for position in found} == {"trainer.clip=null", "trainer.clip=1"}
 
 
 def test_places_are_rows_by_columns_by_accountings_and_what_is_more_particular_counts(tmp_path: Path) -> None:
@@ -319,21 +321,21 @@ def test_places_are_rows_by_columns_by_accountings_and_what_is_more_particular_c
         "  scales: {smoke: {rows: {MoCo: null}}}\n"
     )
     experiment = experiments.find(mine(tmp_path, sweep))
-    found = {cell.row: cell.words[:-3] for cell in experiment.cells("smoke")}
+    found = {cell.row: cell.overrides[:-3] for cell in experiment.cells("smoke")}
     assert found == {
         "SimCLR, A, plain": ("subset=100", "method=simclr", "epochs=3"),
         "SimCLR, B, plain": ("method=simclr", "epochs=3", "subset=50"),
         "SimCLR, A, long": ("subset=100", "method=simclr", "epochs=3", "labels=20"),
         "SimCLR, B, long": ("method=simclr", "subset=50", "labels=20", "epochs=5"),
     }
-    assert len(experiment.places("demo")) == 8
+    assert len(experiment.positions("demo")) == 8
 
 
 @pytest.mark.parametrize(("scale", "usual", "epochs"), [("cpu", 128, 8), ("paper", 256, 800)])
 def test_equal_updates_are_as_many_epochs_as_the_batch_is_larger(scale: str, usual: int, epochs: int) -> None:
     cells = experiments.find("fig7").cells(scale, methods=["simclr"], seeds=[0])
     found = {
-        (c.batch_size, cell.place.accounting): c.epochs
+        (c.batch_size, cell.position.accounting): c.epochs
         for cell, c in zip(cells, config.compose_cells(cells), strict=True)
     }
     assert len(found) == 12
@@ -342,7 +344,7 @@ def test_equal_updates_are_as_many_epochs_as_the_batch_is_larger(scale: str, usu
 
 
 @pytest.mark.parametrize(
-    ("sweep", "words", "sentence"),
+    ("sweep", "overrides", "sentence"),
     [
         (
             f"{ROWS}  columns: {{method.queue: [128, 256]}}\n",
@@ -365,10 +367,10 @@ def test_equal_updates_are_as_many_epochs_as_the_batch_is_larger(scale: str, usu
     ],
 )
 def test_what_an_axis_sets_wrongly_is_named_with_its_row_before_anything_runs(
-    sweep: str, words: list[str], sentence: str, tmp_path: Path
+    sweep: str, overrides: list[str], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as caught:
-        request.read([mine(tmp_path, sweep), "scale=smoke", *words])
+        request.read([mine(tmp_path, sweep), "scale=smoke", *overrides])
     assert str(caught.value).startswith(sentence)
 
 
@@ -379,7 +381,7 @@ def test_rates_in_proportion_to_the_batch_are_the_usual_one_at_the_usual_batch(
     cells = experiments.find("simclr_batch").cells(scale, seeds=[0])
     rates: dict[str, dict[int, float]] = {}
     for cell, composed in zip(cells, config.compose_cells(cells), strict=True):
-        rates.setdefault(cell.place.accounting, {})[composed.batch_size] = composed.optimizer.lr
+        rates.setdefault(cell.position.accounting, {})[composed.batch_size] = composed.optimizer.lr
     scaled, constant = rates.values()
     assert scaled == pytest.approx({batch: rate * batch / usual for batch in (32, 64, 128, 256, 512)})
     assert set(constant.values()) == {rate}
@@ -387,7 +389,7 @@ def test_rates_in_proportion_to_the_batch_are_the_usual_one_at_the_usual_batch(
 
 def test_a_run_that_stands_at_several_places_is_made_once() -> None:
     asked = request.read(["swav_multicrop", "scale=smoke", "methods=simclr"])
-    assert [cell.place[1:] for cell in asked.cells] == [
+    assert [cell.position[1:] for cell in asked.cells] == [
         ("2 views", "equal epochs"),
         ("2 + 4 views", "equal epochs"),
         ("2 + 4 views", "equal pixels"),
@@ -402,8 +404,8 @@ def test_a_sweep_is_not_one_run() -> None:
 @pytest.mark.parametrize("row", ["crop", "flip", "jitter", "gray", "blur", "solarize"])
 def test_the_grid_of_transformations_crops_one_view_and_transforms_the_other(row: str) -> None:
     cells = experiments.find("simclr_augmentations").cells("cpu", seeds=[0])
-    (cell,) = (cell for cell in cells if (cell.place.row, cell.place.column) == (row, row))
-    only_cropped, transformed = config.compose(cell.words).augment.view_groups
+    (cell,) = (cell for cell in cells if (cell.position.row, cell.position.column) == (row, row))
+    only_cropped, transformed = config.compose(cell.overrides).augment.view_groups
     chances = ("flip", "jitter", "grayscale", "blur", "solarize")
     assert only_cropped["size"] == transformed["size"] == 32
     assert only_cropped["crop_scale"][0] < 1
@@ -422,14 +424,14 @@ def test_a_place_of_every_grid_of_options_trains(name: str, few_layers: None) ->
     from ssl_bench.training.build import build
 
     cell = experiments.find(name).cells("smoke", seeds=[0])[-1]
-    method, data = build(config.compose(cell.words))
+    method, data = build(config.compose(cell.overrides))
     data.setup()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     pl.Trainer(accelerator="cpu", max_steps=1, enable_model_summary=False, **quiet).fit(method, datamodule=data)
     assert method.student_steps == 1
 
 
-def test_words_of_a_row_may_hold_spaces_in_quotes(tmp_path: Path) -> None:
+def test_overrides_of_a_row_may_hold_spaces_in_quotes(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(
         "sweep:\n  rows: {ViT: \"method=simclr backbone=vit 'backbone.arguments={depth: 2, num_heads: 2}'\"}\n"
@@ -437,4 +439,4 @@ def test_words_of_a_row_may_hold_spaces_in_quotes(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     (cell,) = experiments.find(str(file)).cells("smoke")
-    assert config.compose(cell.words).backbone.arguments["depth"] == 2
+    assert config.compose(cell.overrides).backbone.arguments["depth"] == 2

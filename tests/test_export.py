@@ -243,17 +243,17 @@ def test_the_card_of_a_run_has_the_metadata_of_the_hub(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["method=byol", "dataset=cifar10", "scale=cpu", "seed=3", "optimizer.lr=0.3", "augment.groups.local.count=2"],
         ["method=vicreg", "recipe=original", "backbone=resnet34", "evaluation.protocols=[knn1]"],
         ["backbone.name=timm/test_vit", "method.lookahead=3"],
     ],
 )
-def test_the_options_of_a_configuration_give_it_again(words: list[str]) -> None:
-    config = compose([*words, "runs_dir=elsewhere"])
+def test_the_options_of_a_configuration_give_it_again(overrides: list[str]) -> None:
+    config = compose([*overrides, "runs_dir=elsewhere"])
     again = options_for(config.as_dict())
     assert compose([*again, "runs_dir=elsewhere"]) == config
     assert "scale=cpu" in again or config.scale.name == "demo"
-    assert not any(word.startswith("runs_dir") for word in again)
+    assert not any(override.startswith("runs_dir") for override in again)
     assert len(again) < 20

@@ -33,9 +33,9 @@ def pictures(root: Path, classes: int) -> Path:
     return root
 
 
-def trained(root: Path, *words: str) -> dict[str, Any]:
+def trained(root: Path, *overrides: str) -> dict[str, Any]:
     """The record, as it is written."""
-    done = run(compose([*WORDS, f"dataset.root={root}", f"runs_dir={root.parent / 'runs'}", *words]))
+    done = run(compose([*WORDS, f"dataset.root={root}", f"runs_dir={root.parent / 'runs'}", *overrides]))
     path = root.parent / "runs" / done.fingerprint
     assert load_encoder(path) is not None
     assert (path / "tsne.png").exists()

@@ -31,18 +31,18 @@ def weights(path: Path, **other: Any) -> Path:
     return path
 
 
-def small(*words: str) -> Config:
-    return compose(["dataset=digits", "scale=smoke", "subset=32", "batch_size=16", *words])
+def small(*overrides: str) -> Config:
+    return compose(["dataset=digits", "scale=smoke", "subset=32", "batch_size=16", *overrides])
 
 
 @pytest.mark.parametrize("teacher_init", ["copy", "independent"])
 def test_student_and_teacher_start_from_the_file_and_all_else_as_without(tmp_path: Path, teacher_init: str) -> None:
     path = weights(tmp_path / "encoder.safetensors")
-    words = ["method=byol"] + ([f"method.teacher_init={teacher_init}"] if teacher_init != "copy" else [])
-    config = small(*words, "seed=3")
+    overrides = ["method=byol"] + ([f"method.teacher_init={teacher_init}"] if teacher_init != "copy" else [])
+    config = small(*overrides, "seed=3")
     dataset = build_data(config).dataset
     plain: Any = build_method(config, dataset)
-    method: Any = build_method(small(*words, "seed=3", f"init={path}"), dataset)
+    method: Any = build_method(small(*overrides, "seed=3", f"init={path}"), dataset)
     torch.manual_seed(7)
     wanted = build_backbone(**NETWORK)[0].state_dict()  # type: ignore[arg-type]
     for network in (method.student, method.teacher):
@@ -66,8 +66,8 @@ def test_a_run_records_the_file_with_its_keys_and_no_place(tmp_path: Path, capsy
     torch.manual_seed(7)
     state = build_backbone(**NETWORK)[0].state_dict()  # type: ignore[arg-type]
     torch.save({"state_dict": {f"net.{name}": value for name, value in state.items()} | {"head": torch.ones(3)}}, path)
-    words = ["method=simsiam", "epochs=1", "evaluation.protocols=[knn1]", "evaluation.curves=[knn1]"]
-    config = small(*words, "trainer.progress=false", f"init={path}", f"runs_dir={tmp_path / 'runs'}")
+    overrides = ["method=simsiam", "epochs=1", "evaluation.protocols=[knn1]", "evaluation.curves=[knn1]"]
+    config = small(*overrides, "trainer.progress=false", f"init={path}", f"runs_dir={tmp_path / 'runs'}")
     record = run(config)
     printed = " ".join(capsys.readouterr().out.split())  # its lines end where the paths let them
     assert "120 tensors used; left over: state_dict.head" in printed

@@ -30,10 +30,10 @@ OFTEN = "trainer.checkpoint_seconds=0.001"
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.timeout=60")
 
 
-def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "ssl_bench", *CPU, *SMALL, *words],
+        [sys.executable, "-m", "ssl_bench", *CPU, *SMALL, *overrides],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -42,9 +42,9 @@ def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str
     )
 
 
-def finish(folder: Path, *words: str) -> tuple[str, list[Path]]:
+def finish(folder: Path, *overrides: str) -> tuple[str, list[Path]]:
     """Output and the folders of the runs."""
-    process = start(folder, *words)
+    process = start(folder, *overrides)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return output, sorted(record.parent for record in (folder / "runs").glob("*/record.json"))
@@ -105,19 +105,19 @@ class Steps(pl.Callback):
             os._exit(0)
 
 
-def four_steps(rank: int, world: int, folder: str, words: list[str]) -> None:
+def four_steps(rank: int, world: int, folder: str, overrides: list[str]) -> None:
     torch.set_num_threads(1)
     if world > 1:
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world}
         os.environ.update({name: str(number) for name, number in numbers.items()})
         os.environ["SSL_BENCH_MEETING"] = f"{folder}/meeting"
     single, run.build_method = run.build_method, lambda *given: single(*given).double()  # type: ignore[attr-defined]
-    config = compose([*CPU, "subset=96", *words, f"trainer.devices={world}", f"runs_dir={folder}/{world}"])
+    config = compose([*CPU, "subset=96", *overrides, f"trainer.devices={world}", f"runs_dir={folder}/{world}"])
     run.run(config, [Steps(Path(folder) / f"{world}-{rank}.pt")])
 
 
 @pytest.mark.parametrize(
-    ("statuses", "killed", "words", "sentence"),
+    ("statuses", "killed", "reports", "sentence"),
     [
         ([1, -9], set(), {}, "rank 1 was ended by SIGKILL; the last checkpoint is intact"),
         ([1, -9], {1}, {}, "rank 0 ended with the error above."),
@@ -131,11 +131,11 @@ def four_steps(rank: int, world: int, folder: str, words: list[str]) -> None:
     ],
 )
 def test_what_ended_a_run_is_what_its_cause_says_or_what_was_done_to_it(
-    tmp_path: Path, statuses: list[int], killed: set[int], words: dict[int, dict[str, object]], sentence: str
+    tmp_path: Path, statuses: list[int], killed: set[int], reports: dict[int, dict[str, object]], sentence: str
 ) -> None:
     for rank in range(len(statuses)):
         (tmp_path / f"{rank}.err").touch()
-    for rank, said in words.items():
+    for rank, said in reports.items():
         (tmp_path / f"{rank}.json").write_text(json.dumps(said), encoding="utf-8")
     with pytest.raises(UserError) as error:
         launch._report(tmp_path, statuses, killed, [])
@@ -150,11 +150,12 @@ def test_a_rank_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("world", "words"), [(2, ["batch_size=16"]), (3, ["batch_size=18", "method=simclr", "method.concat_views=false"])]
+    ("world", "overrides"),
+    [(2, ["batch_size=16"]), (3, ["batch_size=18", "method=simclr", "method.concat_views=false"])],
 )
-def test_ranks_train_the_weights_that_one_process_trains(tmp_path: Path, world: int, words: list[str]) -> None:
-    in_ranks(four_steps, 1, str(tmp_path), words, world=1)
-    in_ranks(four_steps, world, str(tmp_path), words, world=world)
+def test_ranks_train_the_weights_that_one_process_trains(tmp_path: Path, world: int, overrides: list[str]) -> None:
+    in_ranks(four_steps, 1, str(tmp_path), overrides, world=1)
+    in_ranks(four_steps, world, str(tmp_path), overrides, world=world)
     one = torch.load(tmp_path / "1-0.pt", weights_only=False)
     ranks = [torch.load(tmp_path / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)]
     losses = torch.tensor([found["losses"] for found in ranks], dtype=torch.float64).mean(0)
@@ -329,7 +330,7 @@ def test_a_crash_of_one_rank_is_shown_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "environment", "sentence"),
+    ("overrides", "environment", "sentence"),
     [
         (["trainer.devices=2"], {}, r"this is one of 1 process\(es\).* want 2"),
         ([], {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, r"one of 4 process\(es\).* want 1"),
@@ -341,12 +342,12 @@ def test_a_crash_of_one_rank_is_shown_once(tmp_path: Path) -> None:
     ],
 )
 def test_other_processes_than_asked_for_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], environment: dict[str, str], sentence: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], environment: dict[str, str], sentence: str
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=sentence):
-        run.run(compose([*CPU, *words, f"runs_dir={tmp_path}"]))
+        run.run(compose([*CPU, *overrides, f"runs_dir={tmp_path}"]))
 
 
 def test_ranks_are_started_only_where_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,10 +69,10 @@ def no_warning(sentence: str) -> None:
     raise AssertionError(sentence)
 
 
-def tell(name: str, folder: Path, rows: list[dict[str, float]], *words: str) -> Logger:
+def tell(name: str, folder: Path, rows: list[dict[str, float]], *overrides: str) -> Logger:
     """A logger of a started (or restarted) run that has got ``rows``."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = compose([f"logger={name}", "scale=smoke", *words])
+    config = compose([f"logger={name}", "scale=smoke", *overrides])
     logger = build_logger(config, folder=folder, fingerprint=FINGERPRINT, warn=no_warning)
     for row in rows:
         logger.log(int(10 * row["epoch"]), row)
@@ -189,8 +189,8 @@ def test_wandb_knows_the_configuration_but_no_place_on_this_machine(tmp_path: Pa
 
 
 def test_a_wandb_run_of_a_table_says_its_group_row_and_dataset(tmp_path: Path, home: Path) -> None:
-    cell = experiments.find("fig2").cells("smoke", seeds=[3], words=["logger=wandb"])[1]
-    config = compose(cell.words)
+    cell = experiments.find("fig2").cells("smoke", seeds=[3], overrides=["logger=wandb"])[1]
+    config = compose(cell.overrides)
     end(build_logger(config, folder=tmp_path, fingerprint=FINGERPRINT, warn=no_warning))
     run = Contents(tmp_path / "wandb" / "latest-run")
     assert (run.id, run.group, run.job_type, run.tags) == (FINGERPRINT, "fig2-smoke", cell.row, ["digits"])
@@ -262,14 +262,14 @@ class Answer(BaseHTTPRequestHandler):
                 lines.update(enumerate(map(json.loads, sent["content"]), start=sent["offset"]))
         self.reply({})
 
-    def graphql(self, name: str, words: dict[str, Any]) -> dict[str, Any]:
+    def graphql(self, name: str, variables: dict[str, Any]) -> dict[str, Any]:
         if name == "UpsertBucket":
-            project = {"id": "1", "name": words["project"], "entity": {"id": "1", "name": "someone"}}
-            bucket = {"id": "1", "name": words["name"], "historyLineCount": 0, "project": project}
+            project = {"id": "1", "name": variables["project"], "entity": {"id": "1", "name": "someone"}}
+            bucket = {"id": "1", "name": variables["name"], "historyLineCount": 0, "project": project}
             return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
         if name == "CreateRunFiles":
             base = f"http://{self.headers['Host']}/upload/"
-            files = [{"name": file, "uploadUrl": base + file} for file in words["files"]]
+            files = [{"name": file, "uploadUrl": base + file} for file in variables["files"]]
             return {"data": {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}}
         return {"data": {}, "errors": [{"message": f"{name} is not answered here"}]}
 
@@ -437,8 +437,8 @@ def test_a_run_without_a_logger_needs_no_package_of_loggers(program: Program, tm
 # -- whole runs -----------------------------------------------------------------------------------
 
 
-def kill_while_evaluating(folder: Path, *words: str) -> None:
-    process = start(folder, *words)
+def kill_while_evaluating(folder: Path, *overrides: str) -> None:
+    process = start(folder, *overrides)
     while process.poll() is None and "\nevaluating" not in process.output.read_text():
         time.sleep(0.0005)
     process.send_signal(signal.SIGKILL)
@@ -448,10 +448,10 @@ def kill_while_evaluating(folder: Path, *words: str) -> None:
 
 @pytest.mark.slow
 def test_killed_runs_read_as_one_curve_in_wandb(tmp_path: Path, home: Path) -> None:
-    words = ("logger=wandb",)
-    stop_after(tmp_path, 7, signal.SIGKILL, *words)
-    kill_while_evaluating(tmp_path, *words)
-    folder = finish(tmp_path, *words)
+    overrides = ("logger=wandb",)
+    stop_after(tmp_path, 7, signal.SIGKILL, *overrides)
+    kill_while_evaluating(tmp_path, *overrides)
+    folder = finish(tmp_path, *overrides)
     parts = [Contents(path) for path in sorted((folder / "wandb").glob("offline-run-*"))]
     assert len(parts) == 3
     newest = Contents(folder / "wandb" / "latest-run")
@@ -470,10 +470,10 @@ def test_killed_runs_read_as_one_curve_in_wandb(tmp_path: Path, home: Path) -> N
 
 @pytest.mark.slow
 def test_killed_runs_read_as_one_curve_in_tensorboard(tmp_path: Path) -> None:
-    words = ("logger=tensorboard",)
-    stop_after(tmp_path, 7, signal.SIGKILL, *words)
-    kill_while_evaluating(tmp_path, *words)
-    folder = finish(tmp_path, *words)
+    overrides = ("logger=tensorboard",)
+    stop_after(tmp_path, 7, signal.SIGKILL, *overrides)
+    kill_while_evaluating(tmp_path, *overrides)
+    folder = finish(tmp_path, *overrides)
     curves, rows = scalars(folder), metrics(folder)
     for name in {name for row in rows for name in row} - {"step"}:
         assert curves[name] == [(row["step"], pytest.approx(row[name])) for row in rows if name in row]

@@ -143,13 +143,13 @@ def test_sweepers_choose_by_the_last_accuracy_on_validation_images() -> None:
 
 
 def test_what_a_sweeper_chooses_among_is_checked_by_one_run() -> None:
-    words = ["seed=3", "optimizer.lr=interval(0.01,0.5)", "method=byol,moco", "epochs=range(2,5)"]
-    assert list(starting_points(words)) == ["seed=3", "optimizer.lr=0.01", "method=byol", "epochs=2"]
+    overrides = ["seed=3", "optimizer.lr=interval(0.01,0.5)", "method=byol,moco", "epochs=range(2,5)"]
+    assert list(starting_points(overrides)) == ["seed=3", "optimizer.lr=0.01", "method=byol", "epochs=2"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "runs"),
+    ("overrides", "runs"),
     [
         (["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], 2),
         (["seed=0,1", "hydra/launcher=submitit_local"], 2),
@@ -157,15 +157,15 @@ def test_what_a_sweeper_chooses_among_is_checked_by_one_run() -> None:
     ],
     ids=["joblib", "submitit", "optuna"],
 )
-def test_plugins_of_hydra_run_and_end_with_one_table(words: list[str], runs: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ssl_bench", "-m", *TINY, *words]
+def test_plugins_of_hydra_run_and_end_with_one_table(overrides: list[str], runs: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ssl_bench", "-m", *TINY, *overrides]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.index(f"{runs} runs: % of test images") :]
     assert "validation" in table
     assert len(list(tmp_path.glob("runs/*/record.json"))) == runs
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
-    if "hydra/sweeper=optuna" in words:  # the best is that of validation
+    if "hydra/sweeper=optuna" in overrides:  # the best is that of validation
         import yaml
 
         rows = [line.replace("│", " ").split() for line in table.splitlines() if line.startswith("│")]

@@ -66,7 +66,7 @@ def test_a_folder_that_does_not_fit_is_one_sentence(files: dict[str, str], sente
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "word", "sentence"),
+    ("old", "new", "override", "sentence"),
     [
         (
             "name: mine",
@@ -95,14 +95,14 @@ def test_a_folder_that_does_not_fit_is_one_sentence(files: dict[str, str], sente
     ],
 )
 def test_what_is_wrong_with_a_file_of_ones_own_is_named(
-    old: str, new: str, word: str, sentence: str, tmp_path: Path
+    old: str, new: str, override: str, sentence: str, tmp_path: Path
 ) -> None:
     shutil.copytree(OWN, tmp_path / "own")
     file = tmp_path / "own/conf/method/mine.yaml"
     text = file.read_text(encoding="utf-8")
     assert old in text
     file.write_text(text.replace(old, new), encoding="utf-8")
-    done = program("method=mine", *filter(None, [word]), "--cfg", "job", folder=tmp_path / "own", cwd=tmp_path)
+    done = program("method=mine", *filter(None, [override]), "--cfg", "job", folder=tmp_path / "own", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(f"ssl_bench: {sentence}")
 
@@ -159,8 +159,8 @@ def test_the_wheel_takes_a_method_a_dataset_and_a_table_from_outside(tmp_path: P
         ["build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)],
         ["pip", "install", "--quiet", "--no-deps", "--target", str(site), "WHEEL"],
     ):
-        words = [str(next(tmp_path.glob("*.whl"))) if word == "WHEEL" else word for word in command]
-        subprocess.run([sys.executable, "-m", *words], check=True, capture_output=True, timeout=300)
+        overrides = [str(next(tmp_path.glob("*.whl"))) if override == "WHEEL" else override for override in command]
+        subprocess.run([sys.executable, "-m", *overrides], check=True, capture_output=True, timeout=300)
     before = sorted(site.rglob("*"))
 
     def run(*arguments: str) -> str:

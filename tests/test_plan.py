@@ -53,8 +53,8 @@ NOTHING: dict[str, Any] = {
 
 
 def config(**values: Any) -> Config:
-    words = ["epochs=10", "monitor_every=2", "eval_every=4", "trainer.checkpoint_seconds=1e9"]
-    return replace(compose(words), **values)
+    overrides = ["epochs=10", "monitor_every=2", "eval_every=4", "trainer.checkpoint_seconds=1e9"]
+    return replace(compose(overrides), **values)
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,8 @@ def test_fine_tuning_is_sampled_by_its_steps(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.slow
 def test_a_plan_does_not_train_probes_for_hours(tmp_path: Path) -> None:
-    words = ["fig2", "scale=smoke", "seeds=0", "subset=96", "batch_size=16", "trainer.threads=1"]
-    asked = request.read([*words, "evaluation.linear.epochs=1000000", f"runs_dir={tmp_path}"])
+    overrides = ["fig2", "scale=smoke", "seeds=0", "subset=96", "batch_size=16", "trainer.threads=1"]
+    asked = request.read([*overrides, "evaluation.linear.epochs=1000000", f"runs_dir={tmp_path}"])
     measured = local.ask(forecast.measure, asked.configs[0], {}, folder=tmp_path)  # it returns
     random, pixels = measured.evaluation.baselines
     assert min(measured.evaluation.curves, random.seconds, pixels.seconds) > 300.0
@@ -276,8 +276,8 @@ def test_a_file_in_place_of_the_folder_of_runs_is_named(tmp_path: Path, capsys: 
 
 @pytest.mark.slow
 def test_a_plan_names_every_kind_and_leaves_nothing_behind(tmp_path: Path, program: Program) -> None:
-    words = ("fig5", "scale=smoke", "seeds=0,1", "trainer.threads=1")
-    done = program("plan", *words)
+    overrides = ("fig5", "scale=smoke", "seeds=0,1", "trainer.threads=1")
+    done = program("plan", *overrides)
     assert done.returncode == 0, done.stderr
     for row in ("CLBO on digits", "without the proximal term on digits", "moving average after every step on digits"):
         assert f"measuring {row}" in done.stdout
@@ -290,11 +290,11 @@ def test_a_plan_names_every_kind_and_leaves_nothing_behind(tmp_path: Path, progr
 @pytest.mark.slow
 def test_what_is_measured_is_of_the_size_of_what_runs_take(tmp_path: Path, program: Program) -> None:
     """Within a factor of three, since other processes may disturb the tests."""
-    words = ("fig2", "scale=smoke", "seeds=0", "epochs=30", "eval_every=3", "trainer.threads=1")
-    swept = program("sweep", *words)
+    overrides = ("fig2", "scale=smoke", "seeds=0", "epochs=30", "eval_every=3", "trainer.threads=1")
+    swept = program("sweep", *overrides)
     assert swept.returncode == 0, swept.stdout + swept.stderr
     took = [json.loads(file.read_text())["session_seconds"] for file in tmp_path.glob("runs/*/record.json")]
-    asked = request.read([*words, f"runs_dir={tmp_path}/other"])
+    asked = request.read([*overrides, f"runs_dir={tmp_path}/other"])
     measured = [local.ask(forecast.measure, found, {}, folder=tmp_path) for found in asked.configs]
     charged: set[Path] = set()
     for one, found, seconds in zip(measured, asked.configs, sorted(took), strict=True):
@@ -327,7 +327,7 @@ def by_hand(network: torch.nn.Module, channels: int, size: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("words", "passes", "global_views", "teacher", "local"),
+    ("overrides", "passes", "global_views", "teacher", "local"),
     [
         (("method=simclr",), 1, 2, 0, 0),
         (("method=clbo", "trainer.accelerator=gpu", "trainer.compile=true"), 1, 2, 2, 0),
@@ -337,10 +337,10 @@ def by_hand(network: torch.nn.Module, channels: int, size: int) -> int:
     ],
 )
 def test_operations_are_those_of_forward_and_backward_passes(
-    words: tuple[str, ...], passes: int, global_views: int, teacher: int, local: int
+    overrides: tuple[str, ...], passes: int, global_views: int, teacher: int, local: int
 ) -> None:
-    config = compose([*words, "dataset=digits", "scale=smoke", "epochs=3"])
-    plain = [word for word in words if not word.startswith("trainer.")]
+    config = compose([*overrides, "dataset=digits", "scale=smoke", "epochs=3"])
+    plain = [override for override in overrides if not override.startswith("trainer.")]
     method = build_method(compose([*plain, "dataset=digits", "scale=smoke"]), DATASETS["digits"])
     seen, operations = of_training(config)
     steps = pretraining_images(config) // config.batch_size  # type: ignore[operator]

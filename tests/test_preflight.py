@@ -22,7 +22,7 @@ from ssl_bench.training.build import build
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         (["trainer.devices=3"], "cannot be divided equally among them: choose a multiple of 3"),
         (["trainer.devices=3", "trainer.nodes=2", "batch_size=96"], None),
@@ -54,8 +54,8 @@ from ssl_bench.training.build import build
         (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], "needs a GPU"),
     ],
 )
-def test_what_options_alone_rule_out_is_one_sentence(words: list[str], sentence: str | None) -> None:
-    config = compose(words)
+def test_what_options_alone_rule_out_is_one_sentence(overrides: list[str], sentence: str | None) -> None:
+    config = compose(overrides)
     if sentence is None:
         preflight.check(config)
     else:
@@ -87,12 +87,14 @@ def test_a_queue_longer_than_the_data_and_threads_without_cores_are_shown() -> N
 
 
 def test_that_shared_norms_break_compiled_graphs_is_shown() -> None:
-    words = ["trainer.devices=2", "trainer.sync_batchnorm=true", "trainer.compile=true"]
-    (shown,) = preflight.advice(compose(words), 1000)
+    overrides = ["trainer.devices=2", "trainer.sync_batchnorm=true", "trainer.compile=true"]
+    (shown,) = preflight.advice(compose(overrides), 1000)
     assert shown.startswith("trainer.compile=true compiles only what lies between norms that several devices share:")
     for other in ("trainer.devices=1", "trainer.sync_batchnorm=false", "trainer.compile=false"):
         key = other.partition("=")[0]
-        assert not list(preflight.advice(compose([*(word for word in words if key not in word), other]), 1000))
+        assert not list(
+            preflight.advice(compose([*(override for override in overrides if key not in override), other]), 1000)
+        )
 
 
 @pytest.mark.parametrize("split", STL10)
@@ -109,10 +111,10 @@ def test_a_batch_may_be_all_that_stl10_has_without_validation(split: str, fold: 
         pretraining_from=dataset.pretraining_from,
     )
     images = len(divided.pretraining)
-    words = ["dataset=stl10", f"dataset.split={split}", f"dataset.fold={typed(fold)}", "subset=null"]
-    preflight.check(compose([*words, f"batch_size={images}"]))
+    overrides = ["dataset=stl10", f"dataset.split={split}", f"dataset.fold={typed(fold)}", "subset=null"]
+    preflight.check(compose([*overrides, f"batch_size={images}"]))
     with pytest.raises(UserError, match=f"is larger than the {images} images to train on"):
-        preflight.check(compose([*words, f"batch_size={images + 1}"]))
+        preflight.check(compose([*overrides, f"batch_size={images + 1}"]))
 
 
 @pytest.mark.parametrize("dataset", sorted(name for name, facts in FACTS.items() if facts.held_out and facts.height))
@@ -174,11 +176,11 @@ def test_of_imagenet100_at_least_so_many_are_held_out() -> None:
     assert len(hold_out(labels, VALIDATION_FRACTION, SPLIT_SEED)[1]) >= FACTS["imagenet100"].held_out
 
 
-@pytest.mark.parametrize(("words", "sentence"), LATE)
+@pytest.mark.parametrize(("overrides", "sentence"), LATE)
 def test_what_the_parts_refuse_is_refused_before_them_in_the_same_sentence(
-    words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+    overrides: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = compose([*words, "dataset=digits"])
+    config = compose([*overrides, "dataset=digits"])
     with pytest.raises(UserError) as early:
         preflight.check(config)
     assert sentence in str(early.value)
@@ -204,7 +206,7 @@ def test_several_sizes_of_views_pass_where_the_method_takes_them(method: str) ->
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["method.lookahead_batch=same_batch"],
         ["method.lookahead_batch=same_batch", "method.lookahead=1", "trainer.accumulate=2"],
@@ -214,8 +216,8 @@ def test_several_sizes_of_views_pass_where_the_method_takes_them(method: str) ->
         [*SINGLE, "batch_size=4", "method.concat_views=false"],
     ],
 )
-def test_what_the_parts_take_passes(words: list[str]) -> None:
-    preflight.check(compose(list({word.partition("=")[0]: word for word in words}.values())))
+def test_what_the_parts_take_passes(overrides: list[str]) -> None:
+    preflight.check(compose(list({override.partition("=")[0]: override for override in overrides}.values())))
 
 
 def test_a_mistake_in_options_is_answered_without_torch(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_the_table_of_options_names_what_exists() -> None:
 def test_the_methods_of_the_table_exist_and_are_those_of_table_3() -> None:
     rows = re.findall(r"^\| `(\w+)` \(", README, re.MULTILINE)
     table3 = yaml.safe_load((ROOT / "conf" / "experiment" / "table3.yaml").read_text(encoding="utf-8"))
-    methods = {re.findall(r"method=(\w+)", words)[0] for words in table3["sweep"]["rows"].values()}
+    methods = {re.findall(r"method=(\w+)", overrides)[0] for overrides in table3["sweep"]["rows"].values()}
     assert set(rows) == methods - {"supervised"}
     assert all((ROOT / "conf" / "method" / f"{name}.yaml").exists() for name in rows)
 

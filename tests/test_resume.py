@@ -32,22 +32,22 @@ TINY = (
 )
 
 
-def start(folder: Path, *words: str) -> Forked:
+def start(folder: Path, *overrides: str) -> Forked:
     folder.mkdir(exist_ok=True)
-    return Forked(folder, *TINY, *words)
+    return Forked(folder, *TINY, *overrides)
 
 
-def finish(folder: Path, *words: str) -> Path:
-    process = start(folder, *words)
+def finish(folder: Path, *overrides: str) -> Path:
+    process = start(folder, *overrides)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     (run,) = (record.parent for record in (folder / "runs").glob("*/record.json"))
     return run
 
 
-def stop_after(folder: Path, steps: int, number: signal.Signals, *words: str, epochs: int = 0) -> tuple[int, str]:
+def stop_after(folder: Path, steps: int, number: signal.Signals, *overrides: str, epochs: int = 0) -> tuple[int, str]:
     """Signal the run once it was seen to save ``steps`` times after so many epochs; returns its status and output."""
-    process = start(folder, *words)
+    process = start(folder, *overrides)
     saves, seen = 0, 0
     deadline = time.monotonic() + 240
     while saves < steps and process.poll() is None and time.monotonic() < deadline:
@@ -91,13 +91,13 @@ VARIANTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS["method"])
 def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(tmp_path: Path, name: str) -> None:
-    words = (f"method={name}", *VARIANTS.get(name, ()))
-    whole = finish(tmp_path / "whole", *words)
+    overrides = (f"method={name}", *VARIANTS.get(name, ()))
+    whole = finish(tmp_path / "whole", *overrides)
     chance = random.Random(name)
     broken = tmp_path / "broken"
     for _ in range(2 if name == "clbo" else 1):  # one of them resumes what has resumed
-        stop_after(broken, chance.randint(2, 14), signal.SIGKILL, *words)
-    assert_same_run(whole, finish(broken, *words))
+        stop_after(broken, chance.randint(2, 14), signal.SIGKILL, *overrides)
+    assert_same_run(whole, finish(broken, *overrides))
     with (whole / "metrics.csv").open() as file:
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
 
@@ -126,12 +126,14 @@ def test_a_signal_saves_after_the_step_and_says_how_to_go_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [(), ("trainer=ddp", "trainer.accelerator=cpu")], ids=["one process", "two ranks"])
-def test_a_run_is_saved_when_its_terminal_is_closed(tmp_path: Path, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "overrides", [(), ("trainer=ddp", "trainer.accelerator=cpu")], ids=["one process", "two ranks"]
+)
+def test_a_run_is_saved_when_its_terminal_is_closed(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     """As the terminal's session leader and first writer, it is sent SIGHUP, and can write to it no more."""
     often = ("epochs", "trainer.checkpoint_seconds", "eval_every")
-    small = [word for word in TINY if word.partition("=")[0] not in often]
-    small += [*(f"{key}=1000" for key in often), "monitor_every=1000", *words]
+    small = [override for override in TINY if override.partition("=")[0] not in often]
+    small += [*(f"{key}=1000" for key in often), "monitor_every=1000", *overrides]
     terminal, end = pty.openpty()
     lead = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen(

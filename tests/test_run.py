@@ -189,11 +189,11 @@ def test_float32_training_is_float32_whatever_the_user_has_set(tmp_path: Path, p
         def on_train_batch_start(self, *given: Any) -> None:
             raise Seen(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
 
-    words = [word for word in WORDS if not word.startswith("trainer.precision")]
+    overrides = [override for override in WORDS if not override.startswith("trainer.precision")]
     torch.set_float32_matmul_precision("high")
     try:
         with pytest.raises(Seen) as seen:
-            run(compose([*words, f"trainer.precision={precision}", f"runs_dir={tmp_path}"]), [Watching()])
+            run(compose([*overrides, f"trainer.precision={precision}", f"runs_dir={tmp_path}"]), [Watching()])
         assert seen.value.args == (switch, switch)
         assert torch.get_float32_matmul_precision() == "high"
     finally:
@@ -209,11 +209,13 @@ def test_the_record_says_what_the_probe_was_trained_on(finished: Finished) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "refit"),
+    ("overrides", "refit"),
     [(("subset=null",), True), (("subset=450",), False), (("subset=null", "labels=100"), False)],
 )
-def test_validation_labels_are_trained_on_where_no_limit_keeps_labels_away(words: tuple[str, ...], refit: bool) -> None:
-    config = compose(["scale=smoke", *words])
+def test_validation_labels_are_trained_on_where_no_limit_keeps_labels_away(
+    overrides: tuple[str, ...], refit: bool
+) -> None:
+    config = compose(["scale=smoke", *overrides])
     data = build_data(config)
     evaluator = build_evaluator(config, data, clean_arguments(config, data.dataset))
     assert evaluator.protocols["linear"].refit is refit  # type: ignore[attr-defined]
@@ -237,8 +239,8 @@ def test_nothing_is_embedded_or_scored_twice_and_baselines_are_kept_for_other_ru
 
     monkeypatch.setattr("ssl_bench.evaluation.evaluator.extract", counting)
     monkeypatch.setattr(NearestNeighbours, "evaluate", scoring)
-    words = [*WORDS, "epochs=2", "eval_every=2", f"runs_dir={tmp_path}"]
-    records = [run(compose([*words, f"method={method}"])) for method in ("simclr", "byol")]
+    overrides = [*WORDS, "epochs=2", "eval_every=2", f"runs_dir={tmp_path}"]
+    records = [run(compose([*overrides, f"method={method}"])) for method in ("simclr", "byol")]
     bank, validation, test = (records[0].images[part] for part in ("bank", "validation", "test"))
     monitored, network = [bank, validation], [bank, validation, test]
     chosen = {notes["statistics"] for notes in records[0].notes["random"].values()}  # the others see no test image
@@ -259,16 +261,16 @@ def test_nothing_is_embedded_or_scored_twice_and_baselines_are_kept_for_other_ru
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         pytest.param(("labels=257", "evaluation.batch_size=64"), id="labels"),
         pytest.param(("subset=257",), id="subset", marks=pytest.mark.slow),
         pytest.param(("subset=20", "evaluation.batch_size=1"), id="batches of one", marks=pytest.mark.slow),
     ],
 )
-def test_a_last_batch_of_one_image_is_scored_as_any_other(tmp_path: Path, words: tuple[str, ...]) -> None:
-    small = [word for word in WORDS if not word.startswith("subset")]
-    record = run(compose([*small, *words, "epochs=1", "method=simclr", f"runs_dir={tmp_path}"]))
+def test_a_last_batch_of_one_image_is_scored_as_any_other(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    small = [override for override in WORDS if not override.startswith("subset")]
+    record = run(compose([*small, *overrides, "epochs=1", "method=simclr", f"runs_dir={tmp_path}"]))
     assert record.images["bank"] in (257, 20)
     assert all(value is not None for value in (record.results[n]["linear"] for n in ("student", "random", "pixels")))
 
@@ -437,8 +439,8 @@ def test_the_table_shows_every_network_and_protocol(finished: Finished) -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(run_table(finished[2]))
     text = console.export_text()
-    for word in ("teacher", "student", "random weights", "raw pixels", "knn1 v1", "linear v2"):
-        assert word in text
+    for override in ("teacher", "student", "random weights", "raw pixels", "knn1 v1", "linear v2"):
+        assert override in text
 
 
 def test_a_narrow_terminal_cuts_no_name_of_a_protocol(finished: Finished) -> None:
@@ -507,16 +509,16 @@ def test_a_loss_that_is_not_finite_stops_with_method_step_and_rate(
 
 
 def test_weights_that_overflow_never_replace_the_last_good_checkpoint(tmp_path: Path) -> None:
-    words = [*WORDS, "method=supervised", "optimizer.lr=1e30", "optimizer.warmup=0", f"runs_dir={tmp_path}"]
+    overrides = [*WORDS, "method=supervised", "optimizer.lr=1e30", "optimizer.warmup=0", f"runs_dir={tmp_path}"]
     with pytest.raises(UserError, match=r"(not finite|is nan|is inf).*intact|last good"):
-        run(compose([*words, "trainer.checkpoint_seconds=0.000001"]))
+        run(compose([*overrides, "trainer.checkpoint_seconds=0.000001"]))
     for checkpoint in tmp_path.glob("*/checkpoints/last.ckpt"):
         state = torch.load(checkpoint, weights_only=True)["state_dict"]
         assert all(torch.isfinite(value).all() for value in state.values() if isinstance(value, torch.Tensor))
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         (["batch_size=4096", "subset=null"], r"batch_size=4096 is larger than the 1295 images"),
         (["subset=5"], r"5 class-balanced images"),
@@ -528,14 +530,16 @@ def test_weights_that_overflow_never_replace_the_last_good_checkpoint(tmp_path: 
         (["dataset=fashion_mnist", "data_dir=DIR"], r"idx|truncated|magic"),
     ],
 )
-def test_bad_input_is_one_sentence_before_training(tmp_path: Path, words: list[str], sentence: str) -> None:
+def test_bad_input_is_one_sentence_before_training(tmp_path: Path, overrides: list[str], sentence: str) -> None:
     raw = tmp_path / "fashion_mnist"
     raw.mkdir()
     for split in ("train", "t10k"):
         (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 60000, 28, 28))
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 60000))
-    words = [word.replace("DIR", str(tmp_path)) for word in words]
-    chosen = {word.partition("=")[0]: word for word in (*WORDS, f"runs_dir={tmp_path / 'runs'}", *words)}
+    overrides = [override.replace("DIR", str(tmp_path)) for override in overrides]
+    chosen = {
+        override.partition("=")[0]: override for override in (*WORDS, f"runs_dir={tmp_path / 'runs'}", *overrides)
+    }
     config = compose(list(chosen.values()))
     with pytest.raises(UserError, match=sentence) as caught:
         run(config)
@@ -585,10 +589,10 @@ def test_a_file_that_is_no_encoder_is_named(tmp_path: Path, content: bytes | Non
 def test_mse_without_a_predictor_collapses_and_the_panel_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("method=clbo", "method.objective=mse", "scale=smoke", "epochs=8", "optimizer.lr=0.1")
+    overrides = ("method=clbo", "method.objective=mse", "scale=smoke", "epochs=8", "optimizer.lr=0.1")
     warnings = {}
     for name, more in (("mse", ()), ("info_nce", ("method.objective=info_nce",))):
-        chosen = [word for word in words if not more or not word.startswith("method.objective")]
+        chosen = [override for override in overrides if not more or not override.startswith("method.objective")]
         record = run(
             compose([*chosen, *more, f"runs_dir={tmp_path}", "evaluation.protocols=[knn1]", "trainer.progress=false"])
         )
@@ -672,8 +676,8 @@ def test_an_interrupted_fine_tuning_starts_again_and_the_encoder_by_itself_gets_
 ) -> None:
     scored = ["evaluation.protocols=[knn1,finetune,finetune_10percent]", "evaluation.finetune.steps=2", "seed=3"]
     scored += ["dataset=digits", *WORDS[:2], "trainer.threads=1", "evaluation.finetune.learning_rates=[0.1]"]
-    words = [*scored, *WORDS[2:], "epochs=1", "evaluation.curves=[knn1]"]
-    whole = run(compose([*words, f"runs_dir={tmp_path / 'whole'}"]))
+    overrides = [*scored, *WORDS[2:], "epochs=1", "evaluation.curves=[knn1]"]
+    whole = run(compose([*overrides, f"runs_dir={tmp_path / 'whole'}"]))
     fit, fits = FineTuning.fit, itertools.count()
 
     def interrupted(self: FineTuning, *given: Any) -> Tuned:
@@ -681,7 +685,7 @@ def test_an_interrupted_fine_tuning_starts_again_and_the_encoder_by_itself_gets_
             raise KeyboardInterrupt
         return fit(self, *given)
 
-    broken = compose([*words, f"runs_dir={tmp_path / 'broken'}"])
+    broken = compose([*overrides, f"runs_dir={tmp_path / 'broken'}"])
     with monkeypatch.context() as patched:
         patched.setattr(FineTuning, "fit", interrupted)
         with pytest.raises(KeyboardInterrupt):

@@ -82,7 +82,7 @@ def test_without_a_known_size_of_the_gradient_there_is_no_proximal_term(optimize
 
 
 @pytest.mark.parametrize(
-    ("words", "factor"),
+    ("overrides", "factor"),
     [
         ("method.teacher_rule=ema", 2.0),
         ("optimizer.scale_lr_with_batch=true batch_size=1024", 0.25),
@@ -90,8 +90,8 @@ def test_without_a_known_size_of_the_gradient_there_is_no_proximal_term(optimize
         ("optimizer.schedule=constant", PEAKS["constant"]),
     ],
 )
-def test_the_options_that_change_the_steps_change_the_strength(words: str, factor: float) -> None:
+def test_the_options_that_change_the_steps_change_the_strength(overrides: str, factor: float) -> None:
     usual, other = (
-        compose(["method=clbo", "scale=paper", *some.split()]).method.options["proximal"] for some in ("", words)
+        compose(["method=clbo", "scale=paper", *some.split()]).method.options["proximal"] for some in ("", overrides)
     )
     assert other == pytest.approx(factor * usual)

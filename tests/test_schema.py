@@ -17,15 +17,15 @@ from ssl_bench.config.schema import Config
 CHOICES = [f"{group}={choice}" for group in GROUPS if group not in ("experiment", "scale") for choice in GROUPS[group]]
 
 
-@pytest.mark.parametrize("word", CHOICES)
-def test_the_typed_configuration_holds_the_plain_one_and_gives_it_back(word: str) -> None:
-    plain = config._compose(parse([word]))[0]
+@pytest.mark.parametrize("override", CHOICES)
+def test_the_typed_configuration_holds_the_plain_one_and_gives_it_back(override: str) -> None:
+    plain = config._compose(parse([override]))[0]
     plain.pop("experiment", None)
     del plain["backbone"]["pretrained"]  # it counts as init
     if not plain["backbone"]["arguments"]:
         del plain["backbone"]["arguments"]
     found = Config.from_dict(plain)
-    assert found == compose([word])
+    assert found == compose([override])
     assert found.as_dict() == plain
 
 
@@ -52,9 +52,9 @@ def type_of(option: Option) -> Any:
 
 
 def test_a_field_has_the_type_of_its_option() -> None:
-    words = ["method=simsiam", "logger=wandb"]
-    options = config._compose(parse(words))[1]
-    found = {key: kind for key, kind in types(compose(words)).items() if key in options}
+    overrides = ["method=simsiam", "logger=wandb"]
+    options = config._compose(parse(overrides))[1]
+    found = {key: kind for key, kind in types(compose(overrides)).items() if key in options}
     wanted = {key: type_of(options[key]) for key in found}
     # Of other choices: no classes to know, no norm at the end.
     wanted |= {"method.projector.out": int | None, "method.projector.output_norm": bool | None}

@@ -14,8 +14,8 @@ METHODS = tuple(GROUPS["method"])
 ALLOWED = {("directpred", READ): 1, ("pic", SHAPE): 1}
 
 
-def require_no_waiting(method: str, *words: str, copies: int, first: int, steps: int) -> None:
-    counts = measure(method, *words, first=first, steps=steps)
+def require_no_waiting(method: str, *overrides: str, copies: int, first: int, steps: int) -> None:
+    counts = measure(method, *overrides, first=first, steps=steps)
     assert counts.of(LAUNCH) > 100 * steps  # it has trained
     limits = {COPY: copies, WAITING_COPY: 0, READ: 0, SHAPE: 0} | {
         kind: number for (name, kind), number in ALLOWED.items() if name == method
@@ -51,8 +51,8 @@ OTHERWISE = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "words"), OTHERWISE)
+@pytest.mark.parametrize(("method", "overrides"), OTHERWISE)
 def test_other_optimisers_accumulation_and_variants_wait_for_nothing_either(
-    method: str, words: tuple[str, ...]
+    method: str, overrides: tuple[str, ...]
 ) -> None:
-    require_no_waiting(method, *words, copies=1, first=3, steps=2)
+    require_no_waiting(method, *overrides, copies=1, first=3, steps=2)

@@ -75,7 +75,7 @@ from ssl_bench.training.server import server
         ),
     ],
 )
-def test_a_wrong_word_is_answered_in_one_sentence(
+def test_a_wrong_argument_is_answered_in_one_sentence(
     options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(options) == 2
@@ -93,8 +93,8 @@ def test_mistakes_and_help_are_answered_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for word in ("jobs=null", "retry_failed=false", "slurm.partition=null", "all=false", "table3"):
-        assert word in done.stdout
+    for override in ("jobs=null", "retry_failed=false", "slurm.partition=null", "all=false", "table3"):
+        assert override in done.stdout
 
 
 def test_lists_of_one_and_several_choose_the_cells() -> None:
@@ -692,13 +692,13 @@ def die() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "kind", "words"),
+    ("ends", "kind", "overrides"),
     [(refuse, UserError, "^no images$"), (crash, RuntimeError, "ZeroDivisionError"), (die, UserError, "from outside")],
 )
 def test_what_ends_a_process_that_was_asked_is_raised_here(
-    ends: Callable[[], object], kind: type[Exception], words: str
+    ends: Callable[[], object], kind: type[Exception], overrides: str
 ) -> None:
-    with pytest.raises(kind, match=words):
+    with pytest.raises(kind, match=overrides):
         local.ask(ends)
 
 
@@ -774,7 +774,7 @@ def test_jobs_of_a_cluster_compute_on_gpus_if_they_have_some(capsys: pytest.Capt
     assert command.main(options) == 2
     assert "launcher=slurm scale=paper: without a GPU a run takes weeks; set slurm.gpus=1" in capsys.readouterr().err
     for more, accelerator in ((["slurm.gpus=1"], "gpu"), (["trainer.accelerator=cpu"], "cpu"), (["scale=cpu"], "cpu")):
-        kept = [word for word in options if not more[0].startswith("scale") or word != "scale=paper"]
+        kept = [override for override in options if not more[0].startswith("scale") or override != "scale=paper"]
         assert {config.trainer.accelerator for config in request.read([*kept, *more]).configs} == {accelerator}
 
 

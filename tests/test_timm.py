@@ -72,14 +72,16 @@ def test_a_mapping_changes_what_it_names_and_leaves_the_rest() -> None:
     assert after == {**before, "depth": 3, "mlp_ratio": 2.5, "act_layer": "relu"}
 
 
-@pytest.mark.parametrize("words", [["backbone=vit", "scale=cpu", "backbone.arguments={mlp_ratio: 2.0}"], [VIT, GIVEN]])
-def test_the_options_of_such_a_configuration_give_it_again(words: list[str]) -> None:
-    config = compose(words)
+@pytest.mark.parametrize(
+    "overrides", [["backbone=vit", "scale=cpu", "backbone.arguments={mlp_ratio: 2.0}"], [VIT, GIVEN]]
+)
+def test_the_options_of_such_a_configuration_give_it_again(overrides: list[str]) -> None:
+    config = compose(overrides)
     assert compose(options_for(config.as_dict())) == config == Config.from_dict(config.as_dict())
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         (["backbone.arguments=3"], "backbone.arguments=3 is no mapping: write it as backbone.arguments={img_size"),
         (["backbone.arguments={a: {b: 1}}"], "is to be a number, true or false, text, or a list of these"),
@@ -94,15 +96,15 @@ def test_the_options_of_such_a_configuration_give_it_again(words: list[str]) -> 
         (["backbone.pretrained=true"], "backbone.pretrained=true is not allowed: backbone.pretrained is null or timm."),
     ],
 )
-def test_what_numbers_alone_show_is_answered_before_pytorch(words: list[str], sentence: str) -> None:
+def test_what_numbers_alone_show_is_answered_before_pytorch(overrides: list[str], sentence: str) -> None:
     with pytest.raises(UserError) as error:
-        preflight.check(compose(["dataset=digits", *words]))
+        preflight.check(compose(["dataset=digits", *overrides]))
     assert sentence in str(error.value)
     assert str(error.value).count(". ") == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         (["backbone=vit", "backbone.arguments={img_sise: 16}"], "has no argument img_sise for backbone.arguments; did"),
         (["backbone.name=timm/resnet10t", "backbone.arguments={img_size: 16}"], "resnet10t has no argument img_size"),
@@ -118,8 +120,8 @@ def test_what_numbers_alone_show_is_answered_before_pytorch(words: list[str], se
         ),
     ],
 )
-def test_what_timm_refuses_is_one_sentence(words: list[str], sentence: str) -> None:
-    config = compose(["dataset=digits", "scale=smoke", *words])
+def test_what_timm_refuses_is_one_sentence(overrides: list[str], sentence: str) -> None:
+    config = compose(["dataset=digits", "scale=smoke", *overrides])
     with pytest.raises(UserError, match=re.escape(sentence)):
         build_method(config, build_data(config).dataset)
 
@@ -203,8 +205,14 @@ def test_published_weights_are_resampled_to_other_sizes_and_patches_as_timm_does
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("vit")
-    words = ["epochs=1", "subset=64", "evaluation.protocols=[knn1]", "evaluation.curves=[knn1]", f"runs_dir={folder}"]
-    record = run(compose(["method=simsiam", "scale=smoke", "backbone=vit", "trainer.progress=false", *words]))
+    overrides = [
+        "epochs=1",
+        "subset=64",
+        "evaluation.protocols=[knn1]",
+        "evaluation.curves=[knn1]",
+        f"runs_dir={folder}",
+    ]
+    record = run(compose(["method=simsiam", "scale=smoke", "backbone=vit", "trainer.progress=false", *overrides]))
     assert record.config["backbone"]["arguments"] == compose(["backbone=vit", "scale=smoke"]).backbone.arguments
     assert "adamw" in str(run_table(record).caption)
     return folder / record.fingerprint

@@ -23,13 +23,15 @@ SMALL = ("scale=smoke", "method.concat_views=false", "subset=80", "batch_size=16
 
 
 @functools.cache
-def config_of(*words: str) -> Config:
-    chosen = {word.partition("=")[0]: word for word in (*SMALL, *words)}  # what a test asks for, else the small default
+def config_of(*overrides: str) -> Config:
+    chosen = {
+        override.partition("=")[0]: override for override in (*SMALL, *overrides)
+    }  # what a test asks for, else the small default
     return compose(list(chosen.values()))
 
 
-def make(*words: str) -> tuple[Method, DataModule]:
-    method, data = build(config_of(*words))
+def make(*overrides: str) -> tuple[Method, DataModule]:
+    method, data = build(config_of(*overrides))
     data.setup()
     return method, data
 
@@ -61,9 +63,9 @@ class Diary(pl.Callback):
         )
 
 
-def fit(*words: str, double: bool = False, **trainer_options: Any) -> tuple[Method, list[dict[str, Any]]]:
+def fit(*overrides: str, double: bool = False, **trainer_options: Any) -> tuple[Method, list[dict[str, Any]]]:
     """Train for two epochs; returns the method and the diary of its steps."""
-    method, data = make(*words)
+    method, data = make(*overrides)
     method.to(torch.float64 if double else torch.float32)
     diary = Diary()
     options: dict[str, Any] = {"max_epochs": 2 * method.passes_per_epoch, "precision": "32-true", **trainer_options}

@@ -31,15 +31,15 @@ class Gradients(pl.Callback):
         trainer.optimizers[0].register_step_post_hook(note)
 
 
-def train(fit: Fit, words: tuple[str, ...], accumulate: int, **options: Any) -> tuple[Any, Gradients]:
+def train(fit: Fit, overrides: tuple[str, ...], accumulate: int, **options: Any) -> tuple[Any, Gradients]:
     gradients = Gradients()
     options |= {"accumulate_grad_batches": accumulate, "callbacks": [gradients]}
-    method, _ = fit(*words, *STILL, f"trainer.accumulate={accumulate}", **options)
+    method, _ = fit(*overrides, *STILL, f"trainer.accumulate={accumulate}", **options)
     return method, gradients
 
 
 @pytest.mark.parametrize(
-    ("words", "clipped", "accumulate"),
+    ("overrides", "clipped", "accumulate"),
     [
         (("method=simclr",), False, 3),
         (("method=simclr",), False, 100),
@@ -50,9 +50,9 @@ def train(fit: Fit, words: tuple[str, ...], accumulate: int, **options: Any) -> 
     ids=["sgd", "one step an epoch", "lars", "clipped", "clbo"],
 )
 def test_a_step_takes_the_mean_gradient_of_its_batches(
-    fit: Fit, words: tuple[str, ...], clipped: bool, accumulate: int
+    fit: Fit, overrides: tuple[str, ...], clipped: bool, accumulate: int
 ) -> None:
-    _, alone = train(fit, words, 1)
+    _, alone = train(fit, overrides, 1)
     assert len(alone.seen) == 2 * BATCHES
     expected = []
     for epoch in range(2):
@@ -63,11 +63,11 @@ def test_a_step_takes_the_mean_gradient_of_its_batches(
     clip = 0.9 * min(float(mean.norm()) for mean in expected) if clipped else None  # as a too small gradient is not
     if clip:
         expected = [mean * min(1, clip / float(mean.norm())) for mean in expected]
-    method, together = train(fit, words, accumulate, gradient_clip_val=clip)
+    method, together = train(fit, overrides, accumulate, gradient_clip_val=clip)
     assert len(together.seen) == len(expected) == 2 * math.ceil(BATCHES / accumulate) == method.student_steps
     for mine, theirs in zip(together.seen, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6 * float(theirs.norm()))
-    if words[0] == "method=clbo":
+    if overrides[0] == "method=clbo":
         assert method.teacher_steps == method.student_steps // 2
 
 
@@ -80,7 +80,7 @@ def test_the_schedule_ends_with_the_last_step(fit: Fit, accumulate: int) -> None
 
 
 def test_a_learning_rate_per_256_images_counts_no_more_batches_than_an_epoch_has() -> None:
-    words = ("method=simclr", "optimizer.lr=0.1", "optimizer.scale_lr_with_batch=true")
+    overrides = ("method=simclr", "optimizer.lr=0.1", "optimizer.scale_lr_with_batch=true")
     for accumulate, batches in ((1, 1), (4, 4), (100, BATCHES)):
-        method, _ = make(*words, f"trainer.accumulate={accumulate}")
+        method, _ = make(*overrides, f"trainer.accumulate={accumulate}")
         assert method.recipe.peak_lr == pytest.approx(0.1 * 16 * batches / 256)

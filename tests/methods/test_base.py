@@ -258,7 +258,7 @@ CROPS = ("augment.groups.local.count=1", "augment.groups.local.size=8")
 
 
 @pytest.mark.parametrize(
-    ("words", "enough"),
+    ("overrides", "enough"),
     [
         (("method=simclr",), 2),
         (("method=simclr", "method.concat_views=true"), 1),
@@ -266,8 +266,8 @@ CROPS = ("augment.groups.local.count=1", "augment.groups.local.size=8")
         (("method=pic", "method.concat_views=true"), 2),
     ],
 )
-def test_too_few_images_for_batch_statistics_are_refused(words: tuple[str, ...], enough: int) -> None:
-    method, data = make(*words)
+def test_too_few_images_for_batch_statistics_are_refused(overrides: tuple[str, ...], enough: int) -> None:
+    method, data = make(*overrides)
     (batch,) = itertools.islice(data.train_dataloader(), 1)
     few = Batch(batch.images[:enough], batch.labels[:enough], batch.index[:enough], batch.place)
     method.require_batch(enough)

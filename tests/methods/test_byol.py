@@ -10,8 +10,8 @@ import torch
 from small_runs import Fit, loss_of, make
 
 
-def byol(*words: str) -> Any:
-    method, data = make("method=byol", *words)
+def byol(*overrides: str) -> Any:
+    method, data = make("method=byol", *overrides)
     return method, next(iter(data.train_dataloader()))
 
 

@@ -32,9 +32,11 @@ def contrastive(v: list[Tensor], u: list[Tensor], temperature: float) -> Tensor:
     return torch.stack(rows).mean()
 
 
-def algorithm_1(words: list[str], lookahead: int, kappa: float, lam: float, decay: bool, epochs: int) -> dict[str, Any]:
+def algorithm_1(
+    overrides: list[str], lookahead: int, kappa: float, lam: float, decay: bool, epochs: int
+) -> dict[str, Any]:
     """Student and teacher after ``epochs`` passes; the proximal term as a term of the loss, or as a step of its own."""
-    method, data = make(*words)
+    method, data = make(*overrides)
     theta, xi = copy.deepcopy(method.student).double(), copy.deepcopy(method.student).double()
     for p in xi.parameters():
         p.requires_grad_(False)
@@ -89,7 +91,7 @@ def distance(a: Any, b: Any) -> float:
 def test_training_follows_algorithm_1_across_epoch_ends(
     fit: Fit, rule: str, lookahead: int, lam: float, decay: bool
 ) -> None:
-    words = [
+    overrides = [
         "method=clbo",
         "method.temperature=0.2",
         f"method.lookahead={lookahead}",
@@ -98,12 +100,12 @@ def test_training_follows_algorithm_1_across_epoch_ends(
         f"method.teacher_schedule={'decay' if decay else 'constant'}",
         f"optimizer.name={rule}",
     ]
-    method, steps = fit(*words, double=True)
-    expected = algorithm_1(words, lookahead, 0.2, lam, decay, epochs=2)
+    method, steps = fit(*overrides, double=True)
+    expected = algorithm_1(overrides, lookahead, 0.2, lam, decay, epochs=2)
     assert [step["loss"] for step in steps] == pytest.approx(expected["losses"], rel=1e-8)
     assert distance(method.student.parameters(), expected["student"].parameters()) < 1e-7
     assert distance(method.teacher.parameters(), expected["teacher"].parameters()) < 1e-7
-    start = [p.double() for p in make(*words)[0].student.parameters()]
+    start = [p.double() for p in make(*overrides)[0].student.parameters()]
     assert distance(expected["teacher"].parameters(), start) > 0.02
 
 
@@ -193,8 +195,8 @@ def test_a_paper_epoch_is_k_passes_over_the_data_and_the_schedules_count_paper_e
         def on_train_batch_start(self, trainer: Any, method: Any, batch: Any, batch_idx: int) -> None:
             strengths.append(method.proximal * method.epoch)
 
-    words = ("subset=32", "method.lookahead=3", "method.epoch_unit=teacher", "method.proximal=0.5")
-    method, steps = fit(*words, callbacks=[Watch()])
+    overrides = ("subset=32", "method.lookahead=3", "method.epoch_unit=teacher", "method.proximal=0.5")
+    method, steps = fit(*overrides, callbacks=[Watch()])
     assert method.passes_per_epoch == 3
     assert len(steps) == 12
     assert strengths == [0.5] * 6 + [1.0] * 6
@@ -232,8 +234,8 @@ def test_averaged_teacher_statistics_move_by_the_teacher_step_alone(fit: Fit) ->
             norms = (method.student.backbone.bn1, method.teacher.backbone.bn1)
             seen.append(tuple(norm.running_mean.clone() for norm in norms))  # type: ignore[arg-type]
 
-    words = ("method.lookahead=2", "method.teacher_buffers=ema", "method.teacher_step=0.25")
-    fit(*words, callbacks=[Watch()], max_steps=5)
+    overrides = ("method.lookahead=2", "method.teacher_buffers=ema", "method.teacher_step=0.25")
+    fit(*overrides, callbacks=[Watch()], max_steps=5)
     for number, ((_, before), (student, after)) in enumerate(itertools.pairwise(seen), start=2):
         expected = before if number % 2 else 0.75 * before + 0.25 * student
         torch.testing.assert_close(after, expected)
@@ -277,8 +279,8 @@ def test_the_proximal_gradient_is_added_before_clipping(fit: Fit) -> None:
             if gradients:
                 norms.append(float(torch.stack([g.norm() for g in gradients]).norm()))
 
-    words = ("method.proximal=50", "method.teacher_step=0.0", "optimizer.lr=0.01")
-    fit(*words, gradient_clip_val=0.1, callbacks=[Watch()], max_steps=4)
+    overrides = ("method.proximal=50", "method.teacher_step=0.0", "optimizer.lr=0.01")
+    fit(*overrides, gradient_clip_val=0.1, callbacks=[Watch()], max_steps=4)
     assert norms
     assert max(norms) <= 0.1 * 1.001
 
@@ -297,8 +299,8 @@ def test_a_step_that_a_gradient_scaler_skips_leaves_the_student_where_it_was(fit
                 next(p for p in method.parameters() if p.grad is not None).grad.fill_(torch.inf)  # type: ignore[union-attr]
 
     scaled = Half("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=16.0))
-    words = ("method.proximal=5", "method.lookahead=9", f"optimizer.name={rule}")
-    method, steps = fit(*words, callbacks=[Overflow()], plugins=[scaled], precision=None, max_epochs=1)
+    overrides = ("method.proximal=5", "method.lookahead=9", f"optimizer.name={rule}")
+    method, steps = fit(*overrides, callbacks=[Overflow()], plugins=[scaled], precision=None, max_epochs=1)
     moved = [not all(map(torch.equal, a["student"], b["student"])) for a, b in itertools.pairwise(steps)]
     assert (moved, method.student_steps) == ([True, False, True, True], 4)
 

@@ -32,9 +32,9 @@ WORDS = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_training_loop_takes_lightnings_steps(fit: Fit, name: str) -> None:
-    words = (f"method={name}", "subset=48", *WORDS.get(name, ()))
-    trained, diary = fit(*words, double=True, gradient_clip_val=CLIP)
-    method, _ = make(*words)
+    overrides = (f"method={name}", "subset=48", *WORDS.get(name, ()))
+    trained, diary = fit(*overrides, double=True, gradient_clip_val=CLIP)
+    method, _ = make(*overrides)
     recipe = method.double().views
     moment = Moment(max_epochs=2, current_epoch=0, estimated_stepping_batches=len(diary))
     loop = TrainingLoop(method, [], diary[0]["batch"], precision="32-true", clip=CLIP, moment=moment)
@@ -62,9 +62,9 @@ def _state(method: Method) -> dict[str, Any]:
 
 
 def test_lookahead_on_one_batch_takes_as_many_steps(fit: Fit) -> None:
-    words = ("method=clbo", "subset=48", "method.lookahead=3", "method.lookahead_batch=same_batch")
-    trained, diary = fit(*words, double=True)
-    method, _ = make(*words)
+    overrides = ("method=clbo", "subset=48", "method.lookahead=3", "method.lookahead_batch=same_batch")
+    trained, diary = fit(*overrides, double=True)
+    method, _ = make(*overrides)
     recipe = method.double().views
     moment = Moment(max_epochs=2, current_epoch=0, estimated_stepping_batches=len(diary))
     loop = TrainingLoop(method, [], diary[0]["batch"], precision="32-true", clip=None, moment=moment)

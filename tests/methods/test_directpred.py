@@ -14,8 +14,8 @@ from ssl_bench.methods.base import Step
 from ssl_bench.methods.directpred import direct_predictor
 
 
-def directpred(*words: str) -> tuple[Any, Any]:
-    method, data = make("method=directpred", *words)
+def directpred(*overrides: str) -> tuple[Any, Any]:
+    method, data = make("method=directpred", *overrides)
     return method, next(iter(data.train_dataloader()))
 
 

@@ -11,8 +11,8 @@ from contrast import against_queue, draws
 from small_runs import Fit, loss_of, make
 
 
-def moby(*words: str) -> tuple[Any, Any]:
-    method, data = make("method=moby", "method.queue=64", *words)
+def moby(*overrides: str) -> tuple[Any, Any]:
+    method, data = make("method=moby", "method.queue=64", *overrides)
     return method, next(iter(data.train_dataloader()))
 
 

@@ -18,8 +18,8 @@ def rows(method: Any) -> torch.Tensor:
     return queue.rows
 
 
-def moco(*words: str) -> tuple[Any, Any]:
-    method, data = make("method=moco", "method.queue=64", *words)
+def moco(*overrides: str) -> tuple[Any, Any]:
+    method, data = make("method=moco", "method.queue=64", *overrides)
     return method, next(iter(data.train_dataloader()))
 
 

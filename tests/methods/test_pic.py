@@ -25,8 +25,8 @@ PIC_WORDS = ("method=pic", "augment.groups.global.count=1", "order.name=window")
 CROPS = ("augment.groups.local.count=2", "method.concat_views=true")
 
 
-def pic(*words: str) -> tuple[PIC, DataModule]:
-    method, data = make(*PIC_WORDS, *words)
+def pic(*overrides: str) -> tuple[PIC, DataModule]:
+    method, data = make(*PIC_WORDS, *overrides)
     assert isinstance(method, PIC)
     return method, data
 
@@ -153,14 +153,14 @@ def test_other_numbers_of_views_and_scaled_gradients_are_refused() -> None:
 # -- training -------------------------------------------------------------------------------------
 
 
-def dense_training(words: tuple[str, ...], accumulate: int, negatives: int | None) -> dict[str, Any]:
+def dense_training(overrides: tuple[str, ...], accumulate: int, negatives: int | None) -> dict[str, Any]:
     """Two epochs with the instance weights as a parameter of torch.optim.SGD, and classes left out by −∞.
 
     Without weight correction, those that no batch of the step has left in are put back where they were.
     """
-    rest, plain = "method.weight_correction=false" in words, "method.softmax=plain" in words
-    method, data = pic(*words)
-    temperature = config_of(*PIC_WORDS, *words).method.options["temperature"]
+    rest, plain = "method.weight_correction=false" in overrides, "method.softmax=plain" in overrides
+    method, data = pic(*overrides)
+    temperature = config_of(*PIC_WORDS, *overrides).method.options["temperature"]
     student = copy.deepcopy(method.student).double()
     weights = nn.Parameter(method.classes.weight.double())
     recipe, loader = method.recipe, data.train_dataloader()
@@ -215,7 +215,7 @@ def dense_training(words: tuple[str, ...], accumulate: int, negatives: int | Non
 
 
 @pytest.mark.parametrize(
-    ("words", "accumulate", "negatives"),
+    ("overrides", "accumulate", "negatives"),
     [
         ((), 1, None),
         (("method.negatives=20",), 1, 20),
@@ -226,11 +226,11 @@ def dense_training(words: tuple[str, ...], accumulate: int, negatives: int | Non
     ],
 )
 def test_training_is_that_of_a_dense_optimiser_over_all_instance_weights(
-    fit: Fit, words: tuple[str, ...], accumulate: int, negatives: int | None
+    fit: Fit, overrides: tuple[str, ...], accumulate: int, negatives: int | None
 ) -> None:
-    words = (*words, "optimizer.lr=0.3", "optimizer.schedule=step")
-    expected = dense_training(words, accumulate, negatives)
-    method, steps = fit(*PIC_WORDS, *words, double=True, accumulate_grad_batches=accumulate)
+    overrides = (*overrides, "optimizer.lr=0.3", "optimizer.schedule=step")
+    expected = dense_training(overrides, accumulate, negatives)
+    method, steps = fit(*PIC_WORDS, *overrides, double=True, accumulate_grad_batches=accumulate)
     assert isinstance(method, PIC)
     assert method.student_steps == expected["steps"]
     assert [step["loss"] for step in steps] == pytest.approx(expected["losses"], rel=1e-9)

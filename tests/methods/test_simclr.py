@@ -43,7 +43,7 @@ def expected(objective: str, z: list[Tensor]) -> Tensor:
 @pytest.mark.parametrize("objective", ["nt_xent", "logistic", "logistic_semi_hard", "margin", "margin_semi_hard"])
 def test_the_objective_chooses_the_loss(objective: str) -> None:
     normalize = str(objective != "nt_xent").lower()
-    words = ("method.temperature=0.3", "method.margin=0.4", f"method.normalize={normalize}")
-    method, data = make("method=simclr", f"method.objective={objective}", *words)
+    overrides = ("method.temperature=0.3", "method.margin=0.4", f"method.normalize={normalize}")
+    method, data = make("method=simclr", f"method.objective={objective}", *overrides)
     z = draws(2)
     torch.testing.assert_close(loss_of(method, z, z, next(iter(data.train_dataloader()))), expected(objective, z))

@@ -12,8 +12,8 @@ from small_runs import Fit, loss_of, make
 from ssl_bench.evaluation.collapse import embedding_std
 
 
-def simsiam(*words: str) -> tuple[Any, Any]:
-    method, data = make("method=simsiam", *words)
+def simsiam(*overrides: str) -> tuple[Any, Any]:
+    method, data = make("method=simsiam", *overrides)
     return method, next(iter(data.train_dataloader()))
 
 

@@ -15,8 +15,8 @@ from ssl_bench.methods.base import Step
 from ssl_bench.methods.swav import sinkhorn
 
 
-def swav(*words: str) -> tuple[Any, Any]:
-    method, data = make("method=swav", *words)
+def swav(*overrides: str) -> tuple[Any, Any]:
+    method, data = make("method=swav", *overrides)
     return method, next(iter(data.train_dataloader()))
 
 

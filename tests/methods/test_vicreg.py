@@ -11,8 +11,8 @@ from ssl_bench.config.compose import compose
 
 
 def test_the_loss_weighs_the_three_terms_as_configured() -> None:
-    words = ("method.invariance=3", "method.variance=5", "method.covariance=7", "method.loss_scale=0.5")
-    method, data = make("method=vicreg", *words)
+    overrides = ("method.invariance=3", "method.variance=5", "method.covariance=7", "method.loss_scale=0.5")
+    method, data = make("method=vicreg", *overrides)
     batch = next(iter(data.train_dataloader()))
     z1, z2 = (0.5 * z for z in draws(2))
     invariance = float((z1 - z2).square().sum()) / z1.numel()

@@ -100,14 +100,14 @@ def test_the_notes_state_how_the_figures_came_about(made: list[Run]) -> None:
     assert runs[0].record
     runs[0].record.code = {"version": "0.1.0", "commit": "fedcba9876", "modified": True}
     notes = "\n".join(table_of(runs).notes)
-    for words in (
+    for overrides in (
         "over n = 3 seeds.",
         "knn1 v1, linear v1; scale smoke; epochs: 2 on 320 images of digits; CLBO, K × epochs: of 2 passes",
         "bf16-mixed, numerics 1, batch statistics global; mixed code versions: 0123456, fedcba9 (modified).",
         "calibrated",
         "3 seeds show large and steady differences alone",
     ):
-        assert words in notes
+        assert overrides in notes
 
 
 def test_datasets_may_have_different_numbers_of_seeds() -> None:
@@ -136,11 +136,11 @@ def test_with_few_seeds_nothing_is_marked(seeds: list[int], end: str) -> None:
 ROWS = {"SimCLR": ("method=simclr",), "MoCo": ("method=moco",), "Barlow Twins": ("method=barlow_twins",)}
 
 
-def published(*words: str, rows: dict[str, tuple[str, ...]] = ROWS, **show: Any) -> dict[str, dict[str, str]]:
+def published(*overrides: str, rows: dict[str, tuple[str, ...]] = ROWS, **show: Any) -> dict[str, dict[str, str]]:
     """Columns of published figures by heading: what stands in which row of Table 3 at the paper's scale."""
     experiment = find("table3")
     experiment = replace(experiment, rows=rows, show={**experiment.show, "ranked": list(rows), **show})
-    cells = experiment.cells("paper", datasets=["cifar10"], seeds=[0], words=words)
+    cells = experiment.cells("paper", datasets=["cifar10"], seeds=[0], overrides=overrides)
     table = comparison(experiment, runs_of(cells, compose_cells(cells)), "calibrated")
     found = {heading: {row: e[i].text for row, e in table.ranked.items()} for i, heading in enumerate(table.columns)}
     return {
@@ -154,8 +154,8 @@ def test_published_figures_stand_beside_ours_only_under_the_same_protocol_epochs
     # The notebook's figure of MoCo is of 800 epochs and batches of 512 images; under knn1 nobody has published any.
     assert published("batch_size=512")["linear, published"] == {"MoCo": "90.7 [a]"}
     assert published("batch_size=512", "eval_every=400", "runs_dir=others")["linear, published"] == {"MoCo": "90.7 [a]"}
-    for words in ([], ["batch_size=512", "epochs=400"]):
-        assert "linear, published" not in published(*words)
+    for overrides in ([], ["batch_size=512", "epochs=400"]):
+        assert "linear, published" not in published(*overrides)
 
 
 def test_a_figure_of_another_protocol_or_of_epochs_not_stated_has_a_column_that_names_its_protocol() -> None:
@@ -168,7 +168,7 @@ def test_a_figure_of_another_protocol_or_of_epochs_not_stated_has_a_column_that_
 
 
 @pytest.mark.parametrize(
-    "word",
+    "override",
     [
         "subset=5000",
         "labels=100",
@@ -179,16 +179,16 @@ def test_a_figure_of_another_protocol_or_of_epochs_not_stated_has_a_column_that_
         "epochs=7",
     ],
 )
-def test_nothing_published_stands_beside_other_settings(word: str) -> None:
-    assert published("batch_size=512", word) == {}
+def test_nothing_published_stands_beside_other_settings(override: str) -> None:
+    assert published("batch_size=512", override) == {}
 
 
-@pytest.mark.parametrize("word", ["subset=5000", "labels=100", "scale.width=16", "backbone=resnet50", "epochs=7"])
-def test_a_published_figure_is_of_all_images_and_of_the_network_and_epochs_stated(word: str) -> None:
+@pytest.mark.parametrize("override", ["subset=5000", "labels=100", "scale.width=16", "backbone=resnet50", "epochs=7"])
+def test_a_published_figure_is_of_all_images_and_of_the_network_and_epochs_stated(override: str) -> None:
     figure = next(one for one in figures() if (one.method, one.dataset, one.epochs) == ("moco", "cifar10", "800"))
-    words = ["method=moco", "dataset=cifar10", "scale=paper", f"batch_size={figure.batch_size}"]
-    assert not figure.differs(compose(words))
-    assert figure.differs(compose([*words, word]))
+    overrides = ["method=moco", "dataset=cifar10", "scale=paper", f"batch_size={figure.batch_size}"]
+    assert not figure.differs(compose(overrides))
+    assert figure.differs(compose([*overrides, override]))
 
 
 def test_at_short_scales_nothing_published_stands_beside(made: list[Run]) -> None:

@@ -182,7 +182,7 @@ def test_the_project_is_the_one_that_runs_go_to() -> None:
         (["dry=true", "group=it's"], "group=it's cannot be asked for: W&B's filters take no apostrophe"),
     ],
 )
-def test_a_wrong_word_is_one_sentence(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_argument_is_one_sentence(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["wandb", *words]) == 2
     assert capsys.readouterr().err.startswith(f"ssl_bench: {sentence}")
 

@@ -145,15 +145,15 @@ def test_images_that_cannot_be_read_are_named_once(
 
 
 @pytest.mark.parametrize(
-    ("word", "part"),
+    ("override", "part"),
     [
         ("method=simclrr", "no range is known for method=simclrr; did you mean simclr?"),
         ("dataset=stl10", "no range is known for dataset=stl10; known are digits, cifar10."),
         ("seeds=0", "option seeds is unknown; did you mean seed?"),
     ],
 )
-def test_a_wrong_option_is_answered_in_one_line(word: str, part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check.main(["learns", word]) == 2
+def test_a_wrong_option_is_answered_in_one_line(override: str, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["learns", override]) == 2
     assert part in capsys.readouterr().err
 
 
@@ -162,8 +162,8 @@ def test_the_shipped_ranges_are_those_of_the_committed_records(
     dataset: str, scale: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(ROOT)
-    words = [f"experiments/learns/{dataset}.yaml", f"scale={scale}", f"runs_dir={tmp_path}"]
-    assert report([*words, f"out={tmp_path / 'learns'}"]) == 0
+    overrides = [f"experiments/learns/{dataset}.yaml", f"scale={scale}", f"runs_dir={tmp_path}"]
+    assert report([*overrides, f"out={tmp_path / 'learns'}"]) == 0
     made = (tmp_path / "learns" / "expected.csv").read_text(encoding="utf-8")
     for place in (f"experiments/learns/{folder}/expected.csv", f"src/ssl_bench/report/expected_{dataset}.csv"):
         assert Path(place).read_text(encoding="utf-8") == made

@@ -39,14 +39,14 @@ def grid_file(folder: Path, kind: str, rows: int = 3, columns: str = "batch_size
 def partial_runs(experiment: Experiment, name: str, share: int = 1) -> list[Run]:
     """Made-up runs: every ``share``-th is there, the first place failed, the last one collapsed."""
     runs = made_up.runs_of(*made_up.cells_of(name))
-    first, last = runs[0].cell.place, runs[-1].cell.place
+    first, last = runs[0].cell.position, runs[-1].cell.position
     found = []
     for number, run in enumerate(runs):
         assert run.record
-        if run.cell.place == last:
+        if run.cell.position == last:
             run.record.warnings = ["epoch 2: Collapsed: embeddings of different images point the same way."]
             run.record.results["student"] = dict.fromkeys(made_up.PROTOCOLS, 12.0)
-        elif run.cell.place == first:
+        elif run.cell.position == first:
             run = replace(run, entry=None, failure="the loss is not finite")
         elif number % share:
             run = replace(run, entry=None)
@@ -168,7 +168,7 @@ def test_random_weights_and_raw_pixels_stand_below_every_table_of_accuracies(tmp
     runs = made_up.runs_of(*made_up.cells_of(file))
     for run in runs:
         assert run.record
-        run.record.results["random"] = {"knn1": 20.0 + (run.cell.place.column == "batch_size=32")}
+        run.record.results["random"] = {"knn1": 20.0 + (run.cell.position.column == "batch_size=32")}
         run.record.results["pixels"] = {"knn1": 30.0}
     accuracies, seconds = grids.tables(find(file), runs)
     assert {label: [cell.text for cell in row] for label, row in accuracies.reference.items()} == {
@@ -177,7 +177,7 @@ def test_random_weights_and_raw_pixels_stand_below_every_table_of_accuracies(tmp
     }
     assert not seconds.reference
     assert grids.panels(find(file), runs)[0].levels_in_words() == "random weights 20.0 to 21.0, raw pixels 30.0"
-    half = [replace(run, entry=None) if "32" in run.cell.place.column else run for run in runs]
+    half = [replace(run, entry=None) if "32" in run.cell.position.column else run for run in runs]
     assert [cell.text for cell in grids.tables(find(file), half)[0].reference["raw pixels"]] == ["30.0 ± 0.0", "–"]
 
 
@@ -194,7 +194,7 @@ def test_panels_that_differ_in_their_accounting_alone_have_the_same_colours(
     levels = {("low", "knn1"): 40.0, ("high", "knn1"): 60.0, ("low", "linear"): 70.0, ("high", "linear"): 90.0}
     for run in runs:
         assert run.record
-        at = run.cell.place.accounting
+        at = run.cell.position.accounting
         run.record.results["student"] = {name: levels[at, name] for name in ("knn1", "linear")}
     grid_pictures.picture(tmp_path / "figure.png", find(str(file)), runs)
     limits = {
@@ -224,7 +224,7 @@ def test_a_grid_of_ones_own_is_a_file_alone_and_counts_what_is_missing(
     assert {file.name for file in (tmp_path / "here").iterdir()} == {"records", "results.csv", "table.md", "figure.png"}
     with (tmp_path / "here" / "results.csv").open(encoding="utf-8") as lines:
         places = {(line["row"], line["column"], line["accounting"]) for line in csv.DictReader(lines)}
-    assert places == {tuple(cell.place) for cell, _ in third}
+    assert places == {tuple(cell.position) for cell, _ in third}
 
 
 def texts_of(figure: Any) -> Iterator[Any]:
@@ -286,7 +286,7 @@ def test_the_grid_of_the_pages_is_one(tmp_path: Path) -> None:
     assert block
     (tmp_path / "batches.yaml").write_text(block[1], encoding="utf-8")
     found = made_up.runs_of(*made_up.cells_of(str(tmp_path / "batches.yaml")))
-    assert {run.config.epochs for run in found if run.cell.place.accounting == "equal updates"} == {2, 4}
+    assert {run.config.epochs for run in found if run.cell.position.accounting == "equal updates"} == {2, 4}
 
 
 def test_panels_that_stand_together_are_broken_into_rows_that_can_be_read(

@@ -63,10 +63,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("page"))
 
 
-def page(folder: Path, out: Path, *words: str, status: int = 0) -> None:
+def page(folder: Path, out: Path, *overrides: str, status: int = 0) -> None:
     places = [f"{key}={folder / key}" for key in ("runs_dir", "experiments")]
     places[0] = f"runs_dir={folder / 'runs'}"
-    assert main([*places, "records=null", f"out={out}", *words]) == status
+    assert main([*places, "records=null", f"out={out}", *overrides]) == status
 
 
 def data(out: Path, name: str) -> Any:
@@ -187,7 +187,7 @@ def test_a_page_is_written_again_only_where_it_changes(made: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         (["tabel3"], "there is no table or figure 'tabel3'; did you mean table3?"),
         (["scale=smoke"], "scale=smoke chooses among the runs of an experiment: name one"),
@@ -199,13 +199,13 @@ def test_a_page_is_written_again_only_where_it_changes(made: Path, tmp_path: Pat
     ],
 )
 def test_a_mistake_is_answered_in_one_sentence(
-    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    overrides: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("", encoding="utf-8")
     Path("other").mkdir()
     Path("other/index.html").write_text("mine", encoding="utf-8")
-    assert main(words) == 2
+    assert main(overrides) == 2
     answer = capsys.readouterr().err
     assert answer.startswith(f"ssl_bench: {sentence}")
     assert answer.count("\n") == 1
@@ -280,7 +280,7 @@ def test_a_configuration_that_is_older_than_an_option_has_its_default() -> None:
 def test_the_command_of_a_run_has_arguments_that_no_file_of_conf_knows() -> None:
     config = compose(["method=simclr", "backbone=vit", "backbone.arguments={mlp_ratio: 2.0}"])
     (made,) = records_of([record(Cell("SimCLR", "digits", 0, ()), config)])
-    again = runs.words(made)
+    again = runs.overrides(made)
     assert again is not None
     assert "backbone.arguments.mlp_ratio=2.0" in again
     assert compose(again) == config

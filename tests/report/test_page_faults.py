@@ -84,25 +84,25 @@ def test_a_page_that_was_interrupted_is_made_by_the_same_command(
     assert "Findings" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
-def experiment(file: Path, **words: str) -> str:
+def experiment(file: Path, **overrides: str) -> str:
     """A file that describes one row of these arguments."""
-    rows = {"row": " ".join(f"{key.replace('__', '.')}={value}" for key, value in words.items())}
+    rows = {"row": " ".join(f"{key.replace('__', '.')}={value}" for key, value in overrides.items())}
     sweep = {"rows": rows, "datasets": {"smoke": ["digits"]}, "seeds": [0]}
     file.write_text(yaml.safe_dump({"sweep": sweep, "show": {"kind": "table"}}), encoding="utf-8")
     return str(file)
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         ({"method": "simclr", "method__temprature": "0.1"}, "option method.temprature is unknown"),
         ({"method": "elsewhere"}, "method=elsewhere is unknown"),
     ],
 )
 def test_an_experiment_that_cannot_be_composed_states_why_and_the_others_are_shown(
-    words: dict[str, str], sentence: str, made: Path, tmp_path: Path, capsys: Any
+    overrides: dict[str, str], sentence: str, made: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    wrong = experiment(tmp_path / "wrong.yaml", **words)
+    wrong = experiment(tmp_path / "wrong.yaml", **overrides)
     page(made, tmp_path / "site", wrong, named(made), "scale=smoke")
     assert sentence in data(tmp_path / "site", "e0")["problem"]
     assert len(data(tmp_path / "site", "e1")["runs"]) == 6
@@ -146,9 +146,9 @@ def test_the_report_of_a_readme_is_found_among_any_lines(
 def test_the_command_of_a_run_gives_its_configuration_again(chosen: list[str]) -> None:
     config = compose(["method=byol", "dataset=digits", "scale=cpu", "seed=3", *chosen])
     (made,) = records_of([record(Cell("row", "digits", 3, ()), config)])
-    words = runs.words(made)
-    assert words is not None
-    assert compose(words) == config
+    overrides = runs.overrides(made)
+    assert overrides is not None
+    assert compose(overrides) == config
 
 
 def test_a_watched_page_notices_committed_records_at_any_depth(tmp_path: Path) -> None:

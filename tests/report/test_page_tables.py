@@ -106,7 +106,7 @@ def test_earlier_runs_stand_until_ones_own_or_newer_results_are_there(
 
     before = [run(0, True), run(1, True)]
     now = [Run(cells[1], configs[1], None, None), *(run(*one) for one in today)]
-    wanted = [(one.cell.place, one.record.fingerprint) for one in before if one.record]
+    wanted = [(one.cell.position, one.record.fingerprint) for one in before if one.record]
     assert former.stand(wanted, now) == stand
     here = f"{len(today) or 'none'} {'are' if len(today) > 1 else 'is'} here."
     note = former.note(before, 2, now)
@@ -152,7 +152,9 @@ def grids(folder: Path) -> list[str]:
         file.write_text(yaml.safe_dump({"sweep": GRID, "show": show}, sort_keys=False), encoding="utf-8")
         files.append(str(file))
     cells, configs = cells_of(files[0])
-    pairs = [(cell, config) for cell, config in zip(cells, configs, strict=True) if cell.place[:2] != (EVIL, LACKING)]
+    pairs = [
+        (cell, config) for cell, config in zip(cells, configs, strict=True) if cell.position[:2] != (EVIL, LACKING)
+    ]
     keep(folder / "runs", [record(*pair, train_seconds=60.0, core_seconds=50.0) for pair in pairs])
     return files
 

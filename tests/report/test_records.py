@@ -118,10 +118,10 @@ def test_two_results_of_one_run_are_refused(made: Made, tmp_path: Path) -> None:
 def test_records_of_other_images_are_not_those_asked_for(tmp_path: Path) -> None:
     """What STL-10 is pretrained on and which fold is labelled: both are the data's, and no data are looked at."""
     plain, other = (
-        cells_of("table3", "paper", datasets=["stl10"], methods=["moco"], seeds=[0], words=words)
-        for words in ([], ["dataset.split=train"])
+        cells_of("table3", "paper", datasets=["stl10"], methods=["moco"], seeds=[0], overrides=overrides)
+        for overrides in ([], ["dataset.split=train"])
     )
-    fold = cells_of("table3", "paper", datasets=["stl10"], methods=["moco"], seeds=[0], words=["dataset.fold=3"])
+    fold = cells_of("table3", "paper", datasets=["stl10"], methods=["moco"], seeds=[0], overrides=["dataset.fold=3"])
     for number, (cells, configs) in enumerate((other, fold)):
         keep(tmp_path, [record(cells[0], configs[0], data_digest=f"digest {number}")])
     assert not any(run.record for run in matched((*plain, []), tmp_path))
@@ -130,7 +130,7 @@ def test_records_of_other_images_are_not_those_asked_for(tmp_path: Path) -> None
 
 
 def test_what_was_set_for_all_runs_stands_under_them(tmp_path: Path) -> None:
-    words = [
+    overrides = [
         "subset=500",
         "labels=100",
         "trainer.threads=2",
@@ -139,7 +139,7 @@ def test_what_was_set_for_all_runs_stands_under_them(tmp_path: Path) -> None:
         "trainer.clip=1.0",
         "scale.lr=1",
     ]
-    cells, configs = cells_of("table3", "smoke", methods=["moco"], seeds=[0], words=words)
+    cells, configs = cells_of("table3", "smoke", methods=["moco"], seeds=[0], overrides=overrides)
     keep(tmp_path, [record(cells[0], configs[0])])
     shown = provenance(matched((cells, configs, []), tmp_path))
     assert shown[1:] == ["Set for all runs: subset=500 labels=100 recipe=original trainer.clip=1.0 scale.lr=1."]
@@ -169,7 +169,7 @@ def test_what_was_made_or_measured_otherwise_is_never_mixed(
 
 
 def test_two_precisions_of_one_cell_are_refused_until_one_is_chosen(made: Made, tmp_path: Path) -> None:
-    cells, configs = cells_of("table3", methods=["moco"], seeds=[0, 1], words=["trainer.precision=32-true"])
+    cells, configs = cells_of("table3", methods=["moco"], seeds=[0, 1], overrides=["trainer.precision=32-true"])
     floats = [record(*pair, precision="32-true") for pair in zip(cells, configs, strict=True)]
     keep(tmp_path, [*made[2], *floats])
     with pytest.raises(UserError, match=r"choose one with trainer\.precision="):
@@ -251,8 +251,8 @@ def test_the_command_states_what_the_figures_depend_on(made: Made, tmp_path: Pat
 
 
 def test_the_command_states_devices_threads_and_precision_of_the_record(tmp_path: Path) -> None:
-    words = ["trainer=ddp", "trainer.threads=7", "trainer.devices=2"]
-    cells, configs = cells_of("table3", "smoke", methods=["moco"], seeds=[0], words=words)
+    overrides = ["trainer=ddp", "trainer.threads=7", "trainer.devices=2"]
+    cells, configs = cells_of("table3", "smoke", methods=["moco"], seeds=[0], overrides=overrides)
     one = record(cells[0], configs[0], processes=2)
     one["environment"]["threads"] = 1
     keep(tmp_path, [one])
@@ -266,7 +266,7 @@ def test_the_command_states_devices_threads_and_precision_of_the_record(tmp_path
 
 def test_a_run_of_one_process_is_given_again_by_one_process(tmp_path: Path) -> None:
     cells, configs = cells_of(
-        "table3", "smoke", methods=["moco"], seeds=[0], words=["trainer=ddp", "trainer.devices=2"]
+        "table3", "smoke", methods=["moco"], seeds=[0], overrides=["trainer=ddp", "trainer.devices=2"]
     )
     keep(tmp_path, [record(cells[0], configs[0])])
     (run,) = matched((cells, configs, []), tmp_path)

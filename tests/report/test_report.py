@@ -34,8 +34,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def printed(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> str:
-    assert main(words) == status
+def printed(capsys: pytest.CaptureFixture[str], *overrides: str, status: int = 0) -> str:
+    assert main(overrides) == status
     output, errors = capsys.readouterr()
     return output if status == 0 else errors
 
@@ -81,7 +81,7 @@ def test_a_table_of_validation_images_shows_no_test_figure(store: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "where"),
+    ("name", "overrides", "where"),
     [
         ("fig6", ("methods=clbo", "seeds=0"), "% of validation images, linear"),
         ("simclr_head", ("seeds=0",), "validation"),
@@ -92,7 +92,7 @@ def test_curves_and_grids_of_validation_images_show_no_test_figure(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     name: str,
-    words: tuple[str, ...],
+    overrides: tuple[str, ...],
     where: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -106,12 +106,12 @@ def test_curves_and_grids_of_validation_images_show_no_test_figure(
             for key, curve in one["curves"].items()
         }
     keep(tmp_path / "runs", made)
-    shown = printed(capsys, name, "scale=smoke", "records=null", "on=validation", *words)
+    shown = printed(capsys, name, "scale=smoke", "records=null", "on=validation", *overrides)
     assert where in shown
     assert "77.0" in shown
     assert "1.2" not in shown
     assert ": projector" not in shown  # which has figures of test images alone
-    assert "1.2" in printed(capsys, name, "scale=smoke", "records=null", *words)
+    assert "1.2" in printed(capsys, name, "scale=smoke", "records=null", *overrides)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_what_has_no_figures_of_validation_images_states_why(
 def test_an_empty_store_is_named_before_figures_of_validation_images_are_missed(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("fig4", "scale=smoke", "runs_dir=nowhere", "on=validation")
-    assert "none of the 25 runs of fig4" in printed(capsys, *words, status=2)
+    overrides = ("fig4", "scale=smoke", "runs_dir=nowhere", "on=validation")
+    assert "none of the 25 runs of fig4" in printed(capsys, *overrides, status=2)
 
 
 def test_results_hold_every_figure_with_its_run_and_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +164,7 @@ def test_an_empty_store_states_how_to_fill_it(store: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("overrides", "sentence"),
     [
         (["tabel3"], "there is no table or figure 'tabel3'; did you mean table3?"),
         (["scale=cpu"], "one table or figure at a time, not 0: name one of calibration, directpred_ema"),
@@ -177,10 +177,10 @@ def test_an_empty_store_states_how_to_fill_it(store: Path, capsys: pytest.Captur
         (["fig3", "scale=smoke", "evaluation.curves=[knn1]"], "fig3 shows linear, which evaluation.curves leaves out"),
     ],
 )
-def test_a_wrong_word_is_answered_in_one_sentence(
-    words: list[str], sentence: str, store: Path, capsys: pytest.CaptureFixture[str]
+def test_a_wrong_argument_is_answered_in_one_sentence(
+    overrides: list[str], sentence: str, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer = printed(capsys, *words, status=2)
+    answer = printed(capsys, *overrides, status=2)
     assert answer.startswith(f"ssl_bench: {sentence}")
     assert answer.count("\n") == 1
 
@@ -304,8 +304,8 @@ def test_rendering_imports_no_torch_and_no_lightning(store: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_beside_a_figure_gives_it_again(tmp_path: Path) -> None:
-    def run(*words: str) -> None:
-        process = Forked(tmp_path, *words)
+    def run(*overrides: str) -> None:
+        process = Forked(tmp_path, *overrides)
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
 
@@ -316,9 +316,9 @@ def test_the_command_beside_a_figure_gives_it_again(tmp_path: Path) -> None:
     with (tmp_path / "out" / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["seed"] == "1"]
     (command,) = {row["command"] for row in rows}
-    python, *words = command.split()
-    assert [python, *words[:2]] == ["python", "-m", "ssl_bench"]
-    run(*words[2:], "runs_dir=again")
+    python, *overrides = command.split()
+    assert [python, *overrides[:2]] == ["python", "-m", "ssl_bench"]
+    run(*overrides[2:], "runs_dir=again")
     (name,) = {row["fingerprint"] for row in rows}
     again = json.loads((tmp_path / "again" / name / "record.json").read_text(encoding="utf-8"))
     assert [again["results"][row["network"]][row["protocol"]] for row in rows] == [

@@ -15,12 +15,12 @@ from ssl_bench.results.fingerprint import fingerprint
 from ssl_bench.results.record import Record
 
 
-def name(*words: str, digest: str = "d", precision: str = "32-true") -> str:
-    return fingerprint(compose(words).as_dict(), data_digest=digest, precision=precision)
+def name(*overrides: str, digest: str = "d", precision: str = "32-true") -> str:
+    return fingerprint(compose(overrides).as_dict(), data_digest=digest, precision=precision)
 
 
 @pytest.mark.parametrize(
-    "word",
+    "override",
     [
         "runs_dir=elsewhere",
         "data_dir=elsewhere",
@@ -40,8 +40,8 @@ def name(*words: str, digest: str = "d", precision: str = "32-true") -> str:
         "scale.batch_size=64",
     ],
 )
-def test_where_and_how_a_run_is_watched_does_not_change_its_name(word: str) -> None:
-    assert name(word) == name()
+def test_where_and_how_a_run_is_watched_does_not_change_its_name(override: str) -> None:
+    assert name(override) == name()
 
 
 @pytest.mark.parametrize(("scale", "now", "first"), [("cpu", 5, 2), ("paper", 10, 1)])
@@ -55,7 +55,7 @@ def test_a_name_does_not_show_that_the_live_monitor_measured_more_often_at_first
 
 
 @pytest.mark.parametrize(
-    "word",
+    "override",
     [
         "seed=1",
         "epochs=31",
@@ -78,14 +78,14 @@ def test_a_name_does_not_show_that_the_live_monitor_measured_more_often_at_first
         "trainer.compile=true",
     ],
 )
-def test_what_changes_the_numbers_changes_the_name(word: str) -> None:
-    assert name(word) != name()
+def test_what_changes_the_numbers_changes_the_name(override: str) -> None:
+    assert name(override) != name()
 
 
 def test_pictures_in_memory_or_packed_do_not_change_the_name() -> None:
-    words = ("dataset=folder", "dataset.root=somewhere")
-    assert name(*words, "dataset.memory=0.5") == name(*words)
-    assert name(*words, "dataset.stored=96") != name(*words)
+    overrides = ("dataset=folder", "dataset.root=somewhere")
+    assert name(*overrides, "dataset.memory=0.5") == name(*overrides)
+    assert name(*overrides, "dataset.stored=96") != name(*overrides)
 
 
 def test_data_precision_and_numerics_are_part_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,17 +80,17 @@ def each_dataset(arguments: Sequence[str]) -> list[list[str]]:
 
     Raises UserError where ``dataset`` is set, too, or ``out`` is no folder, which holds the record of each.
     """
-    words = dict(word.partition("=")[::2] for word in arguments if "=" in word)
-    names = [name for name in words.get("datasets", "").split(",") if name not in ("", "null")]
+    given = dict(argument.partition("=")[::2] for argument in arguments if "=" in argument)
+    names = [name for name in given.get("datasets", "").split(",") if name not in ("", "null")]
     if not names:
         return [list(arguments)]
-    if "dataset" in words:
-        raise UserError(f"dataset={words['dataset']} and datasets= are both set: leave one of them out.")
-    if len(names) > 1 and "out" in words and not Path(words["out"]).is_dir():
+    if "dataset" in given:
+        raise UserError(f"dataset={given['dataset']} and datasets= are both set: leave one of them out.")
+    if len(names) > 1 and "out" in given and not Path(given["out"]).is_dir():
         raise UserError(
-            f"out={words['out']} is no folder, and there is a record for each of the datasets: make it one."
+            f"out={given['out']} is no folder, and there is a record for each of the datasets: make it one."
         )
-    others = [word for word in arguments if not word.startswith("datasets=")]
+    others = [argument for argument in arguments if not argument.startswith("datasets=")]
     found = []
     for name in dict.fromkeys(names):
         kind, colon, folder = name.partition(":")
@@ -110,7 +110,7 @@ def read(arguments: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, An
         raise UserError(f"{encoder} does not exist: give a finished run's folder or a file of weights.")
     settings, others = split_options(FILE, options)
     config = compose(others)
-    given = {override.key_or_group for override in parse(others)}
+    given = {argument.key_or_group for argument in parse(others)}
     for key in sorted(given):
         if key in TRAINING or not any(key == known or (known[-1] == "." and key.startswith(known)) for known in READ):
             raise UserError(f"{key} makes no sense here, where nothing is trained: leave it out.")

@@ -32,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ssl_bench.report import runs
 
         known = options_in(FILE)
-        own = [word for word in arguments if word.partition("=")[0] in known]
+        own = [override for override in arguments if override.partition("=")[0] in known]
         settings = read_settings(FILE, own)
-        conditions = [runs.condition(word) for word in arguments if word not in own]
+        conditions = [runs.condition(override) for override in arguments if override not in own]
         for given in conditions:
             near = nearest(given.key, known)
             if near and given.key not in runs.FIRST and "." not in given.key:

@@ -1,4 +1,4 @@
-"""Rows × columns × accountings of a sweep: the arguments of the run at each place of this grid.
+"""Rows × columns × accountings of a sweep: the arguments of the run at each position of this grid.
 
 Columns are the values of one option, or labels with options of their own, as rows are. An accounting is a label with
 options for all runs, or for rows and columns by their labels, such as more epochs where batches are larger.
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from ssl_bench.config.options import typed
 from ssl_bench.errors import UserError
 
-Words = tuple[str, ...]  # of python -m ssl_bench
+Overrides = tuple[str, ...]  # of python -m ssl_bench
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where in the grid a run stands, by labels; "" where a sweep has no columns or no accountings."""
 
     row: str
@@ -28,27 +28,27 @@ class Place(NamedTuple):
         return ", ".join(part for part in self if part)
 
 
-NOWHERE = Place("")
+NOWHERE = Position("")
 
 
-def places(sweep: Mapping[str, Any]) -> dict[Place, Words]:
-    """The arguments at every place, accounting by accounting and column by column."""
+def positions(sweep: Mapping[str, Any]) -> dict[Position, Overrides]:
+    """The arguments at every position, accounting by accounting and column by column."""
     in_all = tuple(shlex.split(sweep.get("options", "")))
     return {
-        Place(row, column, accounting): _merged(in_all, words, own, _words_of(options, row, column))
+        Position(row, column, accounting): _merged(in_all, overrides, own, _overrides_of(options, row, column))
         for accounting, options in _accountings(sweep).items()
         for column, own in columns(sweep).items()
-        for row, words in labelled(sweep["rows"]).items()
+        for row, overrides in labelled(sweep["rows"]).items()
     }
 
 
-def columns(sweep: Mapping[str, Any]) -> dict[str, Words]:
+def columns(sweep: Mapping[str, Any]) -> dict[str, Overrides]:
     """The arguments of each column by its label; one column without arguments where the sweep has none."""
     option = swept_option(sweep)
     if option is None:
         return labelled(sweep.get("columns") or {"": ""})
-    words = [f"{option}={typed(value)}" for value in sweep["columns"][option]]
-    return {word: (word,) for word in words}
+    overrides = [f"{option}={typed(value)}" for value in sweep["columns"][option]]
+    return {override: (override,) for override in overrides}
 
 
 def swept_option(sweep: Mapping[str, Any]) -> str | None:
@@ -62,17 +62,20 @@ def swept_option(sweep: Mapping[str, Any]) -> str | None:
 
 def set_by_axes(sweep: Mapping[str, Any]) -> set[str]:
     """The options that columns and accountings set, which nothing may set for all runs."""
-    words = {word for own in columns(sweep).values() for word in own}
+    overrides = {override for own in columns(sweep).values() for override in own}
     for options in _accountings(sweep).values():
-        words |= {
-            word for row in sweep["rows"] for column in columns(sweep) for word in _words_of(options, row, column)
+        overrides |= {
+            override
+            for row in sweep["rows"]
+            for column in columns(sweep)
+            for override in _overrides_of(options, row, column)
         }
-    return {word.partition("=")[0] for word in words}
+    return {override.partition("=")[0] for override in overrides}
 
 
-def labelled(found: Mapping[Any, str | None]) -> dict[str, Words]:
+def labelled(found: Mapping[Any, str | None]) -> dict[str, Overrides]:
     """The arguments by label; a scale leaves a label out by null."""
-    return {str(label): tuple(shlex.split(words)) for label, words in found.items() if words is not None}
+    return {str(label): tuple(shlex.split(overrides)) for label, overrides in found.items() if overrides is not None}
 
 
 def number(column: str) -> float | None:
@@ -83,12 +86,12 @@ def number(column: str) -> float | None:
         return None
 
 
-def _merged(*parts: Words) -> Words:
+def _merged(*parts: Overrides) -> Overrides:
     """All arguments; what a later part sets counts."""
-    found: Words = ()
+    found: Overrides = ()
     for part in parts:
-        keys = {word.partition("=")[0] for word in part}
-        found = (*(word for word in found if word.partition("=")[0] not in keys), *part)
+        keys = {override.partition("=")[0] for override in part}
+        found = (*(override for override in found if override.partition("=")[0] not in keys), *part)
     return found
 
 
@@ -96,7 +99,7 @@ def _accountings(sweep: Mapping[str, Any]) -> Mapping[str, Any]:
     return sweep.get("accountings") or {"": ""}
 
 
-def _words_of(options: str | Mapping[str, str], row: str, column: str) -> Words:
+def _overrides_of(options: str | Mapping[str, str], row: str, column: str) -> Overrides:
     """The arguments of an accounting, which are those of all rows, or of some rows or columns by label."""
     if isinstance(options, str):
         return tuple(shlex.split(options))

@@ -41,7 +41,7 @@ def main(
 
     def work() -> int | None:
         flags = _Flags(add_help=False, allow_abbrev=False)
-        flags.add_argument("words", nargs="*")
+        flags.add_argument("overrides", nargs="*")
         flags.add_argument("-h", "--help", action="store_true")
         flags.add_argument("-m", "--multirun", action="store_true")
         flags.add_argument("--cfg", choices=["job"])
@@ -51,13 +51,15 @@ def main(
                 f"{unknown[0]} is unknown: flags are --help, -m and --cfg job; options are set as key=value."
             )
         if given.help:
-            print(help_text(given.words))
+            print(help_text(given.overrides))
         elif given.cfg:
-            print(yaml.safe_dump(compose.compose(given.words).as_dict(), sort_keys=False, allow_unicode=True), end="")
+            print(
+                yaml.safe_dump(compose.compose(given.overrides).as_dict(), sort_keys=False, allow_unicode=True), end=""
+            )
         elif given.multirun:
-            return multirun.multirun(task, given.words, check=check, value=value, show=show, conclude=conclude)
+            return multirun.multirun(task, given.overrides, check=check, value=value, show=show, conclude=conclude)
         else:
-            config = compose.compose(given.words)
+            config = compose.compose(given.overrides)
             check(config)
             show(task(config), False)
         return None
@@ -65,9 +67,9 @@ def main(
     return guarded(work, interrupted="interrupted; the same command resumes from the last checkpoint.")
 
 
-def help_text(words: Sequence[str] = ()) -> str:
-    """Usage, groups, and every option with its value under ``words``, allowed values and meaning."""
-    config, options, choices = compose.composed(next(parse.cells(words)))
+def help_text(overrides: Sequence[str] = ()) -> str:
+    """Usage, groups, and every option with its value under ``overrides``, allowed values and meaning."""
+    config, options, choices = compose.composed(next(parse.cells(overrides)))
     values = dict(leaves(config))
     lines = [
         "python -m ssl_bench [COMMAND] [-m] [key=value ...]",

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssl_bench.config import experiments
 from ssl_bench.config.composition import read_ahead
-from ssl_bench.config.defaults import COUNTED, blaming, check, chosen_files, file_of, leaves, plain, words_of
+from ssl_bench.config.defaults import COUNTED, blaming, check, chosen_files, file_of, leaves, overrides_of, plain
 from ssl_bench.config.options import (
     CHOICES,
     GROUPS,
@@ -35,11 +35,11 @@ from ssl_bench.config.schema import Config, Plain, put, value_at
 from ssl_bench.config.sources import AUTO
 from ssl_bench.errors import UserError
 
-_OF_KIND: dict[tuple[str, ...], Config] = {}  # of cells, by their words without the seed; tables share runs
+_OF_KIND: dict[tuple[str, ...], Config] = {}  # of cells, by their overrides without the seed; tables share runs
 
 
 def compose(overrides: Sequence[str] = (), *, certified: bool = False) -> Config:
-    """The resolved configuration for ``key=value`` words.
+    """The resolved configuration for ``key=value`` overrides.
 
     certified: with the values that the method's block ``check`` sets for its certificate.
 
@@ -54,9 +54,9 @@ def compose(overrides: Sequence[str] = (), *, certified: bool = False) -> Config
         raise UserError(f"{file_of(group, choices)}: {key} is missing.") from None
 
 
-def composed(words: Sequence[str]) -> tuple[Plain, dict[str, Option], dict[str, str]]:
+def composed(overrides: Sequence[str]) -> tuple[Plain, dict[str, Option], dict[str, str]]:
     """The resolved configuration, the options it has, and the file chosen for each group."""
-    return _compose(parse(words))
+    return _compose(parse(overrides))
 
 
 def options_for(config: Plain) -> list[str]:
@@ -72,26 +72,26 @@ def options_for(config: Plain) -> list[str]:
     network = config["backbone"]["name"]
     if network in GROUPS["backbone"] and network != config["scale"].get("backbone"):
         chosen["backbone"] = network
-    words = [*words_of(chosen), f"seed={config['seed']}"]
+    overrides = [*overrides_of(chosen), f"seed={config['seed']}"]
     if config.get("recipe", "shared") != "shared":
-        words.append(f"recipe={config['recipe']}")
-    defaults, options, _ = composed(words)
-    words = [word for word in words if word.partition("=")[::2] not in CHOICES.items()]
+        overrides.append(f"recipe={config['recipe']}")
+    defaults, options, _ = composed(overrides)
+    overrides = [override for override in overrides if override.partition("=")[::2] not in CHOICES.items()]
     known, free = dict(leaves(defaults)), {key for key, identity in identities().items() if identity == "no"}
     settable = ((key, value) for key, value in leaves(config) if key in options or is_open(key, value))
     differing = {key: value for key, value in settable if key not in known or known[key] != value}
-    return words + [f"{key}={typed(value)}" for key, value in differing.items() if key not in free]
+    return overrides + [f"{key}={typed(value)}" for key, value in differing.items() if key not in free]
 
 
 def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:
     """The resolved configuration of every cell; those that differ by their seed alone are composed once."""
-    words = dict.fromkeys(word for cell in cells for word in cell.words)
-    read_ahead((group, choice) for group, _, choice in (word.partition("=") for word in words))
+    overrides = dict.fromkeys(override for cell in cells for override in cell.overrides)
+    read_ahead((group, choice) for group, _, choice in (override.partition("=") for override in overrides))
 
     def of_kind(cell: experiments.Cell) -> Config:
-        kind = tuple(word for word in cell.words if word != f"seed={cell.seed}")
+        kind = tuple(override for override in cell.overrides if override != f"seed={cell.seed}")
         if kind not in _OF_KIND:
-            _OF_KIND[kind] = compose(cell.words)
+            _OF_KIND[kind] = compose(cell.overrides)
         return replace(_OF_KIND[kind], seed=cell.seed)
 
     return experiments.of_each(cells, of_kind)
@@ -110,7 +110,7 @@ def _compose(parsed: Sequence[Override], *, certified: bool = False) -> tuple[Pl
         name = groups["experiment"]
         experiments.require_runs(experiments.find(name))
         raise UserError(f"experiment={name} is many runs: add -m, or run python -m ssl_bench sweep {name}.")
-    defaults, options, choices, blocks = chosen_files(words_of(groups))
+    defaults, options, choices, blocks = chosen_files(overrides_of(groups))
     settings = _settings((override for override in parsed if override.key_or_group not in GROUPS), options)
     check(settings, options, choices)
     config = copy.deepcopy(defaults)

@@ -45,7 +45,7 @@ def chosen_files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option]
     chosen = _set_by_experiment(choices["experiment"])
     # An experiment sets options of all groups, so it is checked against the files it builds on.
     experiment = choices["experiment"]
-    base = tree if experiment == "none" else tree_of(words_of({**choices, "experiment": "none"}))[0]
+    base = tree if experiment == "none" else tree_of(overrides_of({**choices, "experiment": "none"}))[0]
     scales = _pop_scales(base, set())
     if base is not tree:
         _pop_scales(tree, chosen)
@@ -148,7 +148,7 @@ def check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: M
             if is_open(key, value):
                 continue
             raise UserError(unknown(key, options, choices))
-        # Before references to the value are resolved, so that this word is named and not what follows from it.
+        # Before references to the value are resolved, so that this option is named and not what follows from it.
         if "${" not in str(value):
             options[key].read(value)
 
@@ -199,7 +199,7 @@ def file_of(group: str, choices: Mapping[str, str]) -> str:
     return f"conf/{group}/{choices[group]}.yaml"
 
 
-def words_of(choices: Mapping[str, Any]) -> tuple[str, ...]:
+def overrides_of(choices: Mapping[str, Any]) -> tuple[str, ...]:
     """The ``group=choice`` arguments of chosen files."""
     return tuple(f"{group}={choice}" for group, choice in choices.items())
 

@@ -37,7 +37,7 @@ SWEEP = (*BY_SCALE, "datasets", "more_seeds", "scales")
 BASELINES = ("random weights", "raw pixels")  # what every table calls them
 SEEDS = "a list of whole numbers of at least 0, each once, as in [0, 1, 2]"
 NAMES = "a list of names, each once, as in [knn1, linear]"
-WORDS = "options as one types them, with spaces"
+TYPED = "options as one types them, with spaces"
 MAPPING = "a mapping, as in {key: value}"
 
 
@@ -134,10 +134,10 @@ def _require_known(file: str, above: str, tree: object, known: Sequence[str]) ->
     _require_all_known(file, above, tree, known)  # type: ignore[arg-type]
 
 
-def _require_all_known(file: str, above: str, words: Iterable[object], known: Sequence[str]) -> None:
-    for word in map(str, words):
-        if word not in known:
-            raise UserError(f"{file}: {above}{word} is unknown{near_or_all(word, known)}")
+def _require_all_known(file: str, above: str, names: Iterable[object], known: Sequence[str]) -> None:
+    for name in map(str, names):
+        if name not in known:
+            raise UserError(f"{file}: {above}{name} is unknown{near_or_all(name, known)}")
 
 
 def _labels(rows: Iterable[object]) -> list[str]:
@@ -145,7 +145,7 @@ def _labels(rows: Iterable[object]) -> list[str]:
 
 
 def _is_list(value: object, of: type) -> bool:
-    """Whether it is a list of words, or of whole numbers of at least 0, each of them once."""
+    """Whether it is a list of names, or of whole numbers of at least 0, each of them once."""
     if not isinstance(value, list) or not value or len(set(map(str, value))) < len(value):
         return False
     return all(type(item) is of and (not isinstance(item, int) or item >= 0) for item in value)
@@ -155,27 +155,27 @@ def _require_runs(file: str, above: str, sweep: Mapping[str, Any]) -> None:
     """UserError where rows, options or seeds are not what they are to be, in all scales or in one."""
     rows = sweep.get("rows", {})
     _require(isinstance(rows, dict), file, f"{above}rows", "labels with options, as in {SimCLR: method=simclr}", rows)
-    for label, words in rows.items():
+    for label, overrides in rows.items():
         key = f"{above}rows.{label}"
         if str(label) in BASELINES:
             raise UserError(f"{file}: {key} has the name of a baseline, which every table shows: give it another one.")
-        if words is None and above != "sweep.":  # a scale leaves a row out
+        if overrides is None and above != "sweep.":  # a scale leaves a row out
             continue
-        is_run = isinstance(words, str) and any(word.startswith("method=") for word in words.split())
-        _require(is_run, file, key, "the options of a run, method= among them", words)
-        _require_words(file, key, words)
-    _require_words(file, f"{above}options", sweep.get("options", ""))
+        is_run = isinstance(overrides, str) and any(override.startswith("method=") for override in overrides.split())
+        _require(is_run, file, key, "the options of a run, method= among them", overrides)
+        _require_options(file, key, overrides)
+    _require_options(file, f"{above}options", sweep.get("options", ""))
     if "seeds" in sweep:
         _require(_is_list(sweep["seeds"], int), file, f"{above}seeds", SEEDS, sweep["seeds"])
 
 
-def _require_words(file: str, key: str, words: object) -> None:
-    if not isinstance(words, str):
-        raise UserError(f"{file}: {key} is {WORDS}, not {words}.")
+def _require_options(file: str, key: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise UserError(f"{file}: {key} is {TYPED}, not {text}.")
     try:
-        shlex.split(words)
+        shlex.split(text)
     except ValueError:
-        raise UserError(f"{file}: {key} has a quote that nothing closes: {words}") from None
+        raise UserError(f"{file}: {key} has a quote that nothing closes: {text}") from None
 
 
 def _require_grid(file: str, above: str, sweep: Mapping[str, Any]) -> None:
@@ -188,18 +188,18 @@ def _require_grid(file: str, above: str, sweep: Mapping[str, Any]) -> None:
             scalars = bool(own) and not any(isinstance(one, (list, dict)) for one in own)
             _require(scalars and len(set(map(str, own))) == len(own), file, f"{above}columns.{key}", shown, own)
         else:
-            _require_words(file, f"{above}columns.{key}", own)
+            _require_options(file, f"{above}columns.{key}", own)
     _require(isinstance(accountings, dict), file, f"{above}accountings", "labels with options", accountings)
-    places = [*_labels(sweep["rows"]), *filter(None, axes.columns(sweep))]
+    positions = [*_labels(sweep["rows"]), *filter(None, axes.columns(sweep))]
     for label, options in accountings.items():
         key = f"{above}accountings.{label}"
         if isinstance(options, dict):
-            _require_all_known(file, f"{key}: ", options, places)
-        for words in options.values() if isinstance(options, dict) else (options,):
-            _require_words(file, key, words)
+            _require_all_known(file, f"{key}: ", options, positions)
+        for overrides in options.values() if isinstance(options, dict) else (options,):
+            _require_options(file, key, overrides)
     swept = axes.swept_option(sweep)
-    for row, words in axes.labelled(sweep["rows"]).items():
-        if swept is not None and swept in (word.partition("=")[0] for word in words):
+    for row, overrides in axes.labelled(sweep["rows"]).items():
+        if swept is not None and swept in (override.partition("=")[0] for override in overrides):
             raise UserError(f"{file}: row {row} sets {swept}, which {above}columns vary.")
 
 
@@ -268,5 +268,5 @@ def _require_axes(file: str, show: Mapping[str, Any], sweep: Mapping[str, Any]) 
             if show["logarithmic"] and min(number for number in numbers if number is not None) <= 0:
                 raise UserError(f"{file}: a logarithmic axis has room for columns above 0 only.")
     for key, known in (("networks", NETWORKS), ("costs", COSTS)):
-        for word in show.get(key, ()):
-            _require(word in known, file, f"show.{key}", f"a list of {', '.join(known)}", word)
+        for name in show.get(key, ()):
+            _require(name in known, file, f"show.{key}", f"a list of {', '.join(known)}", name)

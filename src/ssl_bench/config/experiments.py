@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ssl_bench.config import axes, definitions
-from ssl_bench.config.axes import Place
+from ssl_bench.config.axes import Position
 from ssl_bench.config.options import GROUPS
 from ssl_bench.config.schema import Config
 from ssl_bench.config.settings import items_of, near_or_all, options_in, read_settings, require_once
@@ -33,9 +33,9 @@ class Cell:
     row: str
     dataset: str
     seed: int
-    words: tuple[str, ...]  # of python -m ssl_bench
+    overrides: tuple[str, ...]  # of python -m ssl_bench
     extra: tuple[str, ...] = ()  # those among them that the table or figure does not state itself
-    place: Place = axes.NOWHERE  # in the grid; ``row`` is its label
+    position: Position = axes.NOWHERE  # in the grid; ``row`` is its label
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ class Cell:
 
     @property
     def command(self) -> str:
-        return f"python -m ssl_bench {shlex.join(self.words)}"
+        return f"python -m ssl_bench {shlex.join(self.overrides)}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Experiment:
     """A table or a figure."""
 
     name: str
-    rows: dict[str, tuple[str, ...]]  # label → words
+    rows: dict[str, tuple[str, ...]]  # label → overrides
     datasets: dict[str, list[str]]  # scale → names
     seeds: list[int]
     show: dict[str, Any]
@@ -65,9 +65,9 @@ class Experiment:
         rows = {str(label): row for rows in (self.sweep, other) for label, row in rows.get("rows", {}).items()}
         return {**self.sweep, **other, "rows": rows}
 
-    def places(self, scale: str) -> dict[Place, tuple[str, ...]]:
-        """The arguments at every place of the grid at a scale."""
-        return axes.places(self.at(scale))
+    def positions(self, scale: str) -> dict[Position, tuple[str, ...]]:
+        """The arguments at every position of the grid at a scale."""
+        return axes.positions(self.at(scale))
 
     def cells(
         self,
@@ -76,16 +76,16 @@ class Experiment:
         methods: Sequence[str] | None = None,
         datasets: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
-        words: Sequence[str] = (),
+        overrides: Sequence[str] = (),
     ) -> list[Cell]:
-        """The runs, dataset by dataset and row by row; ``words`` are given to every one of them.
+        """The runs, dataset by dataset and row by row; ``overrides`` are given to every one of them.
 
         With ``logger=wandb`` among them, every run names its row and its group, too.
 
         methods, datasets, seeds: limit or replace those of the experiment.
 
         Raises:
-            UserError: a name is unknown, no run is left, or a word sets for all what an axis sets.
+            UserError: a name is unknown, no run is left, or an override sets for all what an axis sets.
         """
         if scale not in self.datasets:
             raise UserError(f"{self.name} has no runs at scale={scale}{near_or_all(scale, sorted(self.datasets))}")
@@ -96,30 +96,34 @@ class Experiment:
         for dataset in datasets or ():
             if dataset not in GROUPS["dataset"]:
                 raise UserError(f"dataset={dataset} is unknown{near_or_all(dataset, GROUPS['dataset'])}")
-        given = {word.lstrip("+") for word in words}
-        swept = axes.set_by_axes(self.at(scale)) & {word.partition("=")[0] for word in given}
+        given = {override.lstrip("+") for override in overrides}
+        swept = axes.set_by_axes(self.at(scale)) & {override.partition("=")[0] for override in given}
         if swept:
             raise UserError(f"{' and '.join(swept)} is what {self.name} varies, and cannot be set for all its runs.")
-        rows = {place: row for place, row in self.places(scale).items() if methods is None or method_of(row) in methods}
+        rows = {
+            position: row
+            for position, row in self.positions(scale).items()
+            if methods is None or method_of(row) in methods
+        }
         watched = "logger=wandb" in given
-        grouped = any(word.startswith("logger.group=") for word in given)
+        grouped = any(override.startswith("logger.group=") for override in given)
         group = [f"logger.group={self.group(scale)}"] if watched and not grouped else []
         names = {at: [f'logger.row="{at.label}"'] if watched else [] for at in rows}  # quoted: labels have commas
         more = self.more_seeds.get(scale, {})
         found = [
             Cell(
-                place.label,
+                position.label,
                 dataset,
                 seed,
-                (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *words, *group, *names[place]),
-                tuple(words),
-                place,
+                (*row, f"dataset={dataset}", f"scale={scale}", f"seed={seed}", *overrides, *group, *names[position]),
+                tuple(overrides),
+                position,
             )
             for dataset in (self.datasets[scale] if datasets is None else datasets)
             for seed in (
                 self.scales.get(scale, {}).get("seeds", self.seeds) + more.get(dataset, []) if seeds is None else seeds
             )
-            for place, row in rows.items()
+            for position, row in rows.items()
         ]
         if not found:
             raise UserError(f"{self.name} has no run at scale={scale} under these options.")
@@ -153,29 +157,29 @@ def require_scored(experiment: Experiment, configs: Sequence[Config]) -> None:
         )
 
 
-def read_words(words: Iterable[str], *files: str) -> tuple[dict[str, Any], list[str]]:
-    """The options of ``files`` of conf/ as the words set them, and the other words, which are given to all runs.
+def read_overrides(overrides: Iterable[str], *files: str) -> tuple[dict[str, Any], list[str]]:
+    """The options of ``files`` of conf/ as the overrides set them, and the other overrides, which all runs get.
 
     ``seeds`` is a list of int or None, ``methods`` and ``datasets`` are lists of str or None.
 
     Raises:
-        UserError: for a word that is not ``key=value``, or a value that is not allowed.
+        UserError: for an override that is not ``key=value``, or a value that is not allowed.
     """
     file_of = {key: file for file in files for key in options_in(file)}
     own: dict[str, list[str]] = {file: [] for file in files}
     lists: dict[str, list[str]] = {}
     others: list[str] = []
     given: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
+    for override in overrides:
+        key, equals, value = override.partition("=")
         if key in LISTS:
-            require_once(given, word)
+            require_once(given, override)
         if not equals:
-            raise UserError(f"{word} is not of the form key=value{near_or_all(word, file_of)}")
+            raise UserError(f"{override} is not of the form key=value{near_or_all(override, file_of)}")
         if key not in file_of:
-            others.append(word)
+            others.append(override)
         elif key not in LISTS:
-            own[file_of[key]].append(word)
+            own[file_of[key]].append(override)
         elif value != "null":  # a list of one looks like a number
             lists[key] = list(dict.fromkeys(items_of(value)))
     settings: dict[str, Any] = {}
@@ -275,4 +279,4 @@ def find(name: str) -> Experiment:
 
 def method_of(row: Sequence[str]) -> str:
     """The method among the arguments of a row."""
-    return next(word.partition("=")[2] for word in row if word.startswith("method="))
+    return next(override.partition("=")[2] for override in row if override.startswith("method="))

@@ -35,7 +35,7 @@ Conclude = Callable[[list[tuple[list[str], Any]], bool], object]
 class Outcome:
     """What became of one run; as a number, what a sweeper makes as large as it can."""
 
-    words: list[str]
+    overrides: list[str]
     status: int
     result: Any = None
     value: float | None = None
@@ -48,7 +48,7 @@ class Outcome:
 
 def multirun(
     task: Task,
-    words: Sequence[str],
+    overrides: Sequence[str],
     *,
     check: Callable[[Config], object],
     value: Callable[[Any], float],
@@ -61,11 +61,11 @@ def multirun(
         check: raises UserError for a configuration that cannot be run; it sees all of them before one is run.
         value: what a sweeper maximises, of what ``task`` returned; UserError where there is no such number.
         show: sees what ``task`` returned, and whether options are tuned, among which test images must not choose.
-        conclude: sees at the end the words of every run that did not fail, what ``task`` returned, and the same.
+        conclude: sees at the end the overrides of every run that did not fail, what ``task`` returned, and the same.
     """
-    plugins = [word for word in words if re.match(r"\+*hydra[/.](launcher|sweeper)\b", word)]
-    own = [word for word in words if word not in plugins]
-    searching = any(re.match(r"\+*hydra/sweeper=(?!basic\b)", word) for word in plugins)
+    plugins = [override for override in overrides if re.match(r"\+*hydra[/.](launcher|sweeper)\b", override)]
+    own = [override for override in overrides if override not in plugins]
+    searching = any(re.match(r"\+*hydra/sweeper=(?!basic\b)", override) for override in plugins)
     runs = [list(starting_points(own))] if searching else list(cells(own))
     for run in runs:
         check(compose(run))
@@ -87,24 +87,24 @@ def multirun(
     else:
         done.extend(starter.launch(runs, initial_job_idx=0))
     outcomes: list[Outcome] = [one.return_value for one in done]
-    conclude([(outcome.words, outcome.result) for outcome in outcomes if not outcome.status], tuning)
+    conclude([(outcome.overrides, outcome.result) for outcome in outcomes if not outcome.status], tuning)
     return max(outcome.status for outcome in outcomes)
 
 
 def _job(task: Task, value: Callable[[Any], float] | None, show: Show, tuning: bool, _: DictConfig) -> Outcome:
-    words = list(HydraConfig.get().overrides.task)
+    overrides = list(HydraConfig.get().overrides.task)
     try:
-        result = task(compose(words))
+        result = task(compose(overrides))
         show(result, tuning)
-        return Outcome(words, 0, result, value(result) if value else None)
+        return Outcome(overrides, 0, result, value(result) if value else None)
     except UserError as error:
         status = print_error(error)
         if status > SIGNALLED or status == NO_ROOM:  # the runs that are left shall not start either
             sys.exit(status)
-        return Outcome(words, status)
+        return Outcome(overrides, status)
     except Exception:  # a sweep left alone over night shall not end with its first crash
         traceback.print_exc()
-        return Outcome(words, 1)
+        return Outcome(overrides, 1)
 
 
 def _starter(job: Callable[[DictConfig], Outcome], own: Sequence[str], plugins: list[str], *, searching: bool) -> Any:
@@ -112,9 +112,9 @@ def _starter(job: Callable[[DictConfig], Outcome], own: Sequence[str], plugins: 
     GlobalHydra.instance().clear()
     asked = plugins
     if plugins:
-        runs_dir = next((word.partition("=")[2] for word in own if word.startswith("runs_dir=")), "runs")
+        runs_dir = next((override.partition("=")[2] for override in own if override.startswith("runs_dir=")), "runs")
         plugins = [f"hydra.sweep.dir={runs_dir}/hydra", *plugins]
-    if any("hydra/sweeper=optuna" in word for word in plugins):
+    if any("hydra/sweeper=optuna" in override for override in plugins):
         plugins = ["hydra.sweeper.direction=maximize", *plugins]
     with hydra.initialize_config_module("ssl_bench.conf", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()

@@ -1,4 +1,4 @@
-"""From the words of a command line to keys and values, by Hydra's grammar, and to the single runs of several values."""
+"""From a command line's arguments to keys and values, by Hydra's grammar, and to the single runs of several values."""
 
 from __future__ import annotations
 
@@ -24,29 +24,31 @@ FINITE = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Hydra's reading of the words; UserError for what is no ``key=value`` or names a key a second time."""
+    """Hydra's reading of the arguments; UserError for what is no ``key=value`` or names a key a second time."""
     parser = OverridesParser.create()
     parsed: dict[str, Override] = {}
-    for word in overrides:
-        key, equals, value = word.partition("=")
+    for argument in overrides:
+        key, equals, value = argument.partition("=")
         if re.match(r"~|\+(?!\+)", key):
-            raise UserError(f"{word}: options are neither added nor removed; set one of those that --help lists.")
-        if word.startswith("-"):
-            raise UserError(f"{word} is unknown: options are set as key=value, as in scale=cpu; --help lists them.")
-        if word in COMMANDS:
-            raise UserError(f"{word} is a command, which comes first: python -m ssl_bench {word} …")
+            raise UserError(f"{argument}: options are neither added nor removed; set one of those that --help lists.")
+        if argument.startswith("-"):
+            raise UserError(f"{argument} is unknown: options are set as key=value, as in scale=cpu; --help lists them.")
+        if argument in COMMANDS:
+            raise UserError(f"{argument} is a command, which comes first: python -m ssl_bench {argument} …")
         if not equals or not re.fullmatch(r"(\+\+)?\w+([./]\w+)*", key, re.ASCII):
-            groups = [f"{group}={word}" for group, choices in GROUPS.items() if word in choices]
-            hint = nearest(word, COMMANDS) or (f"; did you mean {groups[0]}?" if groups else ", as in method=byol.")
-            raise UserError(f"{word!r} is not of the form key=value{hint}")
+            groups = [f"{group}={argument}" for group, choices in GROUPS.items() if argument in choices]
+            hint = nearest(argument, COMMANDS) or (f"; did you mean {groups[0]}?" if groups else ", as in method=byol.")
+            raise UserError(f"{argument!r} is not of the form key=value{hint}")
         try:
-            override = parser.parse_override(word)
+            override = parser.parse_override(argument)
         except (HydraException, ValueError):
             # What has no meaning in Hydra's grammar is text, like a path with an umlaut.
             override = parser.parse_override(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
         if override.key_or_group in parsed:
             first = parsed[override.key_or_group].input_line
-            raise UserError(f"{override.key_or_group} is set twice, by {first} and by {word}: leave one of them out.")
+            raise UserError(
+                f"{override.key_or_group} is set twice, by {first} and by {argument}: leave one of them out."
+            )
         parsed[override.key_or_group] = override
     return list(parsed.values())
 
@@ -112,12 +114,12 @@ def tuned_options(runs: Iterable[Iterable[str]]) -> list[str]:
     return [key for key in varying(runs) if key not in left_out]
 
 
-def _runs_of(words: list[str]) -> list[list[str]]:
-    """The runs of the table or figure that ``words`` name; themselves if they name none."""
-    given = by_key(words)
+def _runs_of(overrides: list[str]) -> list[list[str]]:
+    """The runs of the table or figure that ``overrides`` name; themselves if they name none."""
+    given = by_key(overrides)
     name = given.get("experiment", "none")
     if not experiments.is_sweep(name):
-        return [words]
+        return [overrides]
     experiment = experiments.find(name)
     experiments.require_runs(experiment)
     if "method" in given:
@@ -132,9 +134,9 @@ def _runs_of(words: list[str]) -> list[list[str]]:
         given.get("scale", CHOICES["scale"]),
         datasets=[given["dataset"]] if "dataset" in given else None,
         seeds=[int(given["seed"])] if "seed" in given else None,
-        words=[word for word in words if word.lstrip("+").partition("=")[0] not in chosen],
+        overrides=[override for override in overrides if override.lstrip("+").partition("=")[0] not in chosen],
     )
-    return [list(cell.words) for cell in found]
+    return [list(cell.overrides) for cell in found]
 
 
 def _values(override: Override) -> list[str]:

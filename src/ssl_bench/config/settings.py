@@ -13,7 +13,7 @@ from ssl_bench.config import sources
 from ssl_bench.config.options import GROUPS, NUMBER, Option, choices_with, comments, nearest, typed
 from ssl_bench.errors import UserError
 
-MOST = 40  # words that a sentence lists
+MOST = 40  # names that a sentence lists
 
 
 def options_in(file: str) -> dict[str, Option]:
@@ -22,20 +22,20 @@ def options_in(file: str) -> dict[str, Option]:
     return {key: Option(key, defaults[key], *comment) for key, comment in comments(file).items()}
 
 
-def read_settings(file: str, words: Iterable[str]) -> dict[str, Any]:
-    """All options of such a file, set by ``key=value`` words; UserError in one sentence for any other word."""
+def read_settings(file: str, arguments: Iterable[str]) -> dict[str, Any]:
+    """All options of such a file, set by ``key=value`` arguments; UserError in one sentence for any other argument."""
     known = options_in(file)
     settings = {key: option.default for key, option in known.items()}
     given: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
         if not equals:
-            raise UserError(f"{word} is not of the form key=value{near_or_all(word, known)}")
+            raise UserError(f"{argument} is not of the form key=value{near_or_all(argument, known)}")
         if key not in known:
             raise UserError(f"option {key} is unknown{near_or_all(key, known)}")
-        require_once(given, word)
+        require_once(given, argument)
         if isinstance(known[key].default, dict):
-            settings[key] = _mapping(word, value)
+            settings[key] = _mapping(argument, value)
         elif isinstance(known[key].default, list):
             settings[key] = known[key].read([plain_value(item, text_only=False) for item in items_of(value)])
         else:
@@ -43,12 +43,12 @@ def read_settings(file: str, words: Iterable[str]) -> dict[str, Any]:
     return settings
 
 
-def require_once(given: dict[str, str], word: str) -> None:
-    """Take down what ``word`` sets; UserError where another one has set it."""
-    key = word.partition("=")[0]
+def require_once(given: dict[str, str], argument: str) -> None:
+    """Take down what ``argument`` sets; UserError where another one has set it."""
+    key = argument.partition("=")[0]
     if key in given:
-        raise UserError(f"{key} is set twice, by {given[key]} and by {word}: leave one of them out.")
-    given[key] = word
+        raise UserError(f"{key} is set twice, by {given[key]} and by {argument}: leave one of them out.")
+    given[key] = argument
 
 
 def items_of(text: str) -> list[str]:
@@ -56,9 +56,9 @@ def items_of(text: str) -> list[str]:
     return [item.strip() for item in text.strip("[]").split(",") if item.strip()]
 
 
-def require_known(words: Iterable[str], own: Iterable[str]) -> None:
-    """UserError for a word that is no option of a run, and nearly one of the ``own`` options of an entry point."""
-    for key in (word.partition("=")[0] for word in words):
+def require_known(arguments: Iterable[str], own: Iterable[str]) -> None:
+    """UserError for an argument that is no option of a run, and nearly one of the ``own`` options of an entry point."""
+    for key in (argument.partition("=")[0] for argument in arguments):
         near = nearest(key, own)
         if near and key not in GROUPS and key not in comments("config.yaml") and not choices_with(key):
             raise UserError(f"option {key} is unknown{near}")
@@ -73,23 +73,23 @@ def split_options(file: str, options: Sequence[str]) -> tuple[dict[str, Any], li
     return read_settings(file, own), others
 
 
-def positional(words: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
-    """The first words, one for each of ``names``, and the rest; UserError where key=value stands in their place.
+def positional(arguments: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
+    """The first arguments, one for each of ``names``, and the rest; UserError where key=value stands in their place.
 
-    A word with an equals sign is taken for the name of a file if there is one.
+    An argument with an equals sign is taken for the name of a file if there is one.
     """
     for number, name in enumerate(names):
-        if number >= len(words) or ("=" in words[number] and not os.path.exists(words[number])):
-            found = f", and {words[number]} is none" if number < len(words) else ""
+        if number >= len(arguments) or ("=" in arguments[number] and not os.path.exists(arguments[number])):
+            found = f", and {arguments[number]} is none" if number < len(arguments) else ""
             raise UserError(f"argument {number + 1} must be {name}{found}; --help shows more.")
-    return list(words[: len(names)]), list(words[len(names) :])
+    return list(arguments[: len(names)]), list(arguments[len(names) :])
 
 
-def near_or_all(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: the one that was meant, or all there are, or MOST of them."""
+def near_or_all(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the one that was meant, or all there are, or MOST of them."""
     known = list(known)
     more = f" and {len(known) - MOST} more" if len(known) > MOST else ""
-    return nearest(word, known) or f"; known are {', '.join(known[:MOST])}{more}."
+    return nearest(name, known) or f"; known are {', '.join(known[:MOST])}{more}."
 
 
 def settings_text(file: str) -> list[str]:
@@ -99,13 +99,13 @@ def settings_text(file: str) -> list[str]:
     return [f"  {entry:<{width}}{option.allowed} {option.meaning}".rstrip() for entry, option in entries.items()]
 
 
-def _mapping(word: str, text: str) -> dict[str, Any]:
+def _mapping(argument: str, text: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = None
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise UserError(f"{word} is no mapping of names to values, as {{img_size: 32, patch_size: 4}} is.")
+        raise UserError(f"{argument} is no mapping of names to values, as {{img_size: 32, patch_size: 4}} is.")
     return value
 
 

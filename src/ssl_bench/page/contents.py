@@ -32,7 +32,7 @@ class Request:
 
     names: list[str]  # of experiments, .yaml files or folders with a README
     settings: dict[str, Any]  # of conf/page.yaml
-    words: list[str]  # options of the runs
+    overrides: list[str]  # options of the runs
     alone: bool  # the runs of runs_dir by themselves
 
 
@@ -51,18 +51,18 @@ class Contents:
 
 def request(arguments: Sequence[str]) -> Request:
     """The arguments of the command, checked; UserError in one sentence for a mistake."""
-    names = [word for word in arguments if "=" not in word]
-    options = [word for word in arguments if "=" in word]
-    settings, words = experiments.read_words(options, FILE)
-    given = {word.partition("=")[0] for word in options}
-    if not names and (words or given & set(CHOOSING)):
-        word = (words or [word for word in options if word.partition("=")[0] in CHOOSING])[0]
-        raise UserError(f"{word} chooses among the runs of an experiment: name one, as in page table3 {word}.")
+    names = [argument for argument in arguments if "=" not in argument]
+    options = [argument for argument in arguments if "=" in argument]
+    settings, overrides = experiments.read_overrides(options, FILE)
+    given = {option.partition("=")[0] for option in options}
+    if not names and (overrides or given & set(CHOOSING)):
+        first = (overrides or [option for option in options if option.partition("=")[0] in CHOOSING])[0]
+        raise UserError(f"{first} chooses among the runs of an experiment: name one, as in page table3 {first}.")
     for name in names:
         written = Path(name), Path(settings["experiments"], name)
         if not (name.endswith(".yaml") or any((folder / findings.README).exists() for folder in written)):
             experiments.find(name)
-    return Request(names, settings, words, alone=not names and "runs_dir" in given)
+    return Request(names, settings, overrides, alone=not names and "runs_dir" in given)
 
 
 def contents(asked: Request) -> Contents:
@@ -166,7 +166,7 @@ def _named(asked: Request) -> Iterable[tuple[str, Finding | None, list[str] | No
             finding = findings.read(Path(name))
             yield finding.name, finding, finding.report if _is_rendered(finding.report) else None
         else:
-            own, report = folder / Path(name).stem, [name, *options, *asked.words]
+            own, report = folder / Path(name).stem, [name, *options, *asked.overrides]
             written = findings.read(own) if (own / findings.README).exists() else None
             yield Path(name).stem, written, report if _is_rendered(report) else None
 
@@ -182,12 +182,12 @@ def _typed(value: Any) -> str:
 
 def _cells_of(report: Sequence[str]) -> tuple[experiments.Experiment, list[Cell]]:
     """The experiment that ``report`` renders, and what it is made of."""
-    settings, others = experiments.read_words([word for word in report if "=" in word], "report.yaml")
-    experiment = experiments.find(next(word for word in report if "=" not in word))
+    settings, others = experiments.read_overrides([argument for argument in report if "=" in argument], "report.yaml")
+    experiment = experiments.find(next(argument for argument in report if "=" not in argument))
     chosen = {key: settings[key] for key in experiments.LISTS}
     if experiment.show["kind"] == "options":
         return experiment, []
-    return experiment, experiment.cells(settings["scale"], **chosen, words=others)
+    return experiment, experiment.cells(settings["scale"], **chosen, overrides=others)
 
 
 def _runs(found: Contents, entries: Sequence[StoredRecord], described: Sequence[Run]) -> None:

@@ -46,13 +46,13 @@ class Finding:
             command = REPORT.match(line)
             rest = string.Template(line[command.end() :]).safe_substitute(settings) if command else line
             try:
-                words = shlex.split(rest, comments=True)
+                parts = shlex.split(rest, comments=True)
             except ValueError:  # prose with an apostrophe
                 continue
             if command:
-                return [word for word in words if not word.startswith("out=")]
-            if len(words) == 1 and "=" in words[0]:  # of the shell
-                name, _, value = words[0].partition("=")
+                return [word for word in parts if not word.startswith("out=")]
+            if len(parts) == 1 and "=" in parts[0]:  # of the shell
+                name, _, value = parts[0].partition("=")
                 settings[name] = value
         return None
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ssl_bench.config.axes import Place
+from ssl_bench.config.axes import Position
 from ssl_bench.config.experiments import Experiment
 from ssl_bench.page.runs import alone
 from ssl_bench.report.records import Run, StoredRecord, refuse_mixtures
@@ -19,36 +19,36 @@ from ssl_bench.report.records import Run, StoredRecord, refuse_mixtures
 RESULTS = "results.csv"
 
 
-def named(folder: Path) -> list[tuple[Place, str]]:
-    """Place and fingerprint of every run in ``results.csv`` of the folder; none where it is no file of results."""
+def named(folder: Path) -> list[tuple[Position, str]]:
+    """Position and fingerprint of every run in ``results.csv`` of the folder; none where it is no file of results."""
     try:
         lines = (folder / RESULTS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return []
     found = [
-        (Place(row, line.get("column") or "", line.get("accounting") or ""), fingerprint)
+        (Position(row, line.get("column") or "", line.get("accounting") or ""), fingerprint)
         for line in csv.DictReader(lines)
         if (row := line.get("row")) and (fingerprint := line.get("fingerprint"))
     ]
     return list(dict.fromkeys(found))
 
 
-def stand(wanted: Collection[tuple[Place, str]], today: Sequence[Run]) -> bool:
+def stand(wanted: Collection[tuple[Position, str]], today: Sequence[Run]) -> bool:
     """Whether the runs that the results name are shown: no run of ``today`` is one's own, or one of these."""
     fingerprints = {fingerprint for _, fingerprint in wanted}
     there = [run.entry for run in today if run.entry]
     return all(entry.committed and entry.record.fingerprint not in fingerprints for entry in there)
 
 
-def runs(wanted: Collection[tuple[Place, str]], entries: Mapping[str, StoredRecord]) -> list[Run]:
+def runs(wanted: Collection[tuple[Position, str]], entries: Mapping[str, StoredRecord]) -> list[Run]:
     """Those whose records are among ``entries``, by fingerprint, as rows of the results.
 
     Raises:
         UserError: records cannot stand together.
     """
     found = [
-        replace(run, cell=replace(run.cell, row=place.label, place=place))
-        for place, fingerprint in wanted
+        replace(run, cell=replace(run.cell, row=position.label, position=position))
+        for position, fingerprint in wanted
         if (entry := entries.get(fingerprint)) is not None and (run := alone(entry)) is not None
     ]
     refuse_mixtures([(run.cell, run.entry) for run in found if run.entry])
@@ -57,8 +57,8 @@ def runs(wanted: Collection[tuple[Place, str]], entries: Mapping[str, StoredReco
 
 def as_it_was(experiment: Experiment, found: Sequence[Run]) -> Experiment:
     """``experiment`` with the rows of the runs that were ``found``, in its own order as far as it has them."""
-    own = {run.cell.place.row: run.cell.words for run in found}
-    rows = {row: words for row, words in experiment.rows.items() if row in own} | own
+    own = {run.cell.position.row: run.cell.overrides for run in found}
+    rows = {row: overrides for row, overrides in experiment.rows.items() if row in own} | own
     ranked = experiment.show.get("ranked")
     show = experiment.show if ranked is None else {**experiment.show, "ranked": [row for row in ranked if row in rows]}
     return replace(experiment, rows=rows, show=show)

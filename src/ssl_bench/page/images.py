@@ -89,7 +89,9 @@ def _lowest_seeds(runs: Sequence[Run]) -> list[Run]:
     found: dict[tuple[str, ...], Run] = {}
     for run in sorted(runs, key=lambda run: run.cell.seed):
         if run.entry is not None and not run.entry.committed:
-            found.setdefault(tuple(word for word in run.cell.words if not word.startswith("seed=")), run)
+            found.setdefault(
+                tuple(override for override in run.cell.overrides if not override.startswith("seed=")), run
+            )
     return list(found.values())
 
 

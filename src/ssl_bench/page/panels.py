@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ssl_bench.config.axes import Place, number
+from ssl_bench.config.axes import Position, number
 from ssl_bench.config.experiments import Experiment
 from ssl_bench.report.grids import Panel, axis_label, panels
 from ssl_bench.report.records import Run
@@ -29,10 +29,10 @@ def shown(experiment: Experiment, runs: Sequence[Run], rows: Callable[[Sequence[
     }
 
 
-def in_words(experiment: Experiment, place: Place) -> str:
-    """The label of a place in a table: numbers of the axis are called by its name, without the unit behind it."""
-    axis, column = axis_label(experiment).partition(",")[0], _name(place.column)
-    return place._replace(column=f"{axis} {column}" if axis and number(column) is not None else column).label
+def in_words(experiment: Experiment, position: Position) -> str:
+    """The label of a position in a table: numbers of the axis are called by its name, without the unit behind it."""
+    axis, column = axis_label(experiment).partition(",")[0], _name(position.column)
+    return position._replace(column=f"{axis} {column}" if axis and number(column) is not None else column).label
 
 
 def _panel(panel: Panel, *, beside: bool) -> Plain:

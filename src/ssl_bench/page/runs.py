@@ -83,7 +83,7 @@ def _defaults(method: str, dataset: str, scale: str) -> Plain | None:
         return None
 
 
-def words(record: Record) -> tuple[str, ...] | None:
+def overrides(record: Record) -> tuple[str, ...] | None:
     """The arguments that make the run; None where its method or dataset is not installed here."""
     defaults = _defaults(record.method, record.dataset, record.scale)
     if defaults is None:
@@ -92,13 +92,16 @@ def words(record: Record) -> tuple[str, ...] | None:
     chosen = [f"{name}={getattr(record, name)}" for name in GROUPED]
     flat = [(key, value) for key, value in leaves(record.config) if key in known or is_open(key, value)]
     differing = [f"{key}={typed(value)}" for key, value in flat if key not in known or known[key] != value]
-    return (*chosen, *(word for word in differing if counts(word) and word.partition("=")[0] not in GROUPED))
+    return (
+        *chosen,
+        *(override for override in differing if counts(override) and override.partition("=")[0] not in GROUPED),
+    )
 
 
 def alone(entry: StoredRecord) -> Run | None:
     """A record as a run of its own; None where its method or dataset is not installed here."""
     record = entry.record
-    arguments = words(record)
+    arguments = overrides(record)
     if arguments is None:
         return None
     config = typed_config(record.config)
@@ -145,12 +148,18 @@ def groups(entries: Sequence[StoredRecord]) -> dict[str, list[Run]]:
 
 def _named(runs: Sequence[Run]) -> list[Run]:
     """``runs`` with rows that state in what they differ; what all of them set is stated once, below the table."""
-    own = [tuple(word for word in run.cell.words if word.partition("=")[0] not in GROUPED) for run in runs]
-    extra = [word for word in dict.fromkeys(word for one in own for word in one) if all(word in one for one in own)]
+    own = [
+        tuple(override for override in run.cell.overrides if override.partition("=")[0] not in GROUPED) for run in runs
+    ]
+    extra = [
+        override
+        for override in dict.fromkeys(override for one in own for override in one)
+        if all(override in one for one in own)
+    ]
     taken = set()
     named = []
     for run, chosen in zip(runs, own, strict=True):
-        row = ", ".join([run.cell.row, *(word for word in chosen if word not in extra)])
+        row = ", ".join([run.cell.row, *(override for override in chosen if override not in extra)])
         if (place := (row, run.cell.dataset, run.cell.seed)) in taken and run.record:
             row = f"{row} ({run.record.fingerprint})"  # of other data, which no option shows
         taken.add(place)

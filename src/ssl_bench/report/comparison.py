@@ -22,7 +22,7 @@ from ssl_bench.report.statistics import (
 )
 from ssl_bench.report.tables import NAMES
 
-# Words that make no other row of a method: what published figures are compared by, and when curves are measured.
+# Overrides that make no other row of a method: what published figures are compared by, and when curves are measured.
 COMPARED = ("method", "dataset", "scale", "seed", "epochs", "batch_size", "eval_every", "monitor_every")
 ENOUGH = 5  # seeds; with fewer, what is not marked shows more of the test than of the rows
 APART = "†"
@@ -95,9 +95,11 @@ def comparison(experiment: Experiment, runs: Sequence[Run], calibration: str) ->
 
 
 def _plain_rows(runs: Sequence[Run]) -> list[str]:
-    """Rows that are their method as it is: no word changes figures but those that are compared with published ones."""
+    """Rows that are their method as it is: only what published figures are compared by may change its numbers."""
     plain = {
-        run.cell.row: all(word.partition("=")[0] in COMPARED or not counts(word) for word in run.cell.words)
+        run.cell.row: all(
+            override.partition("=")[0] in COMPARED or not counts(override) for override in run.cell.overrides
+        )
         for run in runs
     }
     return [label for label, is_plain in plain.items() if is_plain]

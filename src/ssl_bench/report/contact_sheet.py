@@ -54,7 +54,7 @@ def contact_sheet(path: Path, rows: Sequence[Row], *, title: str, lines: Sequenc
     canvas = np.full((height, width, 3), 255, np.uint8)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
 
-    def write(x: float, y: float, words: str, size: float, colour: str = INK, weight: str = "normal") -> None:
+    def write(x: float, y: float, text: str, size: float, colour: str = INK, weight: str = "normal") -> None:
         # A class may be called $cash$, which is no formula.
         style: dict[str, Any] = {
             "fontsize": size,
@@ -63,7 +63,7 @@ def contact_sheet(path: Path, rows: Sequence[Row], *, title: str, lines: Sequenc
             "va": "baseline",
             "parse_math": False,
         }
-        figure.text(x / width, 1 - y / height, words, **style)
+        figure.text(x / width, 1 - y / height, text, **style)
 
     write(MARGIN, MARGIN + 12, title, 13, weight="bold")
     for number, part in enumerate(text):

@@ -74,7 +74,7 @@ def define(experiment: Experiment, dataset: str, settings: Mapping[str, Any]) ->
         runset_settings=ws.RunsetSettings(
             filters=ws.And(ws.Metric("Group") == group, ws.Tags().isin([dataset])),
             groupby=[ws.Config("row")],
-            group_colors=row_colours({at.label: row for at, row in experiment.places(settings["scale"]).items()}),
+            group_colors=row_colours({at.label: row for at, row in experiment.positions(settings["scale"]).items()}),
             # With the runs grouped, these columns are the table of means.
             pinned_columns=[f"summary:final/{protocol}/{network}" for protocol in protocols for network in TRAINED],
         ),

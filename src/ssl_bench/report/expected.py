@@ -73,7 +73,7 @@ def of_runs(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[Expected]
             yield Expected(
                 method=record.method,
                 dataset=record.dataset,
-                options=shlex.join(word for word in run.cell.words if not word.startswith("seed=")),
+                options=shlex.join(override for override in run.cell.overrides if not override.startswith("seed=")),
                 protocol=protocol,
                 version=record.protocols[protocol],
                 seeds=len(percents),

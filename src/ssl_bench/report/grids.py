@@ -92,7 +92,7 @@ class Panel:
 
     def baselines(self) -> dict[str, dict[str, dict[int, float]]]:
         """Percent of random weights and raw pixels by column and seed, where there are any; costs have none."""
-        of = {column: [run for run in self.runs if run.cell.place.column == column] for column in self.columns}
+        of = {column: [run for run in self.runs if run.cell.position.column == column] for column in self.columns}
         found = {
             label: {column: reference(runs, self.protocol, name) for column, runs in of.items()}
             for name, label in NAMES.items()
@@ -140,15 +140,15 @@ def panels(experiment: Experiment, runs: Sequence[Run]) -> list[Panel]:
     """By dataset, protocol and network or cost, and accounting; accountings vary fastest."""
     show = experiment.show
     datasets = dict.fromkeys(run.cell.dataset for run in runs)
-    accountings = dict.fromkeys(run.cell.place.accounting for run in runs)
+    accountings = dict.fromkeys(run.cell.position.accounting for run in runs)
     shown = [*itertools.product(show["protocols"], show["networks"]), *(("", cost) for cost in show["costs"])]
     found = []
     for dataset, (protocol, of), accounting in itertools.product(datasets, shown, accountings):
-        here = [run for run in runs if (run.cell.dataset, run.cell.place.accounting) == (dataset, accounting)]
+        here = [run for run in runs if (run.cell.dataset, run.cell.position.accounting) == (dataset, accounting)]
         parts = [accounting, of if protocol and len(show["networks"]) > 1 else "", f"{protocol or of} on {dataset}"]
         squares = {
-            (row, column): _square([run for run in here if run.cell.place[:2] == (row, column)], protocol, of)
-            for row, column in dict.fromkeys(run.cell.place[:2] for run in here)
+            (row, column): _square([run for run in here if run.cell.position[:2] == (row, column)], protocol, of)
+            for row, column in dict.fromkeys(run.cell.position[:2] for run in here)
         }
         measure = f"accuracy on {here[0].on} images, %" if protocol else COSTS[of][0]
         found.append(Panel(dataset, accounting, protocol, of, measure, ", ".join(filter(None, parts)), squares, here))
@@ -217,7 +217,9 @@ def _in_place_of(networks: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:
     """Lines about rows that lack the teacher that is asked for."""
     for wanted in networks:
         if wanted != "deployed":
-            rows = {run.cell.place.row: None for run in runs if run.record and network_of(run.record, wanted) != wanted}
+            rows = {
+                run.cell.position.row: None for run in runs if run.record and network_of(run.record, wanted) != wanted
+            }
             if rows:
                 yield f"No {wanted} in {', '.join(rows)}: the network that is deployed is shown."
 
@@ -226,4 +228,4 @@ def results(runs: Sequence[Run]) -> Iterator[tuple[object, ...]]:
     """One line of HEADING for every accuracy on test images in the records."""
     for run in runs:
         for dataset, _, *others in accuracies([run]):
-            yield dataset, *run.cell.place, *others
+            yield dataset, *run.cell.position, *others

@@ -68,8 +68,8 @@ def row_colours(rows: Mapping[str, Sequence[str]], page: str = "light") -> dict[
     """
     seen: Counter[str] = Counter()
     found = {}
-    for label, words in rows.items():
-        method = method_of(words)
+    for label, overrides in rows.items():
+        method = method_of(overrides)
         share = SHADES[seen[method] % len(SHADES)]
         seen[method] += 1
         found[label] = mix(seen_on(page, colour(method)), FARTHEST[page], share)
@@ -82,7 +82,7 @@ def row_styles(rows: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, str]]:
     A method with one row has its own, if it states any; the others get, of VARIANTS where the method has several rows,
     what nobody else in the picture has.
     """
-    methods = {label: method_of(words) for label, words in rows.items()}
+    methods = {label: method_of(overrides) for label, overrides in rows.items()}
     count = Counter(methods.values())
     own = {label: line_and_mark(method) for label, method in methods.items() if count[method] == 1}
     found = {label: style for label, style in own.items() if style is not None}

@@ -22,7 +22,7 @@ def provenance(runs: Sequence[Run]) -> list[str]:
     lines = [f"{precision}, numerics {numerics}, batch statistics {kind}" for precision, numerics, kind in alike]
     mixed = f"mixed code versions: {', '.join(versions)}" if len(versions) > 1 else f"code {versions[0]}"
     notes = [f"{lines[0]}; {mixed}."]
-    extra = dict.fromkeys(word for run in runs for word in run.cell.extra if counts(word))
+    extra = dict.fromkeys(override for run in runs for override in run.cell.extra if counts(override))
     if extra:
         notes.append(f"Set for all runs: {' '.join(extra)}.")
     notes += _networks(runs)
@@ -68,9 +68,9 @@ def _changed_code(runs: Sequence[Run]) -> Iterator[str]:
         yield f"The code of {', '.join(since)} has changed since these runs: rerun=true trains them again."
 
 
-def counts(word: str) -> bool:
-    """Whether a word may change figures in a way that nothing else shows; devices and precision are shown."""
-    key = word.lstrip("+").partition("=")[0]
+def counts(override: str) -> bool:
+    """Whether an override may change figures in a way that nothing else shows; devices and precision are shown."""
+    key = override.lstrip("+").partition("=")[0]
     return key not in (*FREE, *SHOWN) and key.partition(".")[0] not in FREE
 
 
@@ -103,9 +103,11 @@ def command(run: Run) -> str:
         synced = str(record.batch_statistics == "global").lower()
         notes |= dict(zip(devices, ("ddp", *record.devices_and_nodes, synced), strict=True))
     # The cell has of these what was asked for, the record what came of it.
-    words = [word for word in run.cell.words if word.lstrip("+").partition("=")[0] not in (*notes, *devices)]
-    words += [f"{key}={value}" for key, value in notes.items()]
-    return f"python -m ssl_bench {shlex.join(words)}"
+    overrides = [
+        override for override in run.cell.overrides if override.lstrip("+").partition("=")[0] not in (*notes, *devices)
+    ]
+    overrides += [f"{key}={value}" for key, value in notes.items()]
+    return f"python -m ssl_bench {shlex.join(overrides)}"
 
 
 RESULTS = ("dataset", "row", "seed", "network", "protocol", "percent", "fingerprint", "command")

@@ -57,7 +57,7 @@ Read = Callable[[Mapping[str, Any], Sequence[Run], str | None], Sequence[Any]]  
 
 def report(name: str, options: Sequence[str], read: Read) -> None:
     """Render ``name`` for the choices in ``options``; read: what encoders see, for figures of that."""
-    settings, others = experiments.read_words(options, "report.yaml")
+    settings, others = experiments.read_overrides(options, "report.yaml")
     experiment = experiments.find(name)
     if settings["on"] == "validation":
         _prepare_validation(experiment, settings["out"])
@@ -67,7 +67,7 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
     cells = experiment.cells(
         settings["scale"],
         **{key: settings[key] for key in experiments.LISTS},
-        words=[option for option in others if option.lstrip("+").partition("=")[0].partition(".")[0] not in PLACES],
+        overrides=[option for option in others if option.lstrip("+").partition("=")[0].partition(".")[0] not in PLACES],
     )
     configs = compose_cells(cells)
     experiments.require_scored(experiment, configs)
@@ -89,7 +89,7 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
     if settings["on"] == "validation":
         _require_validation(experiment, runs)
     if experiment.show["kind"] in OF_ENCODERS:
-        data_dir = next((word.partition("=")[2] for word in others if word.startswith("data_dir=")), None)
+        data_dir = next((override.partition("=")[2] for override in others if override.startswith("data_dir=")), None)
         found = read(experiment.show, runs, data_dir)
         text, files = OF_ENCODERS[experiment.show["kind"]](experiment, runs, found)
     else:

@@ -16,7 +16,7 @@ from ssl_bench.config.parse import COMPARED, by_key, tuned_options, varying
 from ssl_bench.report.palette import label
 from ssl_bench.results.record import PROJECTOR, Record
 
-Place = tuple[str | None, ...]
+Values = tuple[str | None, ...]  # of some options of a run, in their order; None: not set
 
 # The order in which networks of a run stand in a table: what was trained, then what it is measured against.
 NETWORKS = ("teacher", "student", PROJECTOR, "random", "pixels")
@@ -117,7 +117,7 @@ def _ranked(
     """
     if not keys or any(record.last_on_validation is None for record in records):
         return []
-    groups: dict[Place, dict[Place, list[int]]] = {}  # of positions, by what is compared and by what is tuned
+    groups: dict[Values, dict[Values, list[int]]] = {}  # of positions, by what is compared and by what is tuned
     for number, one in enumerate(chosen):
         group, setting = (tuple(map(one.get, names)) for names in (COMPARED, keys))
         groups.setdefault(group, {}).setdefault(setting, []).append(number)

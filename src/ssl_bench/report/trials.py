@@ -24,7 +24,7 @@ def results(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[tuple[obj
     for run in runs:
         if record := run.record:
             options = shlex.join(
-                word for word in run.cell.words if not word.startswith(("dataset=", "seed=", "scale="))
+                override for override in run.cell.overrides if not override.startswith(("dataset=", "seed=", "scale="))
             )
             yield (
                 *(run.cell.dataset, run.cell.row, options, run.cell.seed, record.evaluated),

@@ -35,7 +35,7 @@ READING = f"{PACKAGE}.data.catalog"  # and what it leads to: which images were r
 # Without effect on figures, or written into the tree by some versions of Python only.
 IGNORED = ("annotation", "ctx", "kind", "returns", "type_comment", "type_ignores")
 
-Place = tuple[str, str]  # a module and a name in it; "" is the module itself
+Symbol = tuple[str, str]  # a module and a name in it; "" is the module itself
 
 
 def _texts() -> dict[str, str]:
@@ -64,21 +64,21 @@ def code_digest(target: str) -> str | None:
 
 
 def _digest(target: str) -> str | None:
-    roots = [_place(target), *(_place(f"{PACKAGE}.{root}") for root in ROOTS)]
+    roots = [_symbol(target), *(_symbol(f"{PACKAGE}.{root}") for root in ROOTS)]
     packages = tuple({module.partition(".")[0] for module, _ in roots})
     found: set[str] = set()
-    seen: set[Place] = set()
+    seen: set[Symbol] = set()
     left = list(roots)
     while left:
-        place = left.pop()
-        module = _module(place[0], packages)
-        if place in roots and (module is None or place[1] not in module.defined):
+        symbol = left.pop()
+        module = _module(symbol[0], packages)
+        if symbol in roots and (module is None or symbol[1] not in module.defined):
             return None
-        if module is None or place in seen or place[0] == READING:
+        if module is None or symbol in seen or symbol[0] == READING:
             continue
-        seen.add(place)
-        left += module.imported.get(place[1], ())  # handed on
-        for statement in module.statements(place[1]):
+        seen.add(symbol)
+        left += module.imported.get(symbol[1], ())  # handed on
+        for statement in module.statements(symbol[1]):
             found.add(_read(statement)[0])
             left += module.named_by(statement)
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:12]
@@ -90,7 +90,7 @@ def is_other_code(versions: Iterable[Mapping[str, Any]], digest: str | None, *, 
     return digest is not None and any(unknown if one is None else one != digest for one in known)
 
 
-def _place(target: str) -> Place:
+def _symbol(target: str) -> Symbol:
     module, _, name = target.rpartition(".")
     return module, name
 
@@ -105,7 +105,7 @@ class Module:
     name: str
     defined: dict[str, list[ast.stmt]]
     effects: list[ast.stmt]  # define no name, and are done wherever the module is imported
-    imported: dict[str, set[Place]]
+    imported: dict[str, set[Symbol]]
 
     def statements(self, name: str) -> list[ast.stmt]:
         """Those behind ``name``; all of them for the module itself."""
@@ -113,7 +113,7 @@ class Module:
         chosen = [node for found in self.defined.values() for node in found] if whole else self.defined.get(name, [])
         return [*self.effects, *chosen]
 
-    def named_by(self, statement: ast.stmt) -> Iterator[Place]:
+    def named_by(self, statement: ast.stmt) -> Iterator[Symbol]:
         """What a statement names, here or elsewhere."""
         for name, attribute in _read(statement)[1]:
             if name in self.defined:
@@ -146,7 +146,7 @@ def _parsed(name: str, text: str, packages: tuple[str, ...]) -> Module:
     return module
 
 
-def _origin(name: str, node: ast.Import | ast.ImportFrom, alias: ast.alias, packages: tuple[str, ...]) -> Place:
+def _origin(name: str, node: ast.Import | ast.ImportFrom, alias: ast.alias, packages: tuple[str, ...]) -> Symbol:
     """Where a name comes from that the module ``name`` imports."""
     if isinstance(node, ast.Import):
         return alias.name, "" if alias.asname or "." not in alias.name else WHOLE  # a.b.c is read as a's b

@@ -97,7 +97,7 @@ def fingerprints(configs: Sequence[Config]) -> list[str]:
     """The name of each run; reads each dataset once, in a process that need not live longer than that.
 
     Raises:
-        UserError: a dataset cannot be read (all of them are named), or no run of these words could start here.
+        UserError: a dataset cannot be read (all of them are named), or no run of these overrides could start here.
     """
     from ssl_bench.training import launch
     from ssl_bench.training.build import build_data, fingerprint_of

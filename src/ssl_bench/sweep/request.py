@@ -43,13 +43,13 @@ class Request:
         return max(1, len(self.cards) // max(config.trainer.devices for config in self.configs))
 
 
-def read(words: Sequence[str], *files: str) -> Request:
-    """The runs that ``words`` name, composed; options stand in ``sweep.yaml`` and in ``files`` of conf/.
+def read(arguments: Sequence[str], *files: str) -> Request:
+    """The runs that ``arguments`` name, composed; options stand in ``sweep.yaml`` and in ``files`` of conf/.
 
     Raises:
-        UserError: for any word that is wrong, in one sentence.
+        UserError: for any argument that is wrong, in one sentence.
     """
-    names = [word for word in words if "=" not in word]
+    names = [argument for argument in arguments if "=" not in argument]
     if len(names) != 1:
         known = ", ".join(experiments.names())
         raise UserError(
@@ -57,13 +57,19 @@ def read(words: Sequence[str], *files: str) -> Request:
         )
     experiment = experiments.find(names[0])
     experiments.require_runs(experiment)
-    settings, set_for_all = experiments.read_words((word for word in words if "=" in word), FILE, *files)
+    settings, set_for_all = experiments.read_overrides(
+        (argument for argument in arguments if "=" in argument), FILE, *files
+    )
     _check_keys(set_for_all, {key for file in (FILE, *files) for key in options_in(file)})
-    cells = experiment.cells(settings["scale"], **{key: settings[key] for key in experiments.LISTS}, words=set_for_all)
+    cells = experiment.cells(
+        settings["scale"], **{key: settings[key] for key in experiments.LISTS}, overrides=set_for_all
+    )
     configs = compose_cells(cells)
     config_of = dict(zip(cells, configs, strict=True))
     experiments.of_each(cells, lambda cell: preflight.check(config_of[cell]))
-    if not any(word.lstrip("+").startswith("evaluation.") for word in set_for_all):  # else what is shown is no matter
+    if not any(
+        override.lstrip("+").startswith("evaluation.") for override in set_for_all
+    ):  # else what is shown is no matter
         experiments.require_scored(experiment, configs)
     distinct: dict[str, Cell] = {}  # at several places of a grid may be one run
     for cell, config in config_of.items():
@@ -102,7 +108,7 @@ def _settled_for_jobs(config: Config, settings: Mapping[str, Any]) -> Config:
 def placed(asked: Request, cards: Sequence[str]) -> Request:
     """The same with the GPUs of this machine, and the cores divided among the runs at once."""
     asked = replace(asked, cards=list(cards))
-    if any(word.lstrip("+").startswith("trainer.threads=") for word in asked.set_for_all):
+    if any(override.lstrip("+").startswith("trainer.threads=") for override in asked.set_for_all):
         return asked
     if asked.settings["launcher"] == "slurm":
         shared = asked.settings["slurm.cpus"]
@@ -130,11 +136,13 @@ def require_cards(asked: Request) -> None:
             conditions.require_time_on_cpu(config.scale.name, "python -m ssl_bench plan measures how long")
 
 
-def _check_keys(words: Sequence[str], own: set[str]) -> None:
-    for word in words:
-        key = word.partition("=")[0].lstrip("+")
+def _check_keys(overrides: Sequence[str], own: set[str]) -> None:
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
         if key in MANY:
-            raise UserError(f"{word} is an option of one run: a sweep takes {MANY[key]}={word.partition('=')[2]}.")
+            raise UserError(
+                f"{override} is an option of one run: a sweep takes {MANY[key]}={override.partition('=')[2]}."
+            )
         if key == "experiment":
-            raise UserError(f"{word} is no option of a sweep: name the table or figure alone.")
-    require_known(words, own)
+            raise UserError(f"{override} is no option of a sweep: name the table or figure alone.")
+    require_known(overrides, own)

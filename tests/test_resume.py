@@ -96,7 +96,9 @@ def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(tmp_path: Pa
     chance = random.Random(name)
     broken = tmp_path / "broken"
     for _ in range(2 if name == "clbo" else 1):  # one of them resumes what has resumed
-        stop_after(broken, chance.randint(2, 14), signal.SIGKILL, *overrides)
+        status, output = stop_after(broken, chance.randint(2, 14), signal.SIGKILL, *overrides)
+        assert status == -signal.SIGKILL, output  # it had not ended by itself
+        assert len(list(broken.glob("runs/*/checkpoints/last.ckpt"))) == 1
     assert_same_run(whole, finish(broken, *overrides))
     with (whole / "metrics.csv").open() as file:
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]

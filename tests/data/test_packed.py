@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -398,21 +399,26 @@ def test_what_an_interruption_left_is_resumed_as_far_as_it_is_whole(
 
 
 def test_a_few_pictures_per_core_are_ahead_of_those_written(root: Path) -> None:
-    names, read = [str(number) for number in range(500)], list[str]()
+    names, read, one_more = [str(number) for number in range(500)], list[str](), threading.Condition()
     content = next((root / "cat").iterdir()).read_bytes()
 
     def reader(name: str) -> bytes:
-        read.append(name)
+        with one_more:
+            read.append(name)
+            one_more.notify()
         return content
 
     listing = pictures.Listing(root, names, torch.zeros(500), reader)
     stream = pictures.decoded([(listing, name) for name in names], side=4, max_pixels=10**6, threads=2)
     for _ in range(10):
         next(stream)
-    time.sleep(0.1)
-    assert len(read) <= 10 + (1 + 2 * pictures.AHEAD) * pictures.TURN
+    # Ten pictures are of the second turn; behind it two threads are ahead by so many turns each, and then they rest.
+    begun = (2 + 2 * pictures.AHEAD) * pictures.TURN
+    with one_more:
+        assert one_more.wait_for(lambda: len(read) >= begun, timeout=60)
+        assert not one_more.wait(timeout=0.2)
     stream.close()
-    assert len(read) < 100
+    assert sorted(map(int, read)) == list(range(begun))
 
 
 def test_what_a_kill_left_beside_a_finished_pack_is_removed_by_the_next_call(

@@ -6,11 +6,13 @@ import math
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from contrast import against_queue, draws
 from small_runs import Fit, loss_of, make
 
 from ssl_bench.errors import UserError
+from ssl_bench.methods.base import Loss, Step
 
 
 def rows(method: Any) -> torch.Tensor:
@@ -57,12 +59,34 @@ def test_keys_are_enqueued_after_the_step_and_never_read_by_their_own_batch() ->
     assert torch.equal(rows(method)[32:], before[32:])
 
 
-def test_the_queue_holds_the_keys_of_the_last_batches(fit: Fit) -> None:
-    method, steps = fit("method=moco", "method.queue=64")
-    assert next(iter(method.queues)).pushed == 2 * 16 * len(steps)
+class Keys(pl.Callback):
+    """A ring of 96 keys in plain lists: those of three batches, the oldest overwritten first."""
+
+    def __init__(self) -> None:
+        self.ring: list[torch.Tensor | None] = [None] * 96
+        self.seen = 0
+
+    def on_train_start(self, trainer: pl.Trainer, method: Any) -> None:
+        loss = method.loss
+
+        def noted(step: Step) -> Loss:
+            for k in [*step.targets[0], *step.targets[1]]:
+                self.ring[self.seen % 96] = k / k.norm()
+                self.seen += 1
+            return loss(step)
+
+        method.loss = noted
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_queue_holds_the_last_keys_the_oldest_overwritten_first(fit: Fit, accumulate: int) -> None:
+    keys = Keys()
+    options = {"accumulate_grad_batches": accumulate, "callbacks": [keys]}
+    method, steps = fit("method=moco", "method.queue=96", f"trainer.accumulate={accumulate}", **options)
+    assert keys.seen == 2 * 16 * len(steps) == next(iter(method.queues)).pushed
+    assert keys.seen % 96  # the newest keys end in mid-queue
+    torch.testing.assert_close(list(rows(method)), keys.ring)
     assert method.collected == []
-    half, _ = fit("method=moco", "method.queue=64", accumulate_grad_batches=2)  # as many keys in fewer steps
-    assert next(iter(half.queues)).pushed == 2 * 16 * len(steps)
 
 
 def test_no_gradient_reaches_teacher_or_queue() -> None:

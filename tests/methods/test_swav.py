@@ -192,7 +192,15 @@ def test_a_full_queue_waits_for_its_epoch(epoch: int, used: bool, monkeypatch: p
 def test_each_views_embeddings_enter_its_queue_after_the_step(fit: Fit) -> None:
     method, steps = fit("method=swav", "method.queue=32")
     assert [queue.pushed for queue in method.queues] == [16 * len(steps)] * 2
-    assert not torch.equal(next(iter(method.queues)).rows, method.queues[1].rows)
+    method, batch = swav("method.queue=32")
+    before = [queue.rows.clone() for queue in method.queues]
+    with torch.no_grad():
+        embeddings = method.embed(method.student, method.views(batch))
+    method.training_step(batch, 0)
+    assert all(torch.equal(queue.rows, rows) for queue, rows in zip(method.queues, before, strict=True))
+    method.follow_student()
+    for queue, rows in zip(method.queues, embeddings, strict=True):
+        torch.testing.assert_close(queue.rows[:16], rows / rows.norm(dim=1, keepdim=True))
 
 
 def test_fewer_than_two_prototypes_and_an_uneven_queue_are_refused() -> None:

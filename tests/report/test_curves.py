@@ -118,7 +118,7 @@ def test_the_picture_has_the_means_and_the_levels_of_random_weights_and_raw_pixe
     experiment = find("fig5")
     experiment = replace(experiment, show={**experiment.show, "protocol": "knn1", "network": "teacher"})
     curves.picture(tmp_path / "figure.png", experiment, runs)
-    lines = drawn[0].axes[0].lines if hasattr(drawn[0], "axes") else []
+    lines = drawn[0].axes[0].lines
     assert [list(line.get_ydata()) for line in lines[:3]] == [[82.0, 90.0]] * 3
     assert sorted(float(line.get_ydata()[0]) for line in lines[3:]) == [30.0, 60.0]
 

@@ -28,10 +28,10 @@ of the papers uses, unless a README says otherwise. SimCLR has T = 0.05 and CLBO
 validation images; at equal temperatures the two may compare otherwise
 ([`simclr_temperature`](simclr_temperature/README.md)).
 
-In the verdicts, "is shown" means that a test corrected for several comparisons tells the two apart, and so does a
-p-value below 0.05, unless it is called uncorrected. "Means are higher" states the direction alone. "Is not shown"
-means that the test cannot decide, most often with three seeds, and not that there is no difference; that a claim of
-no effect holds cannot be shown so.
+In the verdicts, "is shown" means that a test finds a difference after correction for several comparisons. A p-value
+below 0.05 means the same, unless it is called uncorrected. "Means are higher" states the direction alone. "Is not
+shown" means that the test cannot decide, most often with three seeds; it does not mean that there is no difference. So
+a claim that something has no effect cannot be confirmed in this way.
 
 To repeat a result, use the commands in its README. `make NAME` plans, runs and renders the whole definition, which
 may be more, and writes over the folder unless `OUT=` is set.

@@ -96,10 +96,10 @@ page: $(VENV)/.installed ## write the page of all committed experiments, site/in
 picture: page ## draw the README's picture of that page, docs/page.png, by Chromium
 	$(BIN)/python tests/report/page_picture.py site docs/page.png
 
-figures: ## the same for Figures 2 to 9; one of them: make fig5 SCALE=smoke
+figures: ## as table3, for Figures 2 to 9; one of them: make fig5 SCALE=smoke
 	$(MAKE) --keep-going $(filter fig%,$(CLBO))
 
-paper: ## the same for all tables and figures that are defined here
+paper: ## as table3, for all tables and figures that are defined here
 	$(MAKE) --keep-going table1 table2 directpred_dynamics $(SWEPT)
 
 clean: ## remove the environment and what was built, but no runs, tables or pages

@@ -207,7 +207,7 @@ def test_any_name_is_one_line(pictures: Path, name: str, line: bytes) -> None:
         (["e.safetensors", "nowhere"], "nowhere does not exist"),
         (["e.safetensors", "pictures", "sise=3"], "option sise is unknown; did you mean size?"),
         (["e.safetensors", "pictures", "crop=0"], "crop=0 is not allowed: crop is null or a number above 0"),
-        (["e.safetensors", "pictures", "out=f.csv"], "out=f.csv is to end in .npy"),
+        (["e.safetensors", "pictures", "out=f.csv"], "out=f.csv must end in .npy"),
         (["e.safetensors", "pictures", "backbone=resnet18"], "states itself what network it holds: leave backbone out"),
         (["pictures", "pictures"], "pictures/encoder.safetensors does not exist"),
         (["e.safetensors", "e.safetensors"], "Cannot read e.safetensors"),

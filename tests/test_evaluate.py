@@ -320,7 +320,7 @@ def test_an_encoder_on_several_datasets_has_one_table(
     [
         (["HERE", "datasets=digits,digit"], "dataset=digit is unknown; did you mean digits?"),
         (["HERE", "datasets=digits", "dataset=digits"], "dataset=digits and datasets= are both set"),
-        (["HERE", "datasets=digits,folder", "out=no/folder"], "out=no/folder is no folder"),
+        (["HERE", "datasets=digits,folder", "out=no/folder"], "out=no/folder is not a folder"),
         (["HERE", "datasets=digits:here"], "only folder:PATH has a path"),
         ([], "argument 1 must be a run's folder or a file of weights"),
         (["dataset=digits"], "argument 1 must be a run's folder or a file of weights, and dataset=digits is none"),

@@ -529,4 +529,4 @@ def test_a_picture_that_cannot_be_saved_is_one_sentence(run: Run, tmp_path: Path
     assert errors.startswith("ssl_bench: file/a.png could not be saved (")
     assert errors.count("\n") == 1
     assert run("table", "out=file")[0] == 2
-    assert run("show", *SMOKE, "out=folder")[2] == "ssl_bench: out=folder is no picture's name: end it in .png.\n"
+    assert run("show", *SMOKE, "out=folder")[2] == "ssl_bench: out=folder must end in .png.\n"

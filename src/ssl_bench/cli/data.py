@@ -73,7 +73,7 @@ def run(command: str, config: Config, settings: dict[str, Any]) -> int:
 def _show(config: Config, settings: dict[str, Any]) -> int:
     path = Path(settings["out"] or Path(config.runs_dir, f"show-{config.dataset.name}.png"))
     if path.suffix != ".png":
-        raise UserError(f"out={path} is no picture's name: end it in .png.")
+        raise UserError(f"out={path} must end in .png.")
     from ssl_bench.training.show import show as draw
 
     print(draw(config, path, images=settings["images"], views=settings["views"]))

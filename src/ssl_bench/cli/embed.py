@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (encoder, folder), rest = positional(arguments, "a run's folder or a file of weights", "a folder of pictures")
         settings, paths = read_settings(FILE, rest), (Path(encoder), Path(folder))
         if Path(settings["out"]).suffix != ".npy":
-            raise UserError(f"out={settings['out']} is to end in .npy.")
+            raise UserError(f"out={settings['out']} must end in .npy.")
         for path in paths:
             if not path.exists():
                 raise UserError(f"{path} does not exist: give a run's folder or a file of weights, then a folder.")

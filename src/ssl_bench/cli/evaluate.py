@@ -88,7 +88,8 @@ def each_dataset(arguments: Sequence[str]) -> list[list[str]]:
         raise UserError(f"dataset={given['dataset']} and datasets= are both set: leave one of them out.")
     if len(names) > 1 and "out" in given and not Path(given["out"]).is_dir():
         raise UserError(
-            f"out={given['out']} is no folder, and there is a record for each of the datasets: make it one."
+            f"out={given['out']} is not a folder; several datasets have a record each: "
+            "set out= to a folder that exists."
         )
     others = [argument for argument in arguments if not argument.startswith("datasets=")]
     found = []

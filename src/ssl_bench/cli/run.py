@@ -36,7 +36,7 @@ def validation_accuracy(record: Record) -> float:
     """
     percent = record.last_on_validation
     if percent is None:
-        raise UserError(f"hydra/sweeper chooses by validation images, which scale={record.scale} holds none out of.")
+        raise UserError(f"hydra/sweeper chooses by validation images, and scale={record.scale} holds none out.")
     return percent
 
 

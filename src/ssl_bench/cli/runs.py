@@ -1,15 +1,16 @@
 """python -m ssl_bench runs: the finished runs of a store.
 
-Without conditions all are listed. A condition is a figure or an option of the runs with a value, and the start of a
-fingerprint stands for a run; a run is shown if all conditions hold and it is one of the runs named, if any:
+Without conditions all are listed. A condition compares a figure or an option of the runs with a value. The start of a
+fingerprint names a run. Runs are shown for which all conditions hold; if runs are named, only those:
 
   python -m ssl_bench runs method=byol "knn1>80" sort=-knn1
   python -m ssl_bench runs dataset=cifar10 optimizer.lr=0.3 "epochs>=20"
   python -m ssl_bench runs 0657bd 238775 compare=true
 
-Conditions are =, !=, <, <=, > and >= (in quotes: the shell reads < and >). Figures are those of test images of the
-network that the method deploys, by protocol; <network>/<protocol>, as student/knn1; and validation, the monitor's on
-validation images after the last epoch. The table has the options in which runs of one method, dataset, scale differ.
+Comparisons are =, !=, <, <=, > and >= (in quotes: the shell reads < and >). Figures are: a protocol, as knn1, on test
+images with the network that the method deploys; <network>/<protocol>, as student/knn1; validation, the monitor's
+accuracy on validation images after the last epoch. The table has the options in which runs of one method, dataset and
+scale differ.
 """
 
 from __future__ import annotations

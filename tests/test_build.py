@@ -7,6 +7,7 @@ import torch
 
 from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
+from ssl_bench.files import name_of
 from ssl_bench.training import build as parts
 from ssl_bench.training.build import build
 
@@ -50,3 +51,32 @@ def test_raw_pixels_are_scored_on_a_gpu_that_has_room_for_them(
     monkeypatch.setattr(evaluator, "score", lambda splits, names, on: {})
     parts.baselines(config, data, evaluator, device, network={}, clean=clean)["pixels"][1]()
     assert placed == [place]
+
+
+def kept_under(*overrides: str, other_pixel: bool = False, **network: object) -> dict[str, str]:
+    """The names under which scores of random weights and of raw pixels are kept."""
+    config = compose([*WORDS, *overrides])
+    data = parts.build_data(config)
+    if other_pixel:
+        data.splits["test"].images[0, 0, 0, 0] += 1
+    clean = parts.clean_arguments(config, data.dataset)
+    evaluator = parts.build_evaluator(config, data, clean)
+    found = parts.baselines(config, data, evaluator, torch.device("cpu"), network=network, clean=clean)
+    return {name: name_of(identity) for name, (identity, _) in found.items()}
+
+
+def test_baselines_are_kept_apart_by_all_that_their_scores_depend_on() -> None:
+    alike = [kept_under(), kept_under()]
+    assert alike[0] == alike[1]
+    apart = [
+        alike[0],
+        kept_under(other_pixel=True),
+        kept_under("subset=200"),
+        kept_under("labels=100"),
+        kept_under("evaluation.linear.epochs=7"),
+        kept_under("evaluation.protocols=[knn1]"),
+    ]
+    of_weights = [kept_under("seed=1"), kept_under(depth=34)]
+    for name, different in (("random", [*apart, *of_weights]), ("pixels", apart)):
+        assert len({found[name] for found in different}) == len(different)
+    assert all(found["pixels"] == alike[0]["pixels"] for found in of_weights)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -202,6 +204,21 @@ def test_vote_is_that_of_scikit_learn(k: int, classes: int) -> None:
     expected = reference.fit(bank.double().numpy(), labels.numpy()).predict(queries.double().numpy())
     got = knn.predict(bank, labels, queries, k=k, temperature=0.1, classes=classes, budget=BUDGET)
     assert torch.equal(got, torch.from_numpy(expected))
+
+
+@pytest.mark.usefixtures("scans")
+@pytest.mark.parametrize(("k", "classes"), [(2, 2), (6, 5), (12, 300)])
+def test_equal_votes_go_to_the_lowest_class(k: int, classes: int) -> None:
+    draw, ties = random.Random(0), 0
+    for _ in range(20):
+        labels = [draw.randrange(classes) for _ in range(k)]
+        count = Counter(labels)
+        most = [label for label in count if count[label] == max(count.values())]
+        bank, queries = torch.ones(k, 8), torch.ones(3, 8)  # all equally near, so that every vote weighs 1
+        got = knn.predict(bank, torch.tensor(labels), queries, k=k, temperature=0.1, classes=classes, budget=BUDGET)
+        assert got.tolist() == [min(most)] * 3
+        ties += len(most) > 1
+    assert ties
 
 
 def test_nearest_of_the_bank_is_itself() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch import Tensor
 
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation import knn
@@ -253,6 +254,22 @@ def test_knn_takes_the_k_that_is_best_on_validation_images() -> None:
     # what is known of test changes no choice
     wrong = changed(splits, test=replace(splits.test, labels=(splits.test.labels + 1) % 10))
     assert chosen.evaluate(wrong, "test", BUDGET).notes["k"] == best
+
+
+@pytest.mark.parametrize(("wrong", "best"), [((), 1), ((1, 5), 10), ((1, 5, 10, 20, 50, 100), 200)])
+def test_knn_takes_the_smallest_k_among_equals(
+    wrong: tuple[int, ...], best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = digits()
+    truth = {id(part.x): part.labels for part in (splits.validation, splits.test)}
+
+    def predicted(bank: Tensor, labels: Tensor, queries: Tensor, *, ks: list[int], **_: object) -> dict[int, Tensor]:
+        return {k: (truth[id(queries)] + (k in wrong)) % 10 for k in ks}
+
+    monkeypatch.setattr(knn, "predict_by_k", predicted)
+    (chosen,) = protocols(["knn"], PROBE, TUNING, refit=True)
+    for on in ("validation", "test"):
+        assert chosen.evaluate(splits, on, BUDGET).notes["k"] == best
 
 
 def test_top5_counts_what_is_among_the_five_most_likely_classes_of_the_linear_probe() -> None:

@@ -26,6 +26,27 @@ def test_every_committed_record_is_read_under_its_name_and_written_as_it_was(tmp
         assert [key for key in written if key in found] == list(found)
 
 
+def test_numbers_that_are_not_finite_are_written_as_null(tmp_path: Path) -> None:
+    nan, inf = float("nan"), float("inf")
+    record = Record.read(COMMITTED[0], COMMITTED[0].stem)
+    network = record.evaluated
+    record.curves = {f"test/knn1/{network}": [[1, nan], [2, inf], [3, 1.0]]}
+    record.notes = {network: {"knn1": {"std": -inf, "each": (nan, 2.5, [inf]), "k": 1}}}
+    record.results[network]["knn1"] = nan
+    record.write(tmp_path / "record.json")
+
+    def refused(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    found = Record.from_json(json.loads((tmp_path / "record.json").read_text("utf-8"), parse_constant=refused))
+    assert found.curves == {f"test/knn1/{network}": [[1, None], [2, None], [3, 1.0]]}
+    assert found.notes == {network: {"knn1": {"std": None, "each": [None, 2.5, [None]], "k": 1}}}
+    assert found.results[network]["knn1"] is None
+    assert {**vars(found), "curves": 0, "notes": 0, "results": 0} == {
+        **vars(Record.read(COMMITTED[0], COMMITTED[0].stem)), "curves": 0, "notes": 0, "results": 0
+    }  # fmt: skip
+
+
 def test_what_earlier_versions_did_not_write_has_the_meaning_that_it_had_then() -> None:
     record = Record.read(COMMITTED[0], COMMITTED[0].stem)
     found = json.loads(COMMITTED[0].read_text(encoding="utf-8"))

@@ -60,9 +60,15 @@ def test_a_place_shows_mean_and_spread_and_what_is_missing_failed_or_collapsed()
     assert grids.Square({0: 11.0, 1: 11.0}, 2, 0, 2).text == "11.0 ± 0.0, collapsed 2/2"
     lines = [
         grids.Square(*given).lines
-        for given in (({}, 3, 0, 0), ({}, 3, 3, 0), ({0: 90.0}, 3, 0, 0), ({0: 9.0}, 1, 0, 1))
+        for given in (
+            ({}, 3, 0, 0),
+            ({}, 3, 3, 0),
+            ({0: 90.0}, 3, 0, 0),
+            ({0: 9.0}, 1, 0, 1),
+            ({0: 9.0, 1: 9.0}, 2, 0, 1),
+        )
     ]
-    assert lines == [["–"], ["failed"], ["90.0", "1/3"], ["9.0", "collapsed"]]
+    assert lines == [["–"], ["failed"], ["90.0", "1/3"], ["9.0", "collapsed"], ["9.0", "collapsed 1/2"]]
 
 
 def test_a_warning_alone_is_no_collapse() -> None:

@@ -24,6 +24,8 @@ def test_every_value_is_that_of_a_run_and_marked_unless_the_paper_states_it() ->
     own = compose(["method=clbo", "dataset=digits", "scale=cpu"])
     line = dict(zip(shown.columns, (cell.text for cell in shown.ranked["CLBO, cpu (digits)"]), strict=True))
     assert line["λ"] == f"{own.method.options['proximal']:.3g} *"
+    κ, λ, τ = (float(line[name].removesuffix(" *")) for name in ("κ = τλ", "λ", "τ"))
+    assert κ == pytest.approx(τ * λ, rel=0.01)
     assert (line["K"], line["projector"], line["queue"], line["redundancy"]) == ("2", "2", "–", "–")
     scale = next(note for note in shown.notes if note.startswith("Scale cpu (digits): "))
     assert scale.startswith(f"Scale cpu (digits): learning rate {own.optimizer.lr:g} *; optimiser {own.optimizer.name}")

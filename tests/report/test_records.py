@@ -309,6 +309,9 @@ def test_code_that_differs_among_runs_or_has_changed_since_is_noted_under_them(m
     assert lines(["another", "another"]) == since
     assert lines(["another", "another"], committed=True) == []
     assert lines(["another", now], committed=True) == mixed
+    keep(tmp_path / "runs", [{**one, "code": {**one["code"], "digest": "another"}} for one in (first, second)])
+    copies = matched(made, tmp_path / "runs", str(tmp_path / "records"))
+    assert not [line for line in provenance(copies) if line.startswith("The code of")]  # of the same two runs
     keep(tmp_path / "runs", [{**first, "earlier_code": [{"digest": "another"}, {"digest": "a third"}]}])
     assert mixed[0] in provenance(matched(made, tmp_path / "runs"))
 
@@ -321,6 +324,9 @@ def test_code_that_differs_among_runs_or_has_changed_since_is_noted_under_them(m
         ("protocols", {"knn1": None}),
         ("images", {"test": "a"}),
         ("curves", {"a": "b"}),
+        ("baselines", {}),
+        ("baselines", {"random": None, "pixels": 1}),
+        ("images", {}),
     ],
 )
 def test_records_that_are_nearly_right_are_named_and_skipped(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ssl_bench.config.axes import swept_option
@@ -60,7 +60,9 @@ class Square:
             return ["failed" if self.failed else "–"]
         mean, spread = mean_and_spread(list(self.by_seed.values()))
         few = len(self.by_seed) < self.wanted
-        below = "collapsed" if self.collapsed else f"{len(self.by_seed)}/{self.wanted}" if few else ""
+        scored = len(self.by_seed)
+        collapsed = f"collapsed {self.collapsed}/{scored}" if self.collapsed < scored else "collapsed"
+        below = collapsed if self.collapsed else f"{scored}/{self.wanted}" if few else ""
         return [f"{mean:.1f}", *filter(None, [below or (f"± {spread:.1f}" if spread is not None else "")])]
 
 
@@ -116,19 +118,27 @@ class Panel:
 
     def notes(self) -> list[str]:
         """Which places have no accuracy, or one that means little."""
-        kinds = {
-            "failed": [at for at, square in self.squares.items() if square.failed],
-            "collapsed": [at for at, square in self.squares.items() if square.collapsed],
-            "missing": [
-                at for at, square in self.squares.items() if len(square.by_seed) + square.failed < square.wanted
-            ],
+        kinds: dict[str, dict[tuple[str, str], int]] = {
+            "failed": {at: square.failed for at, square in self.squares.items()},
+            "collapsed": {at: square.collapsed for at, square in self.squares.items()},
+            "missing": {
+                at: square.wanted - square.failed - len(square.by_seed) for at, square in self.squares.items()
+            },
         }
-        return [f"{kind}: {_named(found)}" for kind, found in kinds.items() if found]
+        return [
+            f"{kind}: {self._named({at: count for at, count in counts.items() if count > 0})}"
+            for kind, counts in kinds.items()
+            if any(count > 0 for count in counts.values())
+        ]
 
-
-def _named(places: Sequence[tuple[str, str]]) -> str:
-    names = [f"{row} at {column.partition('=')[2] or column}" if column else row for row, column in places[:NAMED]]
-    return ", ".join(names) + (f" and {len(places) - NAMED} more" if len(places) > NAMED else "")
+    def _named(self, counts: Mapping[tuple[str, str], int]) -> str:
+        """The squares, each with the number of its runs where that is not all."""
+        names = []
+        for (row, column), count in list(counts.items())[:NAMED]:
+            wanted = self.squares[row, column].wanted
+            name = f"{row} at {column.partition('=')[2] or column}" if column else row
+            names.append(name if count == wanted else f"{name} ({count} of {wanted})")
+        return ", ".join(names) + (f" and {len(counts) - NAMED} more" if len(counts) > NAMED else "")
 
 
 def axis_label(experiment: Experiment) -> str:

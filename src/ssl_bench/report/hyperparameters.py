@@ -67,7 +67,7 @@ def _shown(show: Mapping[str, Any], found: Values, scale: str, row: str, option:
     """The value as one types it, marked where it is ours; a dash where the method has no such option."""
     if option in show["unused"].get(row, ()) or not _has(found[scale, row], option):
         return "–"
-    value = value_at(found[scale, row], option)
+    value = _value(found[scale, row], option)
     text = "none" if value is None else f"{value:.3g}" if isinstance(value, float) else typed(value)
     return text if _is_stated(show, found, scale, row, option) else f"{text} {OURS}"
 
@@ -75,14 +75,21 @@ def _shown(show: Mapping[str, Any], found: Values, scale: str, row: str, option:
 def _is_stated(show: Mapping[str, Any], found: Values, scale: str, row: str, option: str) -> bool:
     """Whether the paper states the value, which is the one at the first scale."""
     first = next(iter(found))[0]
-    same = bool(value_at(found[scale, row], option) == value_at(found[first, row], option))
+    same = bool(_value(found[scale, row], option) == _value(found[first, row], option))
     return same and row in show["stated"].get(option, ())
+
+
+def _value(config: Plain, option: str) -> Any:
+    """The value of an option, or of one divided by another: ``method.teacher_step / method.proximal``."""
+    option, _, divisor = option.partition(" / ")
+    value = value_at(config, option)
+    return value / value_at(config, divisor) if divisor else value
 
 
 def _has(config: Plain, option: str) -> bool:
     try:
-        value_at(config, option)
-    except (KeyError, TypeError):
+        _value(config, option)
+    except (KeyError, TypeError, ZeroDivisionError):
         return False
     return True
 
@@ -119,7 +126,7 @@ def results(experiment: Experiment, found: Values) -> Iterator[tuple[object, ...
         for option in (*show["shared"].values(), *show["columns"].values()):
             if _has(config, option) and option not in show["unused"].get(row, ()):
                 stated = _is_stated(show, found, scale, row, option)
-                yield scale, row, option, typed(value_at(config, option)), stated
+                yield scale, row, option, typed(_value(config, option)), stated
 
 
 def write(folder: Path, experiment: Experiment, found: Values) -> None:

@@ -58,7 +58,7 @@ def _changed_code(runs: Sequence[Run]) -> Iterator[str]:
             method = run.config.method
             known = {str(version["digest"]) for version in run.entry.record.code_versions if version.get("digest")}
             digests.setdefault(method.name, set()).update(known)
-            if known and not run.entry.committed:
+            if known and not run.committed:
                 own[method.name] = method.target
     mixed = [name for name, known in digests.items() if len(known) > 1]
     since = [name for name, target in own.items() if name not in mixed and code_digest(target) not in digests[name]]

@@ -43,6 +43,7 @@ class Run:
     entry: StoredRecord | None
     failure: str | None
     differs: bool = False  # from the committed record of the same name
+    committed: bool = False  # it is in a committed record, itself or a copy
     on: str = "test"  # images on which it is scored, test or validation
 
     @property
@@ -139,7 +140,7 @@ def _of_one_device(entries: Sequence[StoredRecord], accelerator: str) -> list[St
 
 def _run(cell: Cell, config: Config, entries: Sequence[StoredRecord], failure: str | None) -> Run:
     """The cell with its one record. Copies are the same; a run of one's own counts before a committed record of it."""
-    differs = False
+    differs, committed = False, any(entry.committed for entry in entries)
     for other in entries[1:]:
         first = entries[0]  # of runs_dir, where there is one
         if other.record.fingerprint != first.record.fingerprint:
@@ -151,7 +152,7 @@ def _run(cell: Cell, config: Config, entries: Sequence[StoredRecord], failure: s
                     "results: move one of them away, or read others with records=."
                 )
             differs = True
-    return Run(cell, config, entries[0] if entries else None, failure, differs)
+    return Run(cell, config, entries[0] if entries else None, failure, differs, committed and not differs)
 
 
 def refuse_mixtures(found: Sequence[tuple[Cell, StoredRecord]], *, of_one_content: bool = True) -> None:

@@ -106,7 +106,7 @@ def test_a_method_that_fails_is_a_row_of_its_own(
 
     monkeypatch.setattr(certificate, "train_in_ranks", train_in_ranks)
     monkeypatch.setattr(certificate, "examine", examine)
-    assert check.main(["method=moco,byol,simclr", "device=cpu"]) == 1
+    assert check.main(["method=[moco,byol,simclr]", "device=cpu"]) == 1
     shown = capsys.readouterr().out
     assert "moco failed: method.queue=64 is no multiple of 12." in shown
     assert "byol failed: a shape is wrong" in shown

@@ -778,6 +778,10 @@ def test_numbers_with_an_exponent_are_numbers_to_commands_too() -> None:
         (b"defaults: [doe]\n", ": defaults is to be a list of other files, as in [digits, _self_]."),
         (b"sets: 5\n", ": sets is to be a mapping, as in sets: {key: value}."),
         (b"scales: {smoke: 5}\n", ": scales, smoke is to be a mapping, as in smoke: {key: value}."),
+        (
+            b"auto: {method.weight: {factor: 3}}\n",
+            ": auto, method.weight has no target, as in target: my_module.my_function.",
+        ),
         (b"auto: {method.weight: 3}\n", ": auto, method.weight is to be a mapping, as in method.weight: {key: value}."),
     ],
 )
@@ -869,3 +873,37 @@ def test_what_a_methods_file_leaves_out_or_has_too_much_is_named(own: Own) -> No
     own({"method/dow.yaml": text.replace("name: doe", "name: dow") + "sharpness: 1.0  # (0..] factor\n"})
     with pytest.raises(UserError, match=r"^conf/method/dow\.yaml does not fit its class, .*'sharpness'\.$"):
         build_method(config.compose(["method=dow", "scale=smoke", "dataset=digits"]), DATASETS["digits"])
+
+
+def test_an_option_of_ones_own_that_follows_the_seed_does_so_in_every_run_of_a_sweep(own: Own, tmp_path: Path) -> None:
+    own({"method/doe.yaml": f"{DOE}draws: ${{seed}}  # [0..] number of the first draw\n"})
+    file = tmp_path / "mine.yaml"
+    sweep = {"rows": {"Doe": "method=doe epochs=${seed}"}, "datasets": {"smoke": ["digits"]}, "seeds": [2, 7]}
+    file.write_text(yaml.safe_dump({"sweep": sweep, "show": {"kind": "table"}}), encoding="utf-8")
+    made = config.compose_cells(experiments.find(str(file)).cells("smoke"))
+    assert [(one.seed, one.method.options["draws"], one.epochs) for one in made] == [(2, 2, 2), (7, 7, 7)]
+
+
+def test_a_method_needs_what_the_method_needs_that_it_builds_on(own: Own) -> None:
+    own({"method/dot.yaml": "defaults: [supervised, _self_]\nname: dot\nneeds: {smaller_views: true}\n"})
+    inherited = options.block_of("supervised", "needs")
+    assert inherited["labels"] is True
+    assert options.block_of("dot", "needs") == {**inherited, "smaller_views": True}
+
+
+def test_a_file_that_defaults_name_and_nobody_wrote_is_named(own: Own) -> None:
+    own({"method/dod.yaml": "defaults: [nobody, _self_]\nname: dod\n"})
+    with pytest.raises(UserError, match=r"^conf/method/nobody\.yaml does not exist, which defaults of "):
+        composition.read_ahead([("method", "dod")])
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("method.nothing", "conf/method/doe.yaml, auto: option method.nothing is unknown; --help lists all options."),
+        ("optimizer.lr", "conf/method/doe.yaml, auto: optimizer.lr=auto is not allowed: optimizer.lr is a number "),
+    ],
+)
+def test_auto_is_of_options_that_may_be_auto(own: Own, key: str, sentence: str) -> None:
+    own({"method/doe.yaml": f"{DOE}auto:\n  {key}: {{target: ssl_bench.schedules.share}}\n"})
+    assert refusal("method=doe", "scale=smoke").startswith(sentence)

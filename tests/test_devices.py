@@ -267,3 +267,12 @@ def test_a_card_taken_away_in_mid_run_leaves_a_run_that_resumes_bit_for_bit(tmp_
     assert records[0].results == records[1].results
     a, b = (np.load(tmp_path / name / records[0].fingerprint / "predictions.npz") for name in "ab")
     assert all(np.array_equal(a[name], b[name]) for name in a.files)
+
+
+def test_threads_are_those_of_the_run_and_afterwards_those_from_before() -> None:
+    before = torch.get_num_threads()
+    with devices.threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        with devices.threads(None):
+            assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before

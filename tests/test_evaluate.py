@@ -319,6 +319,7 @@ def test_an_encoder_on_several_datasets_has_one_table(
     ("options", "part"),
     [
         (["HERE", "datasets=digits,digit"], "dataset=digit is unknown; did you mean digits?"),
+        (["HERE", "datasets=[digits,digit]"], "dataset=digit is unknown; did you mean digits?"),
         (["HERE", "datasets=digits", "dataset=digits"], "dataset=digits and datasets= are both set"),
         (["HERE", "datasets=digits,folder", "out=no/folder"], "out=no/folder is not a folder"),
         (["HERE", "datasets=digits:here"], "only folder:PATH has a path"),

@@ -440,3 +440,19 @@ def test_overrides_of_a_row_may_hold_spaces_in_quotes(tmp_path: Path) -> None:
     )
     (cell,) = experiments.find(str(file)).cells("smoke")
     assert config.compose(cell.overrides).backbone.arguments["depth"] == 2
+
+
+@pytest.mark.parametrize("scale", ["smoke", "demo", "cpu", "paper"])
+def test_without_a_predictor_the_teacher_moves_as_it_does_with_one(scale: str) -> None:
+    cells = experiments.find("directpred_predictor").cells(scale, seeds=[0], overrides=[])
+    of = {cell.row: one.method.options for cell, one in zip(cells, config.compose_cells(cells), strict=True)}
+    assert of["no predictor"]["teacher_step"] == pytest.approx(1 - of["DirectPred, ε = 0"]["momentum"])
+
+
+def test_every_run_that_leaves_out_what_is_shown_is_refused() -> None:
+    shown = experiments.find("table3")
+    configs = config.compose_cells(shown.cells("smoke", methods=["simclr", "moco"], seeds=[0]))
+    experiments.require_scored(shown, configs)
+    configs[-1] = configs[-1].changed({"evaluation.protocols": ["knn1"]})
+    with pytest.raises(UserError, match=r"^table3 shows linear, which evaluation\.protocols leaves out"):
+        experiments.require_scored(shown, configs)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -382,3 +384,11 @@ def test_losses_compute_in_float32_under_half_precision(name: str, half: torch.d
         loss = LOSSES[name](z1, z2)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("loss", [barlow_twins, vicreg])
+def test_losses_take_their_tensors_by_name(loss: Any) -> None:
+    z1, z2 = torch.randn(2, N, D, generator=torch.Generator().manual_seed(0))
+    names = list(inspect.signature(loss).parameters)
+    weights = dict.fromkeys(names[2:], 0.5)
+    assert loss(**{names[0]: z1, names[1]: z2}, **weights) == loss(z1, z2, **weights)

@@ -253,3 +253,21 @@ def test_a_method_whose_class_is_not_to_be_found_is_refused(
         (tmp_path / f"{target.partition('.')[0]}.py").write_text(source)
     with pytest.raises(UserError, match=sentence):
         preflight.check(compose([]).changed({"method.target": target}))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "Doe = type('Doe', (), {})",
+        "from json import *",
+        "if True:\n    class Doe: pass",
+    ],
+    ids=["assigned", "imported by star", "in a branch"],
+)
+def test_a_class_may_come_about_otherwise_than_by_a_statement_of_its_own(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"doe_{abs(hash(source))}"
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{module}.py").write_text(source)
+    preflight.check(compose([]).changed({"method.target": f"{module}.Doe"}))

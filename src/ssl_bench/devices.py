@@ -89,6 +89,18 @@ def device_name(device: torch.device) -> str:
 
 
 @contextmanager
+def threads(wanted: int | None) -> Iterator[None]:
+    """Let PyTorch compute with so many CPU threads while this lasts; None: as it was."""
+    before = torch.get_num_threads()
+    if wanted is not None:
+        torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def repeatable(wanted: bool) -> Iterator[None]:
     """Let the same computation give the same bits on the same device while this lasts; if not ``wanted``, as it was.
 

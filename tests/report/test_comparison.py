@@ -233,6 +233,20 @@ def test_latex_escapes_what_would_not_compile(made: list[Run]) -> None:
     )
 
 
+def test_committed_latex_compiles_without_packages_for_letters() -> None:
+    files = list((Path(__file__).parents[2] / "experiments").rglob("*.tex"))
+    assert len(files) > 5
+    assert [str(file) for file in files if not file.read_text(encoding="utf-8").isascii()] == []
+
+
+def test_a_record_without_test_images_says_nothing_of_what_one_is_worth(made: list[Run]) -> None:
+    for run in made:
+        assert run.record
+        run.record.images["test"] = 0
+        run.record.results = {name: dict.fromkeys(scores) for name, scores in run.record.results.items()}
+    assert table_of(made).ranked["SimCLR"][0].text == "n. a."
+
+
 def test_the_picture_of_a_table_is_the_same_every_time(made: list[Run], tmp_path: Path) -> None:
     table = table_of(made)
     for name in ("a.png", "b.png"):

@@ -85,6 +85,22 @@ def test_ranges_are_the_means_and_four_deviations_or_the_median_one(store: Path)
     assert "| 56.7 to 100.0 |" in shown  # no accuracy is above 100
 
 
+def test_what_seed_0_had_is_left_open_where_no_run_has_it(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells, configs = cells_of("./digits.yaml", seeds=[1, 2])
+    environment = {"threads": 1, "libraries": {"torch": "2.0"}}
+    for cell, one in zip(cells, configs, strict=True):
+        keep(store / "others", [record(cell, one, percent=70.0 + cell.seed, environment=environment)])
+    assert report(["./digits.yaml", "scale=smoke", "seeds=1,2", "runs_dir=others", "out=open"]) == 0
+    file = store / "open" / "expected.csv"
+    with file.open(newline="", encoding="utf-8") as lines:
+        assert {row["seed0"] for row in csv.DictReader(lines)} == {""}
+    monkeypatch.setattr(expected.resources, "files", lambda _: file.parent)
+    monkeypatch.setattr(expected, "FILES", [file.name])
+    expected.ranges.cache_clear()
+    assert {one.seed0 for one in expected.ranges()} == {None}
+    expected.ranges.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("percent", "inside", "part"),
     [

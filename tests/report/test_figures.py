@@ -24,7 +24,7 @@ def test_the_legend_names_the_classes_as_they_are_written(tmp_path: Path, monkey
     monkeypatch.setattr(figures, "save", watched)
     features = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
     path = tmp_path / "tsne.png"
-    figures.tsne_picture(path, features, torch.arange(50) % 5, names=names, title="t", seed=0, limit=40)
+    figures.tsne_picture(path, features, torch.arange(50) // 10, names=names, title="t", seed=0, limit=40)
     legend = drawn[0].axes[0].get_legend()
     assert legend is not None
     found = [text.get_text() for text in legend.get_texts()]
@@ -44,3 +44,11 @@ def test_the_size_of_features_does_not_count() -> None:
     assert np.isfinite(found).all()
     assert np.isfinite(figures.plane_of(1e-30 * features, 0)).all()
     np.testing.assert_allclose(figures.plane_of(2.0**20 * features, 0), found)
+
+
+@pytest.mark.parametrize(("count", "most"), [(5000, 300), (40, 40), (7, 300), (1, 3), (0, 3)])
+def test_images_that_are_sorted_by_class_are_drawn_of_every_class(count: int, most: int) -> None:
+    rows = figures.spread(count, most)
+    assert len(rows) == len(set(rows.tolist())) == min(count, most)
+    labels = np.sort(np.arange(count) % 100)  # as folders have them
+    assert set(labels[rows]) == set(labels)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ssl_bench.results.record import Record
+from ssl_bench.results.record import Record, without_places
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = [*sorted(ROOT.glob("tests/records/*.json")), *sorted(ROOT.glob("experiments/**/records/*.json"))]
@@ -72,6 +72,8 @@ def test_the_name_that_a_record_claims_follows_from_the_rest() -> None:
         ({"seed": "0"}, "its seed is no int"),
         ({"warnings": "none"}, "its warnings is no list"),
         ({"train_seconds": float("inf")}, "its train_seconds is no number"),
+        ({"baselines": {"random": None, "pixels": 1}}, "its versions of the baselines are no whole numbers"),
+        ({"baselines": {}}, "it has no random"),
         ({"evaluated": "encoder"}, "it has no results of encoder, the network evaluated"),
     ],
 )
@@ -80,3 +82,13 @@ def test_a_field_that_does_not_fit_is_named(tmp_path: Path, wrong: dict[str, Any
     (tmp_path / "record.json").write_text(json.dumps({**found, **wrong}), encoding="utf-8")
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         Record.read(tmp_path / "record.json", COMMITTED[0].stem)
+
+
+def test_a_record_lacks_where_things_lie_and_no_option_that_is_called_alike() -> None:
+    config = json.loads(COMMITTED[0].read_text(encoding="utf-8"))["config"]
+    placed = {**config, "runs_dir": "/a", "data_dir": "/b", "method": {**config["method"], "root": 2, "data_dir": "c"}}
+    placed["dataset"] = {**config["dataset"], "root": "/d", "test_root": "/e", "stored": 96}
+    found = without_places(placed)
+    assert found["method"] == placed["method"]
+    assert found["dataset"] == {**config["dataset"], "stored": 96}
+    assert not {"runs_dir", "data_dir"} & found.keys()

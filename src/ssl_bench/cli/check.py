@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ssl_bench.conditions import CHECKED_BATCH
 from ssl_bench.config.options import GROUPS, nearest
-from ssl_bench.config.settings import near_or_all, read_settings, settings_text
+from ssl_bench.config.settings import items_of, near_or_all, read_settings, settings_text
 from ssl_bench.entry import importing, run_command
 from ssl_bench.errors import UserError
 
@@ -62,7 +62,7 @@ def read(options: Sequence[str]) -> tuple[list[str], int, str]:
         if "=" not in option and (near := nearest(option, ["learns"])):
             raise UserError(f"there is no check {option}{near}")
     settings = read_settings("check.yaml", options)
-    methods = GROUPS["method"] if settings["method"] == "all" else settings["method"].split(",")
+    methods = GROUPS["method"] if settings["method"] == "all" else items_of(settings["method"])
     for name in methods:
         if name not in GROUPS["method"]:
             raise UserError(f"method={name} is unknown{near_or_all(name, GROUPS['method'])}")
@@ -87,7 +87,7 @@ def read_learns(options: Sequence[str]) -> tuple[list[Expected], int, str]:
         raise UserError(f"no range is known for dataset={dataset}{near_or_all(dataset, datasets)}")
     found = [one for one in ranges() if one.dataset == dataset]
     known = dict.fromkeys(one.method for one in found)
-    chosen = list(known) if settings["method"] == "all" else settings["method"].split(",")
+    chosen = list(known) if settings["method"] == "all" else items_of(settings["method"])
     for name in chosen:
         if name not in known:
             raise UserError(f"no range is known for method={name}{near_or_all(name, known)}")

@@ -22,7 +22,7 @@ from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS
 from ssl_bench.config.parse import parse
 from ssl_bench.config.schema import Config
-from ssl_bench.config.settings import positional, settings_text, split_options
+from ssl_bench.config.settings import items_of, positional, settings_text, split_options
 from ssl_bench.data.facts import require_root
 from ssl_bench.entry import importing, run_command
 from ssl_bench.errors import UserError
@@ -81,7 +81,7 @@ def each_dataset(arguments: Sequence[str]) -> list[list[str]]:
     Raises UserError where ``dataset`` is set, too, or ``out`` is no folder, which holds the record of each.
     """
     given = dict(argument.partition("=")[::2] for argument in arguments if "=" in argument)
-    names = [name for name in given.get("datasets", "").split(",") if name not in ("", "null")]
+    names = [name for name in items_of(given.get("datasets", "")) if name != "null"]
     if not names:
         return [list(arguments)]
     if "dataset" in given:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,7 +33,7 @@ from ssl_bench.config.options import (
 )
 from ssl_bench.config.parse import parse, value_of
 from ssl_bench.config.schema import Config, Plain, put, value_at
-from ssl_bench.config.sources import AUTO
+from ssl_bench.config.sources import AUTO, texts_of_own
 from ssl_bench.errors import UserError
 
 _OF_KIND: dict[tuple[str, ...], Config] = {}  # of cells, by their overrides without the seed; tables share runs
@@ -85,11 +86,15 @@ def options_for(config: Plain) -> list[str]:
 
 def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:
     """The resolved configuration of every cell; those that differ by their seed alone are composed once."""
+    follows_seed = re.compile(r"\$\{(oc\.\w+:)?seed[},]")  # a reference, in an override or a file of one's own
+    own = any(follows_seed.search(text) for text in texts_of_own())
     overrides = dict.fromkeys(override for cell in cells for override in cell.overrides)
     read_ahead((group, choice) for group, _, choice in (override.partition("=") for override in overrides))
 
     def of_kind(cell: experiments.Cell) -> Config:
         kind = tuple(override for override in cell.overrides if override != f"seed={cell.seed}")
+        if own or any(map(follows_seed.search, kind)):
+            return compose(cell.overrides)
         if kind not in _OF_KIND:
             _OF_KIND[kind] = compose(cell.overrides)
         return replace(_OF_KIND[kind], seed=cell.seed)

@@ -72,6 +72,8 @@ def chosen_files(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, Option]
     for group, block in COUNTED:
         with blaming(file_of(group, choices), block):
             check(blocks[group, block], options, choices)
+    with blaming(file_of("method", choices), AUTO):
+        check(dict.fromkeys(blocks["method", AUTO], "auto"), options, choices)
     for key, option in options.items():
         file = "conf/config.yaml" if key in comments("config.yaml") else file_of(group_of(key), choices)
         with blaming(file, "default"):

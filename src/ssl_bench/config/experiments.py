@@ -143,10 +143,10 @@ class Experiment:
 def require_scored(experiment: Experiment, configs: Sequence[Config]) -> None:
     """UserError where the runs that are asked for leave out what is shown."""
     key = "curves" if experiment.show["kind"] in ("curves", "trials") else "protocols"
-    scored = getattr(configs[0].evaluation, key)
-    if "linear" in scored:
-        scored = (*scored, "linear_top5")  # which comes with it where there are more than ten classes
-    left = [name for name in experiment.protocols if name not in scored]
+    of_all = set.intersection(*(set(getattr(config.evaluation, key)) for config in configs))
+    if "linear" in of_all:
+        of_all.add("linear_top5")  # which comes with it where there are more than ten classes
+    left = [name for name in experiment.protocols if name not in of_all]
     if left:
         raise UserError(
             f"{experiment.name} shows {' and '.join(left)}, which evaluation.{key} leaves out: name it there."

@@ -141,10 +141,18 @@ class Option:
 
 @functools.cache
 def block_of(method: str, block: str) -> Mapping[str, Any]:
-    """What the block ``needs`` or ``shown`` of a method's file states; nothing where there is no such method."""
-    content = sources.load(f"method/{method}.yaml") if method in GROUPS["method"] else {}
-    found: Mapping[str, Any] = content.get(block) or {}
-    return found
+    """What the block ``needs`` or ``shown`` of a method's file states; nothing where there is no such method.
+
+    A method needs also what those need that its file builds on.
+    """
+    if method not in GROUPS["method"]:
+        return {}
+    file = f"method/{method}.yaml"
+    own: Mapping[str, Any] = sources.load(file).get(block) or {}
+    if block != "needs":
+        return own
+    inherited = [block_of(base.rpartition("/")[2].removesuffix(".yaml"), block) for base in bases(file)]
+    return {key: value for needs in (*inherited, own) for key, value in needs.items()}
 
 
 @functools.cache

@@ -7,6 +7,7 @@ group ``ssl_bench`` whose value is the package; its ``conf/`` is then a folder o
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import importlib.util
 import os
@@ -93,6 +94,8 @@ def _require_shape(file: Path) -> None:
         require(isinstance(content, dict), f"{block} is to be a mapping, as in {block}: {{key: value}}")
         for key, value in content.items() if block in (AUTO, SCALES) else ():
             require(isinstance(value, dict), f"{block}, {key} is to be a mapping, as in {key}: {{key: value}}")
+            named = block != AUTO or isinstance(value.get("target"), str)
+            require(named, f"{block}, {key} has no target, as in target: my_module.my_function")
 
 
 def not_yaml(file: str, error: Exception) -> str:
@@ -110,7 +113,16 @@ ROOTS = (PACKAGE, *OWN)
 
 def read(name: str) -> str:
     """The text of a file of conf/, such as ``method/clbo.yaml``; the first that is found."""
-    return next(file for root in ROOTS if (file := root.joinpath(name)).is_file()).read_text(encoding="utf-8")
+    found = next((file for root in ROOTS if (file := root.joinpath(name)).is_file()), None)
+    if found is None:
+        raise UserError(f"conf/{name} does not exist, which defaults of another file name.")
+    return found.read_text(encoding="utf-8")
+
+
+@functools.cache
+def texts_of_own() -> tuple[str, ...]:
+    """The texts of all files that users have added to conf/."""
+    return tuple(file.read_text(encoding="utf-8") for root in OWN for file in sorted(root.rglob("*.yaml")))
 
 
 def load(name: str) -> dict[str, Any]:

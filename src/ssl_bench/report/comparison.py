@@ -139,9 +139,9 @@ def by_row(runs: Sequence[Run], protocol: str) -> dict[str, dict[int, float]]:
 
 
 def worth(runs: Sequence[Run]) -> float:
-    """What one image is worth in percent."""
+    """What one image is worth in percent; 0 without images."""
     images = [run.record.images.get(run.on, run.record.images["test"]) for run in runs if run.record]
-    return max((100 / number for number in images), default=0.0)
+    return max((100 / number for number in images if number), default=0.0)
 
 
 def columns(runs: Sequence[Run], protocols: Sequence[str], ranked: Sequence[str]) -> Columns:

@@ -11,9 +11,10 @@ import functools
 import itertools
 import shlex
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
+from typing import Any
 
 from ssl_bench.report.comparison import Table, TableCell, by_row
 from ssl_bench.report.provenance import provenance
@@ -35,7 +36,7 @@ class Expected:
     seeds: int
     mean: float
     deviation: float  # s
-    seed0: float  # what the run of the first seed, 0, had, which a machine of the same kind repeats digit by digit
+    seed0: float | None  # what the run of seed 0 had, if any; a machine of the same kind repeats it digit by digit
     precision: str
     threads: int
     torch: str
@@ -57,7 +58,8 @@ def ranges() -> tuple[Expected, ...]:
     """All that are shipped, those of digits first."""
     folder = resources.files("ssl_bench.report")
     rows = (row for file in FILES for row in csv.DictReader((folder / file).read_text(encoding="utf-8").splitlines()))
-    numbers = {"version": int, "seeds": int, "mean": float, "deviation": float, "seed0": float, "threads": int}
+    numbers: dict[str, Callable[[str], Any]] = {"version": int, "seeds": int, "threads": int}
+    numbers |= {"mean": float, "deviation": float, "seed0": lambda text: float(text) if text else None}
     return tuple(Expected(**{key: numbers.get(key, str)(value) for key, value in row.items()}) for row in rows)
 
 
@@ -66,9 +68,9 @@ def of_runs(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[Expected]
     datasets = dict.fromkeys(run.cell.dataset for run in runs)
     for dataset, protocol in itertools.product(datasets, protocols):
         here = [run for run in runs if run.cell.dataset == dataset]
-        found = {row: list(scores.values()) for row, scores in by_row(here, protocol).items() if len(scores) > 1}
-        deviations = [statistics.stdev(percents) for percents in found.values()]
-        for row, percents in found.items():
+        found = {row: scores for row, scores in by_row(here, protocol).items() if len(scores) > 1}
+        deviations = [statistics.stdev(scores.values()) for scores in found.values()]
+        for row, scores in found.items():
             run, record = next((run, run.record) for run in here if run.cell.row == row and run.record)
             yield Expected(
                 method=record.method,
@@ -76,10 +78,10 @@ def of_runs(runs: Sequence[Run], protocols: Sequence[str]) -> Iterator[Expected]
                 options=shlex.join(override for override in run.cell.overrides if not override.startswith("seed=")),
                 protocol=protocol,
                 version=record.protocols[protocol],
-                seeds=len(percents),
-                mean=round(statistics.fmean(percents), 4),
-                deviation=round(max(statistics.stdev(percents), statistics.median(deviations)), 4),
-                seed0=round(percents[0], 4),
+                seeds=len(scores),
+                mean=round(statistics.fmean(scores.values()), 4),
+                deviation=round(max(statistics.stdev(scores.values()), statistics.median(deviations)), 4),
+                seed0=None if 0 not in scores else round(scores[0], 4),
                 precision=record.precision,
                 threads=record.environment["threads"],
                 torch=record.environment["libraries"]["torch"],

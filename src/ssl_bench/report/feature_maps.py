@@ -147,7 +147,7 @@ def results(experiment: Experiment, found: Sequence[Measured]) -> Iterator[tuple
 
 def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]) -> None:
     """Draw a map for every row, of its first seed, as PNG; classes have the same colours and marks in all."""
-    from ssl_bench.report.figures import above_notes, legend_below, plane_of, save, scatter
+    from ssl_bench.report.figures import above_notes, legend_below, plane_of, save, scatter, spread
 
     first: dict[tuple[str, str], Features] = {}
     for one in found:
@@ -160,7 +160,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequ
     handles: dict[str, Any] = {}
     for (dataset, row), one in first.items():
         axes = next(grid)
-        rows = np.unique(np.linspace(0, len(one.points) - 1, IMAGES).round().astype(int))  # folders are sorted by class
+        rows = spread(len(one.points), IMAGES)
         handles |= scatter(axes, plane_of(one.points[rows], 0), one.labels[rows], one.names)
         axes.set_title(f"{dataset}: {row}" if several else row, fontsize=9)
     for axes in grid:

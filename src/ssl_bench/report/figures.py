@@ -33,10 +33,11 @@ def tsne_picture(
 
     names: of the classes. At most ``limit`` images are drawn, for t-SNE's cost grows faster than their number.
     """
+    rows = spread(len(features), limit)
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.add_subplot()
-    plane = plane_of(np.ascontiguousarray(features[:limit].cpu().numpy()), seed)
-    handles = scatter(axes, plane, labels[:limit].cpu().numpy(), names)
+    plane = plane_of(np.ascontiguousarray(features[rows].cpu().numpy()), seed)
+    handles = scatter(axes, plane, labels[rows].cpu().numpy(), names)
     axes.set_title(title, fontsize=10)
     if handles:
         legend = axes.legend(
@@ -45,6 +46,11 @@ def tsne_picture(
         for text in legend.get_texts():
             text.set_parse_math(False)  # a class may be called $cash$, which is no formula
     save(path, figure, dpi=120)
+
+
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """At most so many positions among ``count``, evenly apart: folders are sorted by class."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def plane_of(points: NDArray[Any], seed: int) -> NDArray[Any]:

@@ -72,12 +72,9 @@ def peak_memory() -> int | None:
 
 def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration without where things lie on this machine; of weights to start from the name is left."""
-    places = ("runs_dir", "data_dir", "root", "test_root")
-    found = {
-        key: without_places(value) if isinstance(value, Mapping) else value
-        for key, value in config.items()
-        if key not in places
-    }
+    found = {key: value for key, value in config.items() if key not in ("runs_dir", "data_dir")}
+    roots = ("root", "test_root")
+    found["dataset"] = {key: value for key, value in config["dataset"].items() if key not in roots}
     return found | ({"init": Path(str(found["init"])).name} if found.get("init") else {})
 
 
@@ -239,6 +236,8 @@ class Record:
         self._require_results()
         if type(self.images["test"]) is not int or type(self.environment["threads"]) is not int:
             raise ValueError("its number of test images or of threads is no whole number")
+        if not all(type(self.baselines[network]) is int for network in ("random", "pixels")):
+            raise ValueError("its versions of the baselines are no whole numbers")
         for name, curve in self.curves.items():
             if not isinstance(curve, list) or not all(isinstance(point, list) and len(point) == 2 for point in curve):
                 raise ValueError(f"its curve {name} is no list of epochs and percents")

@@ -120,18 +120,22 @@ def _check_target(config: Config) -> None:
 
 @functools.cache
 def _classes(module: str) -> tuple[str, ...] | None:
-    """The classes that a module defines or imports; None where its source is not at hand."""
+    """The names in a module that may be classes; None without its source, or where it imports names by ``*``."""
     spec = importlib.util.find_spec(module)
     if spec is None:
         raise ImportError(module)
     if spec.origin is None or not spec.origin.endswith(".py"):
         return None
     try:
-        body = ast.parse(Path(spec.origin).read_bytes()).body
+        nodes = list(ast.walk(ast.parse(Path(spec.origin).read_bytes())))
     except SyntaxError as error:
         raise UserError(f"{spec.origin}, line {error.lineno}: {error.msg}.") from None
-    imported = (alias.asname or alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names)
-    return (*(node.name for node in body if isinstance(node, ast.ClassDef)), *imported)
+    imported = [alias for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+    if any(alias.name == "*" for alias in imported):
+        return None
+    assigned = (node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    classes = (node.name for node in nodes if isinstance(node, ast.ClassDef))
+    return (*classes, *(alias.asname or alias.name for alias in imported), *assigned)
 
 
 def _normalises_apart(predictor: Any) -> bool:
@@ -149,7 +153,7 @@ def _check_needs(config: Config) -> None:
     if "full_size_views" in needs:
         smaller = needs.get("smaller_views", False)
         conditions.require_views(name, config.augment.view_sizes, full_size=needs["full_size_views"], smaller=smaller)
-    if "batches_at_once" in needs and options["queue"] is not None:
+    if "batches_at_once" in needs and options.get("queue") is not None:
         conditions.require_whole_pushes(options["queue"], needs["batches_at_once"] * config.batch_size)
     if "own_sgd" in needs:
         conditions.require_own_sgd(name, config.optimizer.name, config.trainer.precision)

@@ -30,6 +30,7 @@ from ssl_bench.devices import (
     repeatable,
     resolve_device,
     resolve_precision,
+    threads,
     why_not_compiled,
     within_memory,
 )
@@ -68,11 +69,10 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
         cuda=resolve_device(config.trainer.accelerator).type == "cuda",
         timeout=chosen.timeout,
     )
-    with group, failures_named(), repeatable(chosen.deterministic), ExitStack() as held:
+    alike = repeatable(chosen.deterministic)
+    with group, failures_named(), alike, threads(chosen.threads), ExitStack() as held:
         console = Console(quiet=distributed.rank() > 0)
         config = _compiled_if_possible(config, console)
-        if chosen.threads:
-            torch.set_num_threads(chosen.threads)
         conditions.require_logger(config.logger.name)
         data = build_data(config)
         read_on_every_rank(data)

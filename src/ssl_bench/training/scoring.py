@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ssl_bench import distributed
@@ -40,10 +41,10 @@ def final_scores(
         splits = monitor.last.pop(name, None) or evaluator.features(backbone, device)
         scores[name] = evaluator.score(splits, names, "test")
         test = splits.test  # on every rank, should it not have been embedded yet
-        if name == method.evaluated and distributed.rank() == 0:
+        if name == method.evaluated:
             description = {"backbone": network, "clean": clean, "network": name, "fingerprint": folder.fingerprint}
-            save_encoder(folder.encoder, backbone, description)
-            tsne_picture(
+            draw = partial(
+                tsne_picture,
                 folder.picture,
                 test.x,
                 test.labels,
@@ -52,6 +53,9 @@ def final_scores(
                 seed=0,
                 limit=PICTURE_IMAGES,
             )
+            # A full disk is an error of all ranks, else the others would wait.
+            distributed.on_rank_zero(partial(save_encoder, folder.encoder, backbone, description))
+            distributed.on_rank_zero(draw)
     if config.evaluation.projector:
         whole = getattr(method, method.evaluated)
         scores[PROJECTOR] = evaluator.score(evaluator.features(whole, device), names, "test")

@@ -8,6 +8,7 @@ paragraph. So the table states nothing that does not stand elsewhere, and a test
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,11 @@ below 0.05 means the same, unless it is called uncorrected. "Means are higher" s
 shown" means that the test cannot decide, most often with three seeds; it does not mean that there is no difference. So
 a claim that something has no effect cannot be confirmed in this way.
 
+"Holds" is of the whole claim, whose parts the verdict judges. *Yes*: all of them are shown. *In part*: some are. *Not
+shown*: none is, and no difference against the claim's main part either. *No*: a difference against it is shown.
+*Cannot be judged*: what it is about was not measured here.
+COUNTS.
+
 To repeat a result, use the commands in its README. `make NAME` plans, runs and renders the whole definition, which
 may be more, and writes over the folder unless `OUT=` is set.
 
@@ -44,9 +50,17 @@ earlier comparison](methods/README.md).
 This table is written by `python tests/claims.py` from the definitions in `conf/experiment` and the verdicts in the
 folders; a test compares.
 
-| | source | claim | verdict | shown |
-|---|---|---|---|---|
+| | source | claim | holds | verdict | shown |
+|---|---|---|---|---|---|
 """
+HOLDS = ("yes", "in part", "not shown", "no", "cannot be judged")
+COUNTED = {
+    "yes": "hold",
+    "in part": "hold in part",
+    "not shown": "are not shown",
+    "no": "do not hold",
+    NOT_RUN: NOT_RUN,
+}
 
 
 class Claim(NamedTuple):
@@ -92,9 +106,12 @@ def verdict(name: str) -> str:
 
 def table() -> str:
     """The whole page."""
-    rows = []
+    rows, counts = [], Counter[str]()
     for name, _, source, text in claims():
         found, linked = verdict(name), f"[`{name}`]({name}/README.md)"
+        holds, colon, rest = found.partition(": ")
+        holds, found = (holds, rest) if colon and holds in HOLDS else ("", found)
+        counts[holds or found] += 1
         if found == NOT_RUN:
             shown = f"[definition](../conf/experiment/{name}.yaml)"
             linked = linked if (FILE.parent / name).exists() else f"`{name}`"
@@ -102,8 +119,9 @@ def table() -> str:
             shown = f"[figure]({name}/figure.png)"
         else:
             shown = f"[table]({name}/README.md)"
-        rows.append(f"| {linked} | {source} | {text} | {found} | {shown} |\n")
-    return HEAD + "".join(rows)
+        rows.append(f"| {linked} | {source} | {text} | {holds} | {found} | {shown} |\n")
+    counted = ", ".join(f"{counts[one]} {COUNTED.get(one, one)}" for one in (*HOLDS, NOT_RUN) if counts[one])
+    return HEAD.replace("COUNTS", f"Of {len(rows)} claims {counted}") + "".join(rows)
 
 
 if __name__ == "__main__":

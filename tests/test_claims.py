@@ -11,6 +11,15 @@ def test_the_table_of_claims_is_that_of_definitions_and_verdicts() -> None:
     assert claims.FILE.read_text(encoding="utf-8") == claims.table()  # python tests/claims.py writes it
 
 
+def test_every_verdict_begins_with_whether_the_claim_holds() -> None:
+    verdicts = {claim.name: claims.verdict(claim.name) for claim in claims.claims()}
+    assert not {
+        name: text
+        for name, text in verdicts.items()
+        if text != claims.NOT_RUN and text.partition(": ")[0] not in claims.HOLDS
+    }
+
+
 def test_it_has_every_table_and_figure_of_the_papers() -> None:
     found = [claim.name for claim in claims.claims()]
     assert sorted(found) == sorted({*experiments.names(), "directpred_dynamics"} - {"calibration"})

@@ -44,9 +44,6 @@ NEVER = 1_000_000  # epochs
 Tell = Callable[[str, Any], None]
 
 
-# -- timing ---------------------------------------------------------------------------------------
-
-
 def wait() -> None:
     """Until the device has done what it was given."""
     if CUDA:

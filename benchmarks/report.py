@@ -100,9 +100,6 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-# -- files ----------------------------------------------------------------------------------------
-
-
 def save(folder: Path, measurements: Sequence[Measurement], *, size: str, load: float | None, device: str) -> None:
     """Put the measurements in place of earlier ones of the same benchmark on the same device, and draw all there are.
 

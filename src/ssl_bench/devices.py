@@ -26,9 +26,6 @@ class GPUError(UserError):
     status = TRY_AGAIN
 
 
-# -- which device, in which precision -------------------------------------------------------------
-
-
 def device_type(wanted: str) -> str:
     """``cpu`` or ``cuda``, as a run's name has it; runs for another machine may be named where there is no GPU."""
     return "cuda" if wanted in ("gpu", "cuda") or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
@@ -63,8 +60,6 @@ def has_fast_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-# -- compiled -------------------------------------------------------------------------------------
-
 BACKEND = "inductor"  # of torch.compile
 
 
@@ -83,9 +78,6 @@ def why_not_compiled(device: torch.device) -> str | None:
 def device_name(device: torch.device) -> str:
     """The card's name, or the processor's kind."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-
-
-# -- bit for bit ----------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -130,9 +122,6 @@ def repeatable(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
         cudnn.deterministic, cudnn.benchmark = before_cudnn
-
-
-# -- failures -------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -33,9 +33,6 @@ class RankLost(UserError):  # noqa: N818 (nothing is wrong here)
     status = TRY_AGAIN
 
 
-# -- the group ------------------------------------------------------------------------------------
-
-
 def world_size() -> int:
     """Number of ranks; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
@@ -128,9 +125,6 @@ def _is_broken_line(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and found is not None)
 
 
-# -- with gradient --------------------------------------------------------------------------------
-
-
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -173,9 +167,6 @@ def _all_reduce(x: Tensor) -> Tensor:
     total = x.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total
-
-
-# -- without gradient -----------------------------------------------------------------------------
 
 
 def total_over_ranks(x: Tensor) -> Tensor:
@@ -239,9 +230,6 @@ def of_every_rank(mine: Any, group: Any = None) -> list[Any]:
     found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, mine, group=group)
     return found
-
-
-# -- agreement ------------------------------------------------------------------------------------
 
 
 def on_every_rank(act: Callable[[], T]) -> T:

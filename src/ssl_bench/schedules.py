@@ -47,8 +47,6 @@ class WarmupConstant:
         return min(1.0, (step + 1) / max(1, self.warmup_steps))
 
 
-# -- CLBO's step sizes ----------------------------------------------------------------------------
-
 # What the proximal term slows the student by grows with its strength λe and with the learning rate; where the teacher's
 # step decays as κ/e, with e once more. The largest values of those products over t = e/E in [0, 1], as a share of the
 # learning rate's: where it follows a cosine, of t (1 + cos πt)/2 at 0.42, and of t² (1 + cos πt)/2 at 0.56.

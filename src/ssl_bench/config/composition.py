@@ -26,8 +26,6 @@ from ssl_bench.errors import UserError
 
 _PARTS: dict[tuple[str, str], Plain] = {}  # of compositions, by group and choice; "" for config.yaml itself
 
-# -- references within conf/ ----------------------------------------------------------------------
-
 
 def _times(factor: int | float, value: int | float) -> int | float:
     """A multiple of another value."""

@@ -140,9 +140,6 @@ def _set_by_experiment(experiment: str) -> set[str]:
     return keys.union(*(_set_by_experiment(entry.rpartition("/")[2]) for entry in entries))
 
 
-# -- checks of options, and how their sentences name files --------------------------------------------
-
-
 def check(settings: Mapping[str, Any], options: Mapping[str, Option], choices: Mapping[str, str]) -> None:
     """UserError for keys that are no options and for values that are not allowed, references apart."""
     for key, value in settings.items():

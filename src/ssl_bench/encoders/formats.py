@@ -60,9 +60,6 @@ def _any(subject: Subject) -> None:
     """Every network will do."""
 
 
-# -- our own ---------------------------------------------------------------------------------------
-
-
 def _write_ours(subject: Subject, folder: Path) -> None:
     run = {"fingerprint": subject.opened.fingerprint} if subject.opened.fingerprint else {}
     description = {"backbone": subject.network, "clean": subject.clean, **run}
@@ -74,9 +71,6 @@ def _ours(subject: Subject) -> tuple[str, str]:
         'import ssl_bench\n\nencoder = ssl_bench.load_encoder(f"{folder}/encoder.safetensors")',
         "features = encoder(images)",
     )
-
-
-# -- torchvision -----------------------------------------------------------------------------------
 
 
 def _of_torchvision(subject: Subject) -> None:
@@ -111,9 +105,6 @@ def _torchvision(subject: Subject) -> tuple[str, str]:
         "encoder.eval()",
     ]
     return "\n".join(lines), "features = encoder(images)"
-
-
-# -- timm, and transformers, which wraps it --------------------------------------------------------
 
 
 def _of_timm(subject: Subject) -> None:
@@ -171,9 +162,6 @@ def _transformers(subject: Subject) -> tuple[str, str]:
         "from transformers import AutoModel\n\nencoder = AutoModel.from_pretrained(folder).eval()",
         "features = encoder(images).pooler_output",
     )
-
-
-# -- ONNX ------------------------------------------------------------------------------------------
 
 
 def _write_onnx(subject: Subject, folder: Path) -> None:

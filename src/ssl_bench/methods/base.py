@@ -99,8 +99,6 @@ class Method(pl.LightningModule):
         self.draw = 0  # how often the same batch was augmented before
         self.student_steps = 0  # real optimiser steps: one a gradient scaler skips does not count
 
-    # -- what a method defines ----------------------------------------------------------------
-
     def loss(self, step: Step) -> Loss:
         """The method's loss, and figures to record beside it; changes nothing."""
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
@@ -114,8 +112,6 @@ class Method(pl.LightningModule):
 
     def after_optimizer_step(self) -> None:
         """Move what follows the student; called after every real optimiser step."""
-
-    # -- one step -----------------------------------------------------------------------------
 
     def embed(self, network: nn.Module, views: list[Tensor]) -> list[Tensor]:
         """Embeddings ``[n, D]`` per view; ``concat_views`` shares batch statistics among views of one size."""
@@ -194,8 +190,6 @@ class Method(pl.LightningModule):
     def _count_step(self, *_: Any) -> None:
         self.student_steps += 1
 
-    # -- optimiser and schedules --------------------------------------------------------------
-
     def configure_optimizers(self) -> Any:
         """The shared optimiser over everything that requires a gradient, stepped by a per-step schedule."""
         total = int(self.trainer.estimated_stepping_batches)
@@ -232,8 +226,6 @@ class Method(pl.LightningModule):
         """Let student and teacher be compiled when they next compute; names in checkpoints stay as they are."""
         for network in filter(None, (self.student, self.teacher)):
             network.compile(backend=backend, dynamic=False)  # views have few sizes, and each is worth its own code
-
-    # -- what is evaluated and saved ----------------------------------------------------------
 
     def networks(self) -> dict[str, nn.Module]:
         """Backbones by name, the one the paper deploys first."""

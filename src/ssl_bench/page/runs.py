@@ -72,9 +72,6 @@ def whole(entry: StoredRecord, again: str | None) -> Plain:
     }
 
 
-# -- runs that nobody has described as rows of a table ---------------------------------------------
-
-
 @functools.cache
 def _defaults(method: str, dataset: str, scale: str) -> Plain | None:
     try:

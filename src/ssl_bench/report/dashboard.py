@@ -49,9 +49,6 @@ def dashboard(settings: Mapping[str, Any]) -> None:
             print(address)
 
 
-# -- the definition -------------------------------------------------------------------------------
-
-
 def define(experiment: Experiment, dataset: str, settings: Mapping[str, Any]) -> workspaces.Workspace:
     """The view of one dataset; equal for equal arguments, to the last id."""
     import wandb_workspaces.workspaces as ws
@@ -174,9 +171,6 @@ def described(view: workspaces.Workspace) -> dict[str, Any]:
     """What is sent to W&B, as plain data."""
     model: dict[str, Any] = view._to_model().model_dump(by_alias=True, exclude_none=True)
     return model
-
-
-# -- at W&B ---------------------------------------------------------------------------------------
 
 
 def save(experiment: Experiment, datasets: Sequence[str], settings: Mapping[str, Any]) -> list[str]:

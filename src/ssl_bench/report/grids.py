@@ -121,9 +121,7 @@ class Panel:
         kinds: dict[str, dict[tuple[str, str], int]] = {
             "failed": {at: square.failed for at, square in self.squares.items()},
             "collapsed": {at: square.collapsed for at, square in self.squares.items()},
-            "missing": {
-                at: square.wanted - square.failed - len(square.by_seed) for at, square in self.squares.items()
-            },
+            "missing": {at: square.wanted - square.failed - len(square.by_seed) for at, square in self.squares.items()},
         }
         return [
             f"{kind}: {self._named({at: count for at, count in counts.items() if count > 0})}"

@@ -138,9 +138,6 @@ def _require_validation(experiment: Experiment, runs: Sequence[Run]) -> None:
             )
 
 
-# -- what is rendered -----------------------------------------------------------------------------
-
-
 def _rendered(experiment: Experiment, runs: Sequence[Run], accuracies: Path) -> tuple[str, Files]:
     """What is printed of a table or figure, and what writes each of its files.
 
@@ -209,9 +206,6 @@ OF_ENCODERS: dict[str, Callable[[Experiment, Sequence[Run], Sequence[Any]], tupl
     "features": _of_features,
     "saliency": _of_saliency,
 }
-
-
-# -- files ----------------------------------------------------------------------------------------
 
 
 def _csv(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Callable[[Path], object]:

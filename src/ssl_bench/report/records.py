@@ -101,9 +101,6 @@ def _take(store: Store, path: Path, name: str, *, committed: bool) -> None:
         store.skipped.append(f"{path} is no finished record ({error})")
 
 
-# -- which record belongs to which cell -----------------------------------------------------------
-
-
 def match(cells: Sequence[Cell], configs: Sequence[Config], store: Store) -> list[Run]:
     """Every cell with its record.
 

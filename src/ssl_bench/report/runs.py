@@ -90,9 +90,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-# -- reading ---------------------------------------------------------------------------------------
-
-
 def rows(runs_dir: Path, committed: str | None) -> tuple[list[Row], list[str]]:
     """A row for each run of ``runs_dir`` and of the folders ``committed``; and why files were left out."""
     store = records.read(runs_dir, committed)
@@ -152,9 +149,6 @@ def in_order(found: Sequence[Row], sort: str | None) -> list[Row]:
     numbers = all(_is_number(row[key]) for row in there)
     there.sort(key=lambda row: row[key] if numbers else typed(row[key]), reverse=falling)
     return there + [row for row in found if row.get(key) is None]
-
-
-# -- showing ---------------------------------------------------------------------------------------
 
 
 def show(
@@ -272,9 +266,6 @@ def _cell(row: Row, key: str) -> str:
     if key not in row or (row[key] is None and key not in row.options):
         return "–"
     return f"{row[key]:.1f}" if isinstance(row[key], float) and key not in row.options else escape(typed(row[key]))
-
-
-# -- pandas ----------------------------------------------------------------------------------------
 
 
 def load_runs(runs_dir: str | Path = "runs", *, records: str | None = None) -> pandas.DataFrame:

@@ -95,9 +95,6 @@ def _symbol(target: str) -> Symbol:
     return module, name
 
 
-# -- one module -----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Module:
     """The statements of a module's top level, by the name that they define, and where its imports come from."""
@@ -177,9 +174,6 @@ def _defines(node: ast.stmt) -> set[str]:
     if isinstance(node, (ast.Assign, ast.AnnAssign)):
         return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     return set()
-
-
-# -- the syntax tree, without what does not count --------------------------------------------------
 
 
 def _fields(node: ast.AST) -> Iterator[tuple[str, Any]]:

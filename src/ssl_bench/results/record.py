@@ -78,8 +78,6 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     return found | ({"init": Path(str(found["init"])).name} if found.get("init") else {})
 
 
-# -- the record -----------------------------------------------------------------------------------
-
 # What reading and looking into a file raises where it is not of the shape that it should be.
 MISFITS = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 

@@ -151,9 +151,6 @@ def _refuse(path: Path, given: Mapping[str, Any]) -> None:
         raise UserError(f"{path} states itself what network it holds: leave {' and '.join(wrong)} out.")
 
 
-# -- reading --------------------------------------------------------------------------------------
-
-
 def sha256(path: Path) -> str:
     """Of a file's content."""
     sha = hashlib.sha256()
@@ -169,9 +166,6 @@ def _is_ours(path: Path) -> bool:
             return "ssl_bench" in (file.metadata() or {})
     except (SafetensorError, OSError):
         return path.name == "encoder.safetensors"  # a damaged one, which shall be called so
-
-
-# -- names and shapes -----------------------------------------------------------------------------
 
 
 def _prefix(path: Path, tensors: Mapping[str, Tensor], wanted: Sequence[str], name: str, given: str | None) -> str:
@@ -198,9 +192,6 @@ def _prefix(path: Path, tensors: Mapping[str, Tensor], wanted: Sequence[str], na
 def _require(path: Path, keys: Keys, name: str) -> None:
     if not keys.fits:
         raise UserError(f"{path} does not fit {name}: {keys.complaints}.")
-
-
-# -- networks -------------------------------------------------------------------------------------
 
 
 def _resnet(

@@ -114,9 +114,6 @@ def examine(name: str, ranks: Sequence[Trace], folder: Path, device: str) -> Ver
     return Verdict(differences, equal, bf16_drift(name, device))
 
 
-# -- ranks ----------------------------------------------------------------------------------------
-
-
 def train_in_ranks(methods: Sequence[str], world: int, folder: Path, device: str) -> dict[str, str]:
     """Train all ``methods`` in ``world`` processes, each into ``<folder>/<method>-<rank>.pt``; why some failed.
 
@@ -159,9 +156,6 @@ def _be_rank(rank: int, world: int, folder: str, methods: Sequence[str], device:
         for name in methods:
             found = {norms: train(name, norms=norms, device=device) for norms in NORMS}
             torch.save(found, f"{folder}/{name}-{rank}.pt")
-
-
-# -- comparing ------------------------------------------------------------------------------------
 
 
 def compare(one: Trace, ranks: Sequence[Trace]) -> dict[str, Any]:

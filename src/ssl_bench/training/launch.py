@@ -174,9 +174,6 @@ def _report(folder: Path, statuses: list[int], killed: set[int], received: list[
     raise UserError(f"rank {cause} ended with the error above.", statuses[cause])
 
 
-# -- a rank ---------------------------------------------------------------------------------------
-
-
 def main() -> int:
     """Be the rank that the environment names, of the run in the given folder; returns the exit status."""
     threading.Thread(target=_stop_with_the_launcher, daemon=True).start()

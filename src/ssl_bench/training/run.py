@@ -162,8 +162,6 @@ class _Run:
         observers.recorder.logger.close()
         return record
 
-    # -- build ------------------------------------------------------------------------------------
-
     def _begin(self) -> int | None:
         """Write down what is run; the step of the checkpoint that it resumes from, if any."""
         step = earlier.step_to_resume(self.config, self.folder, self.console)
@@ -183,8 +181,6 @@ class _Run:
         elif distributed.world_size() > 1:
             synchronize(method)
         return method
-
-    # -- pretrain ---------------------------------------------------------------------------------
 
     def _pretrain(
         self,
@@ -244,8 +240,6 @@ class _Run:
             remedies.append("set dataset.resident=false")
         return " or ".join(remedies)
 
-    # -- record -----------------------------------------------------------------------------------
-
     def _record(self, method: Method, observers: Observers, scores: dict[str, Scores], seen: ImageWarnings) -> Record:
         evaluator, timing = observers.accuracy.evaluator, observers.timing
         record = record_of_scores(
@@ -276,8 +270,6 @@ class _Run:
             peak_memory_bytes=peak_memory(),
             earlier_code=observers.code.earlier,
         )
-
-    # -- what is shown ----------------------------------------------------------------------------
 
     def _announce(self, method: Method, resumed: int | None) -> None:
         world, epochs = distributed.world_size(), self.config.epochs * method.passes_per_epoch

@@ -29,7 +29,7 @@ from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.finetune import FineTuning
 from ssl_bench.evaluation.linear import LinearClassifier, LinearProbe
 from ssl_bench.evaluation.protocols import protocols
-from ssl_bench.plan import forecast
+from ssl_bench.plan import costs, forecast
 from ssl_bench.plan import sampled as sampling
 from ssl_bench.plan.forecast import Baseline, Evaluation, Measured
 from ssl_bench.plan.operations import of_training
@@ -99,6 +99,83 @@ def test_a_kind_that_crashes_is_counted_and_ends_nothing(
     assert "2 run(s) could not be measured" in shown
     assert "OutOfMemoryError" in shown
     assert "Traceback" not in shown
+
+
+GIGA = 10**9
+
+
+@pytest.fixture
+def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Asks for Figure 2 with seeds 0 and 1 where a run with the proximal term takes 2 h and one without it 30 min.
+
+    Random weights take 6 min for each seed. Of the first run half the epochs are over.
+    """
+    random = Baseline({"network": "resnet18", "seed": 7}, 360.0)
+    nothing = {"monitor": 0.0, "curves": 0.0, "gpu_memory": 0}
+    evaluation = Evaluation(key="a", load=600.0, final=1200.0, baselines=(random,), files=2 * GIGA, memory=0, **nothing)
+    done: set[str] = set()
+
+    def measured(config: Config) -> Measured:
+        with_term = config.method.options["proximal"] != 0
+        memory, start = (3 * GIGA, 5400.0) if with_term else (4 * GIGA, 0.0)
+        return Measured(
+            evaluation=evaluation, start=start, step=0.0, epoch=0.0, save=0.0, checkpoint=GIGA, steps=1,
+            passes_per_epoch=1, memory=memory, gpu_memory=0,
+        )  # fmt: skip
+
+    def ask(function: Callable[..., Any], *given: Any, folder: Path | None = None) -> Any:
+        if function is grid.fingerprints:
+            return [f"{number:012}" for number in range(len(given[0]))]
+        return measured(given[0]) if function is forecast.measure else []
+
+    def refresh(entry: grid.SweepRun) -> None:
+        entry.state = "done" if entry.folder.fingerprint in done else "left"
+
+    monkeypatch.setattr(local, "ask", ask)
+    monkeypatch.setattr(grid.SweepRun, "refresh", refresh)
+    half = tmp_path / f"{0:012}" / "metrics.csv"
+    half.parent.mkdir()
+    half.write_text("epoch,loss\n" + "".join(f"{epoch},1.0\n" for epoch in range(1, 6)), encoding="utf-8")
+
+    def sentences(*options: str, finished: int = 0) -> list[str]:
+        done.update(f"{number:012}" for number in range(finished))
+        console: list[str] = []
+        monkeypatch.setattr(costs.Console, "print", lambda self, shown, **_: console.append(str(shown)))
+        fixed = ["fig2", "scale=smoke", "seeds=0,1", "epochs=10", f"runs_dir={tmp_path}"]
+        assert command.main([*fixed, *options]) == 0
+        return console
+
+    return sentences
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        # 1 + 2 + 2 · 0.5 hours of runs, 2 · 0.1 of random weights
+        (("jobs=1",), "4.20 hours on this machine, 12.0 GB of disk, 4.0 GB of memory."),
+        (("jobs=2",), "2.10 hours on this machine with jobs=2, 12.0 GB of disk, 8.0 GB of memory."),
+        (("jobs=9",), "1.05 hours on this machine with jobs=9, 12.0 GB of disk, 16.0 GB of memory."),
+        (
+            ("launcher=slurm", "trainer.precision=32-true", "jobs=2"),
+            "4.20 hours on this machine one after another, where a cluster runs them side by side, 12.0 GB of disk, "
+            "4.0 GB of memory.",
+        ),
+    ],
+    ids=["one after another", "two at once", "more at once than there are", "a cluster's"],
+)
+def test_what_is_left_is_counted_in_hours_disk_and_memory(
+    made_up: Callable[..., list[str]], options: tuple[str, ...], said: str
+) -> None:
+    *_, shared, whole = made_up(*options)
+    assert shared == "Random weights and raw pixels, once for the same images, network and seed: 12.0 min."
+    assert whole == f"All runs that are left: {said}"
+
+
+def test_of_finished_runs_nothing_is_counted(made_up: Callable[..., list[str]]) -> None:
+    *_, shared, whole = made_up("jobs=1", finished=1)
+    assert shared.endswith(": 12.0 min.")
+    assert whole == "All runs that are left: 3.20 hours on this machine, 9.0 GB of disk, 4.0 GB of memory."
+    assert made_up("jobs=1", finished=4)[-1] == "Nothing is left to run."
 
 
 def test_baselines_are_charged_once_for_the_same_images_network_and_seed(tmp_path: Path) -> None:
@@ -293,21 +370,21 @@ def test_what_is_measured_is_of_the_size_of_what_runs_take(tmp_path: Path, progr
     overrides = ("fig2", "scale=smoke", "seeds=0", "epochs=30", "eval_every=3", "trainer.threads=1")
     swept = program("sweep", *overrides)
     assert swept.returncode == 0, swept.stdout + swept.stderr
-    took = [json.loads(file.read_text())["session_seconds"] for file in tmp_path.glob("runs/*/record.json")]
+    records = [json.loads(file.read_text()) for file in tmp_path.glob("runs/*/record.json")]
+    took = {record["fingerprint"]: record["session_seconds"] for record in records}
     asked = request.read([*overrides, f"runs_dir={tmp_path}/other"])
+    names = local.ask(grid.fingerprints, asked.configs)
+    assert set(names) == took.keys()
     measured = [local.ask(forecast.measure, found, {}, folder=tmp_path) for found in asked.configs]
     charged: set[Path] = set()
-    for one, found, seconds in zip(measured, asked.configs, sorted(took), strict=True):
-        assert 1 / 3 < (forecast.seconds(one, found) + forecast.baselines(one, found, charged)) / seconds < 3
+    for one, found, name in zip(measured, asked.configs, names, strict=True):
+        assert 1 / 3 < (forecast.seconds(one, found) + forecast.baselines(one, found, charged)) / took[name] < 3
         assert one.steps == 10
         assert one.memory > 1e8
     known = {measured[0].evaluation.key: measured[0].evaluation}
     again = local.ask(forecast.measure, asked.configs[0], known, folder=tmp_path)
     assert again.evaluation == measured[0].evaluation
     assert again.checkpoint == pytest.approx(measured[0].checkpoint, rel=0.01)
-
-
-# -- operations -----------------------------------------------------------------------------------
 
 
 def by_hand(network: torch.nn.Module, channels: int, size: int) -> int:

@@ -41,8 +41,6 @@ from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import SweepRun
 from ssl_bench.training.server import server
 
-# -- what is asked --------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
@@ -134,8 +132,6 @@ def test_runs_at_once_divide_the_cores_unless_threads_are_set(monkeypatch: pytes
     assert threads("jobs=3") is None
 
 
-# -- states, with made-up runs --------------------------------------------------------------------
-
 CONFIG = compose(["epochs=4", "evaluation.protocols=[knn1]"])
 
 
@@ -147,6 +143,7 @@ def record_of(folder: RunFolder, seconds: float = 10.0, **changes: Any) -> None:
         "evaluated": "student",
         "results": {"student": {"knn1": 90.0}},
         "protocols": {"knn1": 1},
+        "baselines": {"random": 1, "pixels": 1},
         "images": {"test": 100},
         "environment": {"threads": 1},
         "config": {**CONFIG.as_dict(), "runs_dir": str(folder.path.parent)},
@@ -577,9 +574,6 @@ def test_a_signal_is_passed_on_once_and_a_second_one_kills(
     assert len(jobs) == 2
 
 
-# -- GPUs, made up --------------------------------------------------------------------------------
-
-
 def lent(
     entries: list[SweepRun], names: Sequence[str], slots: int, broken: str = ""
 ) -> tuple[list[list[str]], list[int]]:
@@ -793,9 +787,6 @@ def test_runs_see_the_cards_they_were_given(tmp_path: Path, monkeypatch: pytest.
     assert sorted(first) == ["CUDA_VISIBLE_DEVICES=4", "CUDA_VISIBLE_DEVICES=GPU-7"]
 
 
-# -- what is shown --------------------------------------------------------------------------------
-
-
 def shown(entries: list[SweepRun], slots: int = 1) -> str:
     console = Console(width=160, force_terminal=False)
     with console.capture() as caught:
@@ -814,6 +805,56 @@ def test_the_grid_has_a_symbol_for_each_seed_and_the_share_of_epochs_that_are_ov
     assert "✓ ▶25%" in text  # seeds 0 and 1 of the first row
     assert "○ ✗" in text
     assert "4 runs · ✓ 1 done · ▶ 1 running · ✗ 1 failed · ○ 1 left" in text
+
+
+def test_a_terminal_shows_the_grid_in_place_and_a_line_for_errors_alone(
+    folders: list[RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    now = [100.0]
+    monkeypatch.setattr(view, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    terminal = io.StringIO()
+    console = Console(file=terminal, width=100, force_terminal=True, color_system=None)
+    entries = entries_in(folders)
+
+    def drawn() -> str:
+        """What has been written since."""
+        text = terminal.getvalue()
+        terminal.seek(0)
+        terminal.truncate()
+        return text
+
+    with view.View(console, "the title", entries, 1) as seen:
+        seen.refresh()
+        assert "○ 4 left" in drawn()
+        record_of(folders[0])
+        entries[0].refresh()
+        seen.event(entries[0], "done")
+        seen.refresh()  # too soon after the last time
+        assert drawn() == ""
+        now[0] += 1.0
+        seen.refresh()
+        frame = drawn()
+        assert frame.count("the title") == 1
+        assert "✓ 1 done · ○ 3 left" in frame
+        assert frame.startswith("\r\x1b[2K\x1b[1A")  # over the last one
+        entries[1].state, entries[1].error = "failed", "it broke"
+        seen.event(entries[1], "failed")
+        assert f"{entries[1].cell.name}: failed (it broke)" in drawn()
+    assert "✓ 1 done · ✗ 1 failed · ○ 2 left" in drawn()
+
+
+def test_elsewhere_every_event_has_a_line(folders: list[RunFolder]) -> None:
+    output = io.StringIO()
+    entries = entries_in(folders)
+    with view.View(Console(file=output, width=100, force_terminal=False), "the title", entries, 1) as seen:
+        seen.event(entries[0], "started")
+        record_of(folders[0], seconds=300.0)
+        entries[0].refresh()
+        seen.refresh()
+        seen.event(entries[0], "done")
+    name, path = entries[0].cell.name, folders[0].path
+    assert output.getvalue() == f"[0/4] {name}: started · {path}\n[1/4] {name}: done, 5.0 min · {path}\n"
 
 
 def test_time_to_go_is_that_of_finished_runs_alike_divided_by_the_runs_at_once(folders: list[RunFolder]) -> None:
@@ -890,9 +931,6 @@ def test_the_share_of_epochs_counts_passes_as_the_methods_do(folders: list[RunFo
         folders[0].metrics.write_text("epoch,loss\n1,2.0\n2,2.0\n3,2.0\n")
         assert entry.progress() == share
     assert grid.passes_per_epoch(compose(["method=byol"])) == 1
-
-
-# -- before anything starts -----------------------------------------------------------------------
 
 
 def test_runs_are_named_as_the_program_names_them_and_each_dataset_is_read_once(
@@ -1029,8 +1067,6 @@ def test_a_clusters_job_is_looked_at_every_two_seconds_and_can_resume_where_it_w
     job.stop()
     assert asked == [100.0, 102.0, 104.0, "cancel"]
 
-
-# -- real runs ------------------------------------------------------------------------------------
 
 ONE_THREAD = ("trainer.threads=1", "trainer.precision=32-true")
 SMALL = ("scale=smoke", "seeds=0", "batch_size=16", "subset=160", "epochs=3", *ONE_THREAD)
@@ -1299,9 +1335,6 @@ def test_a_sweep_of_ranks_killed_at_random_moments_ends_as_undisturbed(
     kill_one_after_another(tmp_path / "broken", options, ("rank", "sweep"), gone)
     finish(tmp_path / "broken", *options)
     assert_same_runs(tmp_path / "whole", tmp_path / "broken")
-
-
-# -- jobs of a cluster ----------------------------------------------------------------------------
 
 
 @pytest.mark.slow

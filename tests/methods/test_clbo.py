@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from contrast import cosine, draws
 from small_runs import Fit, loss_of, make
@@ -169,8 +170,6 @@ def test_same_images_are_augmented_anew_and_the_same_batch_is_not(fit: Fit) -> N
             return views
 
         method.views.forward = spy  # type: ignore[method-assign]
-        import pytorch_lightning as pl
-
         pl.Trainer(
             max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False,
@@ -189,7 +188,6 @@ def test_reusing_a_batch_refuses_gradient_accumulation_and_says_why(fit: Fit) ->
 
 def test_a_paper_epoch_is_k_passes_over_the_data_and_the_schedules_count_paper_epochs(fit: Fit) -> None:
     strengths: list[float] = []
-    import pytorch_lightning as pl
 
     class Watch(pl.Callback):
         def on_train_batch_start(self, trainer: Any, method: Any, batch: Any, batch_idx: int) -> None:
@@ -225,8 +223,6 @@ def test_teacher_buffers_follow_their_rule(fit: Fit, rule: str) -> None:
 
 
 def test_averaged_teacher_statistics_move_by_the_teacher_step_alone(fit: Fit) -> None:
-    import pytorch_lightning as pl
-
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Watch(pl.Callback):
@@ -271,7 +267,6 @@ def test_the_proximal_term_pulls_the_student_towards_the_teacher(fit: Fit) -> No
 
 def test_the_proximal_gradient_is_added_before_clipping(fit: Fit) -> None:
     norms = []
-    import pytorch_lightning as pl
 
     class Watch(pl.Callback):
         def on_before_zero_grad(self, trainer: Any, method: nn.Module, optimizer: Any) -> None:
@@ -285,22 +280,35 @@ def test_the_proximal_gradient_is_added_before_clipping(fit: Fit) -> None:
     assert max(norms) <= 0.1 * 1.001
 
 
+class Scaled(pl.plugins.precision.MixedPrecision):
+    """The gradient scaler of fp16 alone, which CPUs compute slowly."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
+
+    def forward_context(self) -> Any:
+        return contextlib.nullcontext()
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adamw", "muon"])
+def test_a_gradient_scaler_leaves_the_proximal_term_as_it_is(fit: Fit, rule: str) -> None:
+    overrides = ("method.proximal=5", "method.lookahead=9", f"optimizer.name={rule}")
+    _, plain = fit(*overrides)
+    _, scaled = fit(*overrides, plugins=[Scaled(1024.0)], precision=None)  # a power of two, which rounds nothing
+    assert len(plain) == 10
+    for one, other in zip(plain, scaled, strict=True):
+        torch.testing.assert_close(one["student"], other["student"], rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("rule", ["sgd", "muon"])
 def test_a_step_that_a_gradient_scaler_skips_leaves_the_student_where_it_was(fit: Fit, rule: str) -> None:
-    import pytorch_lightning as pl
-
-    class Half(pl.plugins.precision.MixedPrecision):
-        def forward_context(self) -> Any:  # the scaler of fp16 alone, which CPUs compute slowly
-            return contextlib.nullcontext()
-
     class Overflow(pl.Callback):
         def on_after_backward(self, trainer: Any, method: nn.Module) -> None:
             if trainer.global_step == 2:
                 next(p for p in method.parameters() if p.grad is not None).grad.fill_(torch.inf)  # type: ignore[union-attr]
 
-    scaled = Half("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=16.0))
     overrides = ("method.proximal=5", "method.lookahead=9", f"optimizer.name={rule}")
-    method, steps = fit(*overrides, callbacks=[Overflow()], plugins=[scaled], precision=None, max_epochs=1)
+    method, steps = fit(*overrides, callbacks=[Overflow()], plugins=[Scaled(16.0)], precision=None, max_epochs=1)
     moved = [not all(map(torch.equal, a["student"], b["student"])) for a, b in itertools.pairwise(steps)]
     assert (moved, method.student_steps) == ([True, False, True, True], 4)
 
@@ -327,8 +335,6 @@ def test_the_default_proximal_strength_is_the_stated_share_of_the_drift(schedule
     )
     assert slowdown == pytest.approx(0.5, rel=0.01)
 
-
-# -- other objectives and a predictor: the rows of the paper's ablation of structure and loss ------------------------
 
 ROWS = {
     "no projector": ["method.projector.layers=0"],
@@ -379,8 +385,6 @@ def test_a_predictor_has_no_twin_and_feels_no_proximal_term(fit: Fit) -> None:
         p.data.add_(1.0)
     method.training_step(next(iter(data.train_dataloader())), 0)["loss"].backward()
     before = [p.grad.clone() for p in method.predictor.parameters()]
-    import pytorch_lightning as pl
-
     method.trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
     pulled = [p.grad.clone() for p in method.student.parameters()]
     method.on_before_optimizer_step(torch.optim.SGD(method.parameters(), lr=0.1))

@@ -17,7 +17,7 @@ from forked import Forked
 from ssl_bench.cli.report import main
 from ssl_bench.config.sources import PACKAGE
 from ssl_bench.errors import UserError
-from ssl_bench.report import publish, records
+from ssl_bench.report import calibration, publish, records
 from ssl_bench.report.records import Run
 from ssl_bench.report.statistics import false_positives, smallest_step
 from ssl_bench.results.record import Record
@@ -287,6 +287,24 @@ def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None
         assert not (tmp_path / "fig4").exists()
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff", b'{"results": {}}'])
+def test_a_damaged_copy_of_a_record_is_named_and_replaced_and_a_whole_one_left_alone(
+    store: Path, capsys: pytest.CaptureFixture[str], damage: bytes
+) -> None:
+    whole = printed(capsys, "table3", *WORDS, "out=experiments/table3")
+    damaged, *others = sorted((store / "experiments" / "table3" / "records").iterdir())
+    before, untouched = damaged.read_bytes(), [path.stat() for path in others]
+    damaged.write_bytes(damage)
+    assert main(["table3", *WORDS, "out=experiments/table3"]) == 0
+    shown, said = capsys.readouterr()
+    assert shown == whole
+    assert f"skipped: {damaged.relative_to(store)} is no finished record (" in said
+    assert damaged.read_bytes() == before
+    assert len(others) == 8
+    for path, stat in zip(others, untouched, strict=True):
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+
+
 def test_the_folder_of_runs_is_the_one_of_the_runs() -> None:
     report, run = (yaml.safe_load(PACKAGE.joinpath(name).read_text("utf-8")) for name in ("report.yaml", "config.yaml"))
     assert report["runs_dir"] == run["runs_dir"]
@@ -338,3 +356,23 @@ def test_only_what_the_disk_refuses_is_blamed_on_the_folder(tmp_path: Path) -> N
         publish.save(tmp_path / "figure.png", unmarked)
     with pytest.raises(UserError, match=r"^out: .*figure\.png cannot be written \(No space left on device\)"):
         publish.save(tmp_path / "figure.png", full)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"row,dataset,seed,protocol\nSimCLR,digits,0,knn1\n",
+        b"row,dataset,seed,protocol,percent,command\nSimCLR,digits,0,knn1,high,scale=smoke\n",
+        b"row,dataset,seed,protocol,percent,command\nSimCLR,digits,0,knn1\n",
+        b"row,dataset,seed,protocol,percent,command\nSimCLR,digits,0,knn1,90.0,scale=smoke\n",
+        b"\x89PNG\r\n\x1a\n\x00\xff\xfe",
+    ],
+    ids=["empty", "no column of percents", "text", "a line that ends early", "one run", "binary"],
+)
+def test_a_file_of_accuracies_that_holds_none_is_named_under_the_table(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "results.csv"
+    file.write_bytes(content)
+    note = calibration.note(file)
+    assert note.startswith(f"A/A calibration: {file} cannot be read (")
+    assert "\n" not in note

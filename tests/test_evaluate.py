@@ -20,7 +20,7 @@ from ssl_bench.cli import evaluate
 from ssl_bench.config.compose import compose
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.encoders import score as score_room
-from ssl_bench.encoders.opened import encoder_clean
+from ssl_bench.encoders.loading import encoder_clean
 from ssl_bench.encoders.score import score
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import build_backbone

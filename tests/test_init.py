@@ -91,7 +91,7 @@ def test_a_run_records_the_file_with_its_keys_and_no_place(tmp_path: Path, capsy
 def test_another_network_is_refused_in_one_sentence(tmp_path: Path, network: dict[str, Any], part: str) -> None:
     config = small(f"init={weights(tmp_path / 'e.safetensors', **network)}")
     with pytest.raises(UserError, match=f"is another network than this run's backbone: {part}"):
-        initial.opened(config, 1)
+        initial.load(config, 1)
 
 
 def test_what_is_not_there_is_answered_before_pytorch(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_timms_weights_are_taken_from_the_disk_and_never_fetched(
     monkeypatch.setattr(
         hub, "try_to_load_from_cache", lambda repository, name: str(tmp_path / name) if name[0] == "p" else None
     )
-    found = initial.opened(config, 1)
+    found = initial.load(config, 1)
     assert found is not None
     assert torch.equal(found.backbone.state_dict()["conv1.0.weight"], network.state_dict()["conv1.0.weight"])
     assert any("fc" in name for name in found.keys.left_over)

@@ -41,9 +41,6 @@ def shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
-# -- arguments ------------------------------------------------------------------------------------
-
-
 def test_arguments_reach_timms_constructor_in_student_and_teacher() -> None:
     config = compose(["method=byol", "scale=smoke", VIT, GIVEN])
     method: Any = build_method(config, build_data(config).dataset)
@@ -126,9 +123,6 @@ def test_what_timm_refuses_is_one_sentence(overrides: list[str], sentence: str) 
         build_method(config, build_data(config).dataset)
 
 
-# -- a vision transformer's defaults --------------------------------------------------------------
-
-
 def test_a_vision_transformer_comes_with_adamw_and_warm_up_which_users_and_papers_recipes_overrule() -> None:
     found = compose(["backbone=vit", "scale=cpu"]).optimizer
     assert (found.name, found.lr, found.warmup, found.schedule) == ("adamw", 0.001, 0.1, "step")
@@ -165,9 +159,6 @@ def test_rows_state_network_and_rule() -> None:
     )
 
 
-# -- weights --------------------------------------------------------------------------------------
-
-
 def test_pretrained_is_what_init_is_unless_it_is_set() -> None:
     assert compose([VIT, "backbone.pretrained=timm"]) == compose([VIT, "init=timm"])
     assert compose([VIT, "backbone.pretrained=timm", "init=FILE"]).init == "FILE"
@@ -186,7 +177,7 @@ def test_published_weights_are_resampled_to_other_sizes_and_patches_as_timm_does
     )
     arguments = {"img_size": 16, "patch_size": 4}
     config = compose(["backbone.name=timm/test_vit", "backbone.arguments={img_size: 16, patch_size: 4}", "init=timm"])
-    found = initial.opened(config, 3)
+    found = initial.load(config, 3)
     wanted = timm.create_model(
         "test_vit", pretrained=True, pretrained_cfg_overlay={"file": str(path)}, num_classes=0, **arguments
     )
@@ -195,10 +186,7 @@ def test_published_weights_are_resampled_to_other_sizes_and_patches_as_timm_does
         torch.testing.assert_close(found.backbone.state_dict()[name], tensor, rtol=0, atol=0)
     assert "resampled by timm" in initial.account(config, found)
     with pytest.raises(UserError, match="does not fit timm/test_vit"):
-        initial.opened(config.changed({"backbone.arguments": {"embed_dim": 32, "num_heads": 2}}), 3)
-
-
-# -- a run and its encoder ------------------------------------------------------------------------
+        initial.load(config.changed({"backbone.arguments": {"embed_dim": 32, "num_heads": 2}}), 3)
 
 
 @pytest.fixture(scope="module")
@@ -243,13 +231,13 @@ def test_a_checkpoint_of_a_run_builds_its_network_again_and_starts_another_run(t
     own: Any = ssl_bench.load_encoder(trained)
     for name, tensor in own.backbone.state_dict().items():
         torch.testing.assert_close(opened.backbone.state_dict()[name], tensor)
-    found = initial.opened(compose(["backbone=vit", "scale=smoke", f"init={trained}"]), 1)
+    found = initial.load(compose(["backbone=vit", "scale=smoke", f"init={trained}"]), 1)
     assert found is not None
     other = compose(["backbone=vit", "scale=smoke", "backbone.arguments={depth: 3}", f"init={trained}"])
     with pytest.raises(
         UserError, match=r"another network than this run's backbone: arguments .*'depth': 2.*'depth': 3"
     ):
-        initial.opened(other, 1)
+        initial.load(other, 1)
 
 
 def of_timm(out: Path, images: torch.Tensor) -> Any:

@@ -22,7 +22,7 @@ from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.results.checkpoints import read_checkpoint
 from ssl_bench.results.encoder import save_encoder
 from ssl_bench.results.keys import compare, listed, prefixes
-from ssl_bench.results.weights import Opened, open_encoder
+from ssl_bench.results.weights import LoadedEncoder, open_encoder
 
 CLEAN = {"size": 16, "crop": 1.0, "mean": [0.3], "std": [0.4]}
 
@@ -42,7 +42,7 @@ def saved(path: Path, tree: Any) -> Path:
     return path
 
 
-def opened(path: Path, name: str | None = None, **options: Any) -> Opened:
+def opened(path: Path, name: str | None = None, **options: Any) -> LoadedEncoder:
     return open_encoder(path, name=name, **{"stem": None, "width": None, "prefix": None, **options})
 
 
@@ -188,10 +188,7 @@ def test_our_own_file_states_what_it_is_and_bears_no_contradiction(tmp_path: Pat
         opened(path, "resnet18", stem="cifar")
 
 
-# -- as people save them --------------------------------------------------------------------------
-
-
-def fills(path: Path, network: nn.Module) -> Opened:
+def fills(path: Path, network: nn.Module) -> LoadedEncoder:
     found = opened(path, stem="cifar")
     assert all(map(torch.equal, found.backbone.state_dict().values(), network.state_dict().values()))
     return found
@@ -253,9 +250,6 @@ def test_a_program_of_torchscript_is_called_so(tmp_path: Path) -> None:
         opened(tmp_path / "scripted.pt")
 
 
-# -- nothing is run -------------------------------------------------------------------------------
-
-
 class Attack:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch hacked",)
@@ -309,9 +303,6 @@ def test_a_size_that_the_network_does_not_take_is_named(tmp_path: Path) -> None:
     found.require_size(224)
     with pytest.raises(UserError, match=r"takes no images of 32 pixels \(.*224.*\): set another size"):
         found.require_size(32)
-
-
-# -- names ----------------------------------------------------------------------------------------
 
 
 def test_a_prefix_that_nothing_stands_below_is_refused(tmp_path: Path) -> None:

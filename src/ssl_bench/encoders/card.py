@@ -19,8 +19,8 @@ LIBRARY = {"safetensors": "ssl_bench"}  # where the Hub's name of the library is
 
 def card(subject: Subject, chosen: Format, to: str, record: Record | None, sha256: str) -> str:
     """The text. record: of the run that trained the encoder, where it is known; sha256: of its file."""
-    data = record.dataset if record else subject.opened.dataset
-    title = f"{label(record.method)} on {record.dataset}" if record else subject.opened.file.name
+    data = record.dataset if record else subject.encoder.dataset
+    title = f"{label(record.method)} on {record.dataset}" if record else subject.encoder.file.name
     parts = [
         f"---\n{yaml.safe_dump(_metadata(to, data, record), sort_keys=False, allow_unicode=True)}---",
         f"# {title}",

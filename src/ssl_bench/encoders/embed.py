@@ -15,10 +15,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from torch import Tensor, nn
 
 from ssl_bench.augment.views import CleanView
-from ssl_bench.data.readers.pictures import fault, in_colour, large_ones_alone, limited, on_threads, opened, upright
+from ssl_bench.data.readers.pictures import (
+    fault,
+    in_colour,
+    large_ones_alone,
+    limited,
+    on_threads,
+    open_picture,
+    upright,
+)
 from ssl_bench.data.readers.scan import scan
 from ssl_bench.devices import resolve_device
-from ssl_bench.encoders.opened import opened_encoder
+from ssl_bench.encoders.loading import load
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.files import require_writable, write_together
@@ -48,7 +56,7 @@ class _Embedding:
         self.console = Console()
         self.kept: list[str] = []
         self.skipped = 0
-        self.encoder, arguments, whose = opened_encoder(run_or_file, settings, self.show)
+        self.encoder, arguments, whose = load(run_or_file, settings, self.show)
         self.names = scan(folder).names
         self.show(
             f"{len(self.names):,} pictures of {folder} through {self.encoder.network['name']} at {arguments['size']} "
@@ -159,7 +167,7 @@ def network_input(
     """The network's input ``[C, S, S]`` of a picture at its own size, or why it cannot be read."""
 
     try:
-        with opened(path.read_bytes()) as image, turn(image.width * image.height):
+        with open_picture(path.read_bytes()) as image, turn(image.width * image.height):
             picture = native(image)  # [3, H, W]
             short, long = sorted(picture.shape[1:])
             if long * clean.resized**2 > max_pixels * short:

@@ -21,14 +21,14 @@ from ssl_bench.augment.views import CleanView
 from ssl_bench.encoders import formats
 from ssl_bench.encoders.card import card
 from ssl_bench.encoders.formats import Subject
-from ssl_bench.encoders.opened import opened_encoder
+from ssl_bench.encoders.loading import load
 from ssl_bench.entry import take_over
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.files import reason, require_writable
 from ssl_bench.results.encoder import Encoder
 from ssl_bench.results.record import Record
-from ssl_bench.results.weights import Opened, sha256
+from ssl_bench.results.weights import LoadedEncoder, sha256
 
 TOLERANCE = 1e-5  # of the largest feature, or of 1 where that is less
 BATCHES = (5, 1)  # images of the batches that are compared
@@ -54,7 +54,7 @@ def export(run_or_file: Path, settings: Mapping[str, Any]) -> Difference:
     out, to = Path(settings["out"]), settings["to"]
     require_writable(out.parent, f"out={out}")
     show = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
-    encoder, clean, _ = opened_encoder(run_or_file, settings, show)
+    encoder, clean, _ = load(run_or_file, settings, show)
     subject = Subject(encoder, clean, preprocessing=settings["preprocessing"], opset=settings["opset"])
     chosen = formats.FORMATS[to]
     chosen.require(subject)
@@ -150,7 +150,7 @@ def _images(subject: Subject) -> list[Tensor]:
     return [torch.rand(*shape, generator=generator) for shape in shapes]
 
 
-def _record(encoder: Opened) -> Record | None:
+def _record(encoder: LoadedEncoder) -> Record | None:
     """The record beside a run's encoder; None where there is none."""
     path = encoder.file.with_name("record.json")
     try:

@@ -14,7 +14,7 @@ from ssl_bench.augment.views import CleanView
 from ssl_bench.errors import UserError
 from ssl_bench.nn.backbone import LAYERS
 from ssl_bench.results.encoder import Encoder, save_encoder
-from ssl_bench.results.weights import Opened
+from ssl_bench.results.weights import LoadedEncoder
 
 OTHERS = "use to=onnx, which takes every network"
 
@@ -23,18 +23,18 @@ OTHERS = "use to=onnx, which takes every network"
 class Subject:
     """An encoder that is to be exported, with the clean view that it was trained for."""
 
-    opened: Opened
+    encoder: LoadedEncoder
     clean: dict[str, Any]  # arguments of CleanView
     preprocessing: bool = False  # within the graph
     opset: int | None = None
 
     @property
     def backbone(self) -> nn.Module:
-        return self.opened.backbone
+        return self.encoder.backbone
 
     @property
     def network(self) -> dict[str, Any]:
-        return self.opened.network
+        return self.encoder.network
 
     @property
     def is_published(self) -> bool:
@@ -61,7 +61,7 @@ def _any(subject: Subject) -> None:
 
 
 def _write_ours(subject: Subject, folder: Path) -> None:
-    run = {"fingerprint": subject.opened.fingerprint} if subject.opened.fingerprint else {}
+    run = {"fingerprint": subject.encoder.fingerprint} if subject.encoder.fingerprint else {}
     description = {"backbone": subject.network, "clean": subject.clean, **run}
     save_encoder(folder / "encoder.safetensors", subject.backbone, description)
 

@@ -13,7 +13,7 @@ from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.image_warnings import image_warnings
 from ssl_bench.devices import resolve_device
-from ssl_bench.encoders.opened import encoder_clean
+from ssl_bench.encoders.loading import encoder_clean
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.evaluator import Evaluator, reasons
 from ssl_bench.evaluation.layers import FEATURES, Layers, score_layers, widths
@@ -24,7 +24,7 @@ from ssl_bench.report.tables import accuracy_table, transfer_table
 from ssl_bench.results.fingerprint import NUMERICS, fine_tunes
 from ssl_bench.results.keys import listed
 from ssl_bench.results.record import Record, code_version
-from ssl_bench.results.weights import Opened, open_encoder, open_projector, sha256
+from ssl_bench.results.weights import LoadedEncoder, open_encoder, open_projector, sha256
 from ssl_bench.training.build import baseline_scores, build_data, build_evaluator
 from ssl_bench.training.scoring import record_of_scores
 
@@ -60,7 +60,7 @@ def score(run_or_file: Path, config: Config, chosen: Collection[str], settings: 
         for sentence in sentences:
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
-    encoder = opened(run_or_file, config, chosen, settings)
+    encoder = _load(run_or_file, config, chosen, settings)
     show(_account(run_or_file, encoder), *(f"assumed: {clause}" for clause in encoder.assumed))
     data = build_data(config)
     _require_channels(run_or_file, encoder, data)
@@ -114,13 +114,13 @@ def _place(config: Config, settings: Mapping[str, Any]) -> tuple[Path, Path]:
 def _require_usable(run_or_file: Path, config: Config, chosen: Collection[str], settings: Mapping[str, Any]) -> None:
     """UserError where the encoder could not be scored on the dataset, which is read and left again."""
     _place(config, settings)
-    encoder, data = opened(run_or_file, config, chosen, settings), build_data(config)
+    encoder, data = _load(run_or_file, config, chosen, settings), build_data(config)
     _require_channels(run_or_file, encoder, data)
     encoder.require_size(clean_view(encoder, data, config, chosen, settings)[0]["size"])
     data.setup()
 
 
-def _require_channels(run_or_file: Path, encoder: Opened, data: DataModule) -> None:
+def _require_channels(run_or_file: Path, encoder: LoadedEncoder, data: DataModule) -> None:
     if encoder.channels not in (data.dataset.channels, 3):
         raise UserError(
             f"{run_or_file} takes images of {encoder.channels} channel(s), but {data.dataset.name} has "
@@ -128,7 +128,7 @@ def _require_channels(run_or_file: Path, encoder: Opened, data: DataModule) -> N
         )
 
 
-def opened(run_or_file: Path, config: Config, chosen: Collection[str], settings: Mapping[str, Any]) -> Opened:
+def _load(run_or_file: Path, config: Config, chosen: Collection[str], settings: Mapping[str, Any]) -> LoadedEncoder:
     """The encoder, its network as its file has it but for what the user chose."""
     backbone = config.backbone
     return open_encoder(
@@ -142,7 +142,7 @@ def opened(run_or_file: Path, config: Config, chosen: Collection[str], settings:
 
 
 def clean_view(
-    encoder: Opened, data: DataModule, config: Config, chosen: Collection[str], settings: Mapping[str, Any]
+    encoder: LoadedEncoder, data: DataModule, config: Config, chosen: Collection[str], settings: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """Arguments of the clean view, as the file has them but for what the user chose; and whose statistics they hold."""
     dataset = config.dataset
@@ -156,7 +156,7 @@ def clean_view(
 
 
 def _layers(
-    encoder: Opened, size: int, *, everything: bool, show: Callable[..., None]
+    encoder: LoadedEncoder, size: int, *, everything: bool, show: Callable[..., None]
 ) -> tuple[Layers, dict[str, int], dict[str, Any]]:
     """The layers that are scored, their widths, and what an evaluation of more than the features states of them."""
     if not everything:
@@ -172,7 +172,7 @@ def _layers(
     return layers, of, {"layers": of, "projector": None if projector is None else sha256(file)}
 
 
-def _account(run_or_file: Path, encoder: Opened) -> str:
+def _account(run_or_file: Path, encoder: LoadedEncoder) -> str:
     keys = encoder.keys
     return (
         f"{run_or_file}: {encoder.network['name']}, {len(keys.used)} tensors used"
@@ -182,7 +182,13 @@ def _account(run_or_file: Path, encoder: Opened) -> str:
 
 
 def fingerprint(
-    config: Config, data: DataModule, encoder: Opened, evaluator: Evaluator, *, content: str, about: dict[str, Any]
+    config: Config,
+    data: DataModule,
+    encoder: LoadedEncoder,
+    evaluator: Evaluator,
+    *,
+    content: str,
+    about: dict[str, Any],
 ) -> str:
     """The name of an evaluation, the same for the same one.
 
@@ -204,7 +210,7 @@ def fingerprint(
     return name_of(identity)[:12]
 
 
-def description(encoder: Opened, *, clean: dict[str, Any], statistics: str, content: str) -> dict[str, Any]:
+def description(encoder: LoadedEncoder, *, clean: dict[str, Any], statistics: str, content: str) -> dict[str, Any]:
     """What the record of an evaluation holds of its encoder."""
     return {
         "file": encoder.file.name,

@@ -36,7 +36,7 @@ STEMS = {(7, 7): "imagenet", (3, 3): "cifar"}  # by the first kernel; small has 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opened:
+class LoadedEncoder:
     """An encoder as its file has it."""
 
     file: Path
@@ -66,7 +66,7 @@ def open_encoder(
     width: int | None,
     prefix: str | None,
     arguments: Mapping[str, Any] | None = None,
-) -> Opened:
+) -> LoadedEncoder:
     """The encoder of a run's folder or of any file of weights.
 
     A checkpoint of ours has its network stand in the configuration of its run. What a foreign file does not
@@ -82,7 +82,7 @@ def open_encoder(
     if _is_ours(path):
         _refuse(path, {**given, "prefix": prefix})
         encoder, description = read_encoder(path)
-        return Opened(
+        return LoadedEncoder(
             file=path,
             backbone=encoder.backbone,
             network=description["backbone"],
@@ -109,7 +109,7 @@ def open_encoder(
     about: Any = getattr(backbone, "pretrained_cfg", {"mean": ()})  # of timm's
     published = len(about["mean"]) == network["channels"]
     used, left_over = (tuple(file.names.get(name, name) for name in names) for names in (keys.used, keys.left_over))
-    return Opened(
+    return LoadedEncoder(
         file=path,
         backbone=backbone.to(memory_format=torch.channels_last).eval(),
         network=network,
@@ -121,7 +121,7 @@ def open_encoder(
     )
 
 
-def open_projector(encoder: Opened) -> tuple[nn.Sequential | None, Path]:
+def open_projector(encoder: LoadedEncoder) -> tuple[nn.Sequential | None, Path]:
     """The projector that was trained with an encoder of ours, in eval mode, and the checkpoint that it is read from.
 
     None where the checkpoint is not at hand, or its network has no projector. Raises UserError for a damaged one.

@@ -126,7 +126,7 @@ def _backbone(config: Config, dataset: Dataset) -> tuple[nn.Module, int]:
     if name.startswith("timm/"):  # some take one size only, and refuse another when they see it
         for size in {config.dataset.size, *config.augment.sizes.values()}:
             require_size(network, f"backbone.name={name}", dataset.channels, size)
-    start = initial.opened(config, dataset.channels)
+    start = initial.load(config, dataset.channels)
     if start is not None:
         network.load_state_dict(start.backbone.state_dict())
     return network, width

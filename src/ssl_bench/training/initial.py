@@ -12,7 +12,7 @@ from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.results.encoder import encoder_file
 from ssl_bench.results.keys import listed
-from ssl_bench.results.weights import Opened, open_encoder, sha256, states_network
+from ssl_bench.results.weights import LoadedEncoder, open_encoder, sha256, states_network
 
 TIMM = "timm"  # in place of a file: the weights that timm publishes for the backbone
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -31,7 +31,7 @@ def digest(config: Config) -> str | None:
     return None if file is None else sha256(file)
 
 
-def opened(config: Config, channels: int) -> Opened | None:
+def load(config: Config, channels: int) -> LoadedEncoder | None:
     """The network in the file, which is that of the run; UserError where it is another.
 
     channels: of the dataset.
@@ -51,14 +51,14 @@ def opened(config: Config, channels: int) -> Opened | None:
     return found
 
 
-def account(config: Config, found: Opened) -> str:
+def account(config: Config, found: LoadedEncoder) -> str:
     """What became of the file's tensors, in a sentence."""
     left = f"left over: {listed(found.keys.left_over)}" if found.keys.left_over else "none left over"
     clauses = "".join(f"; {clause}" for clause in found.assumed)
     return f"backbones start from {config.init}: {len(found.keys.used)} tensors used; {left}{clauses}"
 
 
-def description(found: Opened) -> dict[str, Any]:
+def description(found: LoadedEncoder) -> dict[str, Any]:
     """What the record holds of the file."""
     keys = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(found.keys).items()}
     return {"file": found.file.name, "sha256": sha256(found.file), "run": found.fingerprint, "keys": keys}

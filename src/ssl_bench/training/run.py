@@ -41,8 +41,7 @@ from ssl_bench.methods.base import Method
 from ssl_bench.nn.norm import synchronize
 from ssl_bench.results.record import Record, peak_memory
 from ssl_bench.results.store import RunFolder
-from ssl_bench.training import earlier, initial, needs, preflight
-from ssl_bench.training import second as other
+from ssl_bench.training import earlier, initial, needs, preflight, second_dataset
 from ssl_bench.training.build import (
     build_data,
     build_method,
@@ -134,10 +133,10 @@ class _Run:
         started = time.perf_counter()
         resumed = distributed.on_rank_zero(self._begin)
         method = self._method()
-        second = other.opened(self.config, self.data.dataset)
+        second = second_dataset.load(self.config, self.data.dataset)
         observers = build_observers(self.config, self.data, self.folder, self._warn, second and second[1])
         self._announce(method, resumed)
-        start = initial.opened(self.config, self.data.dataset.channels)
+        start = initial.load(self.config, self.data.dataset.channels)
         if start is not None:
             self._print(initial.account(self.config, start))
         seen = image_warnings(self.data.dataset, self.data.splits)
@@ -150,7 +149,7 @@ class _Run:
         for reason in reasons(scores[method.evaluated]):
             self._warn(f"not scored: {reason}")
         record = self._record(method, observers, scores, seen)
-        record.eval_on = second and other.description(second[0])
+        record.eval_on = second and second_dataset.description(second[0])
         record.init = None if start is None else initial.description(start)
         record.session_seconds = round(time.perf_counter() - started, 2)
         if distributed.rank() == 0:

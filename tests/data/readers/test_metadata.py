@@ -15,7 +15,7 @@ from formats import listed
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssl_bench.data.readers.pictures import decode_all, limited, opened
+from ssl_bench.data.readers.pictures import decode_all, limited, open_picture
 from ssl_bench.encoders.embed import native
 
 LEVELS = np.zeros((16, 24, 3), np.uint8)
@@ -66,7 +66,7 @@ def png(kind: bytes, body: bytes, *, behind: bool = False) -> bytes:
 def seen(content: bytes) -> NDArray[np.uint8]:
     """As embed sees it, [3, H, W]."""
     with limited(10**6):
-        return native(opened(content)).numpy()
+        return native(open_picture(content)).numpy()
 
 
 def shown(content: bytes) -> tuple[int, int]:
@@ -127,4 +127,4 @@ def test_pillows_own_warnings_name_no_picture_and_are_not_shown() -> None:
         decode_all(listed({"x": noisy}), side=8, skip=False, max_pixels=10**6)
     assert not caught
     with pytest.warns(UserWarning, match="MPO|EXIF"):  # so that there is something to be quiet about
-        native(opened(noisy))
+        native(open_picture(noisy))

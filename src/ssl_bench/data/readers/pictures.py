@@ -220,7 +220,7 @@ def squashed(
 
     A picture of so many pixels is decoded within ``turn(pixels)``. Raises what PIL raises, which may be anything.
     """
-    with opened(content) as image, turn(image.width * image.height):
+    with open_picture(content) as image, turn(image.width * image.height):
         width, height = image.size
         image.draft(None, (2 * side, 2 * side))  # a JPEG may be decoded smaller, yet twice as large as wanted
         if orientation(image) in SIDEWAYS:
@@ -237,7 +237,7 @@ def squashed(
         return colour, (height, width)
 
 
-def opened(content: bytes) -> Image.Image:
+def open_picture(content: bytes) -> Image.Image:
     """The picture in a file's bytes, not decoded yet; raises what PIL raises."""
     return Image.open(BytesIO(content), formats=FORMATS)
 

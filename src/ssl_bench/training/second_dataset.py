@@ -14,7 +14,7 @@ from ssl_bench.data.datamodule import DataModule, read_on_every_rank
 from ssl_bench.training.build import build_data, build_evaluator, clean_arguments
 
 
-def opened(config: Config, dataset: Dataset) -> tuple[DataModule, Elsewhere] | None:
+def load(config: Config, dataset: Dataset) -> tuple[DataModule, Elsewhere] | None:
     """Its images, read on every rank, and what scores networks on them; None where there is none.
 
     dataset: the run's own.

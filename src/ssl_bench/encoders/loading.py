@@ -7,12 +7,12 @@ from typing import Any
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
 from ssl_bench.errors import UserError
-from ssl_bench.results.weights import Opened, open_encoder
+from ssl_bench.results.weights import LoadedEncoder, open_encoder
 
 
-def opened_encoder(
+def load(
     run_or_file: Path, settings: Mapping[str, Any], show: Callable[[str], object]
-) -> tuple[Opened, dict[str, Any], str]:
+) -> tuple[LoadedEncoder, dict[str, Any], str]:
     """The encoder, the arguments of its clean view, and whose mean and standard deviation these hold.
 
     What was assumed of a file that is not ours is shown. UserError for a wrong file, or a size that it does not take.
@@ -33,7 +33,7 @@ def opened_encoder(
 
 
 def encoder_clean(
-    encoder: Opened, *, size: int | None, crop: float | None, statistics: str, dataset: Dataset | None
+    encoder: LoadedEncoder, *, size: int | None, crop: float | None, statistics: str, dataset: Dataset | None
 ) -> tuple[dict[str, Any], str]:
     """Arguments of an encoder's clean view, and whose mean and standard deviation they hold, in words.
 

@@ -91,9 +91,6 @@ def _table() -> Iterator[Mutation]:
 MUTATIONS = list(_table())
 
 
-# -- the copy -------------------------------------------------------------------------------------
-
-
 def copied(root: Path) -> Path:
     """The checkout's code and tests in the empty folder ``root``."""
     root.mkdir()

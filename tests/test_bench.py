@@ -45,9 +45,6 @@ def measurement(
     return Measurement(benchmark, "case", "ours", "theirs", "s", pairs, "times as fast", inverse, target)
 
 
-# -- options ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
@@ -92,9 +89,6 @@ def test_every_benchmark_has_a_file_of_its_name() -> None:
     folder = command.ROOT / "benchmarks"
     assert all((folder / f"{name}.py").exists() for name in command.BENCHMARKS)
     assert all(name in command.help_text() for name in (*command.BENCHMARKS, *options_in("bench.yaml")))
-
-
-# -- figures --------------------------------------------------------------------------------------
 
 
 def test_both_sides_take_turns_and_their_first_calls_do_not_count() -> None:
@@ -252,9 +246,6 @@ def test_a_file_of_another_kind_is_not_overwritten(tmp_path: Path) -> None:
     assert path.read_text() == "a,b\n1,2\n"
 
 
-# -- what is compared is the same thing -----------------------------------------------------------
-
-
 def test_an_archive_is_the_same_read_with_checks_and_without(tmp_path: Path) -> None:
     archive = loading.write_archive(tmp_path, batch=3)
     checked = cifar.read10(tmp_path)
@@ -329,9 +320,6 @@ def test_the_made_up_dataset_is_in_the_catalog_only_while_it_is_needed() -> None
     assert "synthetic" not in catalog.DATASETS
 
 
-# -- all of it ------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_every_benchmark_runs_and_leaves_its_rows_and_a_picture(tmp_path: Path) -> None:
     command_line = [sys.executable, "-W", "error", "-m", "ssl_bench", "bench", "size=small", "repeats=1", "out=found"]
@@ -348,9 +336,6 @@ def test_every_benchmark_runs_and_leaves_its_rows_and_a_picture(tmp_path: Path) 
         assert row["baseline"]
         assert "torch" in row["versions"]
     assert (tmp_path / "found" / "ratios.png").stat().st_size > 5000
-
-
-# -- another device -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -151,8 +151,6 @@ def test_on_a_device_that_computes_as_the_cpu_does_nothing_differs_from_it() -> 
         assert certificate.beside_cpu("clbo", "emulated") == {"float64": 0, "float32": 0}
 
 
-# -- TF32, made up ---------------------------------------------------------------------------------
-
 PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
 CONVOLUTIONS = {torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default}
 

@@ -105,9 +105,6 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[d
 Own = Callable[[dict[str, str]], None]
 
 
-# -- conf/ ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("method", "dataset", "scale", "recipe"), CHOSEN)
 def test_every_method_dataset_scale_and_recipe_composes_to_plain_values(
     method: str, dataset: str, scale: str, recipe: str
@@ -265,9 +262,6 @@ def test_a_block_of_the_scale_stands_above_its_file_and_below_experiments_and_th
 def test_a_mistake_in_the_block_of_any_scale_is_answered(own: Own, block: str, sentence: str) -> None:
     own({"dataset/mine.yaml": f"{BASE}scales:\n  {block}\n", "augment/mine.yaml": "defaults: [cifar10]\n"})
     assert refusal("dataset=mine") == f"conf/dataset/mine.yaml, scales, {sentence}"
-
-
-# -- values ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -452,9 +446,6 @@ def test_a_constraint_permits_what_it_says(allowed: str, default: Any, inside: l
             option.read(value)
 
 
-# -- values from other files ----------------------------------------------------------------------
-
-
 def test_an_experiment_outdoes_the_defaults_and_the_command_line_outdoes_it(own: Own) -> None:
     text = "# @package _global_\ndefaults:\n  - override /method: byol\nseed: 5\noptimizer:\n  lr: 1\nepochs: 3\n"
     own({"experiment/mine.yaml": text})
@@ -476,9 +467,6 @@ def test_an_experiment_outdoes_the_defaults_and_the_command_line_outdoes_it(own:
 def test_what_another_file_sets_is_checked_too(own: Own, text: str, sentence: str) -> None:
     own({"experiment/mine.yaml": f"# @package _global_\n{text}\n"})
     assert refusal("experiment=mine").endswith(sentence)
-
-
-# -- the method's blocks --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", GROUPS["method"])
@@ -603,9 +591,6 @@ def test_an_experiment_sets_options_and_not_blocks(own: Own) -> None:
     experiment = "# @package _global_\nmethod:\n  sets:\n    seed: 3\n"
     own({"experiment/mine.yaml": experiment})
     assert refusal("experiment=mine") == "experiment=mine: sets, original, check are no options: set what they set."
-
-
-# -- sweeps ---------------------------------------------------------------------------------------
 
 
 def runs_of(*overrides: str) -> tuple[int, list[Config]]:

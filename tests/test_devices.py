@@ -34,9 +34,6 @@ SMALL = (
 CPU = "trainer.accelerator=cpu"
 
 
-# -- which device, in which precision -------------------------------------------------------------
-
-
 @pytest.fixture
 def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -100,9 +97,6 @@ def test_a_cpu_is_asked_for_by_name_before_it_trains_for_weeks(tmp_path: Path, m
         run(compose([*options, CPU, "subset=256", "backbone.width=8"]), [Stop()])
 
 
-# -- a run of one device is one process, whatever the shell says ----------------------------------
-
-
 def test_a_run_of_one_device_works_in_an_allocation_of_several_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,9 +112,6 @@ def test_a_run_of_one_device_works_in_an_allocation_of_several_tasks(
     with pytest.raises(InterruptedError):
         run(compose([*SMALL, CPU, f"runs_dir={tmp_path}"]), [Stop()])
     assert len(list(tmp_path.glob("*/checkpoints/last.ckpt"))) == 1
-
-
-# -- bit for bit ----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -163,8 +154,6 @@ def test_what_may_not_repeat_is_as_before_afterwards() -> None:
     finally:
         torch.use_deterministic_algorithms(False)
 
-
-# -- failures -------------------------------------------------------------------------------------
 
 LOST = (
     "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported",

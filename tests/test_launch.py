@@ -88,9 +88,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-# -- the result of one process --------------------------------------------------------------------
-
-
 class Steps(pl.Callback):
     """Leaves each rank's weights after four steps in ``path``, and the loss of its share of each batch."""
 
@@ -216,9 +213,6 @@ def test_statistics_of_each_device_are_another_run_and_one_network(tmp_path: Pat
     assert record["curves"]["test/knn1/teacher"][-1][1] == record["results"]["teacher"]["knn1"]
 
 
-# -- interruptions --------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_one_image_on_each_device_trains_under_common_statistics_alone(tmp_path: Path) -> None:
     few = ["method=simclr", "method.concat_views=false", "epochs=1", *SMALL, *TWO]
@@ -296,9 +290,6 @@ def test_ranks_stop_when_their_launcher_is_killed(tmp_path: Path) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in ranks) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
-
-
-# -- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

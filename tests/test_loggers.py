@@ -152,9 +152,6 @@ def metrics(folder: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-# -- W&B ------------------------------------------------------------------------------------------
-
-
 def test_newest_wandb_file_is_the_whole_run_by_itself(tmp_path: Path, home: Path, picture: Path) -> None:
     folder = tmp_path / "runs" / FINGERPRINT
     tell("wandb", folder, ROWS[:2])
@@ -352,9 +349,6 @@ def test_wandb_online_without_key_is_one_warning_and_no_question_at_a_terminal(t
     assert line.endswith("the run continues without it.")
 
 
-# -- TensorBoard ----------------------------------------------------------------------------------
-
-
 def test_tensorboard_shows_each_step_once_after_a_restart(tmp_path: Path, picture: Path) -> None:
     tell("tensorboard", tmp_path, [*ROWS[:2], {**ROWS[2], "loss": -1.0}])  # to be superseded
     logger = tell("tensorboard", tmp_path, ROWS)
@@ -365,9 +359,6 @@ def test_tensorboard_shows_each_step_once_after_a_restart(tmp_path: Path, pictur
         assert curves[name] == [(10 * row["epoch"], pytest.approx(row[name])) for row in ROWS]
     assert curves["final/linear/student"] == [(30, 80.25)]
     assert "final/linear/pixels" not in curves
-
-
-# -- failures -------------------------------------------------------------------------------------
 
 
 def test_tensorboard_on_a_full_disk_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,9 +423,6 @@ def test_a_run_without_a_logger_needs_no_package_of_loggers(program: Program, tm
     small = ("scale=smoke", "epochs=1", "subset=64", "evaluation.protocols=[knn1]", "evaluation.curves=[]")
     done = program(*small, "logger=none", PYTHONPATH=os.pathsep.join(paths))
     assert done.returncode == 0, done.stderr
-
-
-# -- whole runs -----------------------------------------------------------------------------------
 
 
 def kill_while_evaluating(folder: Path, *overrides: str) -> None:

@@ -131,9 +131,6 @@ def test_normalized_mse_spans_zero_to_four_and_ignores_positive_row_scale() -> N
     torch.testing.assert_close(normalized_mse(scale * p, z / scale), normalized_mse(p, z))
 
 
-# -- losses over pairs of views -------------------------------------------------------------------
-
-
 def test_nt_xent_of_smaller_views_looks_for_each_full_size_view_among_other_images() -> None:
     anchors, candidates = [draws(N, D, seed=s) for s in range(4)], [draws(N, D, seed=s) for s in (7, 8)]
     total, terms = 0.0, 0
@@ -236,9 +233,6 @@ def test_nt_xent_without_normalisation_is_of_inner_products() -> None:
     torch.testing.assert_close(nt_xent((z1, z2), (z1, z2), first=0, temperature=0.7, normalize=False), expected)
 
 
-# -- queues ---------------------------------------------------------------------------------------
-
-
 def test_queue_nce_equals_the_explicit_matrix() -> None:
     query, key, queue = draws(N, D), draws(N, D, seed=1), F.normalize(draws(9, D, seed=2), dim=1)
     logits = torch.tensor(
@@ -253,9 +247,6 @@ def test_a_key_that_is_already_in_the_queue_keeps_the_loss_above_ln_2() -> None:
     key = draws(1, D)
     queue = F.normalize(key, dim=1)
     assert queue_nce(key, key, queue, temperature=0.01).item() == pytest.approx(math.log(2), rel=1e-6)
-
-
-# -- Barlow Twins ---------------------------------------------------------------------------------
 
 
 def whitened(rows: int = 64, width: int = 6) -> Tensor:
@@ -294,9 +285,6 @@ def test_barlow_twins_of_independent_views_meets_its_expectation() -> None:
         off.append(barlow_twins(z1, z2, off_diagonal=1.0).item() - on[-1])
     assert sum(on) / 20 == pytest.approx(width * (1 + 1 / rows), rel=0.01)
     assert sum(off) / 20 == pytest.approx(width * (width - 1) / rows, rel=0.03)
-
-
-# -- VICReg ---------------------------------------------------------------------------------------
 
 
 def vicreg_terms(z1: Tensor, z2: Tensor) -> tuple[float, float, float]:
@@ -346,8 +334,6 @@ def test_vicreg_has_a_finite_gradient_where_columns_are_constant() -> None:
     (gradient,) = torch.autograd.grad(vicreg(z, z, invariance=25, variance=25, covariance=1), z)
     assert gradient.isfinite().all()
 
-
-# -- gradients ------------------------------------------------------------------------------------
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "nt_xent": lambda a, b: nt_xent([a, b], [a, b], first=0, temperature=0.5),

@@ -79,9 +79,6 @@ def assert_same(mine: nn.Module, expected: list[Tensor]) -> None:
         torch.testing.assert_close(p, w, rtol=1e-10, atol=1e-12)
 
 
-# -- LARS -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("exclude", [True, False])
 def test_lars_is_the_loop_of_its_equation(exclude: bool) -> None:
     def rule(w: Tensor, g: Tensor, state: dict[str, Tensor], step: int) -> None:
@@ -150,9 +147,6 @@ def test_lars_evaluates_its_closure_with_gradient() -> None:
     torch.testing.assert_close(weight.detach(), torch.full((2, 2), 0.9))
 
 
-# -- Muon -----------------------------------------------------------------------------------------
-
-
 def by_singular_values(matrix: Tensor) -> Tensor:
     """Jordan's quintic, five times, on the singular values themselves."""
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
@@ -185,9 +179,6 @@ def test_muon_steps_have_singular_values_near_one_whatever_the_gradients_length(
         values = torch.linalg.svdvals(orthogonalized(factor * gradient))
         assert 0.6 < values.min() <= values.max() < 1.2
     assert torch.equal(orthogonalized(torch.zeros(shape)), torch.zeros(shape))
-
-
-# -- AdamW and SGD --------------------------------------------------------------------------------
 
 
 def test_adamw_is_the_loop_of_its_equation() -> None:
@@ -235,9 +226,6 @@ def test_state_saved_in_the_middle_continues_identically(name: str) -> None:
         part.load_state_dict(state)
     train(*parts, range(4, STEPS))
     assert all(map(torch.equal, net.parameters(), other.parameters()))
-
-
-# -- groups and schedules -------------------------------------------------------------------------
 
 
 def rates(chosen: Recipe, groups: list[Group]) -> list[list[float]]:

@@ -457,9 +457,6 @@ def test_a_narrow_terminal_cuts_no_name_of_a_protocol(finished: Finished) -> Non
     assert "…" not in console.export_text()
 
 
-# -- bad input ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "text", "pickle"])
 def test_a_damaged_or_foreign_checkpoint_is_named_and_kept(finished: Finished, tmp_path: Path, damage: str) -> None:
     config, folder, _ = finished

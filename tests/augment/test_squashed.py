@@ -131,9 +131,6 @@ def test_a_circle_stays_round() -> None:
     assert int(crop.any(0).sum()) == int(crop.any(1).sum()) == 60
 
 
-# -- boxes ----------------------------------------------------------------------------------------
-
-
 def test_boxes_are_those_of_each_original_alone() -> None:
     sizes = torch.tensor([[1, 1], [1, 700], [900, 2], [375, 500], [20_000, 3], [30, 40], [64, 64]] * 40)
     group = replace(STRONG, crop_scale=(0.08, 1.0))

@@ -26,8 +26,6 @@ def load(name: str) -> ModuleType:
     return module
 
 
-# -- sections -------------------------------------------------------------------------------------
-
 FAKE = """
 import os, time
 

@@ -53,8 +53,6 @@ def test_checkpoints_of_all_gpus_that_were_visible_are_read(
     checkpointer.on_load_checkpoint(on("cpu"), method, state)  # type: ignore[arg-type]
 
 
-# -- signals --------------------------------------------------------------------------------------
-
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 

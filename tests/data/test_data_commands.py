@@ -64,9 +64,6 @@ def row(table: str, name: str) -> list[str]:
     return [cell.strip() for cell in line.split("│")[2:-1]]
 
 
-# -- options ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -105,9 +102,6 @@ def test_without_a_command_all_commands_and_options_are_explained(run: Run, opti
 def test_a_wrong_option_is_answered_before_torch_is_imported() -> None:
     script = "import sys, ssl_bench.cli.data as m; m.main(['show', 'sede=1']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
-
-
-# -- list -----------------------------------------------------------------------------------------
 
 
 def test_list_shows_what_is_on_disk_and_what_there_is_to_fetch(run: Run, tmp_path: Path) -> None:
@@ -175,9 +169,6 @@ def test_every_dataset_has_a_place_and_a_way_to_get_it() -> None:
         assert (name in places.DOWNLOADS) != (name in places.BY_HAND)
     for files in places.DOWNLOADS.values():
         assert all(places.PUBLISHED[file.name] is file for file in files)
-
-
-# -- prepare, pack --------------------------------------------------------------------------------
 
 
 def test_prepare_counts_every_class_of_every_split(run: Run) -> None:
@@ -256,9 +247,6 @@ def test_pack_hands_over_the_dataset_and_shows_whether_it_had_to_work(
 
 def test_what_fits_into_memory_is_not_packed(run: Run) -> None:
     assert run("pack", "dataset=cifar10") == (0, "cifar10 always fits into memory: nothing is to be packed.\n", "")
-
-
-# -- verify ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -429,8 +417,6 @@ def test_every_class_has_one_name() -> None:
     for name in ("cifar10", "cifar100"):
         assert list(catalog.find(name).names) == sorted(catalog.find(name).names)
 
-
-# -- show -----------------------------------------------------------------------------------------
 
 SMOKE = ("dataset=digits", "scale=smoke")
 

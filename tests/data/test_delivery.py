@@ -159,8 +159,6 @@ def test_a_copy_on_another_stream_is_waited_for_by_the_device_alone_and_its_memo
     assert done[2:] == ["host waits"]
 
 
-# -- where images live ----------------------------------------------------------------------------
-
 META = torch.device("meta")  # stands for an accelerator
 SPLITS = {"train": SPLIT, "test": SPLIT}
 SIZE = 2 * SPLIT.images.numel()

@@ -91,9 +91,6 @@ def assert_equal(mine: dict[str, Images], others: dict[str, Images]) -> None:
         assert a.digest() == b.digest()
 
 
-# -- the same as in memory ------------------------------------------------------------------------
-
-
 def test_packed_pictures_are_those_in_memory_bit_for_bit(root: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     memory = load(root, tmp_path)
@@ -228,9 +225,6 @@ def test_a_run_on_packed_pictures_is_the_run_on_those_in_memory(root: Path, tmp_
         assert (tmp_path / "a" / name / file).read_bytes() == (tmp_path / "b" / name / file).read_bytes()
 
 
-# -- which pack is used ---------------------------------------------------------------------------
-
-
 def test_more_than_the_memory_allowed_asks_to_be_packed(root: Path, tmp_path: Path) -> None:
     needed = 45 * 3 * SIDE * SIDE
     assert len(load(root, tmp_path, memory=needed / 2**30)["train"]) == 36
@@ -269,9 +263,6 @@ def test_a_folder_that_moves_keeps_its_pack_and_other_folders_keep_theirs(root: 
     assert is_mapped(load(root.rename(tmp_path / "moved"), tmp_path, memory=0)["train"])
 
 
-# -- pictures that cannot be read -----------------------------------------------------------------
-
-
 def test_a_broken_picture_is_named_and_stops_or_is_skipped_and_counted(root: Path, tmp_path: Path) -> None:
     bad = root / "cat" / "bad.png"
     bad.write_bytes(b"no picture")
@@ -284,9 +275,6 @@ def test_a_broken_picture_is_named_and_stops_or_is_skipped_and_counted(root: Pat
     pack_file.verify(path)
     with pytest.raises(UserError, match=r"bad\.png cannot be read as a picture"):
         load(root, tmp_path)
-
-
-# -- interrupted, twice at once, no room ----------------------------------------------------------
 
 
 KILLED = """
@@ -514,9 +502,6 @@ def test_a_folder_without_the_right_to_write_is_named(root: Path, tmp_path: Path
         pytest.skip("nothing is read-only for root")
     (tmp_path / "fixed").mkdir(mode=0o500)
     assert "could not be packed (Permission denied)" in refusal(root, tmp_path / "fixed")
-
-
-# -- damage ---------------------------------------------------------------------------------------
 
 
 def flip(path: Path, at: int) -> None:

@@ -116,8 +116,6 @@ def test_calibration_sees_the_first_images_in_equal_batches_however_they_are_loa
     assert torch.equal(torch.cat(batches), loader(600, 600).images.images[:513].float() / 255)
 
 
-# -- kept beside the runs -------------------------------------------------------------------------
-
 SCORES = {
     "knn1": Score(100 / 3, torch.tensor([0, 1, 2]), {"k": 1, "bank": 7}),
     "linear": Score(None, None, {"reason": "there are no labelled images in test"}),

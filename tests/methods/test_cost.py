@@ -76,9 +76,6 @@ def test_lookahead_on_one_batch_takes_as_many_steps(fit: Fit) -> None:
     _equal(_state(method), _state(trained))
 
 
-# -- where the measured run stands ----------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_a_measured_step_moves_all_that_training_moves(name: str) -> None:
     loop, looks = halfway(name, SMALL, HOST)
@@ -135,9 +132,6 @@ def test_full_size_is_what_the_table_claims() -> None:
     loop, _ = halfway("moco", replace(methods.FULL, width=1), HOST)
     assert [tuple(view.shape) for view in loop.views.drawn] == 2 * [(128, 3, 32, 32)]
     assert [len(module.rows) for module in loop.method.modules() if isinstance(module, Queue)] == [4096]
-
-
-# -- what is reported -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -35,9 +35,6 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-# -- the loss -------------------------------------------------------------------------------------
-
-
 def test_the_loss_is_the_cross_entropy_of_an_explicit_cosine_table() -> None:
     weights, labels, temperature = randn(7, 5), torch.tensor([3, 0, 3, 6]), 0.3  # an image twice
     crops = [randn(4, 5, seed=seed) for seed in (1, 2, 3)]
@@ -96,9 +93,6 @@ def test_small_crops_learn_from_the_weights_and_do_not_move_them() -> None:
     torch.testing.assert_close((one[0] * randn(7, 5)).sum(1), torch.zeros(7, dtype=torch.float64), rtol=0, atol=1e-14)
 
 
-# -- which classes, which weights -----------------------------------------------------------------
-
-
 def test_the_classes_are_the_batchs_and_those_visited_last_or_all() -> None:
     method, data = pic("method.negatives=20")
     method.double()
@@ -148,9 +142,6 @@ def test_other_numbers_of_views_and_scaled_gradients_are_refused() -> None:
     method._trainer = trainer
     with pytest.raises(UserError, match="bf16-mixed or 32-true"):
         method.on_fit_start()
-
-
-# -- training -------------------------------------------------------------------------------------
 
 
 def dense_training(overrides: tuple[str, ...], accumulate: int, negatives: int | None) -> dict[str, Any]:
@@ -258,8 +249,6 @@ def test_the_rates_of_the_instance_weights_are_those_of_the_optimiser(fit: Fit) 
     assert len(rates) == 10
     assert list(method.classes.rates) == rates
 
-
-# -- by hand, without a trainer -------------------------------------------------------------------
 
 N, D, STEPS = 12, 6, 8
 

@@ -66,9 +66,6 @@ def steps(network: nn.Module, x: Tensor, weights: Tensor) -> dict[str, Any]:
     }
 
 
-# -- torch's kernels of CUDA, restated by their definitions ----------------------------------------
-
-
 def batch_norm_stats(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     flat = x.transpose(0, 1).flatten(1)
     return flat.mean(1), 1 / (flat.var(1, correction=0) + eps).sqrt()

@@ -130,9 +130,6 @@ def test_with_few_seeds_nothing_is_marked(seeds: list[int], end: str) -> None:
     assert "calibrated" not in table.notes
 
 
-# -- published figures ----------------------------------------------------------------------------
-
-
 ROWS = {"SimCLR": ("method=simclr",), "MoCo": ("method=moco",), "Barlow Twins": ("method=barlow_twins",)}
 
 
@@ -202,9 +199,6 @@ def test_a_row_with_settings_of_its_own_has_nothing_published_beside_it_and_othe
     assert published("batch_size=512", rows=rows)["linear, published"] == {"MoCo": "90.7 [a]"}
     assert published("batch_size=512", published=False) == {}
     assert not find("calibration").show.get("published")
-
-
-# -- as text and picture --------------------------------------------------------------------------
 
 
 def test_markdown_is_a_table_with_marks(made: list[Run]) -> None:

@@ -110,9 +110,6 @@ def metrics_of(spec: dict[str, Any]) -> set[str]:
     }
 
 
-# -- the definition -------------------------------------------------------------------------------
-
-
 def test_a_view_shows_curves_collapse_loss_and_the_final_table(capsys: pytest.CaptureFixture[str]) -> None:
     (view,) = dry(capsys, "scale=smoke")
     names = metrics_of(view["spec"])
@@ -193,9 +190,6 @@ def test_a_missing_package_is_one_sentence(capsys: pytest.CaptureFixture[str], m
     assert capsys.readouterr().err.endswith("pip install 'ssl-bench[dashboard]'.\n")
 
 
-# -- at W&B ---------------------------------------------------------------------------------------
-
-
 def test_a_second_time_updates_the_views_and_adds_none(views: Views, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["wandb"]) == 0
     addresses = capsys.readouterr().out.split()
@@ -262,9 +256,6 @@ def test_without_a_network_is_one_sentence_before_long(views: Views, monkeypatch
     (line,) = done.stderr.splitlines()
     assert line.startswith("ssl_bench: W&B cannot be reached (")
     assert "connection refused" in line
-
-
-# -- beside real runs -----------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -118,9 +118,6 @@ def test_what_is_unpacked_is_taken_before_an_archive_unless_a_file_is_missing(tm
     assert str(archive) in refusal("cifar-10-python", tmp_path)
 
 
-# -- pickles --------------------------------------------------------------------------------------
-
-
 class Payload:
     """Pickled, it calls a function with arguments when it is loaded."""
 
@@ -200,9 +197,6 @@ def test_pickles_of_newer_pythons_are_read_too(protocol: int) -> None:
     assert not found["data"].flags.writeable
 
 
-# -- archives -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
 def test_a_link_or_a_device_in_place_of_a_file_is_refused(kind: bytes, tmp_path: Path) -> None:
     name = "cifar-10-batches-py/data_batch_2"
@@ -251,9 +245,6 @@ def test_only_what_is_asked_for_is_kept_in_memory(tmp_path: Path) -> None:
         "a": (b"1", 1),
         "b": (b"2", 1),
     }
-
-
-# -- the internet ---------------------------------------------------------------------------------
 
 
 def test_missing_files_are_asked_for_in_one_sentence(tmp_path: Path) -> None:

@@ -171,9 +171,6 @@ def test_a_place_that_is_no_folder_is_named(server: Server, tmp_path: Path) -> N
     assert str(tmp_path / "data") in refusal(server, tmp_path / "data").partition("it failed")[2]
 
 
-# -- strange servers -------------------------------------------------------------------------------
-
-
 @contextmanager
 def scripted(*answers: bytes) -> Iterator[Server]:
     """A server that answers so, one to a connection and then the last one again, whatever it is asked."""

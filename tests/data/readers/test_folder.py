@@ -344,9 +344,6 @@ def test_names_in_any_alphabet_or_none_go_with_their_images(tmp_path: Path) -> N
     assert len({*splits["train"].names, *splits["test"].names}) == 16
 
 
-# -- ImageNet-100 ---------------------------------------------------------------------------------
-
-
 def test_the_hundred_classes_are_those_of_the_paper() -> None:
     classes = imagenet100.class_list()
     assert len(set(classes)) == catalog.find("imagenet100").classes == 100

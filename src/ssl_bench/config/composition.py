@@ -32,11 +32,6 @@ def _times(factor: int | float, value: int | float) -> int | float:
     return factor * value
 
 
-def _ratio(value: int | float, other: int | float) -> float:
-    """How many times as large as another value a value is."""
-    return value / other
-
-
 def _part(share: int | float, value: int | float) -> int:
     """A share of another value as a whole number of at least 1."""
     return max(1, round(share * value))
@@ -45,6 +40,16 @@ def _part(share: int | float, value: int | float) -> int:
 def _equal_updates(epochs: int, batch_size: int, usual: int) -> int:
     """Epochs of ``batch_size`` images a step with as many steps as ``epochs`` of the ``usual`` ones have."""
     return _part(batch_size / usual, epochs)
+
+
+def _linear_rate(rate: float, batch_size: int, usual: int) -> float:
+    """A learning rate in proportion to the batch (Goyal et al. 2017): ``rate`` is that of the ``usual`` one."""
+    return batch_size / usual * rate
+
+
+def _queue_for(queue: int, batches: int, batch_size: int) -> int:
+    """``queue``, or the keys of one step, ``batches`` × ``batch_size``, where these are more."""
+    return max(queue, batches * batch_size)
 
 
 class _OwnFolders(SearchPathPlugin):
@@ -57,9 +62,9 @@ class _OwnFolders(SearchPathPlugin):
 
 Plugins.instance().register(_OwnFolders)
 OmegaConf.register_new_resolver("times", _times, replace=True)
-OmegaConf.register_new_resolver("ratio", _ratio, replace=True)
 OmegaConf.register_new_resolver("part", _part, replace=True)
-OmegaConf.register_new_resolver("largest", max, replace=True)
+OmegaConf.register_new_resolver("linear_rate", _linear_rate, replace=True)
+OmegaConf.register_new_resolver("queue_for", _queue_for, replace=True)
 OmegaConf.register_new_resolver("equal_updates", _equal_updates, replace=True)
 
 

@@ -150,13 +150,14 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequ
     for pair in found:
         rows.setdefault((pair.run.cell.dataset, pair.run.cell.row), []).append(pair)
     shown = (
-        f"Overlap of saliency on test images of all seeds; dotted: {LARGE}. A line below is a seed. Right, of the "
-        f"first seed, {EXAMPLES} images of most overlap and {EXAMPLES} of least, and where both networks look."
+        f"Overlap of saliency on test images of all seeds; dotted: {LARGE}. In the middle a line is a seed. Right, of "
+        f"the first seed, {EXAMPLES} images of most overlap and {EXAMPLES} of least, and where both networks look, each "
+        "map by its own maximum."
     )
-    drawn, above = above_notes(9.8, 3.6 * len(rows) + 0.3, [shown, *_made(runs, found)])
+    drawn, above = above_notes(12.6, 2.7 * len(rows) + 0.3, [shown, *_made(runs, found)])
     above.suptitle(experiment.show["title"], fontsize=11, fontweight="bold")
     for part, ((dataset, row), here) in zip(np.atleast_1d(above.subfigures(len(rows), 1)), rows.items(), strict=True):
-        plots, maps = part.subfigures(1, 2, width_ratios=[0.9, 1.1])
+        plots, maps = part.subfigures(1, 2, width_ratios=[0.52, 0.48])
         plots.suptitle(f"{dataset}: {row}", fontsize=9)
         _plot(plots, experiment.show, here)
         _draw_maps(maps, experiment.show["reference"], here[0])
@@ -164,12 +165,12 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequ
 
 
 def _plot(part: Any, show: Mapping[str, Any], here: Sequence[Pair]) -> None:
-    shares, accuracy = part.subplots(2, 1)
+    shares, accuracy = part.subplots(1, 2)
     of_bins: dict[str, Any] = {"bins": 25, "range": (0, 1)}
     shares.hist(np.concatenate([pair.overlap for pair in here]), **of_bins, color="#aaaaaa", label="same image")
     others = np.concatenate([pair.chance for pair in here])
     shares.hist(others, **of_bins, histtype="step", color="black", linewidth=1, label="different images")
-    shares.legend(loc="upper left", fontsize=8, frameon=False)
+    shares.legend(loc="upper left", fontsize=7, frameon=False)
     shares.axvline(LARGE, color="black", linestyle=":")
     shares.set_xlabel(f"overlap with {show['reference']}", fontsize=8)
     shares.set_ylabel("images, of all seeds", fontsize=8)

@@ -151,8 +151,8 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequ
         rows.setdefault((pair.run.cell.dataset, pair.run.cell.row), []).append(pair)
     shown = (
         f"Overlap of saliency on test images of all seeds; dotted: {LARGE}. In the middle a line is a seed. Right, of "
-        f"the first seed, {EXAMPLES} images of most overlap and {EXAMPLES} of least, and where both networks look, each "
-        "map by its own maximum."
+        f"the first seed, {EXAMPLES} images of most overlap and {EXAMPLES} of least, and where both networks look: "
+        "brighter for more, each map by its own maximum."
     )
     drawn, above = above_notes(12.6, 2.7 * len(rows) + 0.3, [shown, *_made(runs, found)])
     above.suptitle(experiment.show["title"], fontsize=11, fontweight="bold")

@@ -162,8 +162,10 @@ def leaving_program(rank: int, world: int, folder: str) -> None:
     try:
         with distributed.joined(devices=world, nodes=1, cuda=False, timeout=5):
             distributed.largest(1)
-            if rank == 1:
-                time.sleep(15)  # alive, but silent
+            if rank == 1:  # alive, but silent until the other has given up
+                given_up = time.monotonic() + 60
+                while not Path(folder, "lost").exists() and time.monotonic() < given_up:
+                    time.sleep(0.05)
                 os._exit(0)
             distributed.largest(2)
     except distributed.RankLost as error:

@@ -95,12 +95,14 @@ def figures(run_folder: Path) -> list[dict[str, float]]:
 
 
 def test_a_run_on_an_accelerator_gives_the_results_of_the_cpu(tmp_path: Path) -> None:
+    """By the whole ResNet-18; the slow tests below train half of its layers."""
     overrides = ("dataset=digits", "scale=smoke", "subset=64", "epochs=1", *SMALL)
     record = require_equal_runs(tmp_path, compose([*overrides, "method=clbo"]))
     assert set(record.results["teacher"]) == {"knn1", "knn200", "knn1_100labels", "linear"}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_layers")
 @pytest.mark.parametrize("method", GROUPS["method"])
 def test_every_method_runs_on_an_accelerator_as_on_the_cpu(tmp_path: Path, method: str) -> None:
     """Bit for bit, though the run there is stopped and resumes."""
@@ -115,6 +117,7 @@ def colour(*overrides: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_layers")
 @pytest.mark.parametrize("method", ["simclr", "clbo", "swav", "pic"])  # the others' steps are test_step_counts'
 def test_small_crops_in_colour_on_an_accelerator_are_those_of_the_cpu(tmp_path: Path, method: str) -> None:
     with colour(f"method={method}", "dataset.resident=false", KNN1, *CROPS) as config:
@@ -122,6 +125,7 @@ def test_small_crops_in_colour_on_an_accelerator_are_those_of_the_cpu(tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_layers")
 @pytest.mark.parametrize(("classes", "resident"), [(3, "true"), (3, "false"), (0, "true")])
 def test_packed_pictures_on_an_accelerator_are_those_of_the_cpu(tmp_path: Path, classes: int, resident: str) -> None:
     root = pictures(tmp_path / "pictures", classes=classes)
@@ -129,6 +133,7 @@ def test_packed_pictures_on_an_accelerator_are_those_of_the_cpu(tmp_path: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_layers")
 def test_an_accelerator_resumes_what_a_cpu_began(tmp_path: Path) -> None:
     config = compose([*DIGITS, "method=moco", f"runs_dir={tmp_path}"])
     with pytest.raises(Interrupted):
@@ -137,6 +142,7 @@ def test_an_accelerator_resumes_what_a_cpu_began(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_layers")
 def test_commands_on_an_accelerator_give_the_results_of_the_cpu(tmp_path: Path) -> None:
     with colour("method=simclr") as config:
         trained = run(replace(config, runs_dir=str(tmp_path / "runs")))
@@ -162,6 +168,7 @@ def test_commands_on_an_accelerator_give_the_results_of_the_cpu(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_layers")
 def test_a_plan_measures_a_run_on_an_accelerator() -> None:
     measured = measure(emulated(compose([*DIGITS, "method=simclr"])), {})
     assert min(measured.step, measured.save, measured.evaluation.final) > 0

@@ -33,7 +33,7 @@ from ssl_bench.methods.base import Method
 from ssl_bench.report.tables import run_table
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.record import Record
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 from ssl_bench.training import needs
 from ssl_bench.training.build import build, build_data, build_evaluator, clean_arguments
 from ssl_bench.training.run import run

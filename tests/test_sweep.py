@@ -35,7 +35,7 @@ from ssl_bench.config.settings import read_settings
 from ssl_bench.errors import NO_ROOM, UserError
 from ssl_bench.results import record
 from ssl_bench.results.code import code_digest
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 from ssl_bench.sweep import cards, cell, grid, local, loop, request, view
 from ssl_bench.sweep.cell import Outcome
 from ssl_bench.sweep.grid import SweepRun

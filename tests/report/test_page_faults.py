@@ -32,7 +32,7 @@ from ssl_bench.page.script import script
 from ssl_bench.page.write import OURS, OWN
 from ssl_bench.report.records import Run, StoredRecord
 from ssl_bench.results.encoder import read_encoder, save_encoder
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 from ssl_bench.training.build import build_data, clean_arguments
 
 

@@ -18,7 +18,7 @@ from ssl_bench.report.provenance import command, provenance
 from ssl_bench.report.records import Run, match, read
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.record import Record
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 
 Made = tuple[list[Cell], list[dict[str, Any]], list[dict[str, Any]]]
 

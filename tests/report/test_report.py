@@ -367,8 +367,9 @@ def test_only_what_the_disk_refuses_is_blamed_on_the_folder(tmp_path: Path) -> N
         b"row,dataset,seed,protocol,percent,command\nSimCLR,digits,0,knn1\n",
         b"row,dataset,seed,protocol,percent,command\nSimCLR,digits,0,knn1,90.0,scale=smoke\n",
         b"\x89PNG\r\n\x1a\n\x00\xff\xfe",
+        b"a" * 200_000,
     ],
-    ids=["empty", "no column of percents", "text", "a line that ends early", "one run", "binary"],
+    ids=["empty", "no column of percents", "text", "a line that ends early", "one run", "binary", "one long field"],
 )
 def test_a_file_of_accuracies_that_holds_none_is_named_under_the_table(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "results.csv"

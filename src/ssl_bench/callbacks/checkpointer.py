@@ -80,14 +80,14 @@ class Checkpointer(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
         # Here and not later: afterwards Lightning takes its own handlers away, which would come back.
-        self._ignore_signals()
+        self._restore_handlers()
 
     def on_exception(self, trainer: pl.Trainer, method: pl.LightningModule, exception: BaseException) -> None:
         # Where Lightning does not. After an interruption the same signal may still be on its way.
         if not isinstance(exception, Interrupted):
-            self._ignore_signals()
+            self._restore_handlers()
 
-    def _ignore_signals(self) -> None:
+    def _restore_handlers(self) -> None:
         for name, handler in self._handlers.items():
             signal.signal(name, handler)
         self._handlers = {}

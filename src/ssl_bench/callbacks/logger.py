@@ -1,7 +1,4 @@
-"""Where the recorder sends each epoch's figures, beside the files that every run leaves behind.
-
-Apart from the recorder, because a command line is checked against the loggers without PyTorch.
-"""
+"""Where the recorder sends each epoch's figures, beside the files that every run leaves behind."""
 
 from collections.abc import Mapping
 from pathlib import Path

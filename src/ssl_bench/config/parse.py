@@ -54,7 +54,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def value_of(override: Override, option: Option | None = None) -> Any:
-    """What is set; as it was typed where the ``option`` takes any text and Hydra reads something else."""
+    """The value as Python has it; for an ``option`` of any text as it was typed, so that 2024_01 stays a name."""
     value = None if override.is_sweep_override() else override.value()
     if option is not None and option.is_text and not (isinstance(value, str) or _typed(override) == "null"):
         return _typed(override)

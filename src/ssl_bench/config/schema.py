@@ -249,7 +249,7 @@ def value_at(tree: Plain, key: str) -> Any:
 
 
 def put(tree: Plain, key: str, value: Any) -> None:
-    """Let it be ``value``."""
+    """Set what stands at ``a.b.c``."""
     above, _, name = key.rpartition(".")
     (value_at(tree, above) if above else tree)[name] = value
 

@@ -18,7 +18,7 @@ from ssl_bench.report.feature_maps import Features
 from ssl_bench.report.records import Run
 from ssl_bench.report.saliency import Maps
 from ssl_bench.results.encoder import read_encoder
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 from ssl_bench.training.build import build_data, build_evaluator
 
 

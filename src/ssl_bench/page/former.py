@@ -22,12 +22,12 @@ RESULTS = "results.csv"
 def named(folder: Path) -> list[tuple[Position, str]]:
     """Position and fingerprint of every run in ``results.csv`` of the folder; none where it is no file of results."""
     try:
-        lines = (folder / RESULTS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = list(csv.DictReader((folder / RESULTS).read_text(encoding="utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error):
         return []
     found = [
         (Position(row, line.get("column") or "", line.get("accounting") or ""), fingerprint)
-        for line in csv.DictReader(lines)
+        for line in lines
         if (row := line.get("row")) and (fingerprint := line.get("fingerprint"))
     ]
     return list(dict.fromkeys(found))

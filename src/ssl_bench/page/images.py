@@ -36,7 +36,7 @@ from ssl_bench.report.figures import plane_of
 from ssl_bench.report.records import Run
 from ssl_bench.results.encoder import encoder_file, read_encoder
 from ssl_bench.results.record import MISFITS, misfit
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 from ssl_bench.training.show import show
 
 Plain = dict[str, Any]

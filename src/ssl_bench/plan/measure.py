@@ -30,7 +30,7 @@ from ssl_bench.methods.base import Method
 from ssl_bench.plan.forecast import Baseline, Evaluation, Measured
 from ssl_bench.plan.sampled import Sampled, wait
 from ssl_bench.results.record import Record, peak_memory
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 from ssl_bench.training.build import baselines, clean_arguments
 from ssl_bench.training.run import run
 

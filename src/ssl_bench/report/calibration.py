@@ -31,13 +31,11 @@ def note(file: Path) -> str:
             }
             each = (f"{name} {pair:.1%} and {column:.1%}" for name, ((pair, _), (_, column)) in found.items())
             rates.append(f"n = {n}: {', '.join(each)}")
-        scale = next(override for override in rows[0]["command"].split() if override.startswith("scale=")).partition(
-            "="
-        )[2]
+        scale = next(word for word in rows[0]["command"].split() if word.startswith("scale=")).partition("=")[2]
         where = f"{rows[0]['row']} on {rows[0]['dataset']} at scale {scale}, {len({row['seed'] for row in rows})} runs"
     except FileNotFoundError:
         return f"A/A calibration: not measured ({file} is missing)."
-    except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
+    except (OSError, ValueError, LookupError, TypeError, StopIteration, csv.Error) as error:
         return f"A/A calibration: {file} cannot be read ({error})."
     return (
         f"A/A calibration, how often a method differs significantly from itself with other seeds, in pairs and "

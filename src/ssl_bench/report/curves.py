@@ -46,10 +46,7 @@ class Line:
 
 
 def network_of(record: Record, wanted: str) -> str:
-    """The network of a record that a figure of ``wanted`` shows: what is deployed, where there is no such network.
-
-    Not so for a projector, which is not scored unless asked for.
-    """
+    """``wanted`` where the record has it, or where it is the projector; else the deployed network."""
     return wanted if wanted in (*record.results, PROJECTOR) else record.evaluated
 
 

@@ -26,7 +26,7 @@ from ssl_bench.nn.heads import mlp_of
 from ssl_bench.results.checkpoints import read_checkpoint
 from ssl_bench.results.encoder import encoder_file, read_encoder
 from ssl_bench.results.keys import Keys, compare, listed, prefixes, times
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 
 DEPLOYED = "state_dict.{}.backbone"  # where our checkpoints have the network that a method deploys
 CLASSIFIER = ("fc",)  # of torchvision's ResNets, which ours are without

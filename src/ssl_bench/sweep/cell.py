@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import NO_ROOM, SIGNALLED, TRY_AGAIN, UserError, is_full
 from ssl_bench.files import reason
-from ssl_bench.results.store import Busy, RunFolder
+from ssl_bench.results.run_folder import Busy, RunFolder
 from ssl_bench.training import launch
 
 

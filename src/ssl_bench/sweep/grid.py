@@ -12,7 +12,7 @@ from ssl_bench.config.experiments import Cell, passes_per_epoch
 from ssl_bench.config.schema import Config
 from ssl_bench.errors import UserError
 from ssl_bench.results.code import code_digest, is_other_code
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 
 # What may have become of a run; running is one of this sweep, elsewhere one of another process.
 STATES = ("done", "running", "elsewhere", "interrupted", "failed", "left")

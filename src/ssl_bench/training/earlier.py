@@ -15,7 +15,7 @@ from ssl_bench.evaluation import baselines
 from ssl_bench.report.tables import NAMES
 from ssl_bench.results.code import code_digest, is_other_code
 from ssl_bench.results.record import Record
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 from ssl_bench.training.build import build_protocols
 
 

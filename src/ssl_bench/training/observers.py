@@ -18,7 +18,7 @@ from ssl_bench.data.datamodule import DataModule
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.history import History
 from ssl_bench.results.record import code_version
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 from ssl_bench.training import loggers
 from ssl_bench.training.build import build_evaluator, clean_arguments
 

@@ -40,7 +40,7 @@ from ssl_bench.files import write_text, write_whole
 from ssl_bench.methods.base import Method
 from ssl_bench.nn.norm import synchronize
 from ssl_bench.results.record import Record, peak_memory
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 from ssl_bench.training import earlier, initial, needs, preflight, second_dataset
 from ssl_bench.training.build import (
     build_data,

@@ -19,7 +19,7 @@ from ssl_bench.report.figures import tsne_picture
 from ssl_bench.results.encoder import save_encoder
 from ssl_bench.results.fingerprint import NUMERICS
 from ssl_bench.results.record import PROJECTOR, Record, environment, without_places
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results.run_folder import RunFolder
 from ssl_bench.training.build import baseline_scores, clean_arguments
 
 PICTURE_IMAGES = 1000

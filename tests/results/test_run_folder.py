@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from ssl_bench.results import store
-from ssl_bench.results.store import RunFolder
+from ssl_bench.results import run_folder
+from ssl_bench.results.run_folder import RunFolder
 
 
 def test_what_another_process_has_taken_up_is_not_written_down_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "WAIT", 0.0)
+    monkeypatch.setattr(run_folder, "WAIT", 0.0)
     folder = RunFolder(tmp_path / "a")
     folder.path.mkdir()
     with FileLock(folder.path / ".lock"):

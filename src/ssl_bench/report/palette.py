@@ -79,12 +79,13 @@ def row_colours(rows: Mapping[str, Sequence[str]], page: str = "light") -> dict[
 def row_styles(rows: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, str]]:
     """A key of LINES and one of MARKS by label, so that rows are distinct without colours; arguments as above.
 
-    A method with one row has its own, if it states any; the others get, of VARIANTS where the method has several rows,
-    what nobody else in the picture has.
+    The first row of a method has its method's own, if that states any; the others get, of VARIANTS where the method has
+    several rows, what nobody else in the picture has.
     """
     methods = {label: method_of(overrides) for label, overrides in rows.items()}
     count = Counter(methods.values())
-    own = {label: line_and_mark(method) for label, method in methods.items() if count[method] == 1}
+    first = {method: label for label, method in reversed(methods.items())}
+    own = {label: line_and_mark(method) for method, label in first.items()}
     found = {label: style for label, style in own.items() if style is not None}
     for label, method in methods.items():
         if label not in found:

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssl_bench.conditions import require_libraries
+from ssl_bench.config.defaults import leaves
 from ssl_bench.config.options import nearest, typed
 from ssl_bench.config.settings import near_or_all, plain_value
 from ssl_bench.errors import UserError
@@ -107,15 +108,8 @@ def _row(entry: records.StoredRecord) -> Row:
     for network, scores in record.results.items():
         figures |= {f"{network}/{protocol}": value for protocol, value in scores.items()}
     figures |= {key: getattr(record, key) for key in ABOUT}
-    options = {key: value for key, value in _leaves(record.config) if key not in figures}
+    options = {key: value for key, value in leaves(record.config) if key not in figures}
     return Row(figures | options | {"path": str(entry.path)}, tuple(options))
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in tree.items():
-        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
-    return found
 
 
 def _columns(found: Sequence[Row]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import signal
@@ -350,3 +351,17 @@ def test_ranks_are_started_only_where_they_are_missing(monkeypatch: pytest.Monke
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert not launch.needed(compose(["trainer=ddp"]))
+
+
+def test_what_is_kept_from_lightning_is_there_and_called() -> None:
+    """Else a later version would hear signals again, or ask all ranks at every step, and nothing would tell."""
+    from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+    from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
+
+    for owner, name in (
+        (_SignalConnector, "register_signal_handlers"),
+        (_TrainingEpochLoop, "_broadcast_sigterm_tensor"),
+    ):
+        assert callable(getattr(owner, name))
+    assert "_signal_connector.register_signal_handlers()" in inspect.getsource(pl.Trainer)
+    assert "self._broadcast_sigterm_tensor()" in inspect.getsource(_TrainingEpochLoop)

@@ -189,7 +189,7 @@ def read_overrides(overrides: Iterable[str], *files: str) -> tuple[dict[str, Any
     seeds = settings["seeds"]
     if seeds and any(not seed.isdecimal() or int(seed) >= 2**32 for seed in seeds):
         raise UserError(
-            f"seeds={','.join(seeds)} is not allowed: seeds are whole numbers of at least 0, as in seeds=0,1,2."
+            f"seeds={','.join(seeds)} is not allowed: seeds are whole numbers from 0 to 4294967295, as in seeds=0,1,2."
         )
     settings["seeds"] = None if seeds is None else [int(seed) for seed in seeds]
     return settings, others

@@ -27,18 +27,19 @@ DIGITS = ["dataset=digits", "scale=smoke"]
 
 
 def drawn() -> dict[str, Any]:
-    """Orders, random numbers of views, and the size of all initial weights, by method."""
+    """Orders, random numbers of views, and a sum over all initial weights that knows their order, by method."""
     place = Place(seed=0, epoch=1, step=2, first=3, size=8)
     methods = {
-        name: build_method(compose([f"method={name}", *DIGITS]), DATASETS["digits"]) for name in GROUPS["method"]
+        name: list(build_method(compose([f"method={name}", *DIGITS]), DATASETS["digits"]).parameters())
+        for name in GROUPS["method"]
     }
     return {
         "order": permutation(10, seed=0, epoch=3).tolist(),
         "window": Window(share=0.25, strides=4).positions(12, seed=0, length=12, epoch=1).tolist(),
         "uniform": place.uniform(2, 3, draw=1, stream=1).tolist(),
         "weights": {
-            name: sum(float(p.detach().double().abs().sum()) for p in method.parameters())
-            for name, method in methods.items()
+            name: sum(float(p.detach().double().flatten().abs() @ torch.arange(p.numel()).double()) for p in found)
+            for name, found in methods.items()
         },
     }
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import shlex
+
+import pytest
+
 import claims
 from ssl_bench.config import experiments
+from ssl_bench.config.compose import compose
 from ssl_bench.page import former
 
 
@@ -35,6 +41,22 @@ def test_every_run_of_the_results_beside_a_verdict_has_its_record() -> None:
         if (gone := {fingerprint for _, fingerprint in former.named(folders / name)} - records)
     }
     assert not missing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in experiments.names() if name != "calibration"])
+def test_commands_beside_a_verdict_compose(name: str) -> None:
+    file = claims.ROOT / "experiments" / name / "results.csv"
+    of_kind: dict[tuple[str, ...], str] = {}  # of all seeds one
+    with file.open(newline="", encoding="utf-8") as lines:
+        for line in csv.DictReader(lines):
+            kind = tuple(line.get(key) or "" for key in ("dataset", "row", "column", "accounting"))
+            of_kind.setdefault(kind, line["command"])
+    assert of_kind
+    for command in of_kind.values():
+        words = shlex.split(command)
+        assert words[:3] == ["python", "-m", "ssl_bench"]
+        compose(words[3:])
 
 
 def test_a_claim_is_a_sentence_behind_its_source() -> None:

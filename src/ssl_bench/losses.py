@@ -22,7 +22,8 @@ def _in_full_precision(loss: Callable[Arguments, Tensor]) -> Callable[Arguments,
 
     @functools.wraps(loss)
     def exact(*arguments: Arguments.args, **options: Arguments.kwargs) -> Tensor:
-        first: Any = next(iter((*arguments, *options.values())))
+        views = (z for z in (*arguments, *options.values()) if isinstance(z, (Tensor, list, tuple)))
+        first: Any = next(views)
         tensor = first if isinstance(first, Tensor) else first[0]
         with torch.autocast(tensor.device.type, enabled=False):
             return loss(*arguments, **options)

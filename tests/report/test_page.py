@@ -22,6 +22,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.page import contents, findings, runs, serve
 from ssl_bench.page.write import OURS
 from ssl_bench.report.contrast import PAGES
+from ssl_bench.report.records import StoredRecord
 
 ROOT = Path(__file__).parents[2]
 EVIL = "<img src=x onerror=alert(1)>"
@@ -283,6 +284,10 @@ def test_the_command_of_a_run_has_arguments_that_no_file_of_conf_knows() -> None
     again = runs.overrides(made)
     assert again is not None
     assert "backbone.arguments.mlp_ratio=2.0" in again
+    for committed in (False, True):
+        found = runs.alone(StoredRecord(Path("record.json"), made, committed))
+        assert found is not None
+        assert found.committed is committed  # only one's own code is compared with that of today
     assert compose(again) == config
 
 

@@ -49,7 +49,7 @@ def test_a_colour_is_changed_no_more_than_is_needed_to_be_seen(colour: str) -> N
 
 def test_the_first_row_of_a_method_has_its_look_in_all_of_them() -> None:
     assert row_styles(experiments.find("simclr_width").rows)["SimCLR"] == line_and_mark("simclr")
-    assert row_styles(experiments.find("fig4").rows)["K = 1"] == line_and_mark("clbo")
+    assert row_styles(experiments.find("swav_codes").rows)["16 prototypes"] == line_and_mark("swav")
     assert row_colours(experiments.find("fig6").rows)["CLBO"] == colour("clbo") == "#d55e00"
     assert row_colours(experiments.find("table3").rows)["CLBO"] == colour("clbo")
 

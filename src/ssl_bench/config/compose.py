@@ -86,7 +86,7 @@ def options_for(config: Plain) -> list[str]:
 
 def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:
     """The resolved configuration of every cell; those that differ by their seed alone are composed once."""
-    follows_seed = re.compile(r"\$\{(oc\.\w+:)?seed[},]")  # a reference, in an override or a file of one's own
+    follows_seed = re.compile(r"\$\{\s*(oc\.\w+:)?\s*\.*seed\s*[},]")
     own = any(follows_seed.search(text) for text in texts_of_own())
     overrides = dict.fromkeys(override for cell in cells for override in cell.overrides)
     read_ahead((group, choice) for group, _, choice in (override.partition("=") for override in overrides))

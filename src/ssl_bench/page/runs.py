@@ -102,7 +102,8 @@ def alone(entry: StoredRecord) -> Run | None:
     if arguments is None:
         return None
     config = typed_config(record.config)
-    return Run(Cell(label(record.method), record.dataset, record.seed, arguments), config, entry, None)
+    cell = Cell(label(record.method), record.dataset, record.seed, arguments)
+    return Run(cell, config, entry, None, committed=entry.committed)
 
 
 def typed_config(tree: Plain) -> Config:

@@ -150,12 +150,12 @@ def _check_needs(config: Config) -> None:
     for key in needs:
         if key not in NEEDS:
             raise UserError(f"conf/method/{config.method.name}.yaml: needs, {key} is unknown{near_or_all(key, NEEDS)}")
-    if "full_size_views" in needs:
+    if needs.get("full_size_views"):
         smaller = needs.get("smaller_views", False)
         conditions.require_views(name, config.augment.view_sizes, full_size=needs["full_size_views"], smaller=smaller)
-    if "batches_at_once" in needs and options.get("queue") is not None:
+    if needs.get("batches_at_once") and options.get("queue") is not None:
         conditions.require_whole_pushes(options["queue"], needs["batches_at_once"] * config.batch_size)
-    if "own_sgd" in needs:
+    if needs.get("own_sgd"):
         conditions.require_own_sgd(name, config.optimizer.name, config.trainer.precision)
 
 

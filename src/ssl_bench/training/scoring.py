@@ -53,7 +53,7 @@ def final_scores(
                 seed=0,
                 limit=PICTURE_IMAGES,
             )
-            # A full disk is an error of all ranks, else the others would wait.
+            # A full disk is an error of all ranks, else the others would wait at the next exchange until it times out.
             distributed.on_rank_zero(partial(save_encoder, folder.encoder, backbone, description))
             distributed.on_rank_zero(draw)
     if config.evaluation.projector:

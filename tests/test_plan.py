@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -102,6 +103,7 @@ def test_a_kind_that_crashes_is_counted_and_ends_nothing(
 
 
 GIGA = 10**9
+HOURS = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text(encoding="utf-8").partition("| hours |")[2]
 
 
 @pytest.fixture
@@ -385,6 +387,16 @@ def test_what_is_measured_is_of_the_size_of_what_runs_take(tmp_path: Path, progr
     again = local.ask(forecast.measure, asked.configs[0], known, folder=tmp_path)
     assert again.evaluation == measured[0].evaluation
     assert again.checkpoint == pytest.approx(measured[0].checkpoint, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "hours"), re.findall(r"`(\w+)` (\d+)", HOURS))
+def test_the_hours_in_the_docs_are_those_that_are_counted(name: str, hours: str) -> None:
+    asked = request.read([name, "scale=paper"])
+    alike = [dataclasses.replace(one, seed=0) for one in asked.configs]
+    counted = {repr(one): of_training(one)[1] for one in {repr(one): one for one in alike}.values()}
+    total = sum(counted[repr(one)] for one in alike)
+    assert round(total / 1e14 / 3600) == int(hours)
 
 
 def by_hand(network: torch.nn.Module, channels: int, size: int) -> int:

@@ -139,7 +139,7 @@ def test_every_constraint_can_be_read(group: str, file: str) -> None:
         if not allowed:
             continue
         assert re.fullmatch(rf"[\[(]({name}|{number}\.\.{number})(\|({name}|{number}\.\.{number}))*[\])]", allowed), key
-        ranges = [override for override in allowed[1:-1].split("|") if ".." in override]
+        ranges = [part for part in allowed[1:-1].split("|") if ".." in part]
         assert len(ranges) <= 1, key
         for low, high in (text.split("..") for text in ranges):
             assert not (low and high) or float(low) < float(high), key

@@ -159,8 +159,8 @@ def test_the_wheel_takes_a_method_a_dataset_and_a_table_from_outside(tmp_path: P
         ["build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)],
         ["pip", "install", "--quiet", "--no-deps", "--target", str(site), "WHEEL"],
     ):
-        overrides = [str(next(tmp_path.glob("*.whl"))) if override == "WHEEL" else override for override in command]
-        subprocess.run([sys.executable, "-m", *overrides], check=True, capture_output=True, timeout=300)
+        arguments = [str(next(tmp_path.glob("*.whl"))) if part == "WHEEL" else part for part in command]
+        subprocess.run([sys.executable, "-m", *arguments], check=True, capture_output=True, timeout=300)
     before = sorted(site.rglob("*"))
 
     def run(*arguments: str) -> str:

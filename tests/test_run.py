@@ -439,8 +439,8 @@ def test_the_table_shows_every_network_and_protocol(finished: Finished) -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(run_table(finished[2]))
     text = console.export_text()
-    for override in ("teacher", "student", "random weights", "raw pixels", "knn1 v1", "linear v2"):
-        assert override in text
+    for name in ("teacher", "student", "random weights", "raw pixels", "knn1 v1", "linear v2"):
+        assert name in text
 
 
 def test_a_narrow_terminal_cuts_no_name_of_a_protocol(finished: Finished) -> None:

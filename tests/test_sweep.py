@@ -91,8 +91,8 @@ def test_mistakes_and_help_are_answered_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for override in ("jobs=null", "retry_failed=false", "slurm.partition=null", "all=false", "table3"):
-        assert override in done.stdout
+    for shown in ("jobs=null", "retry_failed=false", "slurm.partition=null", "all=false", "table3"):
+        assert shown in done.stdout
 
 
 def test_lists_of_one_and_several_choose_the_cells() -> None:
@@ -692,13 +692,13 @@ def die() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "kind", "overrides"),
+    ("ends", "kind", "sentence"),
     [(refuse, UserError, "^no images$"), (crash, RuntimeError, "ZeroDivisionError"), (die, UserError, "from outside")],
 )
 def test_what_ends_a_process_that_was_asked_is_raised_here(
-    ends: Callable[[], object], kind: type[Exception], overrides: str
+    ends: Callable[[], object], kind: type[Exception], sentence: str
 ) -> None:
-    with pytest.raises(kind, match=overrides):
+    with pytest.raises(kind, match=sentence):
         local.ask(ends)
 
 

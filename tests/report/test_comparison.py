@@ -100,14 +100,14 @@ def test_the_notes_state_how_the_figures_came_about(made: list[Run]) -> None:
     assert runs[0].record
     runs[0].record.code = {"version": "0.1.0", "commit": "fedcba9876", "modified": True}
     notes = "\n".join(table_of(runs).notes)
-    for overrides in (
+    for part in (
         "over n = 3 seeds.",
         "knn1 v1, linear v1; scale smoke; epochs: 2 on 320 images of digits; CLBO, K × epochs: of 2 passes",
         "bf16-mixed, numerics 1, batch statistics global; mixed code versions: 0123456, fedcba9 (modified).",
         "calibrated",
         "3 seeds show large and steady differences alone",
     ):
-        assert overrides in notes
+        assert part in notes
 
 
 def test_datasets_may_have_different_numbers_of_seeds() -> None:

@@ -18,7 +18,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         keep(folder / "runs", [record(cell, config) for cell, config in zip(cells, configs, strict=True)])
-        overrides = ["-m", "ssl_bench", "report", "table3", "scale=paper", f"seeds={SEEDS}", "records=null"]
+        arguments = ["-m", "ssl_bench", "report", "table3", "scale=paper", f"seeds={SEEDS}", "records=null"]
         for out, what in (
             ("null", "first"),
             ("null", "again"),
@@ -26,7 +26,7 @@ def main() -> None:
             (str(folder / "out"), "with files again"),
         ):
             started = time.perf_counter()
-            command = [sys.executable, *overrides, f"runs_dir={folder / 'runs'}", f"out={out}"]
+            command = [sys.executable, *arguments, f"runs_dir={folder / 'runs'}", f"out={out}"]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             print(f"{len(cells)} records, {what}: {time.perf_counter() - started:.1f} s")
 

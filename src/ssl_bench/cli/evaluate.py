@@ -111,7 +111,7 @@ def read(arguments: Sequence[str]) -> tuple[Path, Config, set[str], dict[str, An
         raise UserError(f"{encoder} does not exist: give a finished run's folder or a file of weights.")
     settings, others = split_options(FILE, options)
     config = compose(others)
-    given = {argument.key_or_group for argument in parse(others)}
+    given = {override.key_or_group for override in parse(others)}
     for key in sorted(given):
         if key in TRAINING or not any(key == known or (known[-1] == "." and key.startswith(known)) for known in READ):
             raise UserError(f"{key} makes no sense here, where nothing is trained: leave it out.")

@@ -33,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ssl_bench.report import runs
 
         known = options_in(FILE)
-        own = [override for override in arguments if override.partition("=")[0] in known]
+        own = [argument for argument in arguments if argument.partition("=")[0] in known]
         settings = read_settings(FILE, own)
-        conditions = [runs.condition(override) for override in arguments if override not in own]
+        conditions = [runs.condition(argument) for argument in arguments if argument not in own]
         for given in conditions:
             near = nearest(given.key, known)
             if near and given.key not in runs.FIRST and "." not in given.key:

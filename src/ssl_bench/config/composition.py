@@ -69,12 +69,12 @@ OmegaConf.register_new_resolver("equal_updates", _equal_updates, replace=True)
 
 
 def tree_of(groups: tuple[str, ...]) -> tuple[Plain, dict[str, str]]:
-    """The composition under ``group=choice`` overrides, and the file of each group.
+    """The composition under ``group=choice``, and the file of each group.
 
     Of files that set nothing outside their groups, which all but experiments are, any other composition is put
     together from those that Hydra has made.
     """
-    choices = {**CHOICES, **dict(override.split("=", 1) for override in groups)}
+    choices = {**CHOICES, **dict(chosen.split("=", 1) for chosen in groups)}
     choices = {group: choices[choice[2:-1]] if choice[0] == "$" else choice for group, choice in choices.items()}
     if ("", "") not in _PARTS or not choices.items() <= _PARTS.keys():
         tree, choices = _hydra(groups)

@@ -158,8 +158,8 @@ def _named(runs: Sequence[Run]) -> list[Run]:
     named = []
     for run, chosen in zip(runs, own, strict=True):
         row = ", ".join([run.cell.row, *(override for override in chosen if override not in extra)])
-        if (place := (row, run.cell.dataset, run.cell.seed)) in taken and run.record:
+        if (key := (row, run.cell.dataset, run.cell.seed)) in taken and run.record:
             row = f"{row} ({run.record.fingerprint})"  # of other data, which no option shows
-        taken.add(place)
+        taken.add(key)
         named.append(replace(run, cell=replace(run.cell, row=row, extra=tuple(extra))))
     return sorted(named, key=lambda run: (run.cell.dataset, run.cell.row, run.cell.seed))

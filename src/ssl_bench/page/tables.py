@@ -45,7 +45,7 @@ def shown(experiment: Experiment, runs: Sequence[Run], note: str) -> Plain:
         over = {"grid": {"kind": kind, **panels.shown(experiment, runs, partial(_rows, experiment))}}
         named = [panels.in_words(experiment, run.cell.position) for run in runs]
         runs = [replace(run, cell=replace(run.cell, row=row)) for run, row in zip(runs, named, strict=True)]
-    if kind in (*GRIDS, "features", "saliency"):  # every place is a row
+    if kind in (*GRIDS, "features", "saliency"):  # every position is a row
         experiment = automatic(runs, experiment.show["title"], experiment.show["protocols"])
     found = [run for run in runs if run.record]
     table, scores = _table(experiment, runs, note)

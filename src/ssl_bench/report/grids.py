@@ -36,12 +36,12 @@ COSTS: dict[
     "seconds": ("seconds of one core, training", lambda record: record.core_seconds),
     "memory": ("peak memory of the process, MB", lambda record: _megabytes(record.peak_memory_bytes)),
 }
-NAMED = 4  # places that a note names; of the others it gives the number
+NAMED = 4  # squares that a note names; of the others it gives the number
 
 
 @dataclass(frozen=True)
 class Square:
-    """What there is of the runs at one place: percent by seed, how many were wanted, failed, and collapsed."""
+    """What there is of the runs at one position: percent by seed, how many were wanted, failed, and collapsed."""
 
     by_seed: dict[int, float]
     wanted: int
@@ -117,7 +117,7 @@ class Panel:
         return ", ".join(shown)
 
     def notes(self) -> list[str]:
-        """Which places have no accuracy, or one that means little."""
+        """Which squares have no accuracy, or one that means little."""
         kinds: dict[str, dict[tuple[str, str], int]] = {
             "failed": {at: square.failed for at, square in self.squares.items()},
             "collapsed": {at: square.collapsed for at, square in self.squares.items()},

@@ -71,7 +71,7 @@ def read(arguments: Sequence[str], *files: str) -> Request:
         override.lstrip("+").startswith("evaluation.") for override in set_for_all
     ):  # else what is shown is no matter
         experiments.require_scored(experiment, configs)
-    distinct: dict[str, Cell] = {}  # at several places of a grid may be one run
+    distinct: dict[str, Cell] = {}  # at several positions of a grid may be one run
     for cell, config in config_of.items():
         distinct.setdefault(configuration_key(config.as_dict()), cell)
     cells = list(distinct.values())

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ssl_bench.report.expected import Expected
 
 LEARNS = """Each method is trained on one thread, from the given seed, in a folder that is removed afterwards: on digits
-for some seconds, about two minutes in all; on cifar10 for some minutes, about an hour in all. Its accuracy on test
+for some seconds, three minutes in all; on cifar10 for some minutes, about an hour in all. Its accuracy on test
 images must lie where the committed records of experiments/learns put it. Ranges from few seeds are rough: where an
 accuracy lies just outside, try another seed. The exit status is 1 if any lies outside.
 

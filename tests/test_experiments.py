@@ -402,15 +402,18 @@ def test_a_sweep_is_not_one_run() -> None:
 
 
 @pytest.mark.parametrize("row", ["crop", "flip", "jitter", "gray", "blur", "solarize"])
-def test_the_grid_of_transformations_crops_one_view_and_transforms_the_other(row: str) -> None:
+@pytest.mark.parametrize("accounting", ["the other view cropped", "the other view whole"])
+def test_the_grid_of_transformations_transforms_one_view_and_crops_the_other_or_leaves_it(
+    row: str, accounting: str
+) -> None:
     cells = experiments.find("simclr_augmentations").cells("cpu", seeds=[0])
-    (cell,) = (cell for cell in cells if (cell.position.row, cell.position.column) == (row, row))
-    only_cropped, transformed = config.compose(cell.overrides).augment.view_groups
+    (cell,) = (cell for cell in cells if cell.position == (row, row, accounting))
+    other, transformed = config.compose(cell.overrides).augment.view_groups
     chances = ("flip", "jitter", "grayscale", "blur", "solarize")
-    assert only_cropped["size"] == transformed["size"] == 32
-    assert only_cropped["crop_scale"][0] < 1
-    assert not any(only_cropped[chance] for chance in chances)
-    assert (transformed["crop_scale"] == [1, 1]) == (row != "crop")
+    assert other["size"] == transformed["size"] == 32
+    assert (other["crop_scale"] == [1, 1]) == (other["crop_ratio"] == [1, 1]) == (accounting == "the other view whole")
+    assert not any(other[chance] for chance in chances)
+    assert (transformed["crop_scale"] == [1, 1]) == (transformed["crop_ratio"] == [1, 1]) == (row != "crop")
     own = {"gray": "grayscale"}.get(row, row)
     assert [chance for chance in chances if transformed[chance]] == [own] * (row != "crop")
 

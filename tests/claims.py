@@ -38,6 +38,7 @@ a claim that something has no effect cannot be confirmed in this way.
 shown*: none is, and no difference against the claim's main part either. *No*: a difference against it is shown.
 *Cannot be judged*: what it is about was not measured here.
 COUNTS.
+Two more, PIC beside MoCo v2 and SwAV beside SimCLR, stand in [`table3`](table3/README.md).
 
 To repeat a result, use the commands in its README. `make NAME` plans, runs and renders the whole definition, which
 may be more, and writes over the folder unless `OUT=` is set.

@@ -55,13 +55,6 @@ folders; a test compares.
 |---|---|---|---|---|---|
 """
 HOLDS = ("yes", "in part", "not shown", "no", "cannot be judged")
-COUNTED = {
-    "yes": "hold",
-    "in part": "hold in part",
-    "not shown": "are not shown",
-    "no": "do not hold",
-    NOT_RUN: NOT_RUN,
-}
 
 
 class Claim(NamedTuple):
@@ -121,8 +114,8 @@ def table() -> str:
         else:
             shown = f"[table]({name}/README.md)"
         rows.append(f"| {linked} | {source} | {text} | {holds} | {found} | {shown} |\n")
-    counted = ", ".join(f"{counts[one]} {COUNTED.get(one, one)}" for one in (*HOLDS, NOT_RUN) if counts[one])
-    return HEAD.replace("COUNTS", f"Of {len(rows)} claims {counted}") + "".join(rows)
+    counted = ", ".join(f"{counts[one]} {one}" for one in (*HOLDS, NOT_RUN) if counts[one])
+    return HEAD.replace("COUNTS", f"Of {len(rows)} claims: {counted}") + "".join(rows)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ HEAD = """# Claims and verdicts
 What five papers (on CLBO, SimCLR, PIC, DirectPred and SwAV) claim of their tables and figures, and what came out here
 at `scale=cpu`, which is small: a verdict is about this scale alone. Networks are trained there with Muon, which none
 of the papers uses, unless a README says otherwise. SimCLR has T = 0.05 and CLBO T = 0.1, each the best of three on
-validation images; at equal temperatures the two may compare otherwise
-([`simclr_temperature`](simclr_temperature/README.md)).
+validation images; at an equal temperature CLBO has no lead over SimCLR ([`table3`](table3/README.md),
+[`simclr_temperature`](simclr_temperature/README.md)).
 
 In the verdicts, "is shown" means that a test finds a difference after correction for several comparisons. A p-value
 below 0.05 means the same, unless it is called uncorrected. "Means are higher" states the direction alone. "Is not

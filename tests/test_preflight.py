@@ -241,6 +241,7 @@ def test_nobody_is_advised_to_choose_a_batch_of_less_than_two(images: int, remed
     ("source", "target", "sentence"),
     [
         (None, "nowhere.Doe", "there is no module nowhere beside conf/"),
+        ("def made():\n    Doer = 1", "doe_local.Doer", "doe_local has no class Doer"),
         ("class Doers: pass", "doe_at_hand.Doer", r"doe_at_hand has no class Doer; did you mean Doers\?"),
         ("x y", "doe_broken.Doe", r"doe_broken\.py, line 1: invalid syntax"),
     ],

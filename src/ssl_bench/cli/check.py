@@ -62,7 +62,7 @@ def read(options: Sequence[str]) -> tuple[list[str], int, str]:
         if "=" not in option and (near := nearest(option, ["learns"])):
             raise UserError(f"there is no check {option}{near}")
     settings = read_settings("check.yaml", options)
-    methods = GROUPS["method"] if settings["method"] == "all" else some(settings["method"])
+    methods = GROUPS["method"] if settings["method"] == "all" else _methods_in(settings["method"])
     for name in methods:
         if name not in GROUPS["method"]:
             raise UserError(f"method={name} is unknown{near_or_all(name, GROUPS['method'])}")
@@ -71,7 +71,7 @@ def read(options: Sequence[str]) -> tuple[list[str], int, str]:
     return methods, settings["world"], settings["device"]
 
 
-def some(text: str) -> list[str]:
+def _methods_in(text: str) -> list[str]:
     """The methods that are listed; UserError where none is."""
     found = items_of(text)
     if not found:
@@ -95,7 +95,7 @@ def read_learns(options: Sequence[str]) -> tuple[list[Expected], int, str]:
         raise UserError(f"no range is known for dataset={dataset}{near_or_all(dataset, datasets)}")
     found = [one for one in ranges() if one.dataset == dataset]
     known = dict.fromkeys(one.method for one in found)
-    chosen = list(known) if settings["method"] == "all" else some(settings["method"])
+    chosen = list(known) if settings["method"] == "all" else _methods_in(settings["method"])
     for name in chosen:
         if name not in known:
             raise UserError(f"no range is known for method={name}{near_or_all(name, known)}")

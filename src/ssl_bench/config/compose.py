@@ -87,13 +87,13 @@ def options_for(config: Plain) -> list[str]:
 def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:
     """The resolved configuration of every cell; those that differ by their seed alone are composed once."""
     follows_seed = re.compile(r"\$\{\s*(oc\.\w+:)?\s*\.*seed\s*[},]")
-    own = any(follows_seed.search(text) for text in texts_of_own())
+    own_follows = any(follows_seed.search(text) for text in texts_of_own())
     overrides = dict.fromkeys(override for cell in cells for override in cell.overrides)
     read_ahead((group, choice) for group, _, choice in (override.partition("=") for override in overrides))
 
     def of_kind(cell: experiments.Cell) -> Config:
         kind = tuple(override for override in cell.overrides if override != f"seed={cell.seed}")
-        if own or any(map(follows_seed.search, kind)):
+        if own_follows or any(map(follows_seed.search, kind)):
             return compose(cell.overrides)
         if kind not in _OF_KIND:
             _OF_KIND[kind] = compose(cell.overrides)

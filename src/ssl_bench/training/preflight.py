@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,22 +120,35 @@ def _check_target(config: Config) -> None:
 
 @functools.cache
 def _classes(module: str) -> tuple[str, ...] | None:
-    """The names in a module that may be classes; None without its source, or where it imports names by ``*``."""
+    """The names that a module defines or imports; None without its source, or where it imports names by ``*``."""
     spec = importlib.util.find_spec(module)
     if spec is None:
         raise ImportError(module)
     if spec.origin is None or not spec.origin.endswith(".py"):
         return None
     try:
-        nodes = list(ast.walk(ast.parse(Path(spec.origin).read_bytes())))
+        statements = list(_statements(ast.parse(Path(spec.origin).read_bytes()).body))
     except SyntaxError as error:
         raise UserError(f"{spec.origin}, line {error.lineno}: {error.msg}.") from None
-    imported = [alias for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+    imported = [alias for node in statements if isinstance(node, ast.ImportFrom) for alias in node.names]
     if any(alias.name == "*" for alias in imported):
         return None
-    assigned = (node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
-    classes = (node.name for node in nodes if isinstance(node, ast.ClassDef))
+    classes = (node.name for node in statements if isinstance(node, ast.ClassDef))
+    targets = (target for node in statements if isinstance(node, ast.Assign) for target in node.targets)
+    assigned = (target.id for target in targets if isinstance(target, ast.Name))
     return (*classes, *(alias.asname or alias.name for alias in imported), *assigned)
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Those that are executed when a module is imported, in the branches of ``if`` and ``try``, too."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, (ast.If, ast.Try)):
+            yield from _statements([*statement.body, *statement.orelse])
+        if isinstance(statement, ast.Try):
+            yield from _statements(statement.finalbody)
+            for handler in statement.handlers:
+                yield from _statements(handler.body)
 
 
 def _normalises_apart(predictor: Any) -> bool:

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +149,18 @@ def test_results_hold_every_figure_with_its_run_and_command(store: Path, capsys:
         assert float(row["percent"]) == run["results"][row["network"]][row["protocol"]]
         assert f"seed={run['seed']}" in row["command"]
         assert "somewhere" not in row["command"]
-    assert (
-        len(rows)
-        == sum(4 * len(networks) for networks in (["s", "r", "p"], ["t", "s", "r", "p"]) for _ in range(3)) + 48
+    in_records = Counter(
+        (run["dataset"], str(run["seed"]), network, protocol, str(percent))
+        for name in {row["fingerprint"] for row in rows}
+        for run in [json.loads((store / "runs" / name / "record.json").read_text(encoding="utf-8"))]
+        for network, scores in run["results"].items()
+        for protocol, percent in scores.items()
     )
+    baselines = [score for score in in_records if score[2] in ("random", "pixels")]
+    assert max(in_records[score] for score in baselines) > 1
+    once = Counter({**in_records, **dict.fromkeys(baselines, 1)})
+    found = Counter(tuple(row[key] for key in ("dataset", "seed", "network", "protocol", "percent")) for row in rows)
+    assert found == once
 
 
 def test_an_empty_store_states_how_to_fill_it(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

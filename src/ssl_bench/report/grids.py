@@ -234,6 +234,4 @@ def _in_place_of(networks: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:
 
 def results(runs: Sequence[Run]) -> Iterator[tuple[object, ...]]:
     """One line of HEADING for every accuracy on test images in the records."""
-    for run in runs:
-        for dataset, _, *others in accuracies([run]):
-            yield dataset, *run.cell.position, *others
+    return accuracies(runs, place=lambda cell: cell.position)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
+from ssl_bench.config.experiments import Cell
 from ssl_bench.report.records import Run
-from ssl_bench.report.tables import network_note
+from ssl_bench.report.tables import NAMES, network_note
 from ssl_bench.results.code import code_digest
 from ssl_bench.results.fingerprint import FREE
 from ssl_bench.results.record import Record
@@ -113,16 +114,27 @@ def command(run: Run) -> str:
 RESULTS = ("dataset", "row", "seed", "network", "protocol", "percent", "fingerprint", "command")
 
 
-def results(runs: Sequence[Run], counted: Collection[str] | None = None) -> Iterator[tuple[object, ...]]:
+def results(
+    runs: Sequence[Run],
+    counted: Collection[str] | None = None,
+    place: Callable[[Cell], Sequence[str]] = lambda cell: [cell.row],
+) -> Iterator[tuple[object, ...]]:
     """One line of RESULTS for every accuracy on test images in the records.
 
+    Random weights and raw pixels have a line for each of their accuracies that no earlier run of the seed has.
     counted: protocols; then of the network that the method deploys under these alone.
+    place: what stands for the row.
     """
+    shared = set()
     for run in runs:
         if record := run.record:
-            cell, again = (run.cell.dataset, run.cell.row, run.cell.seed), command(run)
+            cell, again = run.cell, command(run)
             for network, scores in record.results.items():
                 for protocol, percent in scores.items():
+                    score = (cell.seed, network, protocol, percent)
                     wanted = counted is None or (protocol in counted and network == record.evaluated)
-                    if percent is not None and wanted:
-                        yield *cell, network, protocol, percent, record.fingerprint, again
+                    if percent is None or not wanted or (cell.dataset, score) in shared:
+                        continue
+                    if network in NAMES:
+                        shared.add((cell.dataset, score))
+                    yield cell.dataset, *place(cell), *score, record.fingerprint, again

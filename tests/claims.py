@@ -29,14 +29,13 @@ of the papers uses, unless a README says otherwise. SimCLR has T = 0.05 and CLBO
 validation images; at an equal temperature CLBO has no lead over SimCLR ([`table3`](table3/README.md),
 [`simclr_temperature`](simclr_temperature/README.md)).
 
-In the verdicts, "is shown" means that a test finds a difference after correction for several comparisons. A p-value
-below 0.05 means the same, unless it is called uncorrected. "Means are higher" states the direction alone. "Is not
-shown" means that the test cannot decide, most often with three seeds; it does not mean that there is no difference. So
-a claim that something has no effect cannot be confirmed in this way.
+In the verdicts, "shown" means significant: p < 0.05 after correction for the comparisons that are named. "Means are
+higher" states the direction alone. "Not shown" does not mean equal: with three or five seeds only large differences
+are detected, so a claim that something has no effect cannot be confirmed.
 
-"Holds" is of the whole claim, whose parts the verdict judges. *Yes*: all of them are shown. *In part*: some are. *Not
-shown*: none is, and no difference against the claim's main part either. *No*: a difference against it is shown.
-*Cannot be judged*: what it is about was not measured here.
+The column "holds" rates the claim as a whole; the verdict takes its parts one by one. *Yes*: all of them are
+shown. *In part*: some are. *Not shown*: none is, and no difference against the claim's main part either. *No*: a
+difference against it is shown. *Cannot be judged*: what it is about was not measured here.
 COUNTS.
 Two more, PIC beside MoCo v2 and SwAV beside SimCLR, stand in [`table3`](table3/README.md).
 

@@ -248,6 +248,7 @@ def test_the_card_of_a_run_has_the_metadata_of_the_hub(tmp_path: Path) -> None:
         ["method=byol", "dataset=cifar10", "scale=cpu", "seed=3", "optimizer.lr=0.3", "augment.groups.local.count=2"],
         ["method=vicreg", "recipe=original", "backbone=resnet34", "evaluation.protocols=[knn1]"],
         ["backbone.name=timm/test_vit", "method.lookahead=3"],
+        ["dataset=cifar10", "augment=one_branch", "augment.groups.local.jitter=0.8"],
     ],
 )
 def test_the_options_of_a_configuration_give_it_again(overrides: list[str]) -> None:

@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import yaml
 from filelock import FileLock
 from rich.console import Console
 
@@ -109,6 +110,16 @@ def test_a_job_is_named_without_the_device_that_it_will_run_on() -> None:
         options = ["fig2", "scale=smoke", "launcher=slurm", "slurm.gpus=1", f"trainer.precision={precision}"]
         trainer = request.read([*options, "trainer.accelerator=gpu"]).configs[0].trainer
         assert resolve_precision(trainer.precision, trainer.accelerator) == precision  # though there may be no GPU here
+
+
+def test_runs_that_differ_in_their_precision_alone_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"half": "method=byol trainer.precision=bf16-mixed", "whole": "method=byol trainer.precision=32-true"}
+    rows["again"] = rows["whole"]
+    made = {"sweep": {"rows": rows, "datasets": {"smoke": ["digits"]}, "seeds": [0]}, "show": {"kind": "table"}}
+    (tmp_path / "precisions.yaml").write_text(yaml.safe_dump(made), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    asked = request.read(["./precisions.yaml", "scale=smoke"])
+    assert [cell.row for cell in asked.cells] == ["half", "whole"]
 
 
 def test_runs_at_once_divide_the_cores_unless_threads_are_set(monkeypatch: pytest.MonkeyPatch) -> None:

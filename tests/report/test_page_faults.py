@@ -30,6 +30,7 @@ from ssl_bench.nn.backbone import build_backbone
 from ssl_bench.page import contents, findings, images, runs, serve, write
 from ssl_bench.page.script import script
 from ssl_bench.page.write import OURS, OWN
+from ssl_bench.report import records
 from ssl_bench.report.records import Run, StoredRecord
 from ssl_bench.results.encoder import read_encoder, save_encoder
 from ssl_bench.results.run_folder import RunFolder
@@ -140,6 +141,7 @@ def test_the_report_of_a_readme_is_found_among_any_lines(
     [
         ["backbone=vit", "backbone.arguments={depth: 1, mlp_ratio: 2.0}"],
         ["backbone=resnet18", "optimizer.name=muon", "epochs=3"],
+        ["augment=one_branch", "augment.groups.local.jitter=0.8"],
         [],
     ],
 )
@@ -324,3 +326,16 @@ def test_runs_of_other_images_stand_in_one_table(tmp_path: Path) -> None:
     assert main([f"runs_dir={tmp_path / 'runs'}", f"out={tmp_path / 'site'}"]) == 0
     (shown,) = data(tmp_path / "site", "index")["experiments"]
     assert "problem" not in shown
+
+
+def test_runs_of_other_images_or_other_weights_are_no_seeds_of_one_row(tmp_path: Path) -> None:
+    config = compose(["method=simclr", "dataset=digits", "scale=smoke"])
+    weights = {"init": {"name": "encoder.safetensors", "sha256": "c" * 64}}
+    others: list[dict[str, Any]] = [{}, {"data_digest": "b" * 64}, {"data_digest": "b" * 64}, weights]
+    for seed, other in enumerate(others):
+        keep(tmp_path / "runs", [record(Cell("", "digits", seed, ()), config.changed({"seed": seed}), **other)])
+    (of_group,) = runs.groups(runs.of_store(records.read(tmp_path / "runs", "").entries.values())).values()
+    seeds: dict[str, list[int]] = {}
+    for run in of_group:
+        seeds.setdefault(run.cell.row, []).append(run.cell.seed)
+    assert sorted(seeds.values()) == [[0], [1, 2], [3]]

@@ -129,6 +129,14 @@ def test_records_of_other_images_are_not_those_asked_for(tmp_path: Path) -> None
         assert all(run.record for run in matched((cells, configs, []), tmp_path))
 
 
+def test_runs_that_no_record_tells_apart_are_refused(tmp_path: Path) -> None:
+    cells = [Cell(row, "digits", 0, ()) for row in ("A", "B")]
+    configs = [compose([f"init={folder}/encoder.safetensors"]) for folder in ("one", "other")]
+    with pytest.raises(UserError, match="A on digits, seed 0 and B on digits, seed 0 differ in the folders"):
+        match(cells, configs, read(tmp_path, None))
+    match(cells, [compose(["init=one/a.safetensors"]), compose(["init=one/b.safetensors"])], read(tmp_path, None))
+
+
 def test_what_was_set_for_all_runs_stands_under_them(tmp_path: Path) -> None:
     overrides = [
         "subset=500",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import importlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from ssl_bench.config.options import (
     GROUPS,
     OPEN,
     Option,
+    choices_with,
     identities,
     is_open,
     nearest,
@@ -77,11 +78,20 @@ def options_for(config: Plain) -> list[str]:
     if config.get("recipe", "shared") != "shared":
         overrides.append(f"recipe={config['recipe']}")
     defaults, options, _ = composed(overrides)
+    if views := views_of(config, options):
+        overrides.append(views)
+        defaults, options, _ = composed(overrides)
     overrides = [override for override in overrides if override.partition("=")[::2] not in CHOICES.items()]
     known, free = dict(leaves(defaults)), {key for key, identity in identities().items() if identity == "no"}
     settable = ((key, value) for key, value in leaves(config) if key in options or is_open(key, value))
     differing = {key: value for key, value in settable if key not in known or known[key] != value}
     return overrides + [f"{key}={typed(value)}" for key, value in differing.items() if key not in free]
+
+
+def views_of(config: Plain, known: Container[str]) -> str | None:
+    """``augment=…`` of a configuration that has options of views beside the ``known`` ones; None where it has none."""
+    lost = (key for key, value in leaves(config) if key.startswith("augment.") and key not in known)
+    return next((choice for key in lost for choice in choices_with(key)), None)
 
 
 def compose_cells(cells: Sequence[experiments.Cell]) -> list[Config]:

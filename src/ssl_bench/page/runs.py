@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ssl_bench.config.compose import compose
+from ssl_bench.config.compose import compose, views_of
 from ssl_bench.config.defaults import leaves
 from ssl_bench.config.experiments import Cell
 from ssl_bench.config.options import is_open, typed
@@ -73,20 +73,23 @@ def whole(entry: StoredRecord, again: str | None) -> Plain:
 
 
 @functools.cache
-def _defaults(method: str, dataset: str, scale: str) -> Plain | None:
+def _defaults(*choices: str) -> Plain | None:
     try:
-        return compose([f"method={method}", f"dataset={dataset}", f"scale={scale}"]).as_dict()
+        return compose(choices).as_dict()
     except UserError:  # a method or dataset that is not installed here
         return None
 
 
 def overrides(record: Record) -> tuple[str, ...] | None:
     """The arguments that make the run; None where its method or dataset is not installed here."""
-    defaults = _defaults(record.method, record.dataset, record.scale)
+    chosen = [f"{name}={getattr(record, name)}" for name in GROUPED]
+    defaults = _defaults(*chosen[: len(CHOSEN)])
     if defaults is None:
         return None
     known = dict(leaves(defaults))
-    chosen = [f"{name}={getattr(record, name)}" for name in GROUPED]
+    if views := views_of(record.config, known):
+        chosen.append(views)
+        known = dict(leaves(_defaults(*chosen[: len(CHOSEN)], views) or {}))
     flat = [(key, value) for key, value in leaves(record.config) if key in known or is_open(key, value)]
     differing = [f"{key}={typed(value)}" for key, value in flat if key not in known or known[key] != value]
     return (
@@ -108,7 +111,7 @@ def alone(entry: StoredRecord) -> Run | None:
 
 def typed_config(tree: Plain) -> Config:
     """The configuration of a run, which may be older than some options; KeyError where it lacks more than these."""
-    names = (str(tree[group]["name"]) for group in CHOSEN)
+    names = (f"{group}={tree[group]['name']}" for group in CHOSEN)
     return Config.from_dict(_filled(_defaults(*names) or {}, tree))
 
 
@@ -144,6 +147,13 @@ def groups(entries: Sequence[StoredRecord]) -> dict[str, list[Run]]:
     return {name: _named(runs) for name, runs in found.items()}
 
 
+def _made_from(run: Run) -> str:
+    """The images that it saw and the weights that it started from, which no option shows."""
+    assert run.record
+    init = f", from {run.record.init['sha256'][:12]}" if run.record.init else ""
+    return f"images {run.record.data_digest[:12]}{init}"
+
+
 def _named(runs: Sequence[Run]) -> list[Run]:
     """``runs`` with rows that state in what they differ; what all of them set is stated once, below the table."""
     own = [
@@ -154,12 +164,16 @@ def _named(runs: Sequence[Run]) -> list[Run]:
         for override in dict.fromkeys(override for one in own for override in one)
         if all(override in one for one in own)
     ]
+    first: dict[tuple[str, str], str] = {}  # of each row and dataset, what it was made from
     taken = set()
     named = []
     for run, chosen in zip(runs, own, strict=True):
         row = ", ".join([run.cell.row, *(override for override in chosen if override not in extra)])
+        made_from = _made_from(run)
+        if first.setdefault((row, run.cell.dataset), made_from) != made_from:
+            row = f"{row} ({made_from})"
         if (key := (row, run.cell.dataset, run.cell.seed)) in taken and run.record:
-            row = f"{row} ({run.record.fingerprint})"  # of other data, which no option shows
+            row = f"{row} ({run.record.fingerprint})"
         taken.add(key)
         named.append(replace(run, cell=replace(run.cell, row=row, extra=tuple(extra))))
     return sorted(named, key=lambda run: (run.cell.dataset, run.cell.row, run.cell.seed))

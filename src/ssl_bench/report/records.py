@@ -107,6 +107,7 @@ def match(cells: Sequence[Cell], configs: Sequence[Config], store: Store) -> lis
     Raises:
         UserError: records differ that one table or figure cannot hold together; they are named.
     """
+    require_distinct(cells, configs)
     found: list[list[StoredRecord]] = []
     for config in configs:
         precision = config.trainer.precision
@@ -118,6 +119,20 @@ def match(cells: Sequence[Cell], configs: Sequence[Config], store: Store) -> lis
         _run(cell, config, entries, None if entries else store.failures.get(configuration_key(config.as_dict())))
         for cell, config, entries in zip(cells, configs, found, strict=True)
     ]
+
+
+def require_distinct(cells: Sequence[Cell], configs: Sequence[Config]) -> None:
+    """UserError where two cells differ in the places of their files alone, so that no record could tell them apart."""
+    first: dict[str, tuple[str, list[Any]]] = {}
+    for cell, config in zip(cells, configs, strict=True):
+        plain = config.as_dict()
+        places = [plain.get("init"), *(plain["dataset"].get(key) for key in ("root", "test_root"))]
+        other, there = first.setdefault(configuration_key(plain), (cell.name, places))
+        if there != places:
+            raise UserError(
+                f"{other} and {cell.name} differ in the folders of their files alone, which records do not hold: give "
+                "files of init= different names, and compare folders of pictures each in a runs_dir of its own."
+            )
 
 
 def _counted(entries: Sequence[StoredRecord]) -> list[StoredRecord]:

@@ -77,7 +77,7 @@ def fine_tunes(protocols: Iterable[str]) -> bool:
 
 
 def configuration_key(config: Mapping[str, Any]) -> str:
-    """Names what a run was asked for: equal for equal runs on whatever data and precision, other for any other."""
+    """Names what a run was asked for, but for data, places of files, precision and how BatchNorm is shared."""
     # Without the data, whose digest covers them, these alone show which images they were.
     dataset = config["dataset"]
     chosen = {key: dataset[key] for key in ("split", "fold") if key in dataset}

@@ -15,6 +15,7 @@ from ssl_bench.config.schema import Config
 from ssl_bench.config.settings import options_in, require_known
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
+from ssl_bench.report.records import require_distinct
 from ssl_bench.results.fingerprint import configuration_key
 from ssl_bench.training import preflight
 
@@ -71,9 +72,11 @@ def read(arguments: Sequence[str], *files: str) -> Request:
         override.lstrip("+").startswith("evaluation.") for override in set_for_all
     ):  # else what is shown is no matter
         experiments.require_scored(experiment, configs)
-    distinct: dict[str, Cell] = {}  # at several positions of a grid may be one run
+    require_distinct(cells, configs)
+    distinct: dict[tuple[object, ...], Cell] = {}  # at several positions of a grid may be one run
     for cell, config in config_of.items():
-        distinct.setdefault(configuration_key(config.as_dict()), cell)
+        computed = (config.trainer.precision, config.trainer.sync_batchnorm)  # count, too, but are settled later
+        distinct.setdefault((configuration_key(config.as_dict()), *computed), cell)
     cells = list(distinct.values())
     configs = [config_of[cell] for cell in cells]
     configs = [config.changed({"trainer.progress": False}) for config in configs]  # it is no part of a run's identity

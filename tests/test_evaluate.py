@@ -279,6 +279,11 @@ def test_a_dataset_that_the_encoder_cannot_take_is_named_before_another_is_score
     assert not list(runs.glob("*.json"))
 
 
+def test_datasets_are_set_once() -> None:
+    with pytest.raises(UserError, match="datasets is set twice, by datasets=cifar10 and by datasets=stl10"):
+        evaluate.each_dataset(["encoder.pth", "datasets=cifar10", "datasets=stl10"])
+
+
 def test_an_encoder_on_several_datasets_has_one_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -358,6 +358,11 @@ def test_equal_updates_are_as_many_epochs_as_the_batch_is_larger(scale: str, usu
             ["labels=40"],
             "labels is what mine varies, and cannot be set for",
         ),
+        (
+            f"{ROWS}  columns: {{labels: [20, 30]}}\n  options: subset=300\n",
+            ["subset=40"],
+            "mine sets subset=300 itself: leave subset= out, or copy the definition.",
+        ),
         (f"{ROWS}  columns: {{labels: [20, 30]}}\n", ["subset=0"], "subset=0 is not allowed: subset is null or"),
         (
             f"{ROWS}  columns: {{labels: [20], b: c}}\n",

@@ -116,7 +116,7 @@ def test_runs_that_differ_in_their_precision_alone_are_two(tmp_path: Path, monke
     rows = {"half": "method=byol trainer.precision=bf16-mixed", "whole": "method=byol trainer.precision=32-true"}
     rows["again"] = rows["whole"]
     made = {"sweep": {"rows": rows, "datasets": {"smoke": ["digits"]}, "seeds": [0]}, "show": {"kind": "table"}}
-    (tmp_path / "precisions.yaml").write_text(yaml.safe_dump(made), encoding="utf-8")
+    (tmp_path / "precisions.yaml").write_text(yaml.safe_dump(made, sort_keys=False), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     asked = request.read(["./precisions.yaml", "scale=smoke"])
     assert [cell.row for cell in asked.cells] == ["half", "whole"]

@@ -16,6 +16,7 @@ from ssl_bench.report.comparison import Table, _closest, comparison
 from ssl_bench.report.published import figures
 from ssl_bench.report.records import Run
 from ssl_bench.report.render import escaped, latex, markdown, picture
+from ssl_bench.report.statistics import seeds_needed
 
 
 def table_of(runs: list[Run]) -> Table:
@@ -124,7 +125,7 @@ def test_datasets_may_have_different_numbers_of_seeds() -> None:
 def test_with_few_seeds_nothing_is_marked(seeds: list[int], end: str) -> None:
     table = table_of(runs_of(*cells_of("table3", methods=["simclr", "moco"], seeds=seeds)))
     assert table.notes[0].endswith(end)
-    assert table.notes[1] == "Nothing is marked: rows with fewer than 3 seeds are not compared."
+    assert table.notes[1] == "Nothing is marked: that takes two rows or more with 3 seeds or more."
     assert not any(entry.bold or "†" in entry.text for row in table.ranked.values() for entry in row)
     assert not any(note.startswith("More seeds") for note in table.notes)
     assert "calibrated" not in table.notes
@@ -271,3 +272,10 @@ def test_notes_of_a_sweep_that_is_half_done_are_of_what_is_marked() -> None:
     assert "± standard deviation over n = 3 seeds on cifar10, 1 on digits" in notes[0]
     assert any(note.startswith("Bold: the highest mean") and "; 3 seeds show large" in note for note in notes)
     assert "calibrated" in notes
+
+
+def test_more_seeds_are_counted_from_those_that_both_rows_have() -> None:
+    rows = {"a": dict(enumerate([91.0, 90.0, 92.0, 91.5, 90.5, 91.2])), "b": dict(enumerate([90.5, 90.1, 90.5]))}
+    needed = seeds_needed(rows["a"], rows["b"])
+    assert needed is not None
+    assert _closest({"x": (rows, 0.0)})[0].endswith(f"x: a and b, {needed - 3}.")

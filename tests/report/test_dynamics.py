@@ -76,3 +76,10 @@ def test_lists_are_set_as_one_types_them(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_value_out_of_range_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["directpred_dynamics", "betas=[0.0]"]) == 2
     assert capsys.readouterr().err.startswith("ssl_bench: betas=[0.0] is not allowed: betas is a list such as")
+
+
+def test_what_is_not_reached_is_over_the_last_step() -> None:
+    settings = {**SETTINGS, "steps": 10}
+    shown = dynamics.table(settings, dynamics.curves(settings))
+    negative = shown.ranked[f"η = {SETTINGS['weight_decays'][0]:g}"]
+    assert [cell.text for cell in negative[-2:]] == ["over 10", "over 10"]

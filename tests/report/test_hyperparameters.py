@@ -56,3 +56,15 @@ def test_it_is_written_and_has_no_runs(tmp_path: Path, capsys: pytest.CaptureFix
     ]
     with pytest.raises(UserError, match="table2 is made of conf/ alone and has no runs: python -m ssl_bench report"):
         request.read(["table2"])
+
+
+def test_a_row_that_a_scale_leaves_out_is_shown_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "sweep:\n  rows: {A: method=byol, B: method=moco}\n  datasets: {smoke: [digits], cpu: [digits]}\n  seeds: [0]\n"
+        "  scales: {smoke: {rows: {B: null}}}\n"
+        "show: {kind: options, title: Mine, shared: {epochs: epochs}}\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["./mine.yaml", "out=here"]) == 0
+    assert {path.name for path in (tmp_path / "here").iterdir()} >= {"table.md", "table.png"}

@@ -162,6 +162,16 @@ def test_a_watched_page_notices_committed_records_at_any_depth(tmp_path: Path) -
     assert serve.stamp_of(asked).keys() - before.keys() == {str(folder / "a.json")}
 
 
+def test_a_watched_page_notices_the_texts_and_results_of_findings(tmp_path: Path) -> None:
+    asked = contents.request(["watch=true", f"experiments={tmp_path}", f"out={tmp_path / 'site'}"])
+    (tmp_path / "one").mkdir()
+    before = serve.stamp_of(asked)
+    texts = [tmp_path / "README.md", *(tmp_path / "one" / name for name in ("README.md", "table.md", "results.csv"))]
+    for text in texts:
+        text.write_text("", encoding="utf-8")
+    assert serve.stamp_of(asked).keys() - before.keys() == set(map(str, texts))
+
+
 def test_a_watched_page_begins_before_the_first_run_and_outlives_mistakes(tmp_path: Path, capsys: Any) -> None:
     made = make(tmp_path / "made")
     site = tmp_path / "site"

@@ -22,7 +22,7 @@ from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS
 from ssl_bench.config.parse import parse
 from ssl_bench.config.schema import Config
-from ssl_bench.config.settings import items_of, positional, settings_text, split_options
+from ssl_bench.config.settings import items_of, positional, require_once, settings_text, split_options
 from ssl_bench.data.facts import require_root
 from ssl_bench.entry import importing, run_command
 from ssl_bench.errors import UserError
@@ -80,16 +80,18 @@ def each_dataset(arguments: Sequence[str]) -> list[list[str]]:
 
     Raises UserError where ``dataset`` is set, too, or ``out`` is no folder, which holds the record of each.
     """
-    given = dict(argument.partition("=")[::2] for argument in arguments if "=" in argument)
-    names = [name for name in items_of(given.get("datasets", "")) if name != "null"]
+    given: dict[str, str] = {}
+    for argument in arguments:
+        if "=" in argument:
+            require_once(given, argument)
+    names = [name for name in items_of(given.get("datasets", "").partition("=")[2]) if name != "null"]
     if not names:
         return [list(arguments)]
     if "dataset" in given:
-        raise UserError(f"dataset={given['dataset']} and datasets= are both set: leave one of them out.")
-    if len(names) > 1 and "out" in given and not Path(given["out"]).is_dir():
+        raise UserError(f"{given['dataset']} and datasets= are both set: leave one of them out.")
+    if len(names) > 1 and "out" in given and not Path(given["out"].partition("=")[2]).is_dir():
         raise UserError(
-            f"out={given['out']} is not a folder; several datasets have a record each: "
-            "set out= to a folder that exists."
+            f"{given['out']} is not a folder; several datasets have a record each: set out= to a folder that exists."
         )
     others = [argument for argument in arguments if not argument.startswith("datasets=")]
     found = []

@@ -54,7 +54,8 @@ def sweep(asked: request.Request) -> int:
     names = local.ask(grid.fingerprints, asked.configs)
     entries = grid.entries(asked.cells, asked.configs, names)
     console.print(totals(entries), highlight=False, soft_wrap=True)
-    if any(entry.state not in ("done", "failed") for entry in entries):
+    resting = {"done"} if asked.settings["retry_failed"] else {"done", "failed"}
+    if any(entry.state not in resting for entry in entries):
         request.require_cards(asked)
         if asked.settings["launcher"] == "local" and any(config.trainer.compile for config in asked.configs):
             local.ask(grid.require_compiling, asked.configs)

@@ -105,6 +105,10 @@ class Experiment:
             for position, row in self.positions(scale).items()
             if methods is None or method_of(row) in methods
         }
+        keys = {override.partition("=")[0] for override in given}
+        for override in (override for row in rows.values() for override in row):
+            if (key := override.lstrip("+").partition("=")[0]) in keys:
+                raise UserError(f"{self.name} sets {override} itself: leave {key}= out, or copy the definition.")
         watched = "logger=wandb" in given
         grouped = any(override.startswith("logger.group=") for override in given)
         group = [f"logger.group={self.group(scale)}"] if watched and not grouped else []

@@ -62,7 +62,7 @@ class Repeats:
     """Images that are there twice: how many, and a phrase for each kind of them that there is."""
 
     test_in_train: int
-    contradictory: int  # images of train that equal another one of a different class
+    contradictory: int  # images of train that equal one before them, of a different class
     of_test: str
     of_train: str
 
@@ -77,7 +77,8 @@ def repeats(train: Images, test: Images) -> Repeats:
         of_test = f"{len(doubled):,} of {len(test):,} test images are in train as well, pixel for pixel, {such}"
     if contradictory:
         such = " and ".join(map(train.name, contradictory[0]))
-        of_train = f"{len(contradictory):,} training images equal another one of a different class, such as {such}"
+        number = f"{len(contradictory):,} training images"
+        of_train = f"{number} have another class than an equal one before them, such as {such}"
     return Repeats(len(doubled), len(contradictory), of_test, of_train)
 
 

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from ssl_bench.errors import UserError
 from ssl_bench.page.contents import Contents, Request, contents
-from ssl_bench.page.findings import README
+from ssl_bench.page.findings import README, TABLE
+from ssl_bench.page.former import RESULTS
 from ssl_bench.page.write import write
 
 SECONDS = 2.0  # between two looks at the records
@@ -109,7 +110,8 @@ def stamp_of(asked: Request) -> Stamp:
     settings = asked.settings
     patterns = [f"{glob.escape(settings['runs_dir'])}/*/{name}.json" for name in ("record", "failed")]
     if not asked.alone:
-        patterns.append(f"{glob.escape(settings['experiments'])}/*/{README}")
+        folder = glob.escape(settings["experiments"])
+        patterns += [f"{folder}/{README}", *(f"{folder}/*/{name}" for name in (README, TABLE, RESULTS))]
         patterns += [f"{settings['records']}/*.json"] if settings["records"] else []
     found: Stamp = {}
     for pattern in patterns:

@@ -213,7 +213,7 @@ def _notes(
 def _test(n: int, calibration: str) -> list[str]:
     """What is marked, and how often it is so by chance; ``n``: the fewest seeds that are compared, 0 if none are."""
     if n < FEWEST:
-        return [f"Nothing is marked: rows with fewer than {FEWEST} seeds are not compared."]
+        return [f"Nothing is marked: that takes two rows or more with {FEWEST} seeds or more."]
     few = f"; {n} seeds show large and steady differences alone" if n < ENOUGH else ""
     return [
         f"Bold: the highest mean of the rows that are compared. {APART}: differs significantly from it by a t-test "
@@ -235,7 +235,8 @@ def _closest(compared: Columns) -> list[str]:
         if rivals:
             nearest = max(rivals, key=lambda row: (statistics.fmean(rows[row].values()), row))
             needed = seeds_needed(rows[highest], rows[nearest], step=step)
-            more = f"{max(1, needed - len(rows[highest])):,}" if needed else f"over {MOST_SEEDS:,}"
+            shared = len(rows[highest].keys() & rows[nearest].keys())
+            more = f"{max(1, needed - shared):,}" if needed else f"over {MOST_SEEDS:,}"
             found.append(f"{heading}: {highest} and {nearest}, {more}")
     if not found:
         return []

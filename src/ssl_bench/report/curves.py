@@ -98,8 +98,11 @@ def results(runs: Sequence[Run], protocol: str, network: str) -> Iterator[tuple[
 def notes(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
     """What stands under the picture."""
     protocol = experiment.show["protocol"]
-    seeds = max(seeds_of(runs).values())
+    counts = seeds_of(runs).values()  # of each dataset
+    seeds = max(counts)
     band = "± one standard deviation" if seeds >= FEWEST else "from lowest to highest"
+    if 1 < min(counts) < FEWEST <= seeds:
+        band += " (from lowest to highest of two seeds)"
     fewer = " (fewer where a panel states so)" if any(run.record is None for run in runs) else ""
     spread = f"mean over {number_of_seeds(runs)}{fewer}, band {band}" if seeds > 1 else "one seed"
     scale = runs[0].config.scale.name

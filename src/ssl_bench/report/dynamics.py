@@ -90,11 +90,12 @@ def table(settings: Mapping[str, Any], found: Mapping[tuple[str, float], NDArray
         arrived = f"{int(np.argmax(near)):,}" if near.any() else f"over {len(path) - 1:,}"
         below = np.flatnonzero(path[:, 3] <= 0)
         aligned = int(below[-1]) + 1 if len(below) else 0
+        never = aligned == len(path)
         texts = [
             f"{last[0]:.3f}",
             f"{last[1]:.3f}",
             f"{path[min(EARLY, len(path) - 1), 3]:.3f}",
-            f"{aligned:,}",
+            f"over {len(path) - 1:,}" if never else f"{aligned:,}",
             arrived,
         ]
         ranked[f"{symbol} = {value:g}"] = [TableCell(text) for text in texts]

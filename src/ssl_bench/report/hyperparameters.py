@@ -38,7 +38,7 @@ def table(experiment: Experiment, found: Values) -> Table:
     ranked: dict[str, list[TableCell]] = {}
     for row in experiment.rows:
         by_line: dict[tuple[str, ...], list[str]] = {}
-        for scale in _scales(found):
+        for scale in (scale for scale in _scales(found) if (scale, row) in found):
             line = tuple(_shown(show, found, scale, row, option) for option in show["columns"].values())
             by_line.setdefault(line, []).append(scale)
         for line, scales in by_line.items():
@@ -73,8 +73,8 @@ def _shown(show: Mapping[str, Any], found: Values, scale: str, row: str, option:
 
 
 def _is_stated(show: Mapping[str, Any], found: Values, scale: str, row: str, option: str) -> bool:
-    """Whether the paper states the value, which is the one at the first scale."""
-    first = next(iter(found))[0]
+    """Whether the paper states the value, which is the one at the row's first scale."""
+    first = next(name for name, other in found if other == row)
     same = bool(_value(found[scale, row], option) == _value(found[first, row], option))
     return same and row in show["stated"].get(option, ())
 
@@ -96,19 +96,17 @@ def _has(config: Plain, option: str) -> bool:
 
 def _shared(experiment: Experiment, found: Values, scale: str) -> Iterator[str]:
     """What most methods share at a scale, then those that have other values."""
+    rows = [row for row in experiment.rows if (scale, row) in found]
     shown = {
         (row, name): _shown(experiment.show, found, scale, row, option)
-        for row in experiment.rows
+        for row in rows
         for name, option in experiment.show["shared"].items()
     }
-    usual = {
-        name: Counter(shown[row, name] for row in experiment.rows).most_common(1)[0][0]
-        for name in experiment.show["shared"]
-    }
+    usual = {name: Counter(shown[row, name] for row in rows).most_common(1)[0][0] for name in experiment.show["shared"]}
     yield f"Scale {scale}: {'; '.join(f'{name} {text}' for name, text in usual.items())}."
     others = {
         row: [f"{name} {shown[row, name]}" for name in usual if _unmarked(shown[row, name]) != _unmarked(usual[name])]
-        for row in experiment.rows
+        for row in rows
     }
     different = [f"{row}: {', '.join(texts)}" for row, texts in others.items() if texts]
     if different:

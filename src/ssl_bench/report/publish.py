@@ -15,7 +15,7 @@ from typing import Any
 from ssl_bench.config import definitions, experiments
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Experiment
-from ssl_bench.errors import UserError
+from ssl_bench.errors import NO_ROOM, UserError, is_full
 from ssl_bench.files import csv_text, write_text
 from ssl_bench.report import (
     calibration,
@@ -125,6 +125,8 @@ def _prepare_validation(experiment: Experiment, out: str | None) -> None:
     experiment.show["published"] = False
     if PROJECTOR in experiment.show.get("networks", ()):
         experiment.show["networks"] = [name for name in experiment.show["networks"] if name != PROJECTOR]
+        if not experiment.show["networks"]:
+            raise UserError(f"{experiment.name} shows the projector, which is scored on test images alone.")
         print("left out: the projector, which is scored on test images alone.", file=sys.stderr)
 
 
@@ -261,4 +263,5 @@ def save(path: Path, write: Callable[[Path], object]) -> None:
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError):
             raise
-        raise UserError(f"out: {path} cannot be written ({cause.strerror}); choose another folder.") from None
+        status = NO_ROOM if is_full(cause) else None
+        raise UserError(f"out: {path} cannot be written ({cause.strerror}); choose another folder.", status) from None

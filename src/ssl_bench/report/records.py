@@ -123,7 +123,7 @@ def match(cells: Sequence[Cell], configs: Sequence[Config], store: Store) -> lis
 
 def require_distinct(cells: Sequence[Cell], configs: Sequence[Config]) -> None:
     """UserError where two cells differ in the places of their files alone, so that no record could tell them apart."""
-    first: dict[str, tuple[str, list[Any]]] = {}
+    first: dict[str, tuple[str, list[str | None]]] = {}
     for cell, config in zip(cells, configs, strict=True):
         plain = config.as_dict()
         places = [plain.get("init"), *(plain["dataset"].get(key) for key in ("root", "test_root"))]

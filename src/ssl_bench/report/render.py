@@ -137,7 +137,7 @@ def picture(path: Path, table: Table) -> None:
         letters.append(max(*map(len, heading.split("\n")), *(int(len(row[place].text) * 1.1) for row in rows)) + 2)
     width = max(sum(letters) * INCHES_PER_LETTER + 0.15, 6.0)
     notes = [line for note in table.notes for line in textwrap.wrap(note, int(width / 0.062), subsequent_indent="  ")]
-    head = max(heading.count("\n") + 1 for heading in headings) * 0.17 + 0.12
+    head = max((heading.count("\n") + 1 for heading in headings), default=1) * 0.17 + 0.12
     below = 0.16 * len(notes) + 0.2
     height = 0.4 + head + ROW_INCHES * len(rows) + below
     figure = Figure(figsize=(width, height))

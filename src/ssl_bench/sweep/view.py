@@ -118,7 +118,7 @@ def time_to_go(entries: Iterable[SweepRun], slots: int, now: float) -> float | N
 
 
 def duration(seconds: float) -> str:
-    """Three figures at most: 12 s, 4 min, 3.5 h, 2.1 days."""
+    """In the largest unit of which there are two: 12 s, 4.0 min, 3.5 h, 2.1 days."""
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -96,9 +96,11 @@ def command(run: Run) -> str:
     """What gives the record's figures again, on the same machine digit by digit."""
     assert run.record is not None
     record = run.record
-    notes: dict[str, object] = {"trainer.precision": record.precision, "trainer.threads": record.environment["threads"]}
-    if record.device != "cpu":
-        notes["trainer.accelerator"] = "gpu"
+    notes: dict[str, object] = {
+        "trainer.precision": record.precision,
+        "trainer.threads": record.environment["threads"],
+        "trainer.accelerator": "cpu" if record.device == "cpu" else "gpu",
+    }
     devices = ("trainer", "trainer.devices", "trainer.nodes", "trainer.sync_batchnorm")
     if record.processes > 1:
         synced = str(record.batch_statistics == "global").lower()

@@ -145,7 +145,6 @@ def test_a_step_that_a_gradient_scaler_skips_does_not_count() -> None:
     [
         ("byol", ("student_steps",)),
         ("clbo", ("student_steps", "teacher_steps")),
-        ("directpred", ("student_steps", "batches")),
     ],
 )
 def test_counters_go_on_where_they_were_saved(name: str, counters: tuple[str, ...]) -> None:

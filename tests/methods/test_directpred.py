@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from contrast import draws
 from small_runs import Fit, loss_of, make
@@ -17,6 +18,13 @@ from ssl_bench.methods.directpred import direct_predictor
 def directpred(*overrides: str) -> tuple[Any, Any]:
     method, data = make("method=directpred", *overrides)
     return method, next(iter(data.train_dataloader()))
+
+
+def observe(method: Any, f: list[torch.Tensor], z: list[torch.Tensor] | None) -> None:
+    """One optimiser step's embeddings of the full-size views, as training shows them."""
+    method.collected = [method.correlations(f, z)]
+    method.student_steps += 1
+    method.after_optimizer_step()
 
 
 def correlation(width: int = 6) -> torch.Tensor:
@@ -62,9 +70,9 @@ def test_the_correlation_is_the_moving_average_of_both_views() -> None:
     f1, f2, g1, g2 = draws(4)
     batches = [torch.cat([f1, f2]), torch.cat([g1, g2])]
     first, second = (rows.T @ rows / 32 for rows in batches)
-    method.correlate([f1, f2], [f1, f2])
+    observe(method, [f1, f2], [f1, f2])
     torch.testing.assert_close(method.correlation, first)
-    method.correlate([g1, g2], [g1, g2])
+    observe(method, [g1, g2], [g1, g2])
     torch.testing.assert_close(method.correlation, 0.3 * first + 0.7 * second)
     torch.testing.assert_close(
         method.cross_correlation,
@@ -75,18 +83,50 @@ def test_the_correlation_is_the_moving_average_of_both_views() -> None:
 def test_without_memory_it_is_the_current_batch_and_the_order_of_images_does_not_matter() -> None:
     f1, f2, g1, g2 = draws(4)
     method, _ = directpred("method.rho=0")
-    method.correlate([f1, f2], None)
-    method.correlate([g1, g2], None)
+    observe(method, [f1, f2], None)
+    observe(method, [g1, g2], None)
     order = torch.randperm(16)
     other, _ = directpred("method.rho=0")
-    other.correlate([g1[order], g2[order]], None)
+    observe(other, [g1[order], g2[order]], None)
     torch.testing.assert_close(method.correlation, other.correlation)
+
+
+@pytest.mark.parametrize("kind", ["direct", "optimal"])
+def test_accumulated_batches_move_the_correlation_once_and_by_their_mean(fit: Fit, kind: str) -> None:
+    seen: list[torch.Tensor] = []  # E[f fᵀ] of every batch
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, method: Any, outputs: Any, *_: Any) -> None:
+            rows = torch.cat(outputs["embeddings"])
+            seen.append(rows.T @ rows / len(rows))
+
+    method, _ = fit(
+        "method=directpred",
+        f"method.kind={kind}",
+        "method.rho=0.3",
+        "trainer.accumulate=2",
+        accumulate_grad_batches=2,
+        callbacks=[Watch()],
+        max_steps=2,
+    )
+    first, second = torch.stack(seen).unflatten(0, (2, 2)).mean(1)
+    torch.testing.assert_close(method.correlation, 0.3 * first + 0.7 * second)
+
+
+def test_a_step_that_a_gradient_scaler_skips_leaves_the_correlation_alone(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pl.LightningModule, "optimizer_step", lambda self, *args, **_: args[-1]())
+    method, _ = fit("method=directpred", max_steps=1)
+    assert method.student_steps == 0
+    assert not method.correlation.any()
+    assert not method.collected
 
 
 def test_centring_makes_it_a_covariance() -> None:
     method, _ = directpred("method.center=true")
     f1, f2 = draws(2)
-    method.correlate([f1 + 5, f2 + 5], None)
+    observe(method, [f1 + 5, f2 + 5], None)
     torch.testing.assert_close(method.correlation, torch.cov(torch.cat([f1, f2]).T, correction=0), atol=1e-4, rtol=1e-3)
 
 
@@ -102,8 +142,6 @@ def test_with_the_identity_as_predictor_the_loss_is_byols() -> None:
 
 def test_the_predictor_is_set_at_multiples_of_freq_only(fit: Fit) -> None:
     set_at = []
-
-    import pytorch_lightning as pl
 
     class Watch(pl.Callback):
         def on_train_batch_end(self, trainer: Any, method: Any, *_: Any) -> None:
@@ -131,7 +169,7 @@ def test_the_optimal_predictor_solves_least_squares() -> None:
     torch.manual_seed(0)
     f = [torch.randn(400, 32), torch.randn(400, 32)]
     z = [torch.randn(400, 32), torch.randn(400, 32)]
-    method.correlate(f, z)
+    observe(method, f, z)
     inputs, outputs = torch.cat(f), torch.cat([z[1], z[0]])
     expected = torch.linalg.lstsq(inputs, outputs).solution.T
     torch.testing.assert_close(method.solved(), expected, atol=1e-4, rtol=1e-3)
@@ -143,7 +181,9 @@ def test_the_optimal_predictor_is_that_of_what_the_loss_compares_with(stop_gradi
         "method.kind=optimal", "method.epsilon=0.001", f"method.stop_gradient={str(stop_gradient).lower()}"
     )
     f1, f2, z1, z2 = draws(4)
-    method.collect(Step([f1, f2], [f1, f2], [z1, z2], batch))
+    method.collected = [method.collect(Step([f1, f2], [f1, f2], [z1, z2], batch))]
+    method.student_steps = 1
+    method.after_optimizer_step()
     inputs, outputs = torch.cat([f1, f2]), torch.cat([z2, z1] if stop_gradient else [f2, f1])
     expected = (outputs.T @ inputs) @ (inputs.T @ inputs + 0.001 * len(inputs) * torch.eye(inputs.shape[1])).inverse()
     torch.testing.assert_close(method.solved(), expected, atol=1e-3, rtol=1e-3)
@@ -151,7 +191,7 @@ def test_the_optimal_predictor_is_that_of_what_the_loss_compares_with(stop_gradi
 
 def test_a_correlation_that_is_not_finite_is_named(fit: Fit) -> None:
     method, _ = directpred()
-    method.correlation.fill_(float("nan"))
+    method.collected = [[torch.full((32, 32), torch.nan)]]
     method.student_steps = 1
     with pytest.raises(UserError, match="correlation of DirectPred's embeddings is not finite at step 1"):
         method.after_optimizer_step()

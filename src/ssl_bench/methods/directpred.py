@@ -17,8 +17,6 @@ gradient in between.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
@@ -78,7 +76,6 @@ class DirectPred(EMATeacher):
         self.center = center
         self.stop_gradient = stop_gradient
         self.symmetrize = symmetrize
-        self.batches = 0  # that the correlation has seen
         if kind in ("direct", "optimal"):
             # Set after every step, it needs no gradient, which would only count when gradients are clipped.
             self.predictor.requires_grad_(freq > 1)
@@ -95,26 +92,25 @@ class DirectPred(EMATeacher):
         """What the predictions of full-size views are compared with."""
         return step.targets if self.stop_gradient else step.embeddings[: len(step.targets)]
 
-    def collect(self, step: Step) -> None:
-        if self.kind in ("direct", "optimal"):
-            inputs = [gather(full_precision(f.detach())) for f in step.embeddings[: len(step.targets)]]  # [N, D]
-            optimal = self.kind == "optimal"  # which alone asks what embeddings are to predict
-            outputs = [gather(full_precision(z.detach())) for z in self._targets(step)] if optimal else None
-            self.correlate(inputs, outputs)
+    def collect(self, step: Step) -> list[Tensor] | None:
+        if self.kind not in ("direct", "optimal"):
+            return None
+        inputs = [gather(full_precision(f.detach())) for f in step.embeddings[: len(step.targets)]]  # [N, D]
+        optimal = self.kind == "optimal"  # which alone asks what embeddings are to predict
+        outputs = [gather(full_precision(z.detach())) for z in self._targets(step)] if optimal else None
+        return self.correlations(inputs, outputs)
 
     @torch.no_grad()
-    def correlate(self, f: list[Tensor], z: list[Tensor] | None) -> None:
-        """Move the correlations towards those of the global batch: f and z are ``[N, D]`` per full-size view.
+    def correlations(self, f: list[Tensor], z: list[Tensor] | None) -> list[Tensor]:
+        """E[f fᵀ] of the global batch, and E[z' fᵀ] unless z is None, ``[D, D]``; f and z: ``[N, D]`` per view."""
+        inputs = self._centred(f)
+        lefts = [inputs] if z is None else [inputs, self._centred(z[::-1])]  # each is to predict the other view
+        return [(left.T @ inputs / len(inputs)).to(self.correlation) for left in lefts]
 
-        z: what is predicted, of which ``kind=optimal`` alone has a correlation; else None.
-        """
-        averages = [(self.correlation, inputs := self._centred(f))]
-        if z is not None:  # what each embedding is to predict: the other view
-            averages.append((self.cross_correlation, self._centred(z[::-1])))
-        keep = self.rho if self.batches else 0.0  # the first batch starts the average
-        for average, left in averages:
-            average.lerp_((left.T @ inputs / len(inputs)).to(average), 1 - keep)
-        self.batches += 1
+    @property
+    def averages(self) -> list[Tensor]:
+        """F and, for ``kind=optimal``, E[z' fᵀ]: the moving averages of what is collected."""
+        return [self.correlation, self.cross_correlation] if self.kind == "optimal" else [self.correlation]
 
     def _centred(self, views: list[Tensor]) -> Tensor:
         rows = torch.cat(views)
@@ -123,7 +119,12 @@ class DirectPred(EMATeacher):
     @torch.no_grad()
     def after_optimizer_step(self) -> None:
         super().after_optimizer_step()
-        if self.kind in ("direct", "optimal") and (self.student_steps - 1) % self.freq == 0:
+        if self.kind not in ("direct", "optimal"):
+            return
+        keep = self.rho if self.student_steps > 1 else 0.0  # the first step starts the average
+        for average, batches in zip(self.averages, zip(*self.collected, strict=True), strict=True):
+            average.lerp_(torch.stack(batches).mean(0), 1 - keep)
+        if (self.student_steps - 1) % self.freq == 0:
             weight: Tensor = self.predictor.weight  # type: ignore[assignment]
             weight.copy_(self.solved())
 
@@ -131,8 +132,7 @@ class DirectPred(EMATeacher):
         """The predictor's weights ``[D, D]`` that the correlations ask for; UserError where they are not finite."""
         try:
             # On the CPU alone: to look at an accelerator's is to wait for it, and there the loss shows it a step later.
-            averages = [self.correlation, *([self.cross_correlation] if self.kind == "optimal" else [])]
-            if self.correlation.device.type == "cpu" and not all(bool(one.isfinite().all()) for one in averages):
+            if self.correlation.device.type == "cpu" and not all(bool(one.isfinite().all()) for one in self.averages):
                 raise LinAlgError
             if self.kind == "direct":
                 return direct_predictor(self.correlation, epsilon=self.epsilon, epsilon_place=self.epsilon_place)
@@ -145,10 +145,3 @@ class DirectPred(EMATeacher):
                 f"the correlation of DirectPred's embeddings is not finite at step {self.student_steps}: "
                 "try a lower optimizer.lr or trainer.precision=32-true."
             ) from None
-
-    def get_extra_state(self) -> dict[str, int]:
-        return {**super().get_extra_state(), "batches": self.batches}
-
-    def set_extra_state(self, state: Mapping[str, int]) -> None:
-        super().set_extra_state(state)
-        self.batches = state["batches"]

@@ -40,6 +40,8 @@ from ssl_bench.training.build import build
         (["dataset=imagenet100", "batch_size=114070", "subset=null"], None),
         (["dataset=imagenet100", "batch_size=114071", "subset=null"], "is larger than the 114070 images to train on"),
         (["dataset=imagenet100", "batch_size=126689", "scale=paper"], None),  # where none are held out
+        (["batch_size=64", "subset=200", "trainer.accumulate=3"], None),
+        (["dataset=folder", "dataset.root=x", "subset=null", "trainer.accumulate=100"], None),  # not known before
         (["batch_size=64", "subset=50"], "is larger than the 50 images to train on: choose at most 50"),
         (["subset=1439"], "subset=1439 is more than the 1,438 training images of digits"),
         (["labels=1439"], "labels=1439 is more than the 1,438 training images of digits"),
@@ -147,6 +149,11 @@ LATE = [
         "sizes are [8, 8, 16]; put the largest views first.",
     ),
     (["batch_size=1296", "subset=null"], "batch_size=1296 is larger than the 1295 images to train on"),
+    (
+        ["batch_size=64", "subset=200", "trainer.accumulate=4"],
+        "trainer.accumulate=4 is more than the 3 batches of batch_size=64 that the 200 images to train on fill: choose "
+        "at most 3, or a smaller batch_size.",
+    ),
     (["method.lookahead_batch=same_batch", "trainer.accumulate=2"], "would pile up the gradients of these runs"),
     (["method.lookahead_batch=same_images", "trainer.accumulate=2"], "would pile up the gradients of these runs"),
     ([*SINGLE, "method.concat_views=false"], "batch_size=2 leaves each device a single image"),

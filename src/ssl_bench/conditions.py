@@ -42,6 +42,16 @@ def require_a_batch(batch_size: int, images: int) -> None:
         raise UserError(f"batch_size={batch_size} is larger than the {images} images to train on: {remedy}.")
 
 
+def require_a_step(accumulate: int, batch_size: int, images: int) -> None:
+    """UserError unless the ``images`` of an epoch fill the batches of a step, which the learning rate may count."""
+    batches = images // batch_size
+    if accumulate > max(1, batches):
+        raise UserError(
+            f"trainer.accumulate={accumulate} is more than the {batches} batches of batch_size={batch_size} that the "
+            f"{images} images to train on fill: choose at most {max(1, batches)}, or a smaller batch_size."
+        )
+
+
 def require_sizes(views: Mapping[str, int], size: int) -> None:
     """UserError if the views of a group have more pixels a side than the network is evaluated at, ``size``."""
     for name, side in views.items():

@@ -11,6 +11,8 @@ import torch
 from small_runs import Fit, make
 from torch import Tensor
 
+from ssl_bench.errors import UserError
+
 BATCHES = 5
 STILL = ("optimizer.lr=1e-30", "optimizer.weight_decay=0", "epochs=2")  # so that every gradient is at the same weights
 INDEPENDENT = ("method.teacher_init=independent", "method.proximal=0.5", "method.teacher_step=1e-30")
@@ -42,7 +44,7 @@ def train(fit: Fit, overrides: tuple[str, ...], accumulate: int, **options: Any)
     ("overrides", "clipped", "accumulate"),
     [
         (("method=simclr",), False, 3),
-        (("method=simclr",), False, 100),
+        (("method=simclr",), False, BATCHES),
         (("method=simclr", "optimizer.name=lars"), False, 4),
         (("method=simclr",), True, 3),
         (("method=clbo", "method.lookahead=2", *INDEPENDENT), False, 4),
@@ -71,7 +73,7 @@ def test_a_step_takes_the_mean_gradient_of_its_batches(
         assert method.teacher_steps == method.student_steps // 2
 
 
-@pytest.mark.parametrize("accumulate", [2, 100])
+@pytest.mark.parametrize("accumulate", [2, BATCHES])
 def test_the_schedule_ends_with_the_last_step(fit: Fit, accumulate: int) -> None:
     _, gradients = train(fit, ("method=simclr", "optimizer.schedule=step"), accumulate)
     steps = 2 * math.ceil(BATCHES / accumulate)
@@ -79,8 +81,13 @@ def test_the_schedule_ends_with_the_last_step(fit: Fit, accumulate: int) -> None
     assert gradients.rates == pytest.approx(expected, rel=1e-9, abs=0)
 
 
-def test_a_learning_rate_per_256_images_counts_no_more_batches_than_an_epoch_has() -> None:
+@pytest.mark.parametrize("accumulate", [1, 4, BATCHES])
+def test_a_learning_rate_per_256_images_counts_those_of_a_step(accumulate: int) -> None:
     overrides = ("method=simclr", "optimizer.lr=0.1", "optimizer.scale_lr_with_batch=true")
-    for accumulate, batches in ((1, 1), (4, 4), (100, BATCHES)):
-        method, _ = make(*overrides, f"trainer.accumulate={accumulate}")
-        assert method.recipe.peak_lr == pytest.approx(0.1 * 16 * batches / 256)
+    method, _ = make(*overrides, f"trainer.accumulate={accumulate}")
+    assert method.recipe.peak_lr == pytest.approx(0.1 * 16 * accumulate / 256)
+
+
+def test_a_step_of_more_batches_than_an_epoch_has_is_refused() -> None:
+    with pytest.raises(UserError, match=rf"trainer\.accumulate={BATCHES + 1} is more than the {BATCHES} batches"):
+        make("method=simclr", f"trainer.accumulate={BATCHES + 1}")

@@ -77,6 +77,16 @@ def data(out: Path, name: str) -> Any:
     return json.loads(found[1])
 
 
+@pytest.mark.parametrize("accumulate", [1, 2, 3, 5])
+def test_the_images_of_a_run_are_those_of_its_batches_though_an_epochs_last_step_takes_fewer(accumulate: int) -> None:
+    config = compose(["method=simclr", "scale=smoke", "epochs=4", "batch_size=16", f"trainer.accumulate={accumulate}"])
+    steps = 4 * -(-5 // accumulate)
+    images = {"test": 400, "pretraining": 87}
+    cell = Cell(row="one", dataset="digits", seed=0, overrides=())
+    (kept,) = records_of([record(cell, config, student_steps=steps, images=images)])
+    assert runs.images_seen(kept) == 4 * 5 * 16
+
+
 def named(folder: Path) -> str:
     """The experiment of the folder, as an argument: without a name, runs_dir= shows runs alone."""
     return str(folder / "experiments" / "evil")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -53,8 +54,10 @@ def images_seen(record: Record) -> int | None:
     """Images of all training steps, each as often as it was looked at."""
     if record.student_steps is None:
         return None
-    accumulated = record.config["trainer"].get("accumulate", 1)
-    return int(record.student_steps * record.config["batch_size"] * accumulated)
+    batch_size, accumulated = record.config["batch_size"], record.config["trainer"].get("accumulate", 1)
+    # The last step of an epoch may take fewer batches.
+    batches = record.images["pretraining"] // batch_size if accumulated > 1 else 1
+    return int(record.student_steps * batch_size * batches / math.ceil(batches / accumulated))
 
 
 def whole(entry: StoredRecord, again: str | None) -> Plain:

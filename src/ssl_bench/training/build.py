@@ -15,7 +15,7 @@ from torch import nn
 from ssl_bench import devices
 from ssl_bench.augment.draws import ViewGroup
 from ssl_bench.augment.views import CleanView, Views
-from ssl_bench.conditions import require_protocols, require_sizes
+from ssl_bench.conditions import require_a_step, require_protocols, require_sizes
 from ssl_bench.config.schema import Config
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
@@ -74,8 +74,8 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
     if "instances" in options:
         options["instances"] = data.parts.pretraining if data else torch.arange(dataset.train)
     accumulate = config.trainer.accumulate
-    if data:  # a step takes no more batches than an epoch has
-        accumulate = min(accumulate, max(1, len(data.parts.pretraining) // config.batch_size))
+    if data:
+        require_a_step(accumulate, config.batch_size, len(data.parts.pretraining))
     module, _, name = config.method.target.rpartition(".")
     with _seeded(config.seed):
         student, width = _network(config, dataset)

@@ -33,6 +33,7 @@ def check(config: Config) -> None:
     images = pretraining_images(config)
     if images is not None:
         conditions.require_a_batch(config.batch_size, images)
+        conditions.require_a_step(trainer.accumulate, config.batch_size, images)
     _check_views(config)
     if config.backbone.arguments:
         sizes = {dataset.size, *config.augment.sizes.values()}

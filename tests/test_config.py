@@ -345,7 +345,8 @@ def test_what_is_no_seed_is_refused(value: str) -> None:
         ("optimizer.weight_decay=inf", "is not allowed"),
         ("augment.groups.global.crop_scale=[nan,1]", "is not allowed"),
         ("trainer.progress=yes", "trainer.progress is true or false."),
-        ("trainer.clip=a", "trainer.clip is null or a number at least 0."),
+        ("trainer.clip=a", "trainer.clip is null or a number above 0."),
+        ("trainer.clip=0", "trainer.clip is null or a number above 0."),  # Lightning would not clip at all
         ("subset=0", "subset is null or a whole number at least 1."),
         ("runs_dir=", "runs_dir= is not allowed: runs_dir is text."),
         ("runs_dir=null", "runs_dir=null is not allowed: runs_dir is text."),

@@ -17,7 +17,7 @@ from ssl_bench import devices
 from ssl_bench.config.compose import compose
 from ssl_bench.config.options import GROUPS
 from ssl_bench.errors import TRY_AGAIN, UserError
-from ssl_bench.training import build, needs
+from ssl_bench.training import build, operations
 from ssl_bench.training.run import run
 
 SMALL = (
@@ -69,7 +69,7 @@ def test_more_devices_than_there_are_is_refused_with_their_number(monkeypatch: p
 
 def test_a_cpu_is_asked_for_by_name_before_it_trains_for_weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(needs, "cores", lambda: 2)
+    monkeypatch.setattr(operations, "cores", lambda: 2)
     options = ["scale=paper", "trainer.progress=false", f"runs_dir={tmp_path}"]
     config = compose(options)
     with pytest.raises(UserError, match=r"^scale=paper .* takes about .* hours on 2 cores\): set .*accelerator=cpu to"):
@@ -81,13 +81,18 @@ def test_a_cpu_is_asked_for_by_name_before_it_trains_for_weeks(tmp_path: Path, m
     for width in (128, 256, 512):
         side //= 2
         forward += (9 * width // 2 + 3 * 9 * width + width // 2) * 2 * width * side**2
+    forward += 2 * (512 * 512 + 512 * 128)  # the projector
     data = build.build_data(config)
     data.setup()
-    seconds = 3 * 2 * forward * 1438 * config.epochs / (2 * needs.CORE_SPEED)
-    assert needs.cpu_time(config, data) == f"training takes about {seconds / 3600:.2g} hours on 2 cores"
+    images = 1438 // config.batch_size * config.batch_size * config.epochs
+    passes = 2 * (3 + 1)  # of each view: the student's, of which a backward pass counts twice, and the teacher's
+    seconds = passes * forward * images / (2 * operations.CORE_SPEED)
+    assert operations.cpu_time(config, data) == f"training takes about {seconds / 3600:.2g} hours on 2 cores"
+    longer = config.changed({"method.epoch_unit": "teacher"})  # K passes are an epoch
+    assert operations.cpu_time(longer, data) == f"training takes about {2 * seconds / 3600:.2g} hours on 2 cores"
     days = seconds * 1000 / 86400
     config = replace(config, epochs=1000 * config.epochs)
-    assert needs.cpu_time(config, data) == f"training takes about {days:.2g} days on 2 cores"
+    assert operations.cpu_time(config, data) == f"training takes about {days:.2g} days on 2 cores"
 
     class Stop(pl.Callback):
         def on_train_batch_end(self, *_: Any) -> None:

@@ -362,7 +362,7 @@ def test_a_run_of_other_code_says_so_and_is_trained_again_when_asked(
     def refuse(*_: Any) -> None:
         raise UserError("not on this machine.")
 
-    monkeypatch.setattr("ssl_bench.training.needs.require_consent", refuse)  # as at scale=paper without a GPU
+    monkeypatch.setattr("ssl_bench.training.operations.require_consent", refuse)  # as at scale=paper without a GPU
     with pytest.raises(UserError, match="not on this machine"):
         shown("a third", rerun=True)
     assert (own / "record.json").exists()

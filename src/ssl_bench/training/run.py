@@ -41,7 +41,7 @@ from ssl_bench.methods.base import Method
 from ssl_bench.nn.norm import synchronize
 from ssl_bench.results.record import Record, peak_memory
 from ssl_bench.results.run_folder import RunFolder
-from ssl_bench.training import earlier, initial, needs, preflight, second_dataset
+from ssl_bench.training import earlier, initial, needs, operations, preflight, second_dataset
 from ssl_bench.training.build import (
     build_data,
     build_method,
@@ -79,7 +79,7 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
         folder = RunFolder(Path(config.runs_dir) / name)
         if folder.finished() is None or config.rerun:  # before a folder is made, or set aside
             needs.require_labels(config, data)
-            needs.require_consent(config, data)
+            operations.require_consent(config, data)
 
         def claim() -> Record | None:
             held.enter_context(folder.locked())

@@ -515,20 +515,26 @@ def test_weights_that_overflow_never_replace_the_last_good_checkpoint(tmp_path: 
 
 
 class Overflow(pl.Callback):
-    """Makes one weight infinite after the fourth step, when its loss is known."""
+    """Makes one number of the method's state infinite after the fourth step, when its loss is known."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, method: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step == 4:
+            found = method.parameters() if self.kind == "weights" else method.buffers()
             with torch.no_grad():
-                next(method.parameters()).view(-1)[0] = float("inf")
+                next(one for one in found if one.is_floating_point()).view(-1)[0] = float("inf")
 
 
-def test_weights_that_become_infinite_after_a_step_are_not_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["weights", "buffers"])
+def test_what_becomes_infinite_after_a_step_is_not_saved(tmp_path: Path, kind: str) -> None:
     config = compose([*WORDS, f"runs_dir={tmp_path}", "trainer.checkpoint_seconds=0.000001"])
-    with pytest.raises(UserError, match=r"weights are not finite at epoch 1, step 4; .* keeps the last good state"):
-        run(config, [Overflow()])
+    sentence = r"weights or buffers are not finite at epoch 1, step 4; .* keeps the last good state"
+    with pytest.raises(UserError, match=sentence):
+        run(config, [Overflow(kind)])
     (checkpoint,) = tmp_path.glob("*/checkpoints/last.ckpt")
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 3
 

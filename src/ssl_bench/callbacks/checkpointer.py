@@ -120,13 +120,15 @@ class Checkpointer(pl.Callback):
         return wish > 0
 
     def _save(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
-        # Weights that are not finite would replace the last good state.
-        norm = torch.stack(torch._foreach_norm(list(method.parameters()), float("inf"))).max()
-        if not torch.isfinite(norm):
+        # What is not finite would replace the last good state. Buffers hold queues, instance weights and statistics,
+        # which each rank may have of its own.
+        state = [*method.parameters(), *(buffer for buffer in method.buffers() if buffer.is_floating_point())]
+        norms = torch._foreach_norm([part for part in state if part.numel()], float("inf"))
+        if largest(int(not torch.isfinite(torch.stack(norms).max()))):
             kept = f"; {self.path} keeps the last good state" if self.path.exists() else ""
             raise UserError(
-                f"weights are not finite at epoch {trainer.current_epoch + 1}, step {trainer.global_step}{kept}. "
-                "Try a lower optimizer.lr, trainer.clip=1 or trainer.precision=32-true."
+                f"weights or buffers are not finite at epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
+                f"{kept}. Try a lower optimizer.lr, trainer.clip=1 or trainer.precision=32-true."
             )
         trainer.save_checkpoint(self.path)
         self.saved_at = time.monotonic()

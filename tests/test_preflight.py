@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ssl_bench.conditions import require_a_batch
-from ssl_bench.config.compose import compose
+from ssl_bench.config.compose import compose, compose_cells
+from ssl_bench.config.experiments import find
 from ssl_bench.config.options import GROUPS, block_of, typed
 from ssl_bench.data.catalog import load, stl10_with
 from ssl_bench.data.facts import FACTS, STL10
@@ -86,6 +87,31 @@ def test_a_queue_longer_than_the_data_and_threads_without_cores_are_shown() -> N
     assert threads.startswith("trainer.threads=999 is more than the ")
     assert len(list(preflight.advice(config, 4096))) == 1
     assert not list(preflight.advice(compose(["method=simclr", "trainer.threads=1"]), 1))
+
+
+def test_what_of_swav_never_acts_is_shown() -> None:
+    def shown(*overrides: str) -> list[str]:
+        words = ["method=swav", "scale=smoke", "epochs=3", "batch_size=16", "method.queue=64"]
+        given = {word.partition("=")[0]: word for word in (*words, *overrides)}
+        return list(preflight.advice(compose(list(given.values())), 80))
+
+    (late,) = shown("method.queue_from=4")
+    assert late == (
+        "method.queue=64 is never read: it would be from epoch method.queue_from=4 on, once 4 batches have filled it, "
+        "and there are 3 epochs of 5."
+    )
+    assert not shown("method.queue_from=3", "method.freeze_epochs=2")
+    assert not shown("method.queue_from=1", "method.queue=80", "epochs=2")
+    assert "once 5 batches have filled it" in shown("method.queue_from=1", "method.queue=80", "epochs=1")[0]
+    (rest,) = shown("method.queue_from=1", "method.freeze_epochs=3")
+    assert rest.startswith("method.freeze_epochs=3 lets the prototypes rest in all of the epochs=3")
+
+
+@pytest.mark.parametrize("scale", GROUPS["scale"])
+def test_the_queue_of_the_experiment_on_queues_is_read(scale: str) -> None:
+    for config in compose_cells(find("swav_queue").cells(scale)):
+        images = preflight.pretraining_images(config)
+        assert not [sentence for sentence in preflight.advice(config, images or 0) if "never" in sentence]
 
 
 def test_that_shared_norms_break_compiled_graphs_is_shown() -> None:

@@ -58,11 +58,24 @@ def check(config: Config) -> None:
 
 def advice(config: Config, images: int) -> Iterator[str]:
     """What lets a run begin and is seldom meant, in sentences; ``images`` are pretrained on."""
-    trainer, queue = config.trainer, config.method.options.get("queue")
+    trainer, options = config.trainer, config.method.options
+    queue = options.get("queue")
     if queue is not None and queue > images:
         yield (
             f"method.queue={queue} is more than the {images:,} images, so that images meet earlier embeddings of their "
             "own in it: choose fewer by method.queue or dataset.queue."
+        )
+    if queue is not None and "queue_from" in options:  # read only once it is full
+        each, fill = images // config.batch_size, queue // config.batch_size
+        if max((options["queue_from"] - 1) * each, fill) >= config.epochs * each:
+            yield (
+                f"method.queue={queue} is never read: it would be from epoch method.queue_from={options['queue_from']} "
+                f"on, once {fill} batches have filled it, and there are {config.epochs} epochs of {each}."
+            )
+    if options.get("freeze_epochs", 0) >= config.epochs:
+        yield (
+            f"method.freeze_epochs={options['freeze_epochs']} lets the prototypes rest in all of the "
+            f"epochs={config.epochs}: they stay random."
         )
     if trainer.compile and trainer.sync_batchnorm and trainer.processes > 1:
         yield (

@@ -175,6 +175,18 @@ def test_the_optimal_predictor_solves_least_squares() -> None:
     torch.testing.assert_close(method.solved(), expected, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("epsilon", "solved"), [(0.0, False), (0.01, True)])
+def test_a_singular_correlation_without_epsilon_is_named(epsilon: float, solved: bool) -> None:
+    method, _ = directpred("method.kind=optimal", f"method.epsilon={epsilon}")
+    constant = [torch.zeros(16, 32).index_fill(1, torch.tensor([3]), 1.0)] * 2
+    if solved:
+        observe(method, constant, constant)
+        assert method.predictor.weight[3, 3].item() == pytest.approx(1 / 1.01)
+    else:
+        with pytest.raises(UserError, match=r"singular at step 1, .* at method\.epsilon=0\.0: choose one above 0"):
+            observe(method, constant, constant)
+
+
 @pytest.mark.parametrize("stop_gradient", [True, False])
 def test_the_optimal_predictor_is_that_of_what_the_loss_compares_with(stop_gradient: bool) -> None:
     method, batch = directpred(

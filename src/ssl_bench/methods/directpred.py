@@ -129,16 +129,23 @@ class DirectPred(EMATeacher):
             weight.copy_(self.solved())
 
     def solved(self) -> Tensor:
-        """The predictor's weights ``[D, D]`` that the correlations ask for; UserError where they are not finite."""
+        """The predictor's weights ``[D, D]`` that the correlations ask for; UserError where there are none."""
         try:
             # On the CPU alone: to look at an accelerator's is to wait for it, and there the loss shows it a step later.
-            if self.correlation.device.type == "cpu" and not all(bool(one.isfinite().all()) for one in self.averages):
+            looked_at = self.correlation.device.type == "cpu"
+            if looked_at and not all(bool(one.isfinite().all()) for one in self.averages):
                 raise LinAlgError
             if self.kind == "direct":
                 return direct_predictor(self.correlation, epsilon=self.epsilon, epsilon_place=self.epsilon_place)
             unit = torch.eye(self.width, dtype=self.correlation.dtype, device=self.correlation.device)
             regularised = self.correlation + self.epsilon * unit
-            weight: Tensor = torch.linalg.solve_ex(regularised, self.cross_correlation.T).result.T
+            solution, info = torch.linalg.solve_ex(regularised, self.cross_correlation.T)
+            if looked_at and info:
+                raise UserError(
+                    f"the correlation of DirectPred's embeddings is singular at step {self.student_steps}, so that "
+                    f"least squares has no solution at method.epsilon={self.epsilon}: choose one above 0."
+                )
+            weight: Tensor = solution.T
             return weight
         except LinAlgError:
             raise UserError(

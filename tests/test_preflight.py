@@ -184,6 +184,8 @@ LATE = [
     (["method.lookahead_batch=same_images", "trainer.accumulate=2"], "would pile up the gradients of these runs"),
     ([*SINGLE, "method.concat_views=false"], "batch_size=2 leaves each device a single image"),
     ([*SINGLE, "method=byol", "method.concat_views=true"], "batch_size=2 leaves each device a single image"),
+    ([*SINGLE, "method=directpred", "method.kind=two_layer", "method.concat_views=true"], "batch_size=2 leaves each"),
+    ([*SINGLE, "method=directpred", "method.concat_views=false"], "batch_size=2 leaves each"),
     ([*SINGLE, "method=pic", "method.concat_views=true"], "batch_size=2 leaves each device a single image"),
     *(
         ([f"method={method}", f"augment.groups.global.count={count}"], "full-size view(s), but the augmentation makes")
@@ -246,6 +248,8 @@ def test_several_sizes_of_views_pass_where_the_method_takes_them(method: str) ->
         ["method.lookahead_batch=fresh", "trainer.accumulate=2"],
         [*SINGLE[:2], "trainer.sync_batchnorm=true", "method.concat_views=false"],
         [*SINGLE, "method.concat_views=true"],
+        [*SINGLE, "method=directpred", "method.concat_views=true"],
+        [*SINGLE, "method=directpred", "method.kind=linear", "method.concat_views=true"],
         [*SINGLE, "batch_size=4", "method.concat_views=false"],
     ],
 )

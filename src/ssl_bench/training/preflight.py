@@ -44,7 +44,7 @@ def check(config: Config) -> None:
             config.batch_size,
             config.batch_size // trainer.processes,
             config.augment.view_sizes,
-            concat_views=config.method.concat_views and not _normalises_apart(options.get("predictor")),
+            concat_views=config.method.concat_views and not _normalises_apart(options),
         )
     if "lookahead_batch" in options:
         conditions.require_gradients_apart(options["lookahead_batch"], options["lookahead"], trainer.accumulate)
@@ -165,9 +165,11 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from _statements(handler.body)
 
 
-def _normalises_apart(predictor: Any) -> bool:
-    """Whether it is a perceptron with BatchNorm, which takes one view at a time."""
-    return isinstance(predictor, Mapping) and predictor.get("layers", 0) > 1
+def _normalises_apart(options: Mapping[str, Any]) -> bool:
+    """Whether the method's predictor is a perceptron with BatchNorm, which takes one view at a time."""
+    predictor = options.get("predictor")
+    used = options.get("kind", "two_layer") == "two_layer"  # DirectPred's others are one linear layer
+    return used and isinstance(predictor, Mapping) and predictor.get("layers", 0) > 1
 
 
 def _check_needs(config: Config) -> None:

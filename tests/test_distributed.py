@@ -150,6 +150,7 @@ def test_ranks_agree(tmp_path: Path) -> None:
 
 
 def test_a_process_alone_agrees_with_itself() -> None:
+    assert distributed.of_every_rank({"a": 1}) == [{"a": 1}]
     assert distributed.on_every_rank(lambda: 3) == distributed.on_rank_zero(lambda: 3) == distributed.largest(3) == 3
     rows = torch.ones(2, 1)
     assert distributed.gather_uneven(rows) is rows

@@ -227,6 +227,8 @@ def largest(number: int) -> int:
 
 def of_every_rank(mine: Any, group: Any = None) -> list[Any]:
     """Every rank's ``mine``, in the order of the ranks of ``group``; None: of all."""
+    if world_size() == 1:
+        return [mine]
     found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, mine, group=group)
     return found
@@ -272,6 +274,6 @@ def on_rank_zero(act: Callable[[], T]) -> T:
 
 def agreed(text: str, what: str) -> str:
     """``text``, which must be the same on all ranks; else UserError naming ``what`` differs."""
-    if world_size() > 1 and len(set(of_every_rank(text))) > 1:
+    if len(set(of_every_rank(text))) > 1:
         raise UserError(f"the processes of this run differ in {what}: start all with the same options and files.")
     return text

@@ -35,7 +35,7 @@ def test_a_run_keeps_the_generator_of_its_gpu_alone_and_resumes_on_another(
     checkpointer, method = Checkpointer(Path(), fingerprint="f", every_seconds=1.0), torch.nn.Linear(1, 1)
     state: dict[str, Any] = {}
     checkpointer.on_save_checkpoint(on("cuda:1"), method, state)  # type: ignore[arg-type]
-    assert state["rng"]["cuda"].tolist() == [1]
+    assert [own["cuda"].tolist() for own in state["rng"]] == [[1]]
     checkpointer.on_load_checkpoint(on("cuda:0"), method, state)  # type: ignore[arg-type]
     assert cards[torch.device("cuda", 0)].tolist() == [1]
     del cards[torch.device("cuda", 1)]  # fewer are visible now

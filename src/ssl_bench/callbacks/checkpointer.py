@@ -146,11 +146,11 @@ class Checkpointer(pl.Callback):
         # Of this run's GPU alone: another start may see fewer or more of them.
         device = trainer.strategy.root_device
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        own = {"cpu": torch.get_rng_state(), "cuda": cuda}
-        checkpoint["rng"] = own if world_size() == 1 else of_every_rank(own)
+        checkpoint["rng"] = of_every_rank({"cpu": torch.get_rng_state(), "cuda": cuda})
 
     def on_load_checkpoint(self, trainer: pl.Trainer, method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.finished_epochs = checkpoint["ssl_bench"]["finished_epochs"]
+        # Earlier checkpoints of one process have its state alone.
         states = checkpoint["rng"] if isinstance(checkpoint["rng"], list) else [checkpoint["rng"]]
         if rank() >= len(states):  # the run has more devices than before: no state is drawn from twice
             torch.manual_seed(torch.initial_seed() + checkpoint["global_step"])

@@ -73,7 +73,8 @@ def nt_logistic(
 
     Arguments as of ``nt_xent``, N ≥ 2. s⁺ is an anchor's similarity to another full-size view of its image, s⁻ to one
     of the G(N − 1) candidates of other images, over which the mean is taken; with ``semi_hard`` the only s⁻ is the
-    largest below s⁺, and there is none where no s⁻ is below. 2 ln 2 when all embeddings are at right angles.
+    largest below s⁺, and there is none where no s⁻ is below. 2 ln 2 when all embeddings are at right angles, ln 2 with
+    ``semi_hard``.
     """
 
     def term(positive: Tensor, negative: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.losses import full_precision, normalized_mse, over_pairs
 from ssl_bench.methods.base import EMATeacher, Loss, Parts, Step
 
-FLOOR = 1e-4  # of the predictor's eigenvalues, as in the released code
+FLOOR = 1e-4  # of the predictor's eigenvalues, or of their squares under `inside`, as in the released code
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ again; the softmax runs over the classes A of the batch and the K most recently 
 outside A get the momentum and weight decay they have missed when they are next in A, here exactly. What the paper
 compares with these (tables 1 and 2) are ``softmax=plain``, over inner products, and ``weight_correction=false``.
 
-Deviations: shared heads and optimiser, no zero-initialised residual branches; clipping does not see the weights.
+Deviations: shared heads and optimiser, no zero-initialised residual branches; clipping does not see the weights; under
+Muon they keep SGD's weight decay, through gradient and momentum, by the network's λ, which Muon applies apart.
 """
 
 from __future__ import annotations

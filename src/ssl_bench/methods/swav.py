@@ -8,7 +8,8 @@ than the number of prototypes, embeddings of earlier batches, one queue per full
 assignment. Prototypes rest for the first epochs. ``codes: hard`` keeps of each code its largest share alone, as 1.
 
 Deviations: where ε is so small that exponentials underflow, Sinkhorn iterates on logarithms; every rank computes the
-assignment of all ranks' rows and keeps its own; the queues hold the batches before this one.
+assignment of all ranks' rows and keeps its own, and has the queues whole, which the released code divides over ranks;
+they fill from the first step on, where its own are created empty at the first epoch with a queue.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ def twin(student: Twin) -> Twin:
 
 
 @torch.no_grad()
-def step_towards(teacher: nn.Module, student: nn.Module, rate: float) -> None:
-    """ξ ← ξ + rate (θ − ξ) for all parameters: rate 0 freezes the teacher, rate 1 copies the student."""
-    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), rate)
+def step_towards(moving: nn.Module, goal: nn.Module, rate: float) -> None:
+    """ξ ← ξ + rate (θ − ξ) for all parameters ξ of ``moving``, θ of ``goal``: rate 0 freezes ξ, rate 1 copies θ."""
+    torch._foreach_lerp_(list(moving.parameters()), list(goal.parameters()), rate)
 
 
 @torch.no_grad()

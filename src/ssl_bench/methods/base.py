@@ -217,11 +217,6 @@ class Method(pl.LightningModule):
         """e, the 1-based epoch the schedules count."""
         return self.current_epoch // self.passes_per_epoch + 1
 
-    @property
-    def progress(self) -> float:
-        """Share of all optimiser steps already taken, in [0, 1]."""
-        return self.student_steps / max(1.0, float(self.trainer.estimated_stepping_batches))
-
     def compile_networks(self, backend: str) -> None:
         """Let student and teacher be compiled when they next compute; names in checkpoints stay as they are."""
         for network in filter(None, (self.student, self.teacher)):
@@ -263,6 +258,11 @@ class EMATeacher(Method):
         self.momentum = momentum
         self.momentum_schedule = momentum_schedule
         self.teacher: Network = teachers.twin(parts.teacher_init or self.student)
+
+    @property
+    def progress(self) -> float:
+        """Share of all optimiser steps already taken, in [0, 1]."""
+        return self.student_steps / max(1.0, float(self.trainer.estimated_stepping_batches))
 
     @property
     def eta(self) -> float:

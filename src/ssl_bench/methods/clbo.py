@@ -21,7 +21,6 @@ no λ is derived (``proximal=auto`` is 0).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -79,11 +78,10 @@ class CLBO(Method):
         self.restart = restart
         self.proximal = proximal
         self.teacher_step = teacher_step
-        self.teacher_rule = teacher_rule
+        self.every = 1 if teacher_rule == "ema" else lookahead  # student steps per teacher step
         self.teacher_schedule = teacher_schedule
         self.teacher_buffers = teacher_buffers
         self.teacher: Network = teachers.twin(parts.teacher_init or self.student)
-        self.teacher_steps = 0
         if teacher_buffers != "own":  # its forward passes leave the statistics alone, only the teacher step moves them
             for module in self.teacher.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -129,10 +127,14 @@ class CLBO(Method):
             super().optimizer_step(*args, **kwargs)
         self.draw = 0
 
+    @property
+    def teacher_steps(self) -> int:
+        """Steps that the teacher has taken."""
+        return self.student_steps // self.every
+
     def after_optimizer_step(self) -> None:
         """ξ ← ξ + κ(θ − ξ) after every K-th real student step, counted across epochs."""
-        every = 1 if self.teacher_rule == "ema" else self.lookahead
-        if self.student_steps % every:
+        if self.student_steps % self.every:
             return
         rate = self.teacher_step / (self.epoch if self.teacher_schedule == "decay" else 1)
         teachers.step_towards(self.teacher, self.student, rate)
@@ -140,11 +142,3 @@ class CLBO(Method):
             teachers.follow_buffers(self.teacher, self.student, 1.0 if self.teacher_buffers == "copy" else rate)
         if self.restart:
             teachers.step_towards(self.student, self.teacher, 1.0)
-        self.teacher_steps += 1
-
-    def get_extra_state(self) -> dict[str, int]:
-        return {**super().get_extra_state(), "teacher_steps": self.teacher_steps}
-
-    def set_extra_state(self, state: Mapping[str, int]) -> None:
-        super().set_extra_state(state)
-        self.teacher_steps = state["teacher_steps"]

@@ -54,42 +54,44 @@ def nt_xent_by_loops(anchors: list[Tensor], candidates: list[Tensor], temperatur
 
 def test_nt_xent_equals_the_double_loop() -> None:
     z1, z2 = draws(N, D), draws(N, D, seed=1)
-    loss = nt_xent((z1, z2), (z1, z2), first=0, temperature=0.3)
+    loss = nt_xent((z1, z2), (z1, z2), first=0, temperature=0.3, normalize=True)
     assert loss.item() == pytest.approx(nt_xent_by_loops([z1, z2], [z1, z2], 0.3), rel=1e-6)
 
 
 def test_nt_xent_against_a_teacher_equals_the_double_loop() -> None:
     v, u = [draws(N, D), draws(N, D, seed=1)], [draws(N, D, seed=2), draws(N, D, seed=3)]
-    loss = nt_xent((v[0], v[1]), (u[0], u[1]), first=0, temperature=0.1)
+    loss = nt_xent((v[0], v[1]), (u[0], u[1]), first=0, temperature=0.1, normalize=True)
     assert loss.item() == pytest.approx(nt_xent_by_loops(v, u, 0.1), rel=1e-6)
 
 
 def test_nt_xent_of_rank_slices_averages_to_the_global_loss() -> None:
     z1, z2 = draws(6, D), draws(6, D, seed=1)
-    whole = nt_xent((z1, z2), (z1, z2), first=0, temperature=0.2)
-    slices = [nt_xent((z1[f : f + 2], z2[f : f + 2]), (z1, z2), first=f, temperature=0.2) for f in (0, 2, 4)]
+    whole = nt_xent((z1, z2), (z1, z2), first=0, temperature=0.2, normalize=True)
+    slices = [
+        nt_xent((z1[f : f + 2], z2[f : f + 2]), (z1, z2), first=f, temperature=0.2, normalize=True) for f in (0, 2, 4)
+    ]
     torch.testing.assert_close(torch.stack(slices).mean(), whole)
 
 
 @pytest.mark.parametrize("size", [1, 2, 9])
 def test_nt_xent_of_equal_embeddings_is_the_log_of_the_candidate_count(size: int) -> None:
     z = torch.ones(size, D, dtype=torch.float64)
-    loss = nt_xent((z, z), (z, z), first=0, temperature=0.5)
+    loss = nt_xent((z, z), (z, z), first=0, temperature=0.5, normalize=True)
     assert loss.item() == pytest.approx(math.log(2 * size - 1), abs=1e-6)
 
 
 def test_nt_xent_ignores_joint_permutation_swapped_views_and_positive_row_scale() -> None:
     z1, z2 = draws(N, D), draws(N, D, seed=1)
-    loss = nt_xent((z1, z2), (z1, z2), first=0, temperature=0.2)
+    loss = nt_xent((z1, z2), (z1, z2), first=0, temperature=0.2, normalize=True)
     order = torch.tensor([3, 1, 4, 0, 2])
     scale = draws(N, 1, seed=4).abs() + 0.1
     for a, b in ((z1[order], z2[order]), (z2, z1), (scale * z1, z2 / scale)):
-        torch.testing.assert_close(nt_xent((a, b), (a, b), first=0, temperature=0.2), loss)
+        torch.testing.assert_close(nt_xent((a, b), (a, b), first=0, temperature=0.2, normalize=True), loss)
 
 
 def test_nt_xent_gradient_is_orthogonal_to_each_row() -> None:
     z1, z2 = draws(N, D).requires_grad_(), draws(N, D, seed=1).requires_grad_()
-    nt_xent((z1, z2), (z1, z2), first=0, temperature=0.2).backward()
+    nt_xent((z1, z2), (z1, z2), first=0, temperature=0.2, normalize=True).backward()
     for z in (z1, z2):
         assert z.grad is not None
         assert z.grad.abs().max() > 1e-3
@@ -98,7 +100,7 @@ def test_nt_xent_gradient_is_orthogonal_to_each_row() -> None:
 
 def test_nt_xent_survives_low_temperatures_in_float32() -> None:
     z = draws(N, D).float()
-    assert torch.isfinite(nt_xent((z, z), (-z, -z), first=0, temperature=0.005))
+    assert torch.isfinite(nt_xent((z, z), (-z, -z), first=0, temperature=0.005, normalize=True))
 
 
 def test_info_nce_equals_the_double_loop() -> None:
@@ -144,7 +146,7 @@ def test_nt_xent_of_smaller_views_looks_for_each_full_size_view_among_other_imag
                 )
                 total -= math.log(positive / (positive + others))
                 terms += 1
-    loss = nt_xent(anchors, candidates, first=0, temperature=0.3)
+    loss = nt_xent(anchors, candidates, first=0, temperature=0.3, normalize=True)
     assert loss.item() == pytest.approx(total / terms, rel=1e-6)
 
 
@@ -336,8 +338,8 @@ def test_vicreg_has_a_finite_gradient_where_columns_are_constant() -> None:
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "nt_xent": lambda a, b: nt_xent([a, b], [a, b], first=0, temperature=0.5),
-    "nt_xent against a teacher": lambda a, b: nt_xent([a, b], [b, a], first=0, temperature=0.5),
+    "nt_xent": lambda a, b: nt_xent([a, b], [a, b], first=0, temperature=0.5, normalize=True),
+    "nt_xent against a teacher": lambda a, b: nt_xent([a, b], [b, a], first=0, temperature=0.5, normalize=True),
     "nt_xent, not normalised": lambda a, b: nt_xent([a, b], [a, b], first=0, temperature=0.5, normalize=False),
     "nt_logistic": lambda a, b: nt_logistic([a, b], [a, b], first=0, temperature=0.5, normalize=True, semi_hard=False),
     "nt_logistic, semi-hard": lambda a, b: nt_logistic(

@@ -38,7 +38,7 @@ def nt_xent(
     *,
     first: int,
     temperature: float,
-    normalize: bool = True,
+    normalize: bool,
 ) -> Tensor:
     """Normalised temperature-scaled cross-entropy over the other images (Chen et al. 2020, SimCLR, eq. 1).
 

@@ -16,4 +16,5 @@ class Mine(Method):
 
     def loss(self, step: Step) -> Loss:
         anchors, candidates = step.predictions, step.gathered_targets
-        return nt_xent(anchors, candidates, first=step.batch.place.first, temperature=self.sharpness), {}
+        first = step.batch.place.first
+        return nt_xent(anchors, candidates, first=first, temperature=self.sharpness, normalize=True), {}

@@ -100,7 +100,8 @@ class CLBO(Method):
         if self.objective == "info_nce":
             first, temperature = step.batch.place.first, self.temperature
             if self.negatives == "both_views":
-                return nt_xent(step.predictions, candidates, first=first, temperature=temperature), {}
+                loss = nt_xent(step.predictions, candidates, first=first, temperature=temperature, normalize=True)
+                return loss, {}
             return over_pairs(partial(info_nce, first=first, temperature=temperature), step.predictions, candidates), {}
         statistics = self.barlow_twins if self.objective == "barlow_twins" else self.vicreg
         return over_pairs(statistics, [gather(v) for v in step.predictions], candidates), {}

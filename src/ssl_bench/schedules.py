@@ -87,8 +87,8 @@ def proximal_weight(
     the momentum, as if β were 0.
 
     This takes the gap as settled and e/E as continuous, as of many epochs; in two, the student is slowed to about half
-    of its speed, and in one to a third or less. It holds without
-    ``restart``, which closes the gap at every teacher step.
+    of its speed, and in one to a third or less. It does not hold with ``restart``, which closes the gap at every
+    teacher step.
 
     0 under AdamW and LARS: their steps divide by the size of the gradient, so that no λ is known before it is.
 

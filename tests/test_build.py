@@ -80,3 +80,25 @@ def test_baselines_are_kept_apart_by_all_that_their_scores_depend_on() -> None:
     for name, different in (("random", [*apart, *of_weights]), ("pixels", apart)):
         assert len({found[name] for found in different}) == len(different)
     assert all(found["pixels"] == alike[0]["pixels"] for found in of_weights)
+
+
+def test_the_seed_orders_the_images_and_draws_their_views() -> None:
+    one, other = (next(iter(parts.build_data(compose([*WORDS, f"seed={s}"])).train_dataloader())) for s in (0, 3))
+    assert (one.place.seed, other.place.seed) == (0, 3)
+    assert not torch.equal(one.index, other.index)
+
+
+def test_the_random_baseline_is_of_the_runs_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "random_scores", lambda backbone, *_: {"first": next(backbone.parameters()).detach()})
+    found = []
+    for seed in (0, 3):
+        config = compose([*WORDS, f"seed={seed}"])
+        data = parts.build_data(config)
+        clean = parts.clean_arguments(config, data.dataset)
+        network = {**config.backbone.as_dict(), "channels": 1}
+        evaluator = parts.build_evaluator(config, data, clean)
+        random = parts.baselines(config, data, evaluator, torch.device("cpu"), network=network, clean=clean)["random"]
+        start = next(parts.build_method(config, data.dataset, data).student.backbone.parameters())
+        found.append(random[1]()["first"])
+        assert torch.equal(found[-1], start)
+    assert not torch.equal(*found)

@@ -65,6 +65,16 @@ class Saved(pl.Callback):
 Finished = tuple[Config, Path, Record]
 
 
+def test_an_epoch_that_counts_teacher_steps_is_k_passes_of_a_run(tmp_path: Path) -> None:
+    class Planned(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
+            raise UserError(f"{trainer.estimated_stepping_batches} steps")
+
+    clbo = ["method=clbo", "method.lookahead=3", "method.epoch_unit=teacher", "epochs=2"]
+    with pytest.raises(UserError, match=f"^{2 * 3 * 160 // 16} steps"):
+        run(compose([*WORDS, *clbo, f"runs_dir={tmp_path}"]), [Planned()])
+
+
 def test_a_run_leaves_the_promised_files(finished: Finished) -> None:
     _, folder, record = finished
     expected = {"config.yaml", "metrics.csv", "record.json", "predictions.npz", "encoder.safetensors", "tsne.png"}

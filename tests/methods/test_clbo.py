@@ -188,16 +188,19 @@ def test_reusing_a_batch_refuses_gradient_accumulation_and_says_why(fit: Fit) ->
 
 def test_a_paper_epoch_is_k_passes_over_the_data_and_the_schedules_count_paper_epochs(fit: Fit) -> None:
     strengths: list[float] = []
+    rates: list[float] = []
 
     class Watch(pl.Callback):
         def on_train_batch_start(self, trainer: Any, method: Any, batch: Any, batch_idx: int) -> None:
             strengths.append(method.proximal * method.epoch)
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     overrides = ("subset=32", "method.lookahead=3", "method.epoch_unit=teacher", "method.proximal=0.5")
-    method, steps = fit(*overrides, callbacks=[Watch()])
+    method, steps = fit(*overrides, "optimizer.schedule=epoch", "optimizer.lr=0.5", callbacks=[Watch()])
     assert method.passes_per_epoch == 3
     assert len(steps) == 12
     assert strengths == [0.5] * 6 + [1.0] * 6
+    assert rates == pytest.approx([0.5] * 6 + [0.25] * 6)
     assert method.teacher_steps == 4  # len(loader) teacher steps in each of two epochs
 
 

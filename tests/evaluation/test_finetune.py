@@ -270,3 +270,11 @@ def test_several_protocols_of_one_network_train_it_once_for_validation_and_test(
     known = [value for value in splits._known.values() if not isinstance(value, Score)]
     assert len(known) == 1
     assert tuned[0].percent != tuned[1].percent
+
+
+def test_two_shares_of_the_labels_fine_tune_networks_of_their_own() -> None:
+    scored = evaluator()
+    splits = scored.features(network(), CPU)
+    found = [scored.score(splits, [name], "test")[name] for name in NAMES]
+    alone = [score(name) for name in NAMES]
+    assert [(one.percent, one.notes) for one in found] == [(one.percent, one.notes) for one in alone]

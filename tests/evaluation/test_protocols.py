@@ -321,3 +321,10 @@ def test_a_share_of_the_labels_trains_the_probe_and_is_the_same_for_every_run(na
     assert protocol.evaluate(shuffled, "test", BUDGET).percent == pytest.approx(score.percent, abs=3)
     short = changed(splits, train=splits.train.rows(torch.arange(60)))
     assert protocol.evaluate(short, "test", BUDGET).percent is None
+
+
+def test_two_shares_of_the_labels_train_probes_of_their_own() -> None:
+    few, more = protocols(["linear_1percent", "linear_10percent"], PROBE, TUNING, refit=True)
+    splits = digits()
+    few.evaluate(splits, "test", BUDGET)
+    assert more.evaluate(splits, "test", BUDGET) == more.evaluate(digits(), "test", BUDGET)

@@ -102,3 +102,13 @@ def test_the_random_baseline_is_of_the_runs_seed(monkeypatch: pytest.MonkeyPatch
         found.append(random[1]()["first"])
         assert torch.equal(found[-1], start)
     assert not torch.equal(*found)
+
+
+def test_the_evaluator_scores_on_the_parts_of_the_data() -> None:
+    config = compose(["dataset=digits", "scale=paper", "method=simclr", "trainer.accelerator=cpu"])
+    data = parts.build_data(config)
+    evaluator = parts.build_evaluator(config, data, parts.clean_arguments(config, data.dataset))
+    for name in ("bank", "probe", "validation"):
+        assert torch.equal(evaluator.loaders[name]().index, getattr(data.parts, name))
+    assert len(data.parts.bank) == len(data.parts.probe) + len(data.parts.validation)
+    assert evaluator.loaders["test"]().images is data.splits["test"]

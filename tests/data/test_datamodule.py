@@ -116,6 +116,9 @@ def test_a_trainer_of_three_devices_divides_every_batch() -> None:
         loaders = [getattr(share, name)() for share in shares]
         for batch, *slices in zip(getattr(whole, name)(), *loaders, strict=True):
             assert torch.cat([piece.index for piece in slices]).tolist() == batch.index.tolist()
+    for share in shares:  # but what all are to see they see whole
+        assert rows(share.bank(whole=True)) == rows(whole.bank())
+        assert rows(share.drawn(torch.tensor([8, 3, 8, 5, 1]), 2)) == [8, 3, 8, 5, 1]
 
 
 def test_digest_follows_the_pixels_the_labels_and_the_use_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:

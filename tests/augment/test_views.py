@@ -282,6 +282,11 @@ def test_parameters_are_independent_of_each_other() -> None:
 # Shapes, sizes and mistakes
 
 
+@pytest.mark.parametrize(("size", "kernel"), [(1, 1), (16, 3), (32, 3), (64, 7), (96, 9), (224, 23)])
+def test_the_kernel_of_the_blur_is_odd_and_a_tenth_of_the_view(size: int, kernel: int) -> None:
+    assert replace(STRONG, size=size).blur_kernel == kernel
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (1, 1, 1, 1), (1, 3, 5, 9), (3, 3, 33, 2)])
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_odd_images_give_finite_views_in_range(shape: tuple[int, int, int, int], size: int) -> None:

@@ -25,6 +25,7 @@ from ssl_bench.methods.base import Method, Step
 from ssl_bench.training.build import build
 
 N, D = 12, 32  # D as at the smallest scale, since queues have it
+LABELS = torch.tensor([-1, -1, -1, 3, -1, 5, 6, 7, 8, 9, 0, 1])  # the first rank has the fewest
 METHODS = (
     "simclr",
     "simclr method.objective=logistic method.normalize=false",
@@ -40,6 +41,7 @@ METHODS = (
     "vicreg",
     "moco",
     "swav",
+    "supervised",
 )
 
 
@@ -52,8 +54,9 @@ def gradients(method: Method, first: int, rows: int) -> tuple[Tensor, list[Tenso
     """Loss of the rows [first, first + rows) of the global batch, and its gradient for the student's rows."""
     student = [z[first : first + rows].clone().requires_grad_() for z in embeddings(0)]
     target = student if method.teacher is None else [z[first : first + rows] for z in embeddings(1)]
-    images, labels = torch.zeros(rows, 1, 8, 8, dtype=torch.uint8), torch.zeros(rows, dtype=torch.int64)
-    batch = Batch(images, labels, labels, Place(seed=0, epoch=0, step=0, first=first, size=N))
+    images, index = torch.zeros(rows, 1, 8, 8, dtype=torch.uint8), torch.zeros(rows, dtype=torch.int64)
+    labels = LABELS[first : first + rows]
+    batch = Batch(images, labels, index, Place(seed=0, epoch=0, step=0, first=first, size=N))
     loss, _ = method.collect_and_loss(Step(student, student, target, batch))
     return loss.detach(), list(torch.autograd.grad(loss, student))
 
@@ -250,13 +253,13 @@ def dropout_program(rank: int, folder: str) -> None:
     from types import SimpleNamespace
 
     from ssl_bench.callbacks.checkpointer import Checkpointer
-    from ssl_bench.training.run import SPREAD
+    from ssl_bench.training.run import seed_dropout
 
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "SSL_BENCH_MEETING": f"{folder}/meeting"}
     nobody: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
     checkpointer = Checkpointer(Path(folder), fingerprint="a", every_seconds=1.0)
     with distributed.joined(devices=2, nodes=1, cuda=False, timeout=60):
-        torch.manual_seed(7 + SPREAD * rank)
+        seed_dropout(7)
         kept: dict[str, Any] = {"global_step": 3}
         checkpointer.on_save_checkpoint(nobody, nobody, kept)
         drawn = torch.rand(4)

@@ -119,6 +119,11 @@ def _compiled_if_possible(config: Config, console: Console) -> Config:
     return config.changed({"trainer.compile": False})
 
 
+def seed_dropout(seed: int) -> None:
+    """For the dropout of some backbones, which is of its own on every rank; a resumed run restores its state."""
+    torch.manual_seed(seed + SPREAD * distributed.rank())
+
+
 @dataclass(frozen=True)
 class _Run:
     """A run that is to be trained, or resumed."""
@@ -222,8 +227,7 @@ class _Run:
             no_room = data.place_on(device)
             if no_room:
                 self._warn(no_room)
-        # For the dropout of some backbones, which is of its own on every rank; a resumed run restores its state.
-        torch.manual_seed(config.seed + SPREAD * distributed.rank())
+        seed_dropout(config.seed)
         exact = full_float32(device) if self.precision == "32-true" else nullcontext()
         with within_memory("this training", self._for_less_memory()), exact:
             trainer.fit(method, datamodule=self.data, ckpt_path=self.folder.checkpoint if resume else None)

@@ -404,6 +404,71 @@ def test_larger_pictures_alone_are_blurred_and_meet_the_stem_of_imagenet(dataset
     assert (found["backbone"]["stem"] == "cifar") == small
 
 
+def test_the_papers_scale_is_the_published_protocol() -> None:
+    found = compose(["method=simclr", "dataset=cifar10", "scale=paper"])
+    length = ("epochs", "batch_size", "subset", "eval_every", "monitor_every")
+    assert {key: found[key] for key in length} == dict(zip(length, (800, 256, None, 50, 10), strict=True))
+    assert found["augment"]["groups"] == {
+        "global": {
+            "count": 2,
+            "size": 32,
+            "crop_scale": [0.08, 1.0],
+            "crop_ratio": [3 / 4, 4 / 3],
+            "flip": 0.5,
+            "jitter": 0.8,
+            "brightness": 0.4,
+            "contrast": 0.4,
+            "saturation": 0.4,
+            "hue": 0.1,
+            "grayscale": 0.2,
+            "blur": 0.0,
+            "blur_sigma": [0.1, 2.0],
+            "solarize": 0.0,
+            "solarize_threshold": 0.5,
+        },
+        "local": {"count": 0, "size": 16, "crop_scale": [0.05, 0.3]},
+    }
+    assert found["backbone"] == {"name": "resnet18", "stem": "cifar", "width": 64}
+    assert found["optimizer"] == {
+        "name": "sgd",
+        "lr": 0.06,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "exclude_bias_and_norm": False,
+        "bias_and_norm_lr": 1.0,
+        "trust": 0.001,
+        "scale_lr_with_batch": False,
+        "warmup": 0.0,
+        "schedule": "epoch",
+    }
+    assert found["method"]["projector"] == {"layers": 2, "hidden": 512, "out": 128}
+    assert (found["method"]["temperature"], found["method"]["concat_views"]) == (0.5, False)
+    assert found["evaluation"]["linear"] == {
+        "learning_rates": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
+        "epochs": 100,
+        "batch_size": 256,
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("scale", "steps", "images"), [("paper", 20000, 256), ("cpu", 1000, 128), ("demo", 500, 64), ("smoke", 20, 32)]
+)
+@pytest.mark.parametrize(("dataset", "flip"), [("digits", 0.0), ("cifar10", 0.5)])
+def test_fine_tuning_is_as_the_page_of_protocols_states(
+    scale: str, steps: int, images: int, dataset: str, flip: float
+) -> None:
+    assert compose([f"scale={scale}", f"dataset={dataset}"])["evaluation"]["finetune"] == {
+        "learning_rates": [0.01, 0.03, 0.1],
+        "steps": steps,
+        "batch_size": images,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "flip": flip,
+    }
+
+
 @pytest.mark.parametrize("method", GROUPS["method"])
 def test_a_key_with_a_letter_missing_finds_itself(method: str) -> None:
     known = {key for key, _ in leaves(compose([f"method={method}"])) if is_option(key)}

@@ -12,7 +12,7 @@ from made_up import TEST_IMAGES, cells_of, runs_of
 
 from ssl_bench.config.compose import compose, compose_cells
 from ssl_bench.config.experiments import find
-from ssl_bench.report.comparison import Table, _closest, comparison
+from ssl_bench.report.comparison import Table, _closest, comparison, worth
 from ssl_bench.report.published import figures
 from ssl_bench.report.records import Run
 from ssl_bench.report.render import escaped, latex, markdown, picture
@@ -255,6 +255,20 @@ def test_one_image_is_the_step_of_the_test(made: list[Run]) -> None:
     set_percents(runs, "SimCLR", [95.0, 96.0, 97.0])
     set_percents(runs, "MoCo", [95.0 - step, 96.0 - step, 97.0 - step])  # always one image less
     assert "†" not in table_of(runs).ranked["MoCo"][0].text
+
+
+def test_under_validation_images_one_of_them_is_the_step(made: list[Run]) -> None:
+    for run in made:
+        assert run.record
+        run.record.images["validation"] = 50
+    assert worth(made) == 100 / TEST_IMAGES
+    assert worth([replace(run, on="validation") for run in made]) == 100 / 50
+
+
+def test_more_seeds_are_asked_for_by_the_row_that_is_nearest_to_the_highest() -> None:
+    rows = {"a": {0: 90.0, 1: 91.0, 2: 92.0}, "b": {0: 88.0, 1: 92.0, 2: 90.5}, "c": {0: 89.0, 1: 92.0, 2: 91.0}}
+    (note,) = _closest({"digits, knn1": (rows, 0.25)})
+    assert "digits, knn1: a and c, " in note
 
 
 def test_seeds_that_two_rows_do_not_share_ask_for_no_more_of_them() -> None:

@@ -54,7 +54,7 @@ def test_a_figure_is_drawn_beside_the_reference(
             folder / "encoder.safetensors", build_backbone(**network)[0], {"backbone": network, "clean": clean}
         )
         labels = data.splits["test"].labels.numpy()
-        wrong = np.arange(len(labels)) % 2  # every other image, whatever it shows and wherever the network looks
+        wrong = np.arange(len(labels)) % 4 == 0  # whatever an image shows and wherever the network looks
         np.savez_compressed(folder / "predictions.npz", labels=labels, **{"student/knn1": (labels + wrong) % 10})
 
     finish(records[0])
@@ -68,7 +68,7 @@ def test_a_figure_is_drawn_beside_the_reference(
         found = {(line["row"], line["measure"]): float(line["value"]) for line in csv.DictReader(lines)}
     assert {row for row, _ in found} == {"PIC"}
     assert 0 < found["PIC", "of different images"] <= 1
-    assert 20 < found["PIC", "%, most overlap"] < 80  # half of the images are right
+    assert 60 < found["PIC", "%, most overlap"] < 90  # three of four images are right
 
 
 def test_a_reference_that_is_no_row(

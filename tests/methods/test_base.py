@@ -18,6 +18,7 @@ from ssl_bench.errors import UserError
 from ssl_bench.methods.base import Loss, Step
 
 METHODS = GROUPS["method"]
+TEACHERS = ["clbo", "moco", "byol", "moby", "directpred"]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -93,10 +94,20 @@ def test_the_loss_is_computed_in_float32_outside_autocast(name: str, monkeypatch
 @pytest.mark.parametrize("name", METHODS)
 def test_the_teacher_is_deployed_by_clbo_alone(name: str) -> None:
     method, _ = make(f"method={name}")
-    assert next(iter(method.networks())) == ("teacher" if name == "clbo" else "student")
+    assert next(iter(method.networks())) == method.evaluated == ("teacher" if name == "clbo" else "student")
 
 
-@pytest.mark.parametrize("name", ["moco", "byol", "moby", "directpred"])
+@pytest.mark.parametrize("name", TEACHERS)
+def test_independent_initialisation_gives_the_teacher_weights_of_its_own(name: str) -> None:
+    copied, _ = make(f"method={name}", "method.teacher_init=copy")
+    independent, _ = make(f"method={name}", "method.teacher_init=independent")
+    assert all(map(torch.equal, copied.student.parameters(), copied.teacher.parameters()))
+    assert all(map(torch.equal, copied.student.parameters(), independent.student.parameters()))
+    pairs = zip(independent.student.parameters(), independent.teacher.parameters(), strict=True)
+    assert not any(torch.equal(p, q) for p, q in pairs if p.ndim > 1)
+
+
+@pytest.mark.parametrize("name", TEACHERS[1:])
 def test_a_moving_average_has_batch_statistics_of_its_own(fit: Fit, name: str) -> None:
     method, _ = fit(f"method={name}", max_steps=3)
     student, teacher = (dict(network.named_buffers()) for network in (method.student, method.teacher))

@@ -204,19 +204,6 @@ def test_a_paper_epoch_is_k_passes_over_the_data_and_the_schedules_count_paper_e
     assert method.teacher_steps == 4  # len(loader) teacher steps in each of two epochs
 
 
-def test_independent_initialisation_gives_the_teacher_weights_of_its_own() -> None:
-    copied, _ = make("method.teacher_init=copy")
-    independent, _ = make("method.teacher_init=independent")
-    assert all(map(torch.equal, copied.student.parameters(), copied.teacher.parameters()))
-    assert all(map(torch.equal, copied.student.parameters(), independent.student.parameters()))
-    kernels = [
-        (p, q)
-        for p, q in zip(independent.student.parameters(), independent.teacher.parameters(), strict=True)
-        if p.ndim > 1
-    ]
-    assert not any(torch.equal(p, q) for p, q in kernels)
-
-
 @pytest.mark.parametrize("rule", ["own", "copy"])
 def test_teacher_buffers_follow_their_rule(fit: Fit, rule: str) -> None:
     method, _ = fit("method.lookahead=1", f"method.teacher_buffers={rule}", "method.teacher_step=0.1", max_steps=3)
@@ -314,12 +301,6 @@ def test_a_step_that_a_gradient_scaler_skips_leaves_the_student_where_it_was(fit
     method, steps = fit(*overrides, callbacks=[Overflow()], plugins=[Scaled(16.0)], precision=None, max_epochs=1)
     moved = [not all(map(torch.equal, a["student"], b["student"])) for a, b in itertools.pairwise(steps)]
     assert (moved, method.student_steps) == ([True, False, True, True], 4)
-
-
-def test_the_deployed_network_is_the_teacher() -> None:
-    method, _ = make()
-    assert method.evaluated == "teacher"
-    assert next(iter(method.networks())) == "teacher"
 
 
 @pytest.mark.parametrize("schedule", ["constant", "decay"])

@@ -8,6 +8,8 @@ with ``<!-- file: name -->`` is a file that commands use.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -127,11 +129,16 @@ def prepare() -> str:
 
 
 def run_python(block: Block, run: str) -> None:
-    """Run a block of Python; one that is marked as tested trains CLBO, which is looked at."""
+    """Run a block of Python, whose numbers are those that comments state; one marked as tested trains CLBO."""
     import torch
 
-    names = {"images": torch.rand(2, 1, 8, 8)}
-    exec(re.sub(r"runs/\w+", run, block.text), names)
+    names, printed = {"images": torch.rand(2, 1, 8, 8)}, io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(re.sub(r"runs/\w+", run, block.text), names)
+    stated = re.findall(r"^print\(.*\)  # (\d+\.\d+)$", block.text, re.MULTILINE)
+    if stated:
+        found = [float(number) for number in printed.getvalue().split()]
+        assert [f"{x:.{len(n.partition('.')[2])}f}" for x, n in zip(found, stated, strict=True)] == stated, found
     if block.mark == "tested":
         method, data, backbone = names["method"], names["data"], names["backbone"]
         assert method.teacher_steps == method.student_steps // 2 > 0

@@ -52,7 +52,7 @@ def losses(method: str) -> list[float]:
 
 def scores() -> dict[str, dict[str, Any]]:
     """Of raw pixels of digits: percent on test images and version, by protocol."""
-    config = compose([*DIGITS, "evaluation.protocols=[knn1,knn200,knn1_100labels,linear]"])
+    config = compose([*DIGITS, "evaluation.protocols=[knn1,knn200,knn1_100labels,linear,knn,linear_10percent]"])
     data = build_data(config)
     data.setup()
     evaluator = build_evaluator(config, data, clean_arguments(config, data.dataset))

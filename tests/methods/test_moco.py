@@ -89,12 +89,11 @@ def test_the_queue_holds_the_last_keys_the_oldest_overwritten_first(fit: Fit, ac
     assert method.collected == []
 
 
-def test_no_gradient_reaches_teacher_or_queue() -> None:
+def test_no_gradient_reaches_the_queue() -> None:
     method, batch = moco()
     method.training_step(batch, 0)["loss"].backward()
-    assert all(p.grad is None for p in method.teacher.parameters())
+    assert rows(method).grad is None
     assert not rows(method).requires_grad
-    assert all(p.grad is not None for p in method.student.parameters())
 
 
 def test_a_queue_that_batches_do_not_fill_evenly_is_refused() -> None:

@@ -149,7 +149,12 @@ def test_a_rank_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "overrides"),
-    [(2, ["batch_size=16"]), (3, ["batch_size=18", "method=simclr", "method.concat_views=false"])],
+    [
+        (2, ["batch_size=16"]),
+        (2, ["batch_size=16", "method=moco", "trainer.accumulate=2"]),
+        (2, ["batch_size=16", "method=pic"]),
+        (3, ["batch_size=18", "method=simclr", "method.concat_views=false"]),
+    ],
 )
 def test_ranks_train_the_weights_that_one_process_trains(tmp_path: Path, world: int, overrides: list[str]) -> None:
     in_ranks(four_steps, 1, str(tmp_path), overrides, world=1)

@@ -84,9 +84,10 @@ gc.disable()  # while PyTorch, Lightning and the tests are imported, of which no
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest goes first, so that no process waits for it at the end."""
+    """Ranks and resuming go first, so that --minutes never skips them; then what takes longest, so that none waits."""
+    first = ("test_distributed.py", "test_launch.py", "test_resume.py", "test_norm.py")
     long = ("test_makefile.py", "test_sweep.py", "test_readme.py", "test_learning.py", "test_bench.py", "test_check.py")
-    items.sort(key=lambda item: item.path.name not in long)
+    items.sort(key=lambda item: (item.path.name not in first, item.path.name not in long))
 
 
 def pytest_collection_finish() -> None:

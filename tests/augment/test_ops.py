@@ -5,21 +5,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from test_views import natural
 from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
 from ssl_bench.augment import ops
 
 SIZES = [(8, 8, 16), (28, 28, 28), (32, 32, 32), (96, 96, 96), (64, 64, 224), (40, 24, 32), (96, 80, 20), (1, 1, 4)]
-
-
-def natural(n: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """Smooth colours with some noise, u8: like photographs, most neighbours are close, some are not."""
-    generator = torch.Generator().manual_seed(seed)
-    smooth = torch.rand(n, channels, 4, 4, generator=generator)
-    smooth = torch.nn.functional.interpolate(smooth, (height, width), mode="bicubic")
-    noise = torch.rand(n, channels, height, width, generator=generator)
-    return (smooth * 220 + noise * 60 - 12).clamp(0, 255).to(torch.uint8)
 
 
 def assert_same_pictures(ours: Tensor, theirs: Tensor) -> None:

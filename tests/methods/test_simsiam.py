@@ -9,8 +9,6 @@ import torch
 from contrast import draws
 from small_runs import Fit, loss_of, make
 
-from ssl_bench.evaluation.collapse import embedding_std
-
 
 def simsiam(*overrides: str) -> tuple[Any, Any]:
     method, data = make("method=simsiam", *overrides)
@@ -62,9 +60,3 @@ def test_a_constant_learning_rate_is_the_predictors_alone(fit: Fit) -> None:
     assert rest["lr"] == pytest.approx(0, abs=1e-12)
     decayed, _ = fit("method=simsiam")
     assert [group["lr"] for group in decayed.trainer.optimizers[0].param_groups] == pytest.approx([0], abs=1e-12)
-
-
-def test_the_collapse_measure_is_zero_for_constant_and_one_over_root_d_for_isotropic_embeddings() -> None:
-    torch.manual_seed(0)
-    assert float(embedding_std(torch.ones(64, 32))) == pytest.approx(0, abs=1e-6)
-    assert float(embedding_std(torch.randn(20_000, 32))) == pytest.approx(32**-0.5, rel=0.01)

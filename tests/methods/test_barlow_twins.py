@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from contrast import draws
 from small_runs import loss_of, make
+
+from contrast import draws
 
 
 def test_the_loss_is_the_scaled_one_of_both_views() -> None:

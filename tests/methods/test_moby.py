@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from contrast import against_queue, draws
 from small_runs import Fit, loss_of, make
+
+from contrast import against_queue, draws
 
 
 def moby(*overrides: str) -> tuple[Any, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from contrast import against_queue, draws
 from small_runs import Fit, loss_of, make
 
+from contrast import against_queue, draws
 from ssl_bench.errors import UserError
 from ssl_bench.methods.base import Loss, Step
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from contrast import draws
 from small_runs import Fit, loss_of, make
+
+from contrast import draws
 
 
 def simsiam(*overrides: str) -> tuple[Any, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from contrast import draws
 from small_runs import Fit, loss_of, make
 
+from contrast import draws
 from ssl_bench.errors import UserError
 from ssl_bench.methods.base import Step
 from ssl_bench.methods.swav import sinkhorn

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contrast import draws
 from small_runs import loss_of, make
 
+from contrast import draws
 from ssl_bench.config.compose import compose
 
 

@@ -266,7 +266,8 @@ def test_the_command_states_devices_threads_and_precision_of_the_record(tmp_path
     (run,) = matched((cells, configs, []), tmp_path)
     assert command(run) == (
         "python -m ssl_bench method=moco dataset=digits scale=smoke seed=0 trainer.precision=bf16-mixed "
-        "trainer.threads=1 trainer.accelerator=cpu trainer=ddp trainer.devices=2 trainer.nodes=1 trainer.sync_batchnorm=true"
+        "trainer.threads=1 trainer.accelerator=cpu trainer=ddp trainer.devices=2 trainer.nodes=1 "
+        "trainer.sync_batchnorm=true"
     )
     compose(shlex.split(command(run))[3:])  # the program takes it
 

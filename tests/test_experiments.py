@@ -361,7 +361,7 @@ def test_equal_updates_are_as_many_epochs_as_the_batch_is_larger(scale: str, usu
         (
             f"{ROWS}  columns: {{labels: [20, 30]}}\n  options: subset=300\n",
             ["subset=40"],
-            "mine sets subset=300 itself: leave subset= out, or copy the definition.",
+            "mine sets subset=300 itself, in row MoCo, labels=20: leave subset= out, or copy the definition.",
         ),
         (f"{ROWS}  columns: {{labels: [20, 30]}}\n", ["subset=0"], "subset=0 is not allowed: subset is null or"),
         (

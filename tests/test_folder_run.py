@@ -60,7 +60,7 @@ def test_a_folder_goes_to_the_record_without_its_place_and_with_what_was_left_ou
     assert "[b] \\" in shown
     assert "such as class 2/same" in shown
     assert record["contradictory_train_images"] >= 1
-    assert "images have another class than an equal one before them, such as class 0/same.png and class 2/" in shown
+    assert "training image(s) repeat an earlier one under another class, such as class 0/same.png and class 2/" in shown
     assert sum(record["skipped_images"].values()) == 1
     assert record["images"]["test"] + record["skipped_images"]["test"] == 16
     assert record["test_images_in_train"] > 1

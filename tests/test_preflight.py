@@ -177,8 +177,8 @@ LATE = [
     (["batch_size=1296", "subset=null"], "batch_size=1296 is larger than the 1295 images to train on"),
     (
         ["batch_size=64", "subset=200", "trainer.accumulate=4"],
-        "trainer.accumulate=4 is more than the 3 batches of batch_size=64 that the 200 images to train on fill: choose "
-        "at most 3, or a smaller batch_size.",
+        "trainer.accumulate=4 is more than the batches of an epoch: 200 images make 3 of batch_size=64. Choose at "
+        "most 3, or a smaller batch_size.",
     ),
     (["method.lookahead_batch=same_batch", "trainer.accumulate=2"], "would pile up the gradients of these runs"),
     (["method.lookahead_batch=same_images", "trainer.accumulate=2"], "would pile up the gradients of these runs"),

@@ -45,10 +45,10 @@ def require_a_batch(batch_size: int, images: int) -> None:
 def require_a_step(accumulate: int, batch_size: int, images: int) -> None:
     """UserError unless the ``images`` of an epoch fill the batches of a step, which the learning rate may count."""
     batches = images // batch_size
-    if accumulate > max(1, batches):
+    if accumulate > batches:
         raise UserError(
-            f"trainer.accumulate={accumulate} is more than the {batches} batches of batch_size={batch_size} that the "
-            f"{images} images to train on fill: choose at most {max(1, batches)}, or a smaller batch_size."
+            f"trainer.accumulate={accumulate} is more than the batches of an epoch: {images} images make {batches} of "
+            f"batch_size={batch_size}. Choose at most {batches}, or a smaller batch_size."
         )
 
 

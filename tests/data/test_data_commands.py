@@ -337,7 +337,7 @@ def test_one_picture_of_two_classes_is_a_fault_of_a_folder_of_ones_own(run: Run,
     shutil.copytree(root, tmp_path / "others")
     status, output, _ = run("verify", *PICTURES, "dataset.root=mine", "dataset.test_root=others")
     assert status == 1
-    assert "✗ 1 training images have another class than an equal one before them, such as " in output
+    assert "✗ 1 training image(s) repeat an earlier one under another class, such as " in output
 
 
 def test_an_empty_class_folder_is_named_and_leaves_the_other_classes_right(run: Run, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_all_that_makes_figures_doubtful_is_shown_and_counted() -> None:
         "a note.",
         "train has no image of dog.",
         "2 of 3 test images are in train as well, pixel for pixel, such as image 0 and image 0 of train.",
-        "1 training images have another class than an equal one before them, such as image 0 and image 1.",
+        "1 training image(s) repeat an earlier one under another class, such as image 0 and image 1.",
     ]
     assert (found.test_images_in_train, found.contradictory_train_images) == (2, 1)
 

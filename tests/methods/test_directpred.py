@@ -91,8 +91,18 @@ def test_without_memory_it_is_the_current_batch_and_the_order_of_images_does_not
     torch.testing.assert_close(method.correlation, other.correlation)
 
 
-@pytest.mark.parametrize("kind", ["direct", "optimal"])
-def test_accumulated_batches_move_the_correlation_once_and_by_their_mean(fit: Fit, kind: str) -> None:
+def test_the_batches_of_a_step_move_both_correlations_by_their_mean() -> None:
+    method, _ = directpred("method.kind=optimal")
+    f1, f2, g1, g2 = draws(4)
+    method.collected = [method.correlations(views, views) for views in ([f1, f2], [g1, g2])]
+    method.student_steps += 1
+    method.after_optimizer_step()
+    inputs, others = torch.cat([f1, f2, g1, g2]), torch.cat([f2, f1, g2, g1])
+    torch.testing.assert_close(method.correlation, inputs.T @ inputs / 64)
+    torch.testing.assert_close(method.cross_correlation, others.T @ inputs / 64)
+
+
+def test_accumulated_batches_move_the_correlation_once_and_by_their_mean(fit: Fit) -> None:
     seen: list[torch.Tensor] = []  # E[f fᵀ] of every batch
 
     class Watch(pl.Callback):
@@ -102,7 +112,6 @@ def test_accumulated_batches_move_the_correlation_once_and_by_their_mean(fit: Fi
 
     method, _ = fit(
         "method=directpred",
-        f"method.kind={kind}",
         "method.rho=0.3",
         "trainer.accumulate=2",
         accumulate_grad_batches=2,

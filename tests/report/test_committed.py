@@ -27,15 +27,18 @@ def commands() -> dict[str, list[str]]:
     """What READMEs state that a report is made by, without ``out``, by the folder that it is in."""
     found = {}
     for readme in sorted((ROOT / "experiments").glob("*/README.md")):
-        lines = readme.read_text(encoding="utf-8").splitlines()
-        made = (re.fullmatch(r"    python -m ssl_bench report (\S.*) out=experiments/(\S+)", line) for line in lines)
-        found |= {one[2]: shlex.split(one[1]) for one in made if one}
+        text = readme.read_text(encoding="utf-8")
+        for name, values in re.findall(r"(\w+)=\((.*)\)$", text, re.MULTILINE):
+            text = text.replace(f'"${{{name}[@]}}"', values)
+        for name, words, body in re.findall(r"for (\w+) in (.*); do\n(.*?) done", text, re.DOTALL):
+            text += "".join(body.replace(f"${name}", word) for word in words.split())
+        made = re.findall(r"^ +python -m ssl_bench report (\S.*) out=experiments/(\S+)$", text, re.MULTILINE)
+        found |= {folder: shlex.split(arguments) for arguments, folder in made if "$" not in folder}
     return found
 
 
 FOLDERS = (path.parent.relative_to(ROOT / "experiments") for path in (ROOT / "experiments").rglob("table.md"))
-# Those of trials were printed beside the runs, of which they say that the code has changed since.
-TABLES = {folder.as_posix() for folder in FOLDERS if folder.parts[0] != "trials"} - OTHERWISE.keys()
+TABLES = {folder.as_posix() for folder in FOLDERS} - OTHERWISE.keys()
 
 
 def test_every_committed_table_states_the_command_that_prints_it() -> None:

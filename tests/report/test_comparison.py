@@ -125,7 +125,7 @@ def test_datasets_may_have_different_numbers_of_seeds() -> None:
 def test_with_few_seeds_nothing_is_marked(seeds: list[int], end: str) -> None:
     table = table_of(runs_of(*cells_of("table3", methods=["simclr", "moco"], seeds=seeds)))
     assert table.notes[0].endswith(end)
-    assert table.notes[1] == "Nothing is marked: that takes two rows or more with 3 seeds or more."
+    assert table.notes[1] == "Nothing is marked: that takes at least two rows with 3 seeds each."
     assert not any(entry.bold or "†" in entry.text for row in table.ranked.values() for entry in row)
     assert not any(note.startswith("More seeds") for note in table.notes)
     assert "calibrated" not in table.notes

@@ -349,3 +349,4 @@ def test_runs_of_other_images_or_other_weights_are_no_seeds_of_one_row(tmp_path:
     for run in of_group:
         seeds.setdefault(run.cell.row, []).append(run.cell.seed)
     assert sorted(seeds.values()) == [[0], [1, 2], [3]]
+    assert all("images " in row and "weights " in row for row in seeds)  # none of them is called the usual one

@@ -120,10 +120,10 @@ class Checkpointer(pl.Callback):
         return wish > 0
 
     def _save(self, trainer: pl.Trainer, method: pl.LightningModule) -> None:
-        # What is not finite would replace the last good state. Buffers hold queues, instance weights and statistics,
-        # which each rank may have of its own.
-        state = [*method.parameters(), *(buffer for buffer in method.buffers() if buffer.is_floating_point())]
-        norms = torch._foreach_norm([part for part in state if part.numel()], float("inf"))
+        # What is not finite would replace the last good state: weights, and the buffers that hold queues, instance
+        # weights and statistics, which each rank may have of its own.
+        state = (part for part in method.state_dict().values() if isinstance(part, torch.Tensor))
+        norms = torch._foreach_norm([part for part in state if part.is_floating_point() and part.numel()], float("inf"))
         if largest(int(not torch.isfinite(torch.stack(norms).max()))):
             kept = f"; {self.path} keeps the last good state" if self.path.exists() else ""
             raise UserError(

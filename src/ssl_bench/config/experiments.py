@@ -106,9 +106,13 @@ class Experiment:
             if methods is None or method_of(row) in methods
         }
         keys = {override.partition("=")[0] for override in given}
-        for override in (override for row in rows.values() for override in row):
-            if (key := override.lstrip("+").partition("=")[0]) in keys:
-                raise UserError(f"{self.name} sets {override} itself: leave {key}= out, or copy the definition.")
+        for position, row in rows.items():
+            for override in row:
+                if (key := override.lstrip("+").partition("=")[0]) in keys:
+                    way_out = (
+                        "methods= chooses rows" if key == "method" else f"leave {key}= out, or copy the definition"
+                    )
+                    raise UserError(f"{self.name} sets {override} itself, in row {position.label}: {way_out}.")
         watched = "logger=wandb" in given
         grouped = any(override.startswith("logger.group=") for override in given)
         group = [f"logger.group={self.group(scale)}"] if watched and not grouped else []

@@ -77,8 +77,7 @@ def repeats(train: Images, test: Images) -> Repeats:
         of_test = f"{len(doubled):,} of {len(test):,} test images are in train as well, pixel for pixel, {such}"
     if contradictory:
         such = " and ".join(map(train.name, contradictory[0]))
-        number = f"{len(contradictory):,} training images"
-        of_train = f"{number} have another class than an equal one before them, such as {such}"
+        of_train = f"{len(contradictory):,} training image(s) repeat an earlier one under another class, such as {such}"
     return Repeats(len(doubled), len(contradictory), of_test, of_train)
 
 

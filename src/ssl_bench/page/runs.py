@@ -150,11 +150,11 @@ def groups(entries: Sequence[StoredRecord]) -> dict[str, list[Run]]:
     return {name: _named(runs) for name, runs in found.items()}
 
 
-def _made_from(run: Run) -> str:
+def _made_from(run: Run) -> tuple[str, str]:
     """The images that it saw and the weights that it started from, which no option shows."""
     assert run.record
-    init = f", from {run.record.init['sha256'][:12]}" if run.record.init else ""
-    return f"images {run.record.data_digest[:12]}{init}"
+    init = run.record.init["sha256"][:12] if run.record.init else "none"
+    return f"images {run.record.data_digest[:12]}", f"weights {init}"
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:
@@ -167,14 +167,20 @@ def _named(runs: Sequence[Run]) -> list[Run]:
         for override in dict.fromkeys(override for one in own for override in one)
         if all(override in one for one in own)
     ]
-    first: dict[tuple[str, str], str] = {}  # of each row and dataset, what it was made from
+    rows = [
+        ", ".join([run.cell.row, *(override for override in chosen if override not in extra)])
+        for run, chosen in zip(runs, own, strict=True)
+    ]
+    made_from: dict[tuple[str, str], list[set[str]]] = {}  # of each row and dataset, all images, all weights
+    for run, row in zip(runs, rows, strict=True):
+        for known, name in zip(made_from.setdefault((row, run.cell.dataset), [set(), set()]), _made_from(run)):
+            known.add(name)
     taken = set()
     named = []
-    for run, chosen in zip(runs, own, strict=True):
-        row = ", ".join([run.cell.row, *(override for override in chosen if override not in extra)])
-        made_from = _made_from(run)
-        if first.setdefault((row, run.cell.dataset), made_from) != made_from:
-            row = f"{row} ({made_from})"
+    for run, row in zip(runs, rows, strict=True):
+        known_of_row = zip(_made_from(run), made_from[row, run.cell.dataset], strict=True)
+        if differing := [name for name, known in known_of_row if len(known) > 1]:
+            row = f"{row} ({', '.join(differing)})"
         if (key := (row, run.cell.dataset, run.cell.seed)) in taken and run.record:
             row = f"{row} ({run.record.fingerprint})"
         taken.add(key)

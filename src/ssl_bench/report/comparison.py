@@ -213,7 +213,7 @@ def _notes(
 def _test(n: int, calibration: str) -> list[str]:
     """What is marked, and how often it is so by chance; ``n``: the fewest seeds that are compared, 0 if none are."""
     if n < FEWEST:
-        return [f"Nothing is marked: that takes two rows or more with {FEWEST} seeds or more."]
+        return [f"Nothing is marked: that takes at least two rows with {FEWEST} seeds each."]
     few = f"; {n} seeds show large and steady differences alone" if n < ENOUGH else ""
     return [
         f"Bold: the highest mean of the rows that are compared. {APART}: differs significantly from it by a t-test "

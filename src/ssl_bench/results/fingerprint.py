@@ -66,7 +66,9 @@ def fingerprint(
     if str(leaves.get("backbone.name")).startswith("timm/"):
         identity["timm"] = 2  # in the first version of these runs oneDNN spoilt weights over single pixels
     if leaves.get("trainer.accumulate", 1) > 1:
-        identity["accumulate"] = 2  # in the first version an epoch's last step took too small a gradient
+        # In the first version an epoch's last step took too small a gradient, and in the second one DirectPred's
+        # correlation moved with every batch.
+        identity["accumulate"] = 3 if leaves.get("method.name") == "directpred" else 2
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

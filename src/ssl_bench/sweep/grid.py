@@ -74,14 +74,14 @@ class SweepRun:
 
 
 def entries(cells: Sequence[Cell], configs: Sequence[Config], names: Sequence[str]) -> list[SweepRun]:
-    """The runs, each as it stands on the disk."""
-    found = [
-        SweepRun(cell, config, RunFolder(Path(config.runs_dir) / name))
-        for cell, config, name in zip(cells, configs, names, strict=True)
-    ]
-    for entry in found:
+    """The runs, each once and as it stands on the disk."""
+    found: dict[Path, SweepRun] = {}
+    for cell, config, name in zip(cells, configs, names, strict=True):
+        path = Path(config.runs_dir) / name
+        found.setdefault(path, SweepRun(cell, config, RunFolder(path)))
+    for entry in found.values():
         entry.refresh()
-    return found
+    return list(found.values())
 
 
 def require_compiling(configs: Sequence[Config]) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from ssl_bench import devices
 from ssl_bench.augment.draws import ViewGroup
 from ssl_bench.augment.views import CleanView, Views
-from ssl_bench.conditions import require_a_step, require_protocols, require_sizes
+from ssl_bench.conditions import require_a_batch, require_a_step, require_protocols, require_sizes
 from ssl_bench.config.schema import Config
 from ssl_bench.data import catalog
 from ssl_bench.data.catalog import Dataset
@@ -75,6 +75,7 @@ def build_method(config: Config, dataset: Dataset, data: DataModule | None = Non
         options["instances"] = data.parts.pretraining if data else torch.arange(dataset.train)
     accumulate = config.trainer.accumulate
     if data:
+        require_a_batch(config.batch_size, len(data.parts.pretraining))
         require_a_step(accumulate, config.batch_size, len(data.parts.pretraining))
     module, _, name = config.method.target.rpartition(".")
     with _seeded(config.seed):

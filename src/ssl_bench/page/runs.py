@@ -150,11 +150,11 @@ def groups(entries: Sequence[StoredRecord]) -> dict[str, list[Run]]:
     return {name: _named(runs) for name, runs in found.items()}
 
 
-def _made_from(run: Run) -> tuple[str, str]:
+def _made_from(run: Run) -> dict[str, str]:
     """The images that it saw and the weights that it started from, which no option shows."""
     assert run.record
-    init = run.record.init["sha256"][:12] if run.record.init else "none"
-    return f"images {run.record.data_digest[:12]}", f"weights {init}"
+    init = run.record.init
+    return {"images": run.record.data_digest[:12], "weights": init["sha256"][:12] if init else "none"}
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:
@@ -171,15 +171,15 @@ def _named(runs: Sequence[Run]) -> list[Run]:
         ", ".join([run.cell.row, *(override for override in chosen if override not in extra)])
         for run, chosen in zip(runs, own, strict=True)
     ]
-    made_from: dict[tuple[str, str], list[set[str]]] = {}  # of each row and dataset, all images, all weights
+    made_from: dict[tuple[str, str, str], set[str]] = {}  # of each row and dataset
     for run, row in zip(runs, rows, strict=True):
-        for known, name in zip(made_from.setdefault((row, run.cell.dataset), [set(), set()]), _made_from(run)):
-            known.add(name)
+        for kind, name in _made_from(run).items():
+            made_from.setdefault((row, run.cell.dataset, kind), set()).add(name)
     taken = set()
     named = []
     for run, row in zip(runs, rows, strict=True):
-        known_of_row = zip(_made_from(run), made_from[row, run.cell.dataset], strict=True)
-        if differing := [name for name, known in known_of_row if len(known) > 1]:
+        content = _made_from(run).items()
+        if differing := [f"{kind} {name}" for kind, name in content if len(made_from[row, run.cell.dataset, kind]) > 1]:
             row = f"{row} ({', '.join(differing)})"
         if (key := (row, run.cell.dataset, run.cell.seed)) in taken and run.record:
             row = f"{row} ({run.record.fingerprint})"

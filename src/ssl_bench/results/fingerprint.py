@@ -68,7 +68,7 @@ def fingerprint(
     if leaves.get("trainer.accumulate", 1) > 1:
         # In the first version an epoch's last step took too small a gradient, and in the second one DirectPred's
         # correlation moved with every batch.
-        identity["accumulate"] = 3 if leaves.get("method.name") == "directpred" else 2
+        identity["accumulate"] = {"directpred": 3}.get(str(leaves.get("method.name")), 2)
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -84,10 +84,11 @@ gc.disable()  # while PyTorch, Lightning and the tests are imported, of which no
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ranks and resuming go first, so that --minutes never skips them; then what takes longest, so that none waits."""
-    first = ("test_distributed.py", "test_launch.py", "test_resume.py", "test_norm.py")
-    long = ("test_makefile.py", "test_sweep.py", "test_readme.py", "test_learning.py", "test_bench.py", "test_check.py")
-    items.sort(key=lambda item: (item.path.name not in first, item.path.name not in long))
+    """The longest tests go first, so that none waits for them; then what --minutes must not skip."""
+    longest = ("test_makefile.py", "test_readme.py")
+    ranks = ("test_distributed.py", "test_launch.py", "test_resume.py", "test_norm.py")
+    long = ("test_sweep.py", "test_learning.py", "test_bench.py", "test_check.py")
+    items.sort(key=lambda item: [item.path.name not in names for names in (longest, ranks, long)])
 
 
 def pytest_collection_finish() -> None:

@@ -43,9 +43,9 @@ To repeat a result, use the commands in its README. `make NAME` plans, runs and 
 may be more, and writes over the folder unless `OUT=` is set.
 
 Other folders: [trials](trials/README.md) of settings, the [calibration](calibration/README.md) of the test, [what an
-installation should give](learns/README.md), [speed](speed/README.md), the [speed contest](speedrun/README.md),
-[GPUs](gpu/README.md), the tables of [datasets](table1/README.md) and [hyperparameters](table2/README.md), and [an
-earlier comparison](methods/README.md).
+installation should give](learns/README.md), [speed](speed/README.md), the [speed contest](speedrun/README.md), a
+[published figure](reproduction/README.md) to meet, [GPUs](gpu/README.md), the tables of [datasets](table1/README.md)
+and [hyperparameters](table2/README.md), and [an earlier comparison](methods/README.md).
 
 This table is written by `python tests/claims.py` from the definitions in `conf/experiment` and the verdicts in the
 folders; a test compares.

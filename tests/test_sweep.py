@@ -1365,3 +1365,10 @@ def test_a_job_whose_time_is_up_saves_is_queued_again_and_ends_as_undisturbed(
     logs = [(run / "log.txt").read_text() for run in runs_in(tmp_path / "jobs").values()]
     assert sorted(log.count("resuming after step") for log in logs) == [0, 1]
     assert_same_runs(undisturbed, tmp_path / "jobs")
+
+
+def test_two_rows_that_turn_out_to_be_one_run_are_trained_once(tmp_path: Path) -> None:
+    configs = [compose(["method=byol", f"runs_dir={tmp_path}", *more]) for more in ([], ["trainer.precision=32-true"])]
+    cells = [experiments.Cell(row, "digits", 0, ()) for row in ("as it is", "whole")]
+    assert [entry.cell.row for entry in grid.entries(cells, configs, ["0123456789ab"] * 2)] == ["as it is"]
+    assert len(grid.entries(cells, configs, ["0123456789ab", "ba9876543210"])) == 2

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from small_runs import Fit, config_of, loss_of, make
 
+from ssl_bench import teachers
 from ssl_bench.batch import Batch
 from ssl_bench.config.options import GROUPS, block_of
 from ssl_bench.errors import UserError
@@ -137,9 +138,11 @@ def test_the_loss_changes_nothing_and_is_the_same_again(name: str) -> None:
         assert same(vars(now), vars(then))
 
 
-def test_a_step_that_a_gradient_scaler_skips_does_not_count() -> None:
+def test_a_step_that_a_gradient_scaler_skips_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     method, data = make("method=clbo", "method.lookahead=1", "method.teacher_step=1.0")
     calls: list[int] = []
+    moves: list[object] = []
+    monkeypatch.setattr(teachers, "step_towards", lambda *of_teacher: moves.append(of_teacher))
 
     class Skip(pl.plugins.precision.Precision):
         def optimizer_step(self, optimizer: Any, model: Any, closure: Any, **kwargs: Any) -> Any:
@@ -154,7 +157,7 @@ def test_a_step_that_a_gradient_scaler_skips_does_not_count() -> None:
     trainer.fit(method, datamodule=data)
     assert len(calls) == 5
     assert method.student_steps == 3
-    assert method.teacher_steps == 3
+    assert len(moves) == 3
 
 
 @pytest.mark.parametrize("earlier", [{}, {"teacher_steps": 1}, {"batches": 2}])  # counters that checkpoints once had
@@ -165,7 +168,7 @@ def test_the_count_of_steps_goes_on_where_it_was_saved(earlier: dict[str, int]) 
     state = method.state_dict()
     state["_extra_state"] |= earlier
     again.load_state_dict(state)
-    assert (again.student_steps, again.teacher_steps) == (3, 1)
+    assert again.student_steps == 3
 
 
 def test_concatenated_views_share_batch_statistics(fit: Fit) -> None:

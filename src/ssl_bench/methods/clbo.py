@@ -128,11 +128,6 @@ class CLBO(Method):
             super().optimizer_step(*args, **kwargs)
         self.draw = 0
 
-    @property
-    def teacher_steps(self) -> int:
-        """Steps that the teacher has taken."""
-        return self.student_steps // self.every
-
     def after_optimizer_step(self) -> None:
         """ξ ← ξ + κ(θ − ξ) after every K-th real student step, counted across epochs."""
         if self.student_steps % self.every:

@@ -8,6 +8,7 @@ from pathlib import Path
 import made_up
 import numpy as np
 import pytest
+import torch
 
 from ssl_bench.cli.report import main
 from ssl_bench.report import feature_maps
@@ -60,17 +61,27 @@ def test_a_figure_is_drawn_from_the_encoders_that_are_there(
     network = {**configs[0].backbone.as_dict(), "channels": 1}
     clean = clean_arguments(configs[0], data.dataset)
     file = tmp_path / "runs" / records[0]["fingerprint"] / "encoder.safetensors"
+    torch.manual_seed(cells[0].seed)
     save_encoder(file, build_backbone(**network)[0], {"backbone": network, "clean": clean})
     assert main([*WORDS, "out=here"]) == 0
     shown = capsys.readouterr().out
     assert "Encoders of 1 of 2 runs are here." in shown
     assert "– (0/1)" in shown
-    for network, label in (("random", "random weights"), ("pixels", "raw pixels")):
+    baselines = (("random", "random weights"), ("pixels", "raw pixels"))
+    for network, label in baselines:
         (row,) = [line for line in shown.splitlines() if line.startswith(f"| digits, {label}")]
         mean = np.mean([one["results"][network]["knn1"] for one in records])
         assert f" {mean:.1f} |" in row
     assert {path.name for path in (tmp_path / "here").iterdir()} == {"records", "results.csv", "table.md", "figure.png"}
     with (tmp_path / "here" / "results.csv").open(encoding="utf-8") as lines:
         found = {(line["row"], line["measure"]): float(line["value"]) for line in csv.DictReader(lines)}
-    assert list(found) == [("SimCLR", name) for name in ("silhouette", "neighbourhood hit, %", "knn1, %")]
-    assert 20 < found["SimCLR", "neighbourhood hit, %"] < 100  # random weights still see digits
+    measures = ("silhouette", "neighbourhood hit, %", "knn1, %")
+    rows = ("SimCLR", *(label for _, label in baselines))
+    assert list(found) == [(row, name) for row in rows for name in measures]
+    for network, label in baselines:
+        (row,) = [line for line in shown.splitlines() if line.startswith(f"| digits, {label}")]
+        assert f" {found[label, 'silhouette']:.3f} | " in row
+        assert found[label, "knn1, %"] == pytest.approx(records[0]["results"][network]["knn1"], rel=1e-5)
+    for name in measures[:2]:  # the encoder here has the weights that its run began with
+        assert found["SimCLR", name] == pytest.approx(found["random weights", name], rel=1e-5)
+    assert 20 < found["SimCLR", "neighbourhood hit, %"] < found["raw pixels", "neighbourhood hit, %"] < 100

@@ -33,12 +33,13 @@ IMAGES = 1000  # of a map
 
 @dataclass(frozen=True)
 class Features:
-    """Test images as a run's encoder sees them."""
+    """Test images as a run's encoder sees them, or random weights or raw pixels in its place."""
 
     run: Run
     points: NDArray[np.float32]  # [N, F]
     labels: NDArray[np.int64]  # [N]
     names: Sequence[str]  # of the classes
+    network: str | None = None  # "random" or "pixels"; None: the deployed one
 
     @functools.cached_property
     def measures(self) -> dict[str, float]:
@@ -70,18 +71,25 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]
     protocols = experiment.show["protocols"]
     ranked = {}
     beside = {}  # random weights and raw pixels
+
+    def measures(here: Sequence[Features], wanted: int) -> list[TableCell]:
+        return [
+            TableCell(measured([one.measures[name] for one in here], digits, wanted))
+            for name, digits in MEASURES.items()
+        ]
+
     for dataset, (network, label) in itertools.product(dict.fromkeys(run.cell.dataset for run in runs), NAMES.items()):
+        here = [one for one in found if (one.run.cell.dataset, one.network) == (dataset, network)]
         of_dataset = [run for run in runs if run.cell.dataset == dataset]
         by_seed = [reference(of_dataset, name, network) for name in protocols]
         cells = [TableCell(figure(one, wanted=len(one))) for one in by_seed]
-        beside[f"{dataset}, {label}"] = [*(TableCell("") for _ in MEASURES), *cells]
+        beside[f"{dataset}, {label}"] = [*measures(here, len(here)), *cells]
     for dataset, row in dict.fromkeys((run.cell.dataset, run.cell.row) for run in runs):
-        here = [one for one in found if (one.run.cell.dataset, one.run.cell.row) == (dataset, row)]
+        here = [one for one in encoders(found) if (one.run.cell.dataset, one.run.cell.row) == (dataset, row)]
         wanted = sum((run.cell.dataset, run.cell.row) == (dataset, row) for run in runs)
-        values = [([one.measures[name] for one in here], digits) for name, digits in MEASURES.items()]
         percents = [[p for one in here if (p := one.run.percents(name)) is not None] for name in protocols]
-        values += [(of_protocol, 1) for of_protocol in percents]
-        ranked[f"{dataset}, {row}"] = [TableCell(measured(of_one, digits, wanted)) for of_one, digits in values]
+        cells = [TableCell(measured(of_one, 1, wanted)) for of_one in percents]
+        ranked[f"{dataset}, {row}"] = [*measures(here, wanted), *cells]
     return Table(
         title=experiment.show["title"],
         columns=[*MEASURES, *(f"{name}, %" for name in protocols)],
@@ -89,6 +97,11 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]
         reference=beside,
         notes=notes(runs, found),
     )
+
+
+def encoders(found: Sequence[Features]) -> list[Features]:
+    """Those of runs, without random weights and raw pixels."""
+    return [one for one in found if one.network is None]
 
 
 def measured(values: Sequence[float], digits: int, wanted: int) -> str:
@@ -104,7 +117,8 @@ def notes(runs: Sequence[Run], found: Sequence[Features]) -> list[str]:
     """What stands below."""
     return [
         "Of the deployed encoder's features of test images, by cosine, mean ± standard deviation over seeds: "
-        f"silhouette, and the share of an image's {NEIGHBOURS} nearest others that are of its class.",
+        f"silhouette, and the share of an image's {NEIGHBOURS} nearest others that are of its class. In both, random "
+        "weights have untouched BatchNorm statistics.",
         *_made(runs, found),
     ]
 
@@ -113,7 +127,7 @@ def _made(runs: Sequence[Run], found: Sequence[Features]) -> list[str]:
     """By what, for the table and the picture."""
     return [
         f"Scale {runs[0].config.scale.name}, batch {runs[0].config.batch_size}; {epochs(runs)}.",
-        *missing(len(found), runs),
+        *missing(len(encoders(found)), runs),
         *provenance(runs),
     ]
 
@@ -130,7 +144,14 @@ class Measured(Protocol):
     def run(self) -> Run: ...
 
     @property
+    def network(self) -> str | None: ...
+
+    @property
     def measures(self) -> dict[str, float]: ...
+
+
+def _row(one: Measured) -> str:
+    return NAMES[one.network] if one.network else one.run.cell.row
 
 
 def results(experiment: Experiment, found: Sequence[Measured]) -> Iterator[tuple[object, ...]]:
@@ -138,22 +159,25 @@ def results(experiment: Experiment, found: Sequence[Measured]) -> Iterator[tuple
     for one in found:
         assert one.run.record
         cell = one.run.cell
-        percents = {f"{name}, %": one.run.percents(name) for name in experiment.show["protocols"]}
+        percents = {f"{name}, %": one.run.percents(name, one.network) for name in experiment.show["protocols"]}
         for name, value in {**one.measures, **percents}.items():
             if value is not None:
                 fingerprint = one.run.record.fingerprint
-                yield cell.dataset, cell.row, cell.seed, name, f"{value:.6g}", fingerprint, command(one.run)
+                yield cell.dataset, _row(one), cell.seed, name, f"{value:.6g}", fingerprint, command(one.run)
 
 
 def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]) -> None:
-    """Draw a map for every row, of its first seed, as PNG; classes have the same colours and marks in all."""
+    """Draw a map for every row, of its first seed, as PNG, and for random weights and raw pixels.
+
+    Classes have the same colours and marks in all.
+    """
     from ssl_bench.report.figures import above_notes, legend_below, plane_of, save, scatter, spread
 
     first: dict[tuple[str, str], Features] = {}
-    for one in found:
-        first.setdefault((one.run.cell.dataset, one.run.cell.row), one)
+    for one in [*encoders(found), *(one for one in found if one.network)]:
+        first.setdefault((one.run.cell.dataset, _row(one)), one)
     several = len({dataset for dataset, _ in first}) > 1
-    shown = f"The deployed encoder's features of at most {IMAGES:,} test images, of the first seed, t-SNE with seed 0."
+    shown = f"Deployed encoders' features of at most {IMAGES:,} test images, of the first seed, t-SNE with seed 0."
     down = math.ceil(len(first) / ACROSS)
     drawn, above = above_notes(2.4 * ACROSS, 2.5 * down + 1.2, [shown, *_made(runs, found)])
     grid = above.subplots(down, ACROSS, squeeze=False).flat

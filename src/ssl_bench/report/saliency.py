@@ -54,6 +54,10 @@ class Pair:
         return self.own.run
 
     @property
+    def network(self) -> None:
+        """The deployed one, as of `Features`."""
+
+    @property
     def overlap(self) -> NDArray[np.float64]:
         """Of every image, ``[N]``."""
         return _overlap(self.own.shares, self.other.shares)

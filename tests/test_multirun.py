@@ -142,6 +142,41 @@ def test_sweepers_choose_by_the_last_accuracy_on_validation_images() -> None:
         float(multirun.Outcome([], 1))
 
 
+def test_validation_images_that_were_trained_on_choose_nothing() -> None:
+    found = record(50.0, 40.0)
+    found = replace(found, config={**found.config, "scale": {**found.config["scale"], "hold_out_validation": False}})
+    assert found.last_on_validation is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["scale=paper", "dataset=digits", "optimizer.lr=interval(0.01,0.5)"],
+            "hydra/sweeper chooses by validation images, and scale=paper holds none out: "
+            "search with scale.hold_out_validation=true.",
+        ),
+        (["method=glob(*)"], "method=glob(*) names no single values: list them, as in seed=0,1,2."),
+        (["seed=range(0,0)"], "seed=range(0,0) names no single values: list them, as in seed=0,1,2."),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_anything_runs(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["-m", "hydra/sweeper=optuna", *arguments]) == 2
+    assert capsys.readouterr().err == f"ssl_bench: {sentence}\n"
+
+
+@pytest.mark.slow
+def test_a_search_without_a_finished_trial_ends_with_their_reasons(tmp_path: Path) -> None:
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "seed=0,1", "dataset=stl10", "data_dir=nowhere"]
+    command = [sys.executable, "-m", "ssl_bench", "-m", *TINY, *words, "runs_dir=my runs, é"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("ssl_bench: ") == 2
+
+
 def test_what_a_sweeper_chooses_among_is_checked_by_one_run() -> None:
     overrides = ["seed=3", "optimizer.lr=interval(0.01,0.5)", "method=byol,moco", "epochs=range(2,5)"]
     assert list(starting_points(overrides)) == ["seed=3", "optimizer.lr=0.01", "method=byol", "epochs=2"]

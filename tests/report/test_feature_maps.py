@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ssl_bench.cli.report import main
+from ssl_bench.errors import UserError
 from ssl_bench.report import feature_maps
 from ssl_bench.report.feature_maps import Features
 
@@ -40,6 +41,13 @@ def test_measures_are_those_of_directions(monkeypatch: pytest.MonkeyPatch) -> No
     assert found["silhouette"] == pytest.approx(np.mean(silhouettes), abs=1e-6)
 
 
+@pytest.mark.parametrize("labels", [[], [1, 1, 1], [0, 1, 2]])
+def test_without_two_classes_there_is_no_silhouette(labels: list[int]) -> None:
+    found = features([[1.0, float(label)] for label in labels] or np.empty((0, 2)).tolist(), labels)
+    with pytest.raises(UserError, match=rf"digits has {len(set(labels))} class\(es\) in {len(labels)} labelled test"):
+        feature_maps.require_classes([found])
+
+
 def test_a_figure_is_drawn_from_the_encoders_that_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,7 +64,7 @@ def test_a_figure_is_drawn_from_the_encoders_that_are_there(
     assert main(WORDS) == 2
     assert capsys.readouterr().err.startswith(
         "ssl_bench: fig8 is drawn from encoders, which are in the runs' folders and not among committed records: none "
-        "of the 2 is there; python -m ssl_bench sweep fig8 makes them."
+        "of the 2 is there; python -m ssl_bench sweep fig8 scale=smoke methods=simclr,clbo makes them."
     )
     network = {**configs[0].backbone.as_dict(), "channels": 1}
     clean = clean_arguments(configs[0], data.dataset)

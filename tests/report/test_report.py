@@ -285,7 +285,12 @@ def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None
     old, own = tmp_path / "trials" / "one" / "records" / f"{name}.json", tmp_path / "runs" / name / "record.json"
     for path in (old, own):
         path.parent.mkdir(parents=True)
-    for found, expected in ((kept(90.0, 2.0), kept(90.0, 1.0)), (kept(91.0, 3.0), kept(91.0, 3.0))):
+    later = {**kept(90.0, 3.0), "baselines": {"random": 9, "pixels": 9}}  # the same percents by another version
+    for found, expected in (
+        (kept(90.0, 2.0), kept(90.0, 1.0)),
+        (kept(91.0, 3.0), kept(91.0, 3.0)),
+        (later, later),
+    ):
         old.write_text(json.dumps(kept(90.0, 1.0)), encoding="utf-8")
         own.write_text(json.dumps(found), encoding="utf-8")
         run = Run(cells[0], configs[0], records.StoredRecord(own, Record.from_json(found)), None)

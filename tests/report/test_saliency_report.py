@@ -59,7 +59,7 @@ def test_a_figure_is_drawn_beside_the_reference(
 
     finish(records[0])
     assert main(WORDS) == 2
-    assert "no run is there beside Supervised of its seed; python -m ssl_bench sweep" in capsys.readouterr().err
+    assert "no run's encoder is there beside that of Supervised of its seed: sweep both." in capsys.readouterr().err
     finish(records[-1])
     assert main([*WORDS, "out=here"]) == 0
     assert "| digits, PIC " in capsys.readouterr().out

@@ -221,6 +221,14 @@ def _shown(file: str, show: dict[str, Any], sweep: dict[str, Any]) -> dict[str, 
             _require(not found[key] or _is_list(found[key], str), file, f"show.{key}", NAMES, found[key])
         if isinstance(usual, dict):
             _require(isinstance(found[key], dict), file, f"show.{key}", MAPPING, found[key])
+            found[key] = {str(name): of for name, of in found[key].items()}
+            for name, of in found[key].items():
+                if key in ("columns", "shared"):
+                    _require(isinstance(of, str), file, f"show.{key}.{name}", "an option, as in batch_size", of)
+                elif key == "stated":
+                    _of_rows(file, f"show.{key}.{name}", of, labels)
+                else:
+                    _require(_is_list(of, str), file, f"show.{key}.{name}", "a list of options", of)
     _require(isinstance(found["title"], str), file, "show.title", "text", found["title"])
     if "protocol" in found:
         _require(found["protocol"] in _protocols(), file, "show.protocol", " or ".join(_protocols()), found["protocol"])

@@ -18,12 +18,13 @@ from ssl_bench.config import axes, definitions
 from ssl_bench.config.axes import Position
 from ssl_bench.config.options import GROUPS
 from ssl_bench.config.schema import Config
-from ssl_bench.config.settings import items_of, near_or_all, options_in, read_settings, require_once
+from ssl_bench.config.settings import items_of, near_or_all, options_in, read_settings, require_known, require_once
 from ssl_bench.errors import UserError
 
 T = TypeVar("T")
 
-LISTS = ("seeds", "methods", "datasets")  # options that choose among the runs
+MANY = {"seed": "seeds", "method": "methods", "dataset": "datasets"}  # option of one run → that chooses among runs
+LISTS = tuple(MANY.values())
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ class Experiment:
         given = {override.lstrip("+") for override in overrides}
         swept = axes.set_by_axes(self.at(scale)) & {override.partition("=")[0] for override in given}
         if swept:
-            raise UserError(f"{' and '.join(swept)} is what {self.name} varies, and cannot be set for all its runs.")
+            raise UserError(
+                f"{' and '.join(sorted(swept))} is what {self.name} varies, and cannot be set for all its runs."
+            )
         rows = {
             position: row
             for position, row in self.positions(scale).items()
@@ -171,7 +174,8 @@ def read_overrides(overrides: Iterable[str], *files: str) -> tuple[dict[str, Any
     ``seeds`` is a list of int or None, ``methods`` and ``datasets`` are lists of str or None.
 
     Raises:
-        UserError: for an override that is not ``key=value``, or a value that is not allowed.
+        UserError: for an override that is not ``key=value``, is of one run alone or nearly an option of the ``files``;
+            or a value that is not allowed.
     """
     file_of = {key: file for file in files for key in options_in(file)}
     own: dict[str, list[str]] = {file: [] for file in files}
@@ -184,12 +188,17 @@ def read_overrides(overrides: Iterable[str], *files: str) -> tuple[dict[str, Any
             require_once(given, override)
         if not equals:
             raise UserError(f"{override} is not of the form key=value{near_or_all(override, file_of)}")
+        if (one := key.lstrip("+")) in MANY:
+            raise UserError(f"{override} is an option of one run: a sweep takes {MANY[one]}={value}.")
+        if one == "experiment":
+            raise UserError(f"{override} is no option of a sweep: name the table or figure alone.")
         if key not in file_of:
             others.append(override)
         elif key not in LISTS:
             own[file_of[key]].append(override)
         elif value != "null":  # a list of one looks like a number
             lists[key] = list(dict.fromkeys(items_of(value)))
+    require_known(others, file_of)
     settings: dict[str, Any] = {}
     for file in files:
         settings |= read_settings(file, own[file])
@@ -199,7 +208,7 @@ def read_overrides(overrides: Iterable[str], *files: str) -> tuple[dict[str, Any
         raise UserError(
             f"seeds={','.join(seeds)} is not allowed: seeds are whole numbers from 0 to 4294967295, as in seeds=0,1,2."
         )
-    settings["seeds"] = None if seeds is None else [int(seed) for seed in seeds]
+    settings["seeds"] = None if seeds is None else list(dict.fromkeys(map(int, seeds)))
     return settings, others
 
 

@@ -14,14 +14,15 @@ import hydra
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from ssl_bench.config.compose import compose
-from ssl_bench.config.parse import cells, combinations, starting_points, tuned_options
+from ssl_bench.config.parse import cells, combinations, parse, starting_points, tuned_options
 from ssl_bench.config.schema import Config
 from ssl_bench.entry import print_error
 from ssl_bench.errors import NO_ROOM, SIGNALLED, UserError
@@ -68,7 +69,13 @@ def multirun(
     searching = any(re.match(r"\+*hydra/sweeper=(?!basic\b)", override) for override in plugins)
     runs = [list(starting_points(own))] if searching else list(cells(own))
     for run in runs:
-        check(compose(run))
+        config = compose(run)
+        if searching and not config.scale.hold_out_validation:
+            raise UserError(
+                f"hydra/sweeper chooses by validation images, and scale={config.scale.name} holds none out: "
+                "search with scale.hold_out_validation=true."
+            )
+        check(config)
     tuning = searching or bool(tuned_options(combinations(own)))  # what rows of a named table set is compared
     job = partial(_job, task, value if searching else None, show, tuning)
     starter = _starter(job, own, plugins, searching=searching)
@@ -83,7 +90,11 @@ def multirun(
             return returned
 
         launcher.launch = launch_and_keep
-        starter.sweep(own)
+        try:
+            starter.sweep([str(override.input_line) for override in parse(own)])  # as Hydra's grammar has them
+        except ValueError:  # a sweeper that has nothing to choose from
+            if not done or not all(one.return_value.status for one in done):
+                raise
     else:
         done.extend(starter.launch(runs, initial_job_idx=0))
     outcomes: list[Outcome] = [one.return_value for one in done]
@@ -112,8 +123,11 @@ def _starter(job: Callable[[DictConfig], Outcome], own: Sequence[str], plugins: 
     GlobalHydra.instance().clear()
     asked = plugins
     if plugins:
-        runs_dir = next((override.partition("=")[2] for override in own if override.startswith("runs_dir=")), "runs")
-        plugins = [f"hydra.sweep.dir={runs_dir}/hydra", *plugins]
+        runs_dir = next(
+            (override.partition("=")[2] for override in own if override.lstrip("+").startswith("runs_dir=")), "runs"
+        )
+        place = QuotedString(f"{runs_dir}/hydra", Quote.double).with_quotes()
+        plugins = [f"hydra.sweep.dir={place}", *plugins]
     if any("hydra/sweeper=optuna" in override for override in plugins):
         plugins = ["hydra.sweeper.direction=maximize", *plugins]
     with hydra.initialize_config_module("ssl_bench.conf", version_base="1.3"):
@@ -124,5 +138,6 @@ def _starter(job: Callable[[DictConfig], Outcome], own: Sequence[str], plugins: 
             kind = Plugins.instance().instantiate_sweeper if searching else Plugins.instance().instantiate_launcher
             return kind(hydra_context=context, task_function=job, config=config)
         except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{' '.join(asked)} needs a plugin of Hydra that is not installed ({reason}).") from None
+            missing = isinstance(error, MissingConfigException)
+            why = "needs a plugin of Hydra that is not installed" if missing else "is refused by Hydra"
+            raise UserError(f"{' '.join(asked)} {why} ({str(error).splitlines()[0]}).") from None

@@ -73,11 +73,16 @@ def combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
     axes = []
     for override in parse(overrides):
         line = override.input_line or ""
-        values = _values(override) if override.value_type in FINITE else []
-        if override.is_sweep_override() and not values:
-            raise UserError(f"{line} names no single values: list them, as in seed=0,1,2.")
-        axes.append([f"{override.get_key_element()}={value}" for value in values] or [line])
+        axes.append(_listed(override) if override.is_sweep_override() else [line])
     return map(list, itertools.product(*axes))
+
+
+def _listed(override: Override) -> list[str]:
+    """One override for each of the values that are listed."""
+    values = _values(override) if override.value_type in FINITE else []
+    if not values:
+        raise UserError(f"{override.input_line} names no single values: list them, as in seed=0,1,2.")
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def cells(overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -94,7 +99,7 @@ def starting_points(overrides: Sequence[str]) -> Iterator[str]:
         elif isinstance(interval := override.value(), IntervalSweep):
             yield f"{override.get_key_element()}={interval.start}"
         else:
-            yield f"{override.get_key_element()}={_values(override)[0]}"
+            yield _listed(override)[0]
 
 
 def by_key(options: Iterable[str]) -> dict[str, str]:

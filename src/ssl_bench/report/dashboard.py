@@ -37,6 +37,7 @@ FIND_VIEW = """
 def dashboard(settings: Mapping[str, Any]) -> None:
     """Save the views of a table's or figure's datasets and print their addresses, or print what they are."""
     experiment = experiments.find(settings["experiment"])
+    experiments.require_runs(experiment)
     # Asks for the scale, too.
     datasets = list(dict.fromkeys(cell.dataset for cell in experiment.cells(settings["scale"])))
     if importlib.util.find_spec("wandb_workspaces") is None:

@@ -57,13 +57,14 @@ class Features:
         )
 
 
-def require_some(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]) -> None:
-    """UserError where the encoder of no run is there."""
-    if not found:
-        raise UserError(
-            f"{experiment.name} is drawn from encoders, which are in the runs' folders and not among committed "
-            f"records: none of the {len(runs)} is there; python -m ssl_bench sweep {experiment.name} makes them."
-        )
+def require_classes(found: Sequence[Features]) -> None:
+    """UserError where silhouettes are not defined: of one class, or of as many as images."""
+    for one in found:
+        if not 1 < len(np.unique(one.labels)) < len(one.labels):
+            raise UserError(
+                f"{one.run.cell.dataset} has {len(np.unique(one.labels))} class(es) in {len(one.labels)} labelled test "
+                "images: silhouettes need two classes or more, and one of them with two images."
+            )
 
 
 def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]) -> Table:
@@ -80,6 +81,8 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]
 
     for dataset, (network, label) in itertools.product(dict.fromkeys(run.cell.dataset for run in runs), NAMES.items()):
         here = [one for one in found if (one.run.cell.dataset, one.network) == (dataset, network)]
+        if not here:  # no encoder of the dataset is there
+            continue
         of_dataset = [run for run in runs if run.cell.dataset == dataset]
         by_seed = [reference(of_dataset, name, network) for name in protocols]
         cells = [TableCell(figure(one, wanted=len(one))) for one in by_seed]

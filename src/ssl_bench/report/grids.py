@@ -153,6 +153,8 @@ def panels(experiment: Experiment, runs: Sequence[Run]) -> list[Panel]:
     found = []
     for dataset, (protocol, of), accounting in itertools.product(datasets, shown, accountings):
         here = [run for run in runs if (run.cell.dataset, run.cell.position.accounting) == (dataset, accounting)]
+        if not here:  # an earlier figure may have lost the records of a whole panel
+            continue
         parts = [accounting, of if protocol and len(show["networks"]) > 1 else "", f"{protocol or of} on {dataset}"]
         squares = {
             (row, column): _square([run for run in here if run.cell.position[:2] == (row, column)], protocol, of)

@@ -96,6 +96,8 @@ def _has(config: Plain, option: str) -> bool:
 
 def _shared(experiment: Experiment, found: Values, scale: str) -> Iterator[str]:
     """What most methods share at a scale, then those that have other values."""
+    if not experiment.show["shared"]:
+        return
     rows = [row for row in experiment.rows if (scale, row) in found]
     shown = {
         (row, name): _shown(experiment.show, found, scale, row, option)

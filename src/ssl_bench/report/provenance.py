@@ -28,7 +28,7 @@ def provenance(runs: Sequence[Run]) -> list[str]:
         notes.append(f"Set for all runs: {' '.join(extra)}.")
     notes += _networks(runs)
     notes += _changed_code(runs)
-    digests = {run.record.data_digest[:12] for run in runs if run.record and run.cell.dataset == "folder"}
+    digests = dict.fromkeys(run.record.data_digest[:12] for run in runs if run.record and run.cell.dataset == "folder")
     notes += [f"folder: pictures of content {digest}." for digest in digests]
     differing = sum(run.differs for run in runs)
     if differing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,6 +50,7 @@ ON_TEST = {  # kinds that have no figures of validation images to be shown in pl
     "options": "shows options alone",
 }
 
+SCORED = ("results", "curves", "protocols", "baselines", "notes")  # fields of a record
 PICTURES = {"differences.png", "ranks.png"}  # that a table has only where there is something to compare
 
 Files = dict[str, Callable[[Path], object]]  # what writes each, by name
@@ -77,20 +79,25 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
         print(f"skipped: {sentence}", file=sys.stderr)
     if store.skipped:
         print(f"skipped: {len(store.skipped)} in all; nothing was changed.", file=sys.stderr)
+    of_sweep = [option for option in options if option.partition("=")[0] not in OWN]
+    makes = f"python -m ssl_bench sweep {shlex.join([name, *of_sweep])}"
     if not any(run.record for run in runs):
         where = settings["runs_dir"] + (f" or {settings['records']}" if settings["records"] else "")
         failures = "".join(f" {line}" for line in provenance.absent(runs) if line.startswith("Failed"))
-        of_sweep = [option for option in options if option.partition("=")[0] not in OWN]
-        again = ["retry_failed=true"] if failures else []
         raise UserError(
             f"none of the {len(runs)} runs of {name} at scale={settings['scale']} is in {where}; "
-            f"python -m ssl_bench sweep {' '.join([name, *of_sweep, *again])} makes them.{failures}"
+            f"{makes}{' retry_failed=true' if failures else ''} makes them.{failures}"
         )
     if settings["on"] == "validation":
         _require_validation(experiment, runs)
     if experiment.show["kind"] in OF_ENCODERS:
         data_dir = next((override.partition("=")[2] for override in others if override.startswith("data_dir=")), None)
         found = read(experiment.show, runs, data_dir)
+        if not found:
+            raise UserError(
+                f"{experiment.name} is drawn from encoders, which are in the runs' folders and not among committed "
+                f"records: none of the {len(runs)} is there; {makes} makes them."
+            )
         text, files = OF_ENCODERS[experiment.show["kind"]](experiment, runs, found)
     else:
         text, files = _rendered(experiment, runs, Path(settings["calibration"]))
@@ -185,7 +192,7 @@ def _rendered(experiment: Experiment, runs: Sequence[Run], accuracies: Path) -> 
 
 def _of_features(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]) -> tuple[str, Files]:
     """The same of a figure that is drawn from the runs' encoders."""
-    feature_maps.require_some(experiment, runs, found)
+    feature_maps.require_classes(found)
     text = render.markdown(feature_maps.table(experiment, runs, found))
     return text, {
         "results.csv": _csv(feature_maps.HEADING, feature_maps.results(experiment, found)),
@@ -237,14 +244,14 @@ def _save_records(out: Path, runs: Sequence[Run], store: records.Store) -> list[
 
 
 def _same(source: Path, copy: Path, record: Record) -> bool:
-    """Whether a copy has the figures of the record; how long the run took may differ."""
+    """Whether a copy has the figures of the record, by the same protocols; how long the run took may differ."""
     if filecmp.cmp(source, copy, shallow=False):
         return True
     try:
-        other = json.loads(copy.read_text(encoding="utf-8"))
-        return (other["results"], other["curves"]) == (record.results, record.curves)
+        other = Record.from_json(json.loads(copy.read_text(encoding="utf-8")))
     except MISFITS:
         return False
+    return all(getattr(other, key) == getattr(record, key) for key in SCORED)
 
 
 def _copy(source: Path, target: Path) -> None:

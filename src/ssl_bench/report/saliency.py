@@ -98,8 +98,7 @@ def pairs(experiment: Experiment, found: Sequence[Maps]) -> list[Pair]:
     ]
     if not paired:
         raise UserError(
-            f"{experiment.name} compares encoders, which are in the runs' folders and not among committed records: no "
-            f"run is there beside {reference} of its seed; python -m ssl_bench sweep {experiment.name} makes them."
+            f"{experiment.name}: no run's encoder is there beside that of {reference} of its seed: sweep both."
         )
     for pair in paired:
         if pair.own.shares.shape != pair.other.shares.shape:

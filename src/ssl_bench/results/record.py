@@ -48,8 +48,9 @@ def code_version() -> dict[str, Any]:
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or _git(folder, "ls-files", "__init__.py") != "__init__.py":
         return {"version": ssl_bench.__version__, "commit": None, "modified": None}
-    changes = _git(folder, "status", "--porcelain", "--", "..", "../../conf") or ""
-    return {"version": ssl_bench.__version__, "commit": commit, "modified": bool(changes)}
+    changes = _git(folder, "status", "--porcelain", "--", "..", "../../conf")
+    modified = None if changes is None else bool(changes)  # None: git could not tell
+    return {"version": ssl_bench.__version__, "commit": commit, "modified": modified}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -165,12 +166,14 @@ class Record:
         return self.on_validation(self.config["evaluation"]["monitor"])
 
     def on_validation(self, protocol: str, network: str | None = None) -> float | None:
-        """Percent on validation images after the last epoch; None where that was not computed.
+        """Percent on validation images after the last epoch; None where that was not computed or none were held out.
 
         network: None for the one that the method deploys.
         """
         curve = self.curves.get(f"validation/{protocol}/{network or self.evaluated}")
-        return curve[-1][1] if curve else None
+        if not curve or not self.config["scale"]["hold_out_validation"]:  # else they were trained on
+            return None
+        return curve[-1][1]
 
     @property
     def run_fingerprint(self) -> str:

@@ -12,7 +12,6 @@ from ssl_bench.config import experiments
 from ssl_bench.config.compose import compose_cells
 from ssl_bench.config.experiments import Cell
 from ssl_bench.config.schema import Config
-from ssl_bench.config.settings import options_in, require_known
 from ssl_bench.errors import UserError
 from ssl_bench.machine import cores
 from ssl_bench.report.records import require_distinct
@@ -20,7 +19,6 @@ from ssl_bench.results.fingerprint import configuration_key
 from ssl_bench.training import preflight
 
 FILE = "sweep.yaml"
-MANY = {"seed": "seeds", "method": "methods", "dataset": "datasets"}  # of one run → of a sweep
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,6 @@ def read(arguments: Sequence[str], *files: str) -> Request:
     settings, set_for_all = experiments.read_overrides(
         (argument for argument in arguments if "=" in argument), FILE, *files
     )
-    _check_keys(set_for_all, {key for file in (FILE, *files) for key in options_in(file)})
     cells = experiment.cells(
         settings["scale"], **{key: settings[key] for key in experiments.LISTS}, overrides=set_for_all
     )
@@ -137,15 +134,3 @@ def require_cards(asked: Request) -> None:
             conditions.require_cards(chosen.devices, len(asked.cards))
         if not asked.cards:
             conditions.require_time_on_cpu(config.scale.name, "python -m ssl_bench plan measures how long")
-
-
-def _check_keys(overrides: Sequence[str], own: set[str]) -> None:
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+")
-        if key in MANY:
-            raise UserError(
-                f"{override} is an option of one run: a sweep takes {MANY[key]}={override.partition('=')[2]}."
-            )
-        if key == "experiment":
-            raise UserError(f"{override} is no option of a sweep: name the table or figure alone.")
-    require_known(overrides, own)

@@ -75,6 +75,10 @@ def test_a_multirun_of_an_experiment_is_its_cells() -> None:
     assert list(found) == [list(cell.overrides) for cell in there]
 
 
+def test_a_seed_counts_once() -> None:
+    assert experiments.read_overrides(["seeds=0,00,1"], "sweep.yaml")[0]["seeds"] == [0, 1]
+
+
 def test_cells_that_differ_by_their_seed_are_composed_as_they_would_be_alone() -> None:
     cells = experiments.find("fig5").cells("cpu", datasets=["digits"], seeds=[0, 7])
     assert config.compose_cells(cells) == [config.compose(cell.overrides) for cell in cells]
@@ -172,6 +176,13 @@ def test_an_unknown_table_is_answered_with_those_there_are() -> None:
         ("kind: table", "kind: heat, networks: 5", f"show.networks is {definitions.NAMES}, not 5."),
         ("title: x", "title: [x]", "show.title is text, not ['x']."),
         ("kind: table", "kind: options, columns: 5", f"show.columns is {definitions.MAPPING}, not 5."),
+        ("kind: table", "kind: options, columns: {T: 1}", "show.columns.T is an option, as in batch_size, not 1."),
+        (
+            "kind: table",
+            "kind: options, stated: {epochs: SimCLR}",
+            "show.stated.epochs is a list of labels of rows, not SimCLR.",
+        ),
+        ("kind: table", "kind: options, unused: {A: epochs}", "show.unused.A is a list of options, not epochs."),
         ("kind: table", "kind: heat, costs: [euros]", "show.costs is a list of seconds, memory, not euros."),
         ("kind: table", "kind: heat, mean: 3", "show.mean is true or false, not 3."),
         ("kind: table", "kind: table, ranked: [moco]", "show.ranked: moco is unknown; known are MoCo."),

@@ -10,8 +10,10 @@ import pytest
 from ssl_bench.cli.report import main
 from ssl_bench.config.compose import compose
 from ssl_bench.config.experiments import find
+from ssl_bench.config.settings import read_settings
 from ssl_bench.errors import UserError
 from ssl_bench.report import hyperparameters, render
+from ssl_bench.report.dashboard import dashboard
 from ssl_bench.sweep import request
 
 COMMITTED = Path(__file__).parents[2] / "experiments" / "table2"
@@ -56,6 +58,8 @@ def test_it_is_written_and_has_no_runs(tmp_path: Path, capsys: pytest.CaptureFix
     ]
     with pytest.raises(UserError, match="table2 is made of conf/ alone and has no runs: python -m ssl_bench report"):
         request.read(["table2"])
+    with pytest.raises(UserError, match="table2 is made of conf/ alone and has no runs: python -m ssl_bench report"):
+        dashboard(read_settings("dashboard.yaml", ["experiment=table2", "dry=true"]))
 
 
 def test_a_row_that_a_scale_leaves_out_is_shown_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

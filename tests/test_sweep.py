@@ -51,7 +51,7 @@ from ssl_bench.training.server import server
         (["fig2", "fig3"], "fig2 fig3 are named: choose one of"),
         (["fig2", "seeds=0,x"], "seeds=0,x is not allowed: seeds are whole numbers"),
         (["fig2", "seed=1"], "seed=1 is an option of one run: a sweep takes seeds=1."),
-        (["fig2", "++seed=1"], "++seed=1 is an option of one run: a sweep takes seeds=1."),
+        (["fig2", "++seed=1"], "seed=1 is an option of one run: a sweep takes seeds=1."),
         (["fig2", "experiment=fig3"], "experiment=fig3 is no option of a sweep: name the table or figure alone."),
         (["fig2", "jobs=0"], "jobs=0 is not allowed"),
         (["fig2", "retry_faild=true"], "option retry_faild is unknown; did you mean retry_failed?"),

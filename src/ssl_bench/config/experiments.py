@@ -182,15 +182,15 @@ def read_overrides(overrides: Iterable[str], *files: str) -> tuple[dict[str, Any
     lists: dict[str, list[str]] = {}
     others: list[str] = []
     given: dict[str, str] = {}
-    for override in overrides:
+    for override in (override.removeprefix("++") for override in overrides):  # which Hydra allows and nothing needs
         key, equals, value = override.partition("=")
         if key in LISTS:
             require_once(given, override)
         if not equals:
             raise UserError(f"{override} is not of the form key=value{near_or_all(override, file_of)}")
-        if (one := key.lstrip("+")) in MANY:
-            raise UserError(f"{override} is an option of one run: a sweep takes {MANY[one]}={value}.")
-        if one == "experiment":
+        if key in MANY:
+            raise UserError(f"{override} is an option of one run: a sweep takes {MANY[key]}={value}.")
+        if key == "experiment":
             raise UserError(f"{override} is no option of a sweep: name the table or figure alone.")
         if key not in file_of:
             others.append(override)

@@ -69,7 +69,7 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
     cells = experiment.cells(
         settings["scale"],
         **{key: settings[key] for key in experiments.LISTS},
-        overrides=[option for option in others if option.lstrip("+").partition("=")[0].partition(".")[0] not in PLACES],
+        overrides=[option for option in others if option.partition("=")[0].partition(".")[0] not in PLACES],
     )
     configs = compose_cells(cells)
     experiments.require_scored(experiment, configs)

@@ -65,9 +65,7 @@ def read(arguments: Sequence[str], *files: str) -> Request:
     configs = compose_cells(cells)
     config_of = dict(zip(cells, configs, strict=True))
     experiments.of_each(cells, lambda cell: preflight.check(config_of[cell]))
-    if not any(
-        override.lstrip("+").startswith("evaluation.") for override in set_for_all
-    ):  # else what is shown is no matter
+    if not any(override.startswith("evaluation.") for override in set_for_all):  # else what is shown is no matter
         experiments.require_scored(experiment, configs)
     require_distinct(cells, configs)
     distinct: dict[tuple[object, ...], Cell] = {}  # at several positions of a grid may be one run
@@ -108,7 +106,7 @@ def _settled_for_jobs(config: Config, settings: Mapping[str, Any]) -> Config:
 def placed(asked: Request, cards: Sequence[str]) -> Request:
     """The same with the GPUs of this machine, and the cores divided among the runs at once."""
     asked = replace(asked, cards=list(cards))
-    if any(override.lstrip("+").startswith("trainer.threads=") for override in asked.set_for_all):
+    if any(override.startswith("trainer.threads=") for override in asked.set_for_all):
         return asked
     if asked.settings["launcher"] == "slurm":
         shared = asked.settings["slurm.cpus"]

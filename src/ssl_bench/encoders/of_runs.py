@@ -46,7 +46,7 @@ def features_of_runs(runs: Sequence[Run], data_dir: str | None) -> list[Features
     """The features of every run whose encoder is in its folder, and of what it is measured against.
 
     Random weights once per network and seed, with untouched BatchNorm statistics; raw pixels once per dataset. Both
-    stand behind the first run that they belong to. data_dir: where the data are, unless as configured.
+    come last, each with the first run that it belongs to. data_dir: where the data are, unless as configured.
     """
     found = []
     known = set()
@@ -59,7 +59,7 @@ def features_of_runs(runs: Sequence[Run], data_dir: str | None) -> list[Features
         known |= {key, one.data.digest}
         names = one.data.dataset.class_names
         found += [Features(one.run, test.x.numpy(), test.labels.numpy(), names, of) for of, test in seen.items()]
-    return found
+    return sorted(found, key=lambda one: one.network is not None)
 
 
 def maps_of_runs(runs: Sequence[Run], data_dir: str | None, protocol: str) -> list[Maps]:

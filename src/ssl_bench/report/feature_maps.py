@@ -177,7 +177,7 @@ def picture(path: Path, experiment: Experiment, runs: Sequence[Run], found: Sequ
     from ssl_bench.report.figures import above_notes, legend_below, plane_of, save, scatter, spread
 
     first: dict[tuple[str, str], Features] = {}
-    for one in [*encoders(found), *(one for one in found if one.network)]:
+    for one in found:
         first.setdefault((one.run.cell.dataset, _row(one)), one)
     several = len({dataset for dataset, _ in first}) > 1
     shown = f"Deployed encoders' features of at most {IMAGES:,} test images, of the first seed, t-SNE with seed 0."

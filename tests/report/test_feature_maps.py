@@ -43,7 +43,7 @@ def test_measures_are_those_of_directions(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("labels", [[], [1, 1, 1], [0, 1, 2]])
 def test_without_two_classes_there_is_no_silhouette(labels: list[int]) -> None:
-    found = features([[1.0, float(label)] for label in labels] or np.empty((0, 2)).tolist(), labels)
+    found = features([[1.0, float(label)] for label in labels], labels)
     with pytest.raises(UserError, match=rf"digits has {len(set(labels))} class\(es\) in {len(labels)} labelled test"):
         feature_maps.require_classes([found])
 

@@ -290,6 +290,10 @@ def test_of_one_run_there_is_one_record_wherever_it_lies(tmp_path: Path) -> None
         (kept(90.0, 2.0), kept(90.0, 1.0)),
         (kept(91.0, 3.0), kept(91.0, 3.0)),
         (later, later),
+        (
+            {**kept(90.0, 3.0), "warnings": ["epoch 1: Collapsed"]},
+            {**kept(90.0, 3.0), "warnings": ["epoch 1: Collapsed"]},
+        ),
     ):
         old.write_text(json.dumps(kept(90.0, 1.0)), encoding="utf-8")
         own.write_text(json.dumps(found), encoding="utf-8")

@@ -54,7 +54,7 @@ def request(arguments: Sequence[str]) -> Request:
     names = [argument for argument in arguments if "=" not in argument]
     options = [argument for argument in arguments if "=" in argument]
     settings, overrides = experiments.read_overrides(options, FILE)
-    given = {option.partition("=")[0] for option in options}
+    given = {option.removeprefix("++").partition("=")[0] for option in options}
     if not names and (overrides or given & set(CHOOSING)):
         first = (overrides or [option for option in options if option.partition("=")[0] in CHOOSING])[0]
         raise UserError(f"{first} chooses among the runs of an experiment: name one, as in page table3 {first}.")

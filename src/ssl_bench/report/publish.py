@@ -50,7 +50,7 @@ ON_TEST = {  # kinds that have no figures of validation images to be shown in pl
     "options": "shows options alone",
 }
 
-SCORED = ("results", "curves", "protocols", "baselines", "notes")  # fields of a record
+SCORED = ("results", "curves", "protocols", "baselines", "notes", "warnings")  # of a record, which a table shows
 PICTURES = {"differences.png", "ranks.png"}  # that a table has only where there is something to compare
 
 Files = dict[str, Callable[[Path], object]]  # what writes each, by name
@@ -79,7 +79,7 @@ def report(name: str, options: Sequence[str], read: Read) -> None:
         print(f"skipped: {sentence}", file=sys.stderr)
     if store.skipped:
         print(f"skipped: {len(store.skipped)} in all; nothing was changed.", file=sys.stderr)
-    of_sweep = [option for option in options if option.partition("=")[0] not in OWN]
+    of_sweep = [option for option in options if option.removeprefix("++").partition("=")[0] not in OWN]
     makes = f"python -m ssl_bench sweep {shlex.join([name, *of_sweep])}"
     if not any(run.record for run in runs):
         where = settings["runs_dir"] + (f" or {settings['records']}" if settings["records"] else "")

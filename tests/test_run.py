@@ -600,6 +600,8 @@ def test_what_learns_classes_needs_some(tmp_path: Path) -> None:
         needs.require_labels(config, data)
     labels[data.parts.pretraining[7]] = 3
     needs.require_labels(config, data)
+    with pytest.raises(UserError, match=r"method.projector.out=5 is less than the 10 classes of dataset=digits"):
+        needs.require_labels(config.changed({"method.projector.out": 5}), data)
 
 
 def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -80,6 +80,16 @@ def test_a_loss_that_is_returned_alone_is_answered(monkeypatch: pytest.MonkeyPat
         method.training_step(next(iter(data.train_dataloader())), 0)
 
 
+def test_plain_numbers_beside_a_loss_become_tensors_that_ranks_can_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, data = make("method=simclr")
+    monkeypatch.setattr(type(method), "loss", lambda self, step: (step.embeddings[0].sum(), {"half": 0.5}))
+    batch = next(iter(data.train_dataloader()))
+    step = method.run_networks(method.views(batch, draw=0), batch)
+    figure = method.collect_and_loss(step)[1]["half"]
+    assert isinstance(figure, torch.Tensor)
+    assert float(figure) == 0.5
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_is_computed_in_float32_outside_autocast(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method, data = make(f"method={name}")

@@ -111,13 +111,13 @@ class _Embedding:
         if not good:
             return 0
         images = torch.stack([picture for _, picture in good]).to(self.device)  # [n, C, S, S]
-        features = self.backbone(images.contiguous(memory_format=torch.channels_last)).float()  # [n, F]
+        features = self.backbone(images.contiguous(memory_format=torch.channels_last)).float().cpu()  # [n, F]
         if not self.kept:
             file.write(header(len(self.names), features.shape[1]))
         broken = [name for (name, _), fine in zip(good, features.isfinite().all(1), strict=True) if not fine]
         if broken:
             raise UserError(f"The features of {self.folder / broken[0]} are infinite or not a number.")
-        file.write(features.cpu().numpy().astype("<f4", copy=False).tobytes())
+        file.write(features.numpy().astype("<f4", copy=False).tobytes())
         self.kept.extend(name for name, _ in good)
         return int(features.shape[1])
 

@@ -145,7 +145,9 @@ class Method(pl.LightningModule):
             raise UserError(
                 f"{type(self).__name__}.loss is to return the loss and a dict of figures, as in loss, {{}}."
             )
-        return found
+        loss, figures = found
+        # All ranks average figures as tensors, and a method of one's own may give plain numbers.
+        return loss, {name: torch.as_tensor(figure, device=loss.device) for name, figure in figures.items()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of one batch, with the embeddings for callbacks."""

@@ -32,7 +32,7 @@ def require_room(config: Config, dataset: Dataset) -> None:
 
 
 def require_labels(config: Config, data: DataModule) -> None:
-    """UserError where a method that learns classes has none, or no image whose class is known."""
+    """UserError where a method that learns classes has none, no image whose class is known, or too few outputs."""
     if not block_of(config.method.name, "needs").get("labels"):
         return
     classes, labels = data.dataset.classes, data.splits["train"].labels[data.parts.pretraining]
@@ -40,4 +40,10 @@ def require_labels(config: Config, data: DataModule) -> None:
         lacking = "none of its images has a label" if classes > 1 else f"it has {classes} class(es)"
         raise UserError(
             f"method={config.method.name} learns classes, and cannot on dataset={data.dataset.name}: {lacking}."
+        )
+    outputs = config.method.projector.out
+    if outputs is not None and outputs < classes:
+        raise UserError(
+            f"method.projector.out={outputs} is less than the {classes} classes of dataset={data.dataset.name}: "
+            "leave it out, or set it to as many or more."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import made_up
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 from ssl_bench.cli.report import main
+from ssl_bench.encoders.of_runs import features_of_runs
 from ssl_bench.errors import UserError
 from ssl_bench.report import feature_maps
 from ssl_bench.report.feature_maps import Features
+from ssl_bench.report.records import match, read
 
 WORDS = ["fig8", "scale=smoke", "methods=simclr,clbo"]
 
@@ -44,7 +47,7 @@ def test_measures_are_those_of_directions(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("labels", [[], [1, 1, 1], [0, 1, 2]])
 def test_without_two_classes_there_is_no_silhouette(labels: list[int]) -> None:
     found = features([[1.0, float(label)] for label in labels], labels)
-    with pytest.raises(UserError, match=rf"digits has {len(set(labels))} class\(es\) in {len(labels)} labelled test"):
+    with pytest.raises(UserError, match=rf"classes of its {len(labels)} labelled test images are {len(set(labels))},"):
         feature_maps.require_classes([found])
 
 
@@ -93,3 +96,6 @@ def test_a_figure_is_drawn_from_the_encoders_that_are_there(
     for name in measures[:2]:  # the encoder here has the weights that its run began with
         assert found["SimCLR", name] == pytest.approx(found["random weights", name], rel=1e-5)
     assert 20 < found["SimCLR", "neighbourhood hit, %"] < found["raw pixels", "neighbourhood hit, %"] < 100
+    shutil.copy(file, tmp_path / "runs" / records[1]["fingerprint"])
+    runs = match(cells, configs, read(tmp_path / "runs", None))
+    assert [one.network for one in features_of_runs(runs, None)] == [None, None, "random", "pixels"]  # each once

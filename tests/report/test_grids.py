@@ -113,7 +113,7 @@ def test_panels_are_datasets_protocols_networks_and_accountings(tmp_path: Path) 
     assert found[1].notes() == ["collapsed: a row with a long name, 2 at 32"]
     short = [run for run in runs if run.cell.position.accounting == "short"]
     elsewhere = [replace(run, cell=replace(run.cell, dataset="cifar10")) for run in short]
-    left = grids.panels(find(str(file)), [*runs, *elsewhere])  # as of an earlier figure whose other records are gone
+    left = grids.panels(find(str(file)), [*runs, *elsewhere])  # as where other records are missing
     assert [panel.title for panel in left[len(found) :]] == [
         f"short, {network}, {protocol} on cifar10"
         for protocol in ("knn1", "linear")

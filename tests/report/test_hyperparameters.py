@@ -62,6 +62,21 @@ def test_it_is_written_and_has_no_runs(tmp_path: Path, capsys: pytest.CaptureFix
         dashboard(read_settings("dashboard.yaml", ["experiment=table2", "dry=true"]))
 
 
+def test_without_shared_options_nothing_stands_in_place_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "sweep: {rows: {A: method=byol}, datasets: {smoke: [digits]}, seeds: [0]}\n"
+        "show: {kind: options, columns: {T: method.momentum}}\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["./mine.yaml"]) == 0
+    shown = capsys.readouterr().out
+    assert "| A" in shown
+    assert "Scale smoke" not in shown
+
+
 def test_a_row_that_a_scale_leaves_out_is_shown_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").write_text(
         "sweep:\n  rows: {A: method=byol, B: method=moco}\n  datasets: {smoke: [digits], cpu: [digits]}\n  seeds: [0]\n"

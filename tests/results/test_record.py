@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ssl_bench.results.record import Record, without_places
+from ssl_bench.results import record as records
+from ssl_bench.results.record import Record, code_version, without_places
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = [*sorted(ROOT.glob("tests/records/*.json")), *sorted(ROOT.glob("experiments/**/records/*.json"))]
@@ -92,3 +93,11 @@ def test_a_record_lacks_where_things_lie_and_no_option_that_is_called_alike() ->
     assert found["method"] == placed["method"]
     assert found["dataset"] == {**config["dataset"], "stored": 96}
     assert not {"runs_dir", "data_dir"} & found.keys()
+
+
+def test_where_git_does_not_answer_it_is_not_known_whether_files_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"rev-parse": "0" * 40, "ls-files": "__init__.py", "status": None}
+    monkeypatch.setattr(records, "_git", lambda folder, command, *more: answers[command])
+    assert code_version.__wrapped__()["modified"] is None
+    answers["status"] = ""
+    assert code_version.__wrapped__()["modified"] is False

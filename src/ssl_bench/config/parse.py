@@ -72,8 +72,7 @@ def combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
     """The combinations of a multirun's values, each with one value of every option."""
     axes = []
     for override in parse(overrides):
-        line = override.input_line or ""
-        axes.append(_listed(override) if override.is_sweep_override() else [line])
+        axes.append(_listed(override) if override.is_sweep_override() else [override.input_line or ""])
     return map(list, itertools.product(*axes))
 
 

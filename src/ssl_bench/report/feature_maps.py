@@ -60,10 +60,11 @@ class Features:
 def require_classes(found: Sequence[Features]) -> None:
     """UserError where silhouettes are not defined: of one class, or of as many as images."""
     for one in found:
-        if not 1 < len(np.unique(one.labels)) < len(one.labels):
+        classes = len(np.unique(one.labels))
+        if not 1 < classes < len(one.labels):
             raise UserError(
-                f"{one.run.cell.dataset} has {len(np.unique(one.labels))} class(es) in {len(one.labels)} labelled test "
-                "images: silhouettes need two classes or more, and one of them with two images."
+                f"{one.run.cell.dataset}: the classes of its {len(one.labels)} labelled test images are {classes}, and "
+                "a silhouette needs at least two, one of them with two images."
             )
 
 
@@ -72,13 +73,6 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]
     protocols = experiment.show["protocols"]
     ranked = {}
     beside = {}  # random weights and raw pixels
-
-    def measures(here: Sequence[Features], wanted: int) -> list[TableCell]:
-        return [
-            TableCell(measured([one.measures[name] for one in here], digits, wanted))
-            for name, digits in MEASURES.items()
-        ]
-
     for dataset, (network, label) in itertools.product(dict.fromkeys(run.cell.dataset for run in runs), NAMES.items()):
         here = [one for one in found if (one.run.cell.dataset, one.network) == (dataset, network)]
         if not here:  # no encoder of the dataset is there
@@ -86,13 +80,13 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]
         of_dataset = [run for run in runs if run.cell.dataset == dataset]
         by_seed = [reference(of_dataset, name, network) for name in protocols]
         cells = [TableCell(figure(one, wanted=len(one))) for one in by_seed]
-        beside[f"{dataset}, {label}"] = [*measures(here, len(here)), *cells]
+        beside[f"{dataset}, {label}"] = [*_measures(here, len(here)), *cells]
     for dataset, row in dict.fromkeys((run.cell.dataset, run.cell.row) for run in runs):
         here = [one for one in encoders(found) if (one.run.cell.dataset, one.run.cell.row) == (dataset, row)]
         wanted = sum((run.cell.dataset, run.cell.row) == (dataset, row) for run in runs)
         percents = [[p for one in here if (p := one.run.percents(name)) is not None] for name in protocols]
         cells = [TableCell(measured(of_one, 1, wanted)) for of_one in percents]
-        ranked[f"{dataset}, {row}"] = [*measures(here, wanted), *cells]
+        ranked[f"{dataset}, {row}"] = [*_measures(here, wanted), *cells]
     return Table(
         title=experiment.show["title"],
         columns=[*MEASURES, *(f"{name}, %" for name in protocols)],
@@ -100,6 +94,12 @@ def table(experiment: Experiment, runs: Sequence[Run], found: Sequence[Features]
         reference=beside,
         notes=notes(runs, found),
     )
+
+
+def _measures(here: Sequence[Features], wanted: int) -> list[TableCell]:
+    return [
+        TableCell(measured([one.measures[name] for one in here], digits, wanted)) for name, digits in MEASURES.items()
+    ]
 
 
 def encoders(found: Sequence[Features]) -> list[Features]:

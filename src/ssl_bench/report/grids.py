@@ -153,7 +153,7 @@ def panels(experiment: Experiment, runs: Sequence[Run]) -> list[Panel]:
     found = []
     for dataset, (protocol, of), accounting in itertools.product(datasets, shown, accountings):
         here = [run for run in runs if (run.cell.dataset, run.cell.position.accounting) == (dataset, accounting)]
-        if not here:  # an earlier figure may have lost the records of a whole panel
+        if not here:  # of a figure as committed, not every panel has records
             continue
         parts = [accounting, of if protocol and len(show["networks"]) > 1 else "", f"{protocol or of} on {dataset}"]
         squares = {

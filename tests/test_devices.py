@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,22 +180,27 @@ NOT_LOST = (
 )
 
 
+def named() -> AbstractContextManager[None]:
+    return devices.failures_named("this", "lower batch_size", "start anew")
+
+
 @pytest.mark.parametrize("message", LOST)
 def test_a_card_that_failed_is_named_with_what_cuda_says(message: str) -> None:
-    with pytest.raises(devices.GPUError) as failure, devices.failures_named():
+    with pytest.raises(devices.GPUError) as failure, named():
         raise RuntimeError(message)
     assert "\n" not in str(failure.value)
     assert message.splitlines()[0].partition(": ")[2] in str(failure.value)
+    assert str(failure.value).endswith("; start anew.")
 
 
 @pytest.mark.parametrize("message", NOT_LOST)
 def test_errors_that_would_return_are_left_as_they_are(message: str) -> None:
-    with pytest.raises(RuntimeError, match=message[:20]), devices.failures_named():
+    with pytest.raises(RuntimeError, match=message[:20]), named():
         raise RuntimeError(message)
 
 
 def test_a_full_memory_names_the_options_to_lower() -> None:
-    with pytest.raises(UserError, match="lower batch_size") as failure, devices.failures_named():
+    with pytest.raises(UserError, match="lower batch_size") as failure, named():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
     assert not isinstance(failure.value, devices.GPUError)
     assert "\n" not in str(failure.value)
@@ -202,7 +208,7 @@ def test_a_full_memory_names_the_options_to_lower() -> None:
 
 def test_an_operation_that_cannot_repeat_is_named_with_the_option() -> None:
     sentence = "trainer.deterministic=true, but cumsum_cuda_kernel does not repeat .* set trainer.deterministic=false.$"
-    with pytest.raises(UserError, match=sentence) as failure, devices.failures_named():
+    with pytest.raises(UserError, match=sentence) as failure, named():
         raise RuntimeError(
             "cumsum_cuda_kernel does not have a deterministic implementation, but you set "
             "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for this operation."
@@ -233,7 +239,7 @@ def too_much_for_numpy() -> None:
 @pytest.mark.parametrize("act", [too_much, full, pinned, within_a_library, too_much_for_numpy])
 def test_too_little_memory_of_card_or_machine_is_a_sentence_with_its_remedy(act: Callable[[], None]) -> None:
     asked = r"( \([\d.]+ (GiB|bytes) were asked for\))?"
-    sentence = f"^this takes more memory than there is{asked}: lower that; the last checkpoint"
+    sentence = f"^this takes more memory than there is{asked}: lower that.$"
     with pytest.raises(UserError, match=sentence), devices.within_memory("this", "lower that"):
         act()
 

@@ -134,6 +134,33 @@ def test_a_failure_leaves_the_files_of_before(pictures: Path) -> None:
     assert {name: Path(name).read_bytes() for name in before} == before
 
 
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+LOST = RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (FULL, "embedding takes more memory than there is (2.00 GiB were asked for): lower batch_size."),
+        (LOST, "the GPU failed or was taken away (uncorrectable ECC error encountered); run the same command again."),
+    ],
+)
+def test_a_full_or_lost_card_is_a_sentence_and_nothing_is_written(
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    sentence: str,
+) -> None:
+    def fails(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(embed._Embedding, "_write_batch", fails)
+    assert embedded("e.safetensors", pictures) > 0
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not list(Path().glob("features*"))
+
+
 def test_a_text_of_ones_own_beside_the_features_is_kept(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("labels.txt").write_text("mine", encoding="utf-8")
     assert embedded("e.safetensors", pictures, "out=labels.npy") == 2

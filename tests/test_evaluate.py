@@ -279,6 +279,19 @@ def test_a_dataset_that_the_encoder_cannot_take_is_named_before_another_is_score
     assert not list(runs.glob("*.json"))
 
 
+def test_a_full_card_is_a_sentence_with_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(DataModule, "place_on", full)
+    assert evaluate.main([str(mine(tmp_path / "e.safetensors")), *SMALL, f"runs_dir={tmp_path}"]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "evaluation takes more memory than there is" in shown
+    assert "lower evaluation.batch_size or evaluation.memory" in shown
+
+
 def test_datasets_are_set_once() -> None:
     with pytest.raises(UserError, match="datasets is set twice, by datasets=cifar10 and by datasets=stl10"):
         evaluate.each_dataset(["encoder.pth", "datasets=cifar10", "datasets=stl10"])

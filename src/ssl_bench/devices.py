@@ -21,7 +21,7 @@ FULL = r"DefaultCPUAllocator|(CUDA|cuda runtime) error[^\n]*: out of memory|(CUB
 
 
 class GPUError(UserError):
-    """The card failed while the run was at work on it; the run resumes from its last checkpoint."""
+    """The card failed while it was at work; the same command may succeed, and a run resumes."""
 
     status = TRY_AGAIN
 
@@ -134,18 +134,21 @@ def within_memory(doing: str, remedy: str) -> Iterator[None]:
             raise
         asked = re.search(r"[\d.]+ (?:[KMGT]iB|bytes)", str(error))
         size = f" ({asked[0]} were asked for)" if asked else ""
-        raise UserError(
-            f"{doing} takes more memory than there is{size}: {remedy}; the last checkpoint, if any, is intact."
-        ) from error
+        raise UserError(f"{doing} takes more memory than there is{size}: {remedy}.") from error
+
+
+RESUMES = "the last checkpoint is intact and the same command resumes from it"
+AGAIN = "run the same command again"
 
 
 @contextmanager
-def failures_named() -> Iterator[None]:
-    """Raise UserError if the card's memory is full, that an operation cannot repeat bit for bit, or (by GPUError)
-    that the card failed or was taken away.
+def failures_named(doing: str, remedy: str, afterwards: str) -> Iterator[None]:
+    """Raise UserError as `within_memory` does, or where an operation cannot repeat bit for bit.
+
+    Raise GPUError, which ends with ``afterwards``, where the card failed or was taken away.
     """
     try:
-        with within_memory("the run", "lower batch_size or evaluation.memory, or set more trainer.devices"):
+        with within_memory(doing, remedy):
             yield
     except RuntimeError as error:
         once = re.search(r"(\S+) does not have a deterministic implementation", str(error))
@@ -157,10 +160,7 @@ def failures_named() -> Iterator[None]:
         reason = _failure(error)
         if reason is None:
             raise
-        raise GPUError(
-            f"the GPU failed or was taken away ({reason}); the last checkpoint is intact and the same command resumes "
-            "from it."
-        ) from error
+        raise GPUError(f"the GPU failed or was taken away ({reason}); {afterwards}.") from error
 
 
 def _failure(error: RuntimeError) -> str | None:

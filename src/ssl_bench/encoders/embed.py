@@ -25,15 +25,19 @@ from ssl_bench.data.readers.pictures import (
     upright,
 )
 from ssl_bench.data.readers.scan import scan
-from ssl_bench.devices import resolve_device
+from ssl_bench.devices import AGAIN, failures_named, resolve_device
 from ssl_bench.encoders.loading import load
 from ssl_bench.errors import UserError
 from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.files import require_writable, write_together
 
 
+@failures_named("embedding", "lower batch_size", AGAIN)
 def embed(run_or_file: Path, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the features and the names; UserError for a wrong file or picture. settings: those of embed.yaml."""
+    """Write the features and the names; settings: those of embed.yaml.
+
+    Raises UserError for a wrong file or picture, too little memory, or a card that failed.
+    """
     target = Path(settings["out"])
     require_writable(target.parent, f"out={target}")
     names = target.with_suffix(".txt")

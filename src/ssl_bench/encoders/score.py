@@ -12,10 +12,10 @@ from rich.console import Console
 from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule
 from ssl_bench.data.image_warnings import image_warnings
-from ssl_bench.devices import resolve_device
+from ssl_bench.devices import AGAIN, failures_named, resolve_device
 from ssl_bench.encoders.loading import encoder_clean
 from ssl_bench.errors import UserError
-from ssl_bench.evaluation.evaluator import Evaluator, reasons
+from ssl_bench.evaluation.evaluator import LESS, Evaluator, reasons
 from ssl_bench.evaluation.layers import FEATURES, Layers, score_layers, widths
 from ssl_bench.evaluation.protocols import with_top5
 from ssl_bench.files import name_of, require_writable
@@ -29,6 +29,7 @@ from ssl_bench.training.build import baseline_scores, build_data, build_evaluato
 from ssl_bench.training.scoring import record_of_scores
 
 
+@failures_named("evaluation", LESS, AGAIN)
 def score_all(given: Sequence[tuple[Path, Config, Collection[str], Mapping[str, Any]]]) -> list[Record]:
     """`score` on several datasets, one after another, and one table of them all.
 

@@ -25,6 +25,7 @@ from ssl_bench.config.schema import Config
 from ssl_bench.data.datamodule import DataModule, read_on_every_rank
 from ssl_bench.data.image_warnings import ImageWarnings, image_warnings
 from ssl_bench.devices import (
+    RESUMES,
     device_type,
     failures_named,
     repeatable,
@@ -69,7 +70,9 @@ def run(config: Config, watchers: Sequence[pl.Callback] = ()) -> Record:
         timeout=chosen.timeout,
     )
     alike = repeatable(chosen.deterministic)
-    with group, failures_named(), alike, threads(chosen.threads), ExitStack() as held:
+    less = "lower batch_size or evaluation.memory, or set more trainer.devices"
+    named = failures_named("the run", less, RESUMES)
+    with group, named, alike, threads(chosen.threads), ExitStack() as held:
         console = Console(quiet=distributed.rank() > 0)
         config = _compiled_if_possible(config, console)
         conditions.require_logger(config.logger.name)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from filelock import FileLock
 
 from forked import in_ranks
@@ -24,6 +25,8 @@ from ssl_bench.config.compose import compose
 from ssl_bench.errors import UserError
 from ssl_bench.results.fingerprint import fingerprint
 from ssl_bench.training import launch, run
+from ssl_bench.training.build import build_data
+from ssl_bench.training.ranks import ExistingGroup, ReplicaStrategy
 
 CPU = ("scale=smoke", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.threads=1")
 SMALL = ("subset=96", "batch_size=16", "evaluation.protocols=[knn1]", "evaluation.curves=[knn1]")
@@ -217,6 +220,33 @@ def test_statistics_of_each_device_are_another_run_and_one_network(tmp_path: Pat
     assert one.name == fingerprint(config, **alike, statistics_shares=2) != fingerprint(config, **alike)
     # Curve and final table are of the same network although ranks have running statistics of their own in between.
     assert record["curves"]["test/knn1/teacher"][-1][1] == record["results"]["teacher"]["knn1"]
+
+
+def sent_before_a_pass(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    config = compose([*CPU, *SMALL, "method=moco"])
+    data = build_data(config)
+    method = run.build_method(config, data.dataset, data)
+    strategy = ReplicaStrategy(sync_buffers=True)
+    strategy.model, strategy.parallel_devices = method, [torch.device("cpu")] * world
+    strategy.cluster_environment = ExistingGroup(1)
+    strategy.configure_ddp()
+    named = {name: buffer for name, buffer in method.named_buffers() if buffer.is_floating_point()}
+    for buffer in named.values():
+        buffer.fill_(rank)
+    strategy.model._sync_buffers()
+    sent = {name for name, buffer in named.items() if float(buffer.flatten()[0]) == 0}
+    torch.save((sent, set(named)), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_of_buffers_only_statistics_of_batchnorm_are_sent(tmp_path: Path) -> None:
+    in_ranks(sent_before_a_pass, 2, os.fspath(tmp_path), world=2)
+    sent, named = torch.load(tmp_path / "1.pt", weights_only=True)
+    assert sent == {name for name in named if "running_" in name}
+    assert any("rows" in name for name in named - sent)
 
 
 @pytest.mark.slow

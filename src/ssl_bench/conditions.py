@@ -102,8 +102,8 @@ def require_views(method: str, sizes: Sequence[int], *, full_size: int, smaller:
     found = full_size_views(sizes)
     if found != full_size:
         raise UserError(
-            f"{method} needs {full_size} full-size view(s), but the augmentation makes {found}: "
-            f"set augment.groups.global.count={full_size}."
+            f"{method} needs {full_size} full-size view(s), but the augmentation makes {found} of {sizes[0]} pixels: "
+            f"set augment.groups.global.count={full_size}, and smaller views, if any, to a size below that."
         )
     if len(sizes) > found and not smaller:
         raise UserError(

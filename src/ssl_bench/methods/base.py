@@ -22,6 +22,7 @@ from ssl_bench.conditions import require_batch_statistics, require_views
 from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
 from ssl_bench.losses import full_precision
+from ssl_bench.nn.norm import batch_norms
 from ssl_bench.optim import Group, Recipe
 from ssl_bench.schedules import cosine
 
@@ -245,8 +246,7 @@ class Method(pl.LightningModule):
 
     def require_batch(self, images: int) -> None:
         """UserError unless BatchNorm sees two images or more where ``images`` of every view pass by themselves."""
-        parts = self.predictor.modules() if self.predictor is not None else ()
-        apart = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts)  # one view after the other
+        apart = self.predictor is not None and bool(batch_norms(self.predictor))  # one view after the other
         require_batch_statistics(
             self.recipe.batch_size, images, self.views.sizes, concat_views=self.concat_views and not apart
         )

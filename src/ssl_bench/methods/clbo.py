@@ -33,6 +33,7 @@ from ssl_bench.distributed import gather
 from ssl_bench.errors import UserError
 from ssl_bench.losses import barlow_twins, info_nce, normalized_mse, nt_xent, over_pairs, vicreg
 from ssl_bench.methods.base import Loss, Method, Network, Parts, Step
+from ssl_bench.nn.norm import batch_norms
 from ssl_bench.optim import Muon
 
 
@@ -83,9 +84,8 @@ class CLBO(Method):
         self.teacher_buffers = teacher_buffers
         self.teacher: Network = teachers.twin(parts.teacher_init or self.student)
         if teacher_buffers != "own":  # its forward passes leave the statistics alone, only the teacher step moves them
-            for module in self.teacher.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.momentum = 0.0
+            for norm in batch_norms(self.teacher):
+                norm.momentum = 0.0
         # A batch that is looked at K times already gives K student steps per pass over the data.
         fresh = lookahead_batch == "fresh"
         self.passes_per_epoch = lookahead if epoch_unit == "teacher" and fresh else 1

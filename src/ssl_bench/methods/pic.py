@@ -95,10 +95,6 @@ class PIC(Method):
         )
         self.register_buffer("instances", instances, persistent=False)
         self.register_buffer("recent", torch.full((min(negatives or 0, len(instances)),), -1))
-        # Replicated by construction, and too large to be sent to every rank before every step.
-        self._ddp_params_and_buffers_to_ignore = [
-            "instances", "recent", *(f"classes.{name}" for name, _ in self.classes.named_buffers())
-        ]  # fmt: skip
         self.collected: list[Visit] = []
 
     def on_fit_start(self) -> None:

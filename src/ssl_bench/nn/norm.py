@@ -204,6 +204,11 @@ def _column(of_channels: Tensor, x: Tensor) -> Tensor:
     return of_channels.view([1, -1] + [1] * (x.ndim - 2))
 
 
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """Every BatchNorm inside ``module``."""
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+
+
 def synchronize(module: nn.Module) -> None:
     """Let every BatchNorm inside ``module`` take its statistics over all ranks; tensors stay as they are."""
     for name, child in module.named_children():

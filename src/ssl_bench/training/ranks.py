@@ -11,6 +11,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_bench import distributed
+from ssl_bench.nn.norm import batch_norms
 
 # torch 2.13 gave the argument another name.
 _NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
@@ -65,12 +66,21 @@ class ExistingGroup(ClusterEnvironment):
 class ReplicaStrategy(DDPStrategy):
     """DistributedDataParallel whose replicas are equal by construction; only gradients are averaged.
 
-    sync_buffers: whether BatchNorm has running statistics of its own on each rank; then those of rank 0 count.
+    Buffers are never sent, which queues and the like are too large for, but for BatchNorm's statistics where each rank
+    has its own (``sync_buffers``); then those of rank 0 count.
     """
 
     def __init__(self, *, sync_buffers: bool) -> None:
         options: dict[str, Any] = {SYNC_BUFFERS: sync_buffers}
         super().__init__(find_unused_parameters=False, **options)
+
+    def configure_ddp(self) -> None:
+        assert self.model is not None
+        statistics = {id(buffer) for norm in batch_norms(self.model) for buffer in norm.buffers()}
+        buffers = self.model.named_buffers(remove_duplicate=False)
+        equal = [name for name, buffer in buffers if id(buffer) not in statistics]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, equal)  # type: ignore[no-untyped-call]
+        super().configure_ddp()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Written by rank 0; a full disk is an error of all, else the others would wait."""

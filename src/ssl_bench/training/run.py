@@ -104,6 +104,8 @@ def quiet() -> None:
     """Keep the libraries' advice and deprecations of their own making away from the user's terminal."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # In float16 a first step whose gradients overflow is skipped, which is not a mistake in the order.
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     warnings.filterwarnings("ignore", message=".*new API settings to control TF32")  # both kinds are set
 

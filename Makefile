@@ -45,7 +45,7 @@ help: ## list the targets
 demo: $(VENV)/.installed ## set up, then train CLBO on digits for about a minute
 	$(BIN)/python -m ssl_bench
 
-test: $(VENV)/.developing ## set up, then pass the tests
+test: $(VENV)/.developing ## set up, then run the tests
 	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.developing ## the same with slow and multi-process tests

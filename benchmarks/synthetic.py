@@ -28,7 +28,7 @@ COLOUR = tuple(
 
 
 def pictures(count: int, channels: int, side: int) -> Tensor:
-    """Smooth blobs with noise, u8 ``[count, channels, side, side]``, always the same."""
+    """Smooth blobs with noise, uint8 ``[count, channels, side, side]``, always the same."""
     generator = torch.Generator().manual_seed(0)
     blobs = F.interpolate(torch.rand(count, channels, 4, 4, generator=generator), side, mode="bicubic")
     noise = 0.05 * torch.randn(blobs.shape, generator=generator)

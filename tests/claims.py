@@ -30,8 +30,8 @@ validation images; at an equal temperature CLBO has no lead over SimCLR ([`table
 [`simclr_temperature`](simclr_temperature/README.md)).
 
 In the verdicts, "shown" means significant: p < 0.05 after correction for the comparisons that are named. "Means are
-higher" states the direction alone. "Not shown" does not mean equal: with three or five seeds only large differences
-are detected, so a claim that something has no effect cannot be confirmed.
+higher" states the direction alone. Points are percentage points of accuracy. "Not shown" does not mean equal: with
+three or five seeds only large differences are detected, so a claim that something has no effect cannot be confirmed.
 
 The column "holds" rates the claim as a whole; the verdict takes its parts one by one. *Yes*: all of them are
 shown. *In part*: some are. *Not shown*: none is, and no difference against the claim's main part either. *No*: a
@@ -44,7 +44,7 @@ may be more, and writes over the folder unless `OUT=` is set.
 
 Other folders: [trials](trials/README.md) of settings, the [calibration](calibration/README.md) of the test, [what an
 installation should give](learns/README.md), [speed](speed/README.md), the [speed contest](speedrun/README.md), a
-[published figure](reproduction/README.md) to meet, [GPUs](gpu/README.md), the tables of [datasets](table1/README.md)
+[published number](reproduction/README.md) to meet, [GPUs](gpu/README.md), the tables of [datasets](table1/README.md)
 and [hyperparameters](table2/README.md), and [an earlier comparison](methods/README.md).
 
 This table is written by `python tests/claims.py` from the definitions in `conf/experiment` and the verdicts in the

@@ -61,7 +61,7 @@ class Place(NamedTuple):
 class Batch:
     """Images of one step on one rank."""
 
-    images: Tensor  # u8 [n, C, H, W]
+    images: Tensor  # uint8 [n, C, H, W]
     labels: Tensor  # int64 [n], -1 where the image has none
     index: Tensor  # int64 [n], position in the full dataset
     place: Place

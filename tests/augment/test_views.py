@@ -39,7 +39,7 @@ MEAN, STD = [0.4, 0.5, 0.6], [0.3, 0.2, 0.25]
 
 
 def natural(n: int, channels: int, height: int, width: int) -> Tensor:
-    """Smooth colours with some noise, u8: like photographs, most neighbours are close, some are not."""
+    """Smooth colours with some noise, uint8: like photographs, most neighbours are close, some are not."""
     generator = torch.Generator().manual_seed(0)
     smooth = torch.rand(n, channels, 4, 4, generator=generator)
     smooth = torch.nn.functional.interpolate(smooth, (height, width), mode="bicubic")

@@ -87,7 +87,7 @@ def test_a_trace_holds_for_images_of_all_sizes(encoder: Encoder, example: tuple[
 def test_floats_that_are_not_0_to_1_are_warned_of(encoder: Encoder) -> None:
     seen = images(20, 28)
     for wrong in (seen * 255, (seen - 0.45) / 0.2):
-        with pytest.warns(UserWarning, match="floats of 0–1 or u8 of 0–255, but these are floats from"):
+        with pytest.warns(UserWarning, match="floats of 0–1 or uint8 of 0–255, but these are floats from"):
             encoder(wrong)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,1 +1,1 @@
-"""From u8 images to float views, batched, on the batch's device."""
+"""From uint8 images to float views, batched, on the batch's device."""

@@ -1,4 +1,4 @@
-"""Views by Triton kernels, for CUDA: from u8 images and the table of parameters to the network's input.
+"""Views by Triton kernels, for CUDA: from uint8 images and the table of parameters to the network's input.
 
 The plain path of ``ops`` goes through memory several times per operation; here three kernels do all of them:
 
@@ -11,7 +11,7 @@ Between kernels, pixels are float16 in [0, 1], off by at most 0.06 / 255. Arithm
 in a fixed order, so that a view is the same every time.
 
 Memory traffic of two views of 256 colour images stored at 256 × 256 pixels, drawn at 224 px in bfloat16, half of them
-blurred: at most 50 MB of u8, once per view; 154 MB of crops and 77 MB before the blur, written and read; 154 MB of
+blurred: at most 50 MB of uint8, once per view; 154 MB of crops and 77 MB before the blur, written and read; 154 MB of
 views. These 0.7 GB take 0.2 ms at the 3.35 TB/s of an H100; some 250 instructions for each of the 26 million pixels
 take as long again, partly at the same time. How long the kernels take there has not been measured.
 
@@ -46,7 +46,7 @@ def draw(
     """Views that are drawn alike, one ``[n, C, S, S]`` of ``dtype`` in channels_last for each of V.
 
     Args:
-        images: u8 [n, C, H, W].
+        images: uint8 [n, C, H, W].
         tables: float32 [V, n, COLUMNS], the parameters of ``ViewParameters``.
         mean, std: float32, C numbers each.
     """

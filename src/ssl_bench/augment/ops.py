@@ -33,7 +33,7 @@ def resized_crop(
     A pixel that a box covers in part counts by that part.
 
     Args:
-        images: u8 or float [n, C, H, W]; u8 counts as multiples of 1/255.
+        images: uint8 or float [n, C, H, W]; uint8 counts as multiples of 1/255.
         boxes: int [n, 4], (top, left, height, width) inside the image, at least 1 × 1; or float [n, 4]
             with edges anywhere between pixels, larger than 0 × 0.
         flip: bool [n].

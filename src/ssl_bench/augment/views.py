@@ -19,7 +19,7 @@ from ssl_bench.errors import UserError
 
 
 class Views(nn.Module):
-    """u8 images → normalised float views.
+    """uint8 images → normalised float views.
 
     An image's views are a function of its place in the run alone: the same on 1, 2 or 3 ranks, however many
     are drawn at a time, and whatever the other images are.
@@ -130,7 +130,7 @@ def _has_kernels(device: torch.device) -> bool:
 
 
 def augment(images: Tensor, parameters: ViewParameters, group: ViewGroup) -> Tensor:
-    """One view at given parameters: u8 [n, C, H, W] → float in [0, 1] [n, C, S, S]."""
+    """One view at given parameters: uint8 [n, C, H, W] → float in [0, 1] [n, C, S, S]."""
     images = ops.resized_crop(images, parameters.boxes, group.size, parameters.flip)
     ops.color_jitter_(images, parameters.factors, parameters.order, parameters.jitter)
     ops.grayscale_(images, parameters.grayscale)
@@ -167,7 +167,7 @@ class CleanView(nn.Module):
         self.register_buffer("std", ops.channel_column(std), persistent=False)
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """u8, or float in [0, 1], [n, C, H, W] → float32 [n, C, S, S]; u8 gives the same as u8 / 255.
+        """uint8, or float in [0, 1], [n, C, H, W] → float32 [n, C, S, S]; uint8 gives the same as uint8 / 255.
 
         sizes: int64 [n, 2], height and width of originals that were squashed to H × W; the view is then theirs, with
         nothing squashed in it.

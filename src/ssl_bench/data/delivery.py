@@ -24,7 +24,7 @@ from ssl_bench.data.images import Images
 SHARE = 0.4  # of an accelerator's free memory that images may take unasked
 BUFFERS = 2  # one is filled while the other is copied
 
-Delivered = tuple[Tensor, Tensor, Tensor]  # images u8 [n, C, H, W], labels int64 [n], positions int64 [n]
+Delivered = tuple[Tensor, Tensor, Tensor]  # images uint8 [n, C, H, W], labels int64 [n], positions int64 [n]
 
 
 class Delivery(Protocol):
@@ -119,7 +119,7 @@ class Copier:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def memory(self, shape: Sequence[int]) -> Tensor:
-        """Host memory to copy from, u8."""
+        """Host memory to copy from, uint8."""
         return torch.empty(*shape, dtype=torch.uint8, pin_memory=self.stream is not None)
 
     def send(self, host: Tensor) -> Sent:

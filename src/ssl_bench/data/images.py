@@ -20,11 +20,11 @@ class Images:
     Pictures that come in all sizes are squashed to one; ``sizes`` and ``hashes`` then hold where they come from.
     """
 
-    images: Tensor  # u8 [M, C, H, W]
+    images: Tensor  # uint8 [M, C, H, W]
     labels: Tensor  # int64 [M], -1 where the image has none
     skipped: tuple[str, ...] = ()  # names of files that could not be read, left out as asked for
     sizes: Tensor | None = None  # int64 [M, 2], height and width of the originals; None: images are as they were
-    hashes: Tensor | None = None  # u8 [M, HASH_BYTES], hash_of each image, where it was made on the way
+    hashes: Tensor | None = None  # uint8 [M, HASH_BYTES], hash_of each image, where it was made on the way
     names: tuple[str, ...] = ()  # of the files, where each image has one
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class Images:
 
 
 def hash_of(image: NDArray[np.uint8]) -> bytes:
-    """The first HASH_BYTES of SHA-256 over the pixels of an image, u8 ``[C, H, W]`` and contiguous."""
+    """The first HASH_BYTES of SHA-256 over the pixels of an image, uint8 ``[C, H, W]`` and contiguous."""
     return hashlib.sha256(image.data).digest()[:HASH_BYTES]
 
 

@@ -23,7 +23,7 @@ class BatchLoader:
 
     The global batch b is entries [b·N, (b+1)·N) of the order; rank r of R takes rows [r·N/R, (r+1)·N/R) of it,
     so that the ranks together see exactly what one rank alone would. There are no worker processes: gathering
-    u8 images from memory, or from a mapped file, takes far less time than a training step.
+    uint8 images from memory, or from a mapped file, takes far less time than a training step.
 
     The loader knows its position, and moves it when it hands out a batch, however far ahead the delivery is: a state
     saved after batch b resumes with batch b + 1, and one saved after the last batch with the next epoch. A pass that

@@ -2,8 +2,12 @@
 
 It is in the official safetensors format: a header of JSON, then tensors, for the splits ``train`` and ``test``:
 
-    <split>.images  u8 [M, 3, S, S]    <split>.labels  int64 [M]       <split>.sizes    int64 [M, 2], of the originals
-    <split>.hashes  u8 [M, 16]         <split>.names   u8, JSON [M]    <split>.skipped  u8, JSON, names and reasons
+    <split>.images   uint8 [M, 3, S, S]
+    <split>.labels   int64 [M]
+    <split>.sizes    int64 [M, 2], of the originals
+    <split>.hashes   uint8 [M, 16]
+    <split>.names    uint8, JSON
+    <split>.skipped  uint8, JSON, names and reasons
 
 ``hashes`` are the first 16 bytes of SHA-256 over the pixels of each image, and the header has a BLAKE2b-128 over itself
 and all tensors but the images. The rows, one for each image, first those of train, begin behind the header.
@@ -129,7 +133,7 @@ class PackFile:
             raise damaged(self.path, f"its {name} are no list") from None
 
     def images(self, split: str) -> Tensor:
-        """u8 [M, 3, S, S], the file's own memory, read from the disk on access."""
+        """uint8 [M, 3, S, S], the file's own memory, read from the disk on access."""
         return torch.from_numpy(self.array(f"{split}.images"))
 
 

@@ -44,6 +44,6 @@ def clean_view(clean: CleanView, one: Batch) -> Tensor:
 
 
 def pixels(view: Tensor, drawn_by: Any) -> Any:
-    """A normalised view ``[1, C, S, S]`` as u8 ``[S, S, 3]``, gray as equal red, green and blue."""
+    """A normalised view ``[1, C, S, S]`` as uint8 ``[S, S, 3]``, gray as equal red, green and blue."""
     shown = (view[0] * drawn_by.std + drawn_by.mean).clamp(0, 1).mul(255).round().to(torch.uint8)
     return shown.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()

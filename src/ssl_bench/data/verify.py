@@ -136,7 +136,7 @@ def _channels(dataset: Dataset, train: Images) -> Finding:
 
 
 def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel of u8 ``[M, C, H, W]`` in 0–1, exactly: by counting gray levels."""
+    """Mean and standard deviation per channel of uint8 ``[M, C, H, W]`` in 0–1, exactly: by counting gray levels."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
     for start in range(0, len(images), STEP):
         part = images[start : start + STEP]

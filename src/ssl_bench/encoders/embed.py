@@ -188,5 +188,5 @@ def network_input(
 
 
 def native(image: Image) -> Tensor:
-    """The picture as a viewer shows it, u8 ``[3, H, W]``; raises what PIL raises."""
+    """The picture as a viewer shows it, uint8 ``[3, H, W]``; raises what PIL raises."""
     return torch.from_numpy(np.array(in_colour(upright(image)))).permute(2, 0, 1)

@@ -27,7 +27,6 @@ from ssl_bench.evaluation.precision import full_float32
 from ssl_bench.evaluation.protocols import FineTuned
 from ssl_bench.evaluation.score import Score
 from ssl_bench.files import name_of, write_text
-from ssl_bench.nn.norm import batch_norms
 
 CALIBRATION_IMAGES = 2048  # for the BatchNorm statistics of random weights
 CALIBRATION_BATCH = 256
@@ -51,7 +50,7 @@ def random_scores(
     """
     backbone = backbone.to(device)
     candidates = {"untouched": evaluator.features(backbone, device)}
-    if len(bank.index) > 1 and batch_norms(backbone):
+    if len(bank.index) > 1 and _norms(backbone):
         measured = copy.deepcopy(backbone)  # features are embedded when they are read
         with full_float32(device):
             update_bn(calibration_batches(bank, evaluator.clean.to(device), device), measured)
@@ -86,6 +85,10 @@ def calibration_batches(bank: Loader, clean: nn.Module, device: torch.device) ->
     count = math.ceil(len(images) / CALIBRATION_BATCH)
     for i, part in enumerate(images.tensor_split(count)):
         yield cleaned(clean, part.to(device), None if sizes is None else sizes.tensor_split(count)[i])
+
+
+def _norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def kept(folder: Path, identity: Mapping[str, Any], compute: Callable[[], Scores]) -> Scores:

@@ -70,7 +70,7 @@ class Tunable:
     """A network and the images that it may be trained on further, and is scored on."""
 
     backbone: nn.Module  # is left as it is
-    clean: nn.Module  # u8 images, and their sizes where they were squashed, to what the network takes
+    clean: nn.Module  # uint8 images, and their sizes where they were squashed, to what the network takes
     device: torch.device
     drawn: Callable[[Tensor, int], Iterable[Batch]]  # training images at positions [K], in this order, so many a batch
     embed: Callable[[nn.Module], Splits]  # what another network makes of all images
@@ -138,7 +138,7 @@ def extract(
     They are computed in full float32, whatever the user or a training around has set.
 
     Where the loader shows every rank its share, each embeds its own, and all get the features of all images in the
-    loader's order. clean: turns u8 images ``[n, C, H, W]``, and their sizes where they were squashed, into the
+    loader's order. clean: turns uint8 images ``[n, C, H, W]``, and their sizes where they were squashed, into the
     network's normalised input. Both modules are left in the modes they were in, module by module. Raises UserError for
     an empty loader, for features that are not ``[n, F]`` and for features that are not finite.
     """

@@ -20,7 +20,6 @@ from ssl_bench.batch import to_device
 from ssl_bench.distributed import share_network
 from ssl_bench.evaluation.features import Features, Splits, Tunable, cleaned
 from ssl_bench.evaluation.precision import full_float32
-from ssl_bench.nn.norm import batch_norms
 from ssl_bench.schedules import cosine
 
 SHIFT = 1 / 8  # of the side, at most: four of 32 pixels
@@ -37,10 +36,11 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.requires_grad_(True)
-        for norm in batch_norms(self.backbone):
-            norm.shared = False  # type: ignore[assignment]  # every rank trains on the same images
-            if norm.momentum == 0.0:
-                norm.momentum = MOMENTUM  # a teacher's statistics rest while another network's are taken over
+        for module in self.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.shared = False  # type: ignore[assignment]  # every rank trains on the same images
+                if module.momentum == 0.0:
+                    module.momentum = MOMENTUM  # a teacher's statistics rest while another network's are taken over
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of every class ``[N, C]``; finite, so that one that has diverged is right by chance alone."""

@@ -21,7 +21,7 @@ RANGE = (-0.5, 1.5)  # floats beyond it are not 0–1, whatever a resize added a
 
 
 class Encoder(nn.Module):
-    """Images, float 0–1 or u8, ``[N, C, H, W]`` at native size → features ``[N, F]`` of the weights' type."""
+    """Images, float 0–1 or uint8, ``[N, C, H, W]`` at native size → features ``[N, F]`` of the weights' type."""
 
     def __init__(self, clean: CleanView, backbone: nn.Module) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def _warn_of_range(images: Tensor) -> None:
     low, high = (end.item() for end in images.detach().aminmax())
     if low < RANGE[0] or high > RANGE[1]:
         warnings.warn(
-            f"an encoder takes images as floats of 0–1 or u8 of 0–255, but these are floats from {low:.3g} to "
+            f"an encoder takes images as floats of 0–1 or uint8 of 0–255, but these are floats from {low:.3g} to "
             f"{high:.3g}: divide what is 0–255 by 255, and leave normalising to the encoder.",
             stacklevel=3,
         )

@@ -31,7 +31,7 @@ def python2_array(rows: np.ndarray) -> bytes:
 
 
 def python2_batch(rows: np.ndarray, labels: dict[str, list[int]]) -> bytes:
-    """A batch of CIFAR's python version: u8 rows [M, 3072] and lists of labels by key."""
+    """A batch of CIFAR's python version: uint8 rows [M, 3072] and lists of labels by key."""
     lists = b"".join(
         python2_string(key.encode()) + b"](" + b"".join(map(python2_int, values)) + b"e"
         for key, values in labels.items()

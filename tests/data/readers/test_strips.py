@@ -32,14 +32,14 @@ def two_images_a_strip_and_no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def png(pixels: np.ndarray, **options: object) -> bytes:
-    """Pixels u8 ``[H, W, 3]`` or ``[H, W]`` as a file."""
+    """Pixels uint8 ``[H, W, 3]`` or ``[H, W]`` as a file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", **options)
     return file.getvalue()
 
 
 def strip(images: np.ndarray) -> bytes:
-    """Images u8 ``[M, 3, 32, 32]``, each in a row."""
+    """Images uint8 ``[M, 3, 32, 32]``, each in a row."""
     return png(images.transpose(0, 2, 3, 1).reshape(len(images), 1024, 3))
 
 

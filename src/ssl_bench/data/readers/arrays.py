@@ -85,7 +85,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(content: bytes) -> dict[str, Any]:
-    """The dict in a pickle of Python 2 or 3, its arrays as u8 (read only), its texts as bytes or str.
+    """The dict in a pickle of Python 2 or 3, its arrays as uint8 (read only), its texts as bytes or str.
 
     Raises:
         ValueError: it holds anything else, or is damaged.

@@ -150,7 +150,7 @@ def read(cifar: Cifar, data_dir: Path) -> dict[str, Images]:
 
 
 def _decode(content: bytes, labelled: str | int, file: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Rows u8 ``[M, 3072]`` without a copy, and labels int64 ``[M]``."""
+    """Rows uint8 ``[M, 3072]`` without a copy, and labels int64 ``[M]``."""
     if isinstance(labelled, int):
         size = labelled + ROW
         if not content or len(content) % size:

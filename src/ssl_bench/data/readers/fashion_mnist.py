@@ -65,7 +65,7 @@ def find(data_dir: Path) -> list[Path]:
 
 
 def read_pair(images_path: Path, labels_path: Path, classes: int) -> Images:
-    """Gray images u8 ``[M, 1, H, W]`` with their labels in 0 … classes - 1.
+    """Gray images uint8 ``[M, 1, H, W]`` with their labels in 0 … classes - 1.
 
     Raises:
         UserError: as `read_idx`; or their lengths differ, or a label is out of range.

@@ -90,7 +90,7 @@ def _fold(content: bytes, fold: int, size: int, file: str) -> Tensor:
 
 
 def _fill(place: Tensor, stream: IO[bytes]) -> None:
-    """Read images column by column into ``place``, u8 ``[M, 3, 96, 96]``."""
+    """Read images column by column into ``place``, uint8 ``[M, 3, 96, 96]``."""
     target = place.numpy()
     for start in range(0, len(target), STEP):
         part = target[start : start + STEP]

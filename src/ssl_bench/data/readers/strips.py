@@ -18,7 +18,7 @@ PIXELS = 1024  # of an image
 
 
 def read_strip(content: bytes, file: str) -> NDArray[np.uint8]:
-    """Rows u8 ``[IMAGES, 3072]``, red, green, blue, of the PNG ``content``; ``file`` is its name in errors."""
+    """Rows uint8 ``[IMAGES, 3072]``, red, green, blue, of the PNG ``content``; ``file`` is its name in errors."""
     limit = IMAGES * PIXELS
     try:
         with pictures.limited(limit), Image.open(BytesIO(content), formats=("PNG",)) as strip:

@@ -114,14 +114,23 @@ def test_a_job_is_named_without_the_device_that_it_will_run_on() -> None:
         assert resolve_precision(trainer.precision, trainer.accelerator) == precision  # though there may be no GPU here
 
 
-def test_runs_that_differ_in_their_precision_alone_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {"half": "method=byol trainer.precision=bf16-mixed", "whole": "method=byol trainer.precision=32-true"}
-    rows["again"] = rows["whole"]
+@pytest.mark.parametrize(
+    "differing",
+    [
+        ("trainer.precision=bf16-mixed", "trainer.precision=32-true"),
+        ("trainer.accelerator=cpu", "trainer.accelerator=gpu"),
+    ],
+)
+def test_runs_that_differ_in_what_a_machine_settles_alone_are_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, differing: tuple[str, str]
+) -> None:
+    one, other = (f"method=byol {option}" for option in differing)
+    rows = {"one": one, "other": other, "again": other}
     made = {"sweep": {"rows": rows, "datasets": {"smoke": ["digits"]}, "seeds": [0]}, "show": {"kind": "table"}}
-    (tmp_path / "precisions.yaml").write_text(yaml.safe_dump(made, sort_keys=False), encoding="utf-8")
+    (tmp_path / "differing.yaml").write_text(yaml.safe_dump(made, sort_keys=False), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    asked = request.read(["./precisions.yaml", "scale=smoke"])
-    assert [cell.row for cell in asked.cells] == ["half", "whole"]
+    asked = request.read(["./differing.yaml", "scale=smoke"])
+    assert [cell.row for cell in asked.cells] == ["one", "other"]
 
 
 def test_runs_at_once_divide_the_cores_unless_threads_are_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,7 @@ def test_costs_and_projectors_have_panels_of_their_own(tmp_path: Path) -> None:
     runs = made_up.runs_of(*made_up.cells_of(file))
     for run in runs:
         assert run.record
-        run.record.core_seconds, run.record.peak_memory_bytes = 10.0 + run.cell.seed, 3 * 2**20
+        run.record.core_seconds, run.record.peak_memory_bytes = 10.0 + run.cell.seed, 3_000_000
         run.record.results["projector"] = {"linear": 50.0}
     at = ("a row with a long name, 0", "batch_size=16")
     found = {panel.title: panel for panel in grids.panels(experiment, runs)}
@@ -170,7 +170,7 @@ def test_costs_are_drawn_from_zero_and_below_the_frame(tmp_path: Path, monkeypat
     runs = made_up.runs_of(*made_up.cells_of(file))
     for run in runs:
         assert run.record
-        run.record.peak_memory_bytes = 900 * 2**20  # in every run, so that the data alone give the axis no room
+        run.record.peak_memory_bytes = 900_000_000  # in every run, so that the data alone give the axis no room
     grid_pictures.picture(tmp_path / "figure.png", find(file), runs)
     ((low, high),) = [axes.get_ylim() for axes in drawn[0].get_axes() if "memory" in axes.get_title()]
     assert low == 0

@@ -182,7 +182,7 @@ def _square(runs: Sequence[Run], protocol: str, of: str) -> Square:
 
 
 def _megabytes(size: int | None) -> float | None:
-    return None if size is None else size / 2**20
+    return None if size is None else size / 1e6
 
 
 def tables(experiment: Experiment, runs: Sequence[Run]) -> list[Table]:

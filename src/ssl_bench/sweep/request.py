@@ -70,7 +70,8 @@ def read(arguments: Sequence[str], *files: str) -> Request:
     require_distinct(cells, configs)
     distinct: dict[tuple[object, ...], Cell] = {}  # at several positions of a grid may be one run
     for cell, config in config_of.items():
-        computed = (config.trainer.precision, config.trainer.sync_batchnorm)  # count, too, but are settled later
+        chosen = config.trainer
+        computed = (chosen.precision, chosen.sync_batchnorm, chosen.accelerator)  # count, too, but are settled later
         distinct.setdefault((configuration_key(config.as_dict()), *computed), cell)
     cells = list(distinct.values())
     configs = [config_of[cell] for cell in cells]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,11 @@ def test_a_runs_encoder_gets_the_figures_of_its_record(finished: tuple[Path, Rec
     options.pop()  # of two networks the one that the record names
     opened = open_encoder(checkpoint, name=None, stem=None, width=None, prefix=None)
     assert opened.keys.prefix == "state_dict.teacher.backbone."
+    of_own_dataset = replace(opened, dataset="mine")
+    with pytest.raises(
+        UserError, match="a run on mine, and does not state by what it normalises: give the run's folder"
+    ):
+        encoder_clean(of_own_dataset, size=None, crop=None, statistics="auto", dataset=None)
     with pytest.raises(UserError, match="states itself what network it holds: leave stem out"):
         evaluated(checkpoint, *options, "backbone.stem=cifar")
 
@@ -268,7 +274,7 @@ def test_a_dataset_that_the_encoder_cannot_take_is_named_before_another_is_score
             Image.fromarray(np.full((9, 9), 99, np.uint8)).save(few / str(number) / f"{name}.png")
     for channels, other, why in [
         (1, "cifar10", "takes images of 1 channel(s), but cifar10 has 3"),
-        (3, f"folder:{few}", "Cannot choose 320 class-balanced images out of"),
+        (3, f"folder:{few}", "subset=320, but there are 4 images to pretrain on"),
     ]:
         path = mine(tmp_path / f"{channels}.safetensors", channels=channels)
         options = ["scale=smoke", f"runs_dir={runs}", f"data_dir={tmp_path}", f"datasets=digits,{other}", "subset=320"]

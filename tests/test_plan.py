@@ -223,18 +223,18 @@ class Many:
             yield Batch(images, rows % 10, rows, Place(seed=0, epoch=0, step=0, first=0, size=len(rows)))
 
 
-def sampled(count: int, monkeypatch: pytest.MonkeyPatch, *more: str) -> Sampled:
+def sampled(count: int, monkeypatch: pytest.MonkeyPatch, *more: str, classes: int = 10) -> Sampled:
     """An evaluation of ``count`` training and as many test images, where every clock's look costs a second."""
     clock = itertools.count()
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
     whole = LinearProbe((0.1, 0.3), epochs=300, batch_size=256, momentum=0.9, weight_decay=0.0, seed=0)
-    labels = torch.arange(count) % 10
+    labels = torch.arange(count) % classes
     data = SimpleNamespace(splits={name: SimpleNamespace(labels=labels) for name in ("train", "test")})
     evaluator = Evaluator(
         clean=Clean(),
         loaders={name: lambda: Many(count) for name in ("bank", "probe", "validation", "test")},
         protocols=protocols(["knn1", "knn200", "knn1_100labels", "linear", *more], whole, TUNING, refit=True),
-        classes=10,
+        classes=classes,
         memory=1 << 24,
         drawn=lambda index, batch_size: Many(len(index)),
     )
@@ -307,6 +307,26 @@ def test_probes_of_few_labels_are_sampled_by_their_epochs(monkeypatch: pytest.Mo
     assert found["linear_10percent"].percent is not None
     # Of three draws; and not by the pairs of bank and test images, as neighbours are.
     assert evaluator.owed == 3 * (300 / sampling.PROBE_EPOCHS - 1)
+
+
+def test_a_small_share_of_many_classes_is_sampled_by_more_labels_than_the_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """1 % of the sample would be fewer than the classes, which the protocol refuses."""
+    monkeypatch.setattr(LinearProbe, "_train", trained := Trained())
+    evaluator = sampled(45_000, monkeypatch, "linear_1percent", classes=100)
+    splits = evaluator.features(Seen(), torch.device("cpu"))
+    _ = splits.bank, splits.train, splits.validation, splits.test
+    evaluator.owed = 0.0
+    assert evaluator.score(splits, ["linear_1percent"], "test")["linear_1percent"].percent is not None
+    assert trained.rows == [100] * 3  # for 450 of all labels
+    assert evaluator.owed == pytest.approx(3 * (4.5 * 300 / sampling.PROBE_EPOCHS - 1), rel=1e-6)
+
+
+def test_protocols_of_one_probe_share_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    probes = sampled(300, monkeypatch, "linear_top5").protocols
+    assert probes["linear"].probe == probes["linear_top5"].probe  # type: ignore[attr-defined]
+    assert len({probe.probe for probe in probes.values() if hasattr(probe, "probe")}) == 1
 
 
 def test_planning_on_a_cpu_waits_for_no_card(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def test_a_subset_takes_unlabelled_images_once_it_has_all_labelled_ones(first: i
     assert abs(unlabelled.mean() - 1150) < 5 * 1700 / (12 * 600) ** 0.5  # from everywhere
     everything = len(rule(None).pretraining)
     assert len(rule(everything).pretraining) == everything
-    with pytest.raises(UserError, match=f"Cannot choose {everything + 1} "):
+    with pytest.raises(UserError, match=f"^subset={everything + 1}, but there are {everything} images"):
         rule(everything + 1)
 
 

@@ -14,6 +14,7 @@ from made_up import PROTOCOLS, cells_of, keep, record, records_of
 from ssl_bench.config.compose import compose
 from ssl_bench.config.experiments import Cell
 from ssl_bench.errors import UserError
+from ssl_bench.evaluation.baselines import versions
 from ssl_bench.report.provenance import command, provenance
 from ssl_bench.report.records import Run, match, read
 from ssl_bench.results.code import code_digest
@@ -159,7 +160,10 @@ def test_what_was_set_for_all_runs_stands_under_them(tmp_path: Path) -> None:
         ({"precision": "32-true"}, "the precision differs, bf16-mixed in"),
         ({"scale": "cpu"}, "the scale differs, smoke in"),
         ({"protocols": {**dict.fromkeys(PROTOCOLS, 1), "linear": 2}}, "the version of protocol linear differs, 1 in"),
-        ({"baselines": {"random": 2, "pixels": 1}}, "the version of the baseline random weights differs, 1 in"),
+        (
+            {"baselines": {"random": 2, "pixels": 1}},
+            "the version of the baseline random weights on digits differs, 1 in",
+        ),
         ({"data_digest": "another"}, "the content of digits differs, digest of di in"),
         ({"batch_statistics": "per_device", "processes": 2}, "differs, global in .*; per_device of 2 in"),
     ],
@@ -173,6 +177,14 @@ def test_what_was_made_or_measured_otherwise_is_never_mixed(
         matched(made, tmp_path)
     assert made[2][0]["fingerprint"] in str(caught.value)
     assert odd["fingerprint"] in str(caught.value)
+
+
+def test_raw_pixels_of_large_images_have_a_version_of_their_own_beside_those_of_small_ones(tmp_path: Path) -> None:
+    cells, configs = cells_of("table3", "paper", methods=["moco"], seeds=[0], datasets=["cifar10", "stl10"])
+    assert [versions(config.dataset.size)["pixels"] for config in configs] == [1, 2]
+    made = [record(*pair, baselines=versions(pair[1].dataset.size)) for pair in zip(cells, configs, strict=True)]
+    keep(tmp_path, made)
+    assert [run.record for run in matched((cells, configs, made), tmp_path)] == records_of(made)
 
 
 def test_two_precisions_of_one_cell_are_refused_until_one_is_chosen(made: Made, tmp_path: Path) -> None:

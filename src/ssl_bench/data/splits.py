@@ -64,8 +64,10 @@ def _subset(labels: Tensor, count: int) -> Tensor:
     """`subset` of the labelled images, or all of these and as many of the others as are still wanted."""
     others = labels < 0
     missing = count - int((~others).sum())
-    if missing <= 0 or count > len(labels):
+    if missing <= 0 or not others.any():
         return subset(labels, count, SPLIT_SEED)
+    if count > len(labels):
+        raise UserError(f"subset={count}, but there are {len(labels)} images to pretrain on: choose at most these.")
     return (~others | (others & (_turns(labels, SPLIT_SEED) < missing))).nonzero()[:, 0]
 
 

@@ -48,6 +48,11 @@ def encoder_clean(
     if statistics == "auto" and encoder.dataset in catalog.DATASETS:
         trained = catalog.DATASETS[encoder.dataset]
         return {**clean, "mean": list(trained.mean), "std": list(trained.std)}, "its run's"
+    if statistics == "auto" and encoder.dataset is not None:
+        raise UserError(
+            f"{encoder.file} is a checkpoint of a run on {encoder.dataset}, and does not state by what it normalises: "
+            "give the run's folder or its encoder.safetensors, which does."
+        )
     if statistics == "auto" and encoder.clean:
         return clean, "its file's"
     if statistics == "auto" and encoder.statistics:
@@ -59,6 +64,9 @@ def encoder_clean(
         imagenet = catalog.DATASETS["imagenet100"]
         return {**clean, "mean": list(imagenet.mean), "std": list(imagenet.std)}, "ImageNet's"
     if dataset is None:
-        raise UserError(f"{encoder.file} does not state by what it normalises images of {encoder.channels} channel(s).")
+        raise UserError(
+            f"{encoder.file} does not state by what it normalises images of "
+            f"{encoder.channels} channel(s), and ImageNet's statistics are of three: evaluate takes those of a dataset."
+        )
     repeated = encoder.channels // len(dataset.mean)
     return {**clean, "mean": [*dataset.mean] * repeated, "std": [*dataset.std] * repeated}, f"those of {dataset.name}"

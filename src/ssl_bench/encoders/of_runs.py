@@ -84,21 +84,24 @@ def data_of_run(config: Config, digest: str, name: str) -> DataModule:
     """The images that the run called ``name`` was trained on; UserError where those of ``digest`` are not there."""
     data = build_data(config)
     if data.digest != digest:
-        raise UserError(f"{config.dataset.name} in data_dir={config.data_dir} is not what {name} was trained on.")
+        raise UserError(
+            f"{config.dataset.name} in data_dir={config.data_dir} is not what {name} was trained on: set "
+            "data_dir= to where these images are."
+        )
     return data
 
 
 def _opened(runs: Sequence[Run], data_dir: str | None) -> Iterator[_Opened]:
-    data_of: dict[tuple[str, int], DataModule] = {}
+    data_of: dict[str, DataModule] = {}
     for run in runs:
         file = RunFolder(run.entry.path.parent).encoder if run.entry and not run.entry.committed else None
         if file is None or not file.exists():
             continue
         assert run.record
         config = run.config.changed({"data_dir": data_dir}) if data_dir else run.config
-        key = run.record.data_digest, config.batch_size
+        key = run.record.data_digest
         if key not in data_of:
-            data_of[key] = data_of_run(config, run.record.data_digest, str(file.parent))
+            data_of[key] = data_of_run(config, key, str(file.parent))
             data_of[key].setup()
         encoder, description = read_encoder(file)
         evaluator = build_evaluator(config, data_of[key], description["clean"])

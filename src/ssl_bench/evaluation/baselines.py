@@ -52,7 +52,9 @@ def random_scores(
     candidates = {"untouched": evaluator.features(backbone, device)}
     if len(bank.index) > 1 and _norms(backbone):
         measured = copy.deepcopy(backbone)  # features are embedded when they are read
-        with full_float32(device):
+        # Dropout, which some networks have, is drawn anew and alike whatever was drawn before.
+        with full_float32(device), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
             update_bn(calibration_batches(bank, evaluator.clean.to(device), device), measured)
         candidates["measured"] = evaluator.features(measured, device)
     scores = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -52,17 +52,24 @@ class Sampled(Evaluator):
         super().__init__(
             clean=whole.clean,
             loaders={name: lambda name=name: _First(whole.loaders[name](), name, self.rows[name]) for name in index},  # type: ignore[misc]
-            protocols=[self._short(protocol) for protocol in whole.protocols.values()],
+            protocols=[self._short(one, whole.classes, len(index["probe"])) for one in whole.protocols.values()],
             classes=whole.classes,
             memory=whole.memory,
             drawn=whole.drawn,
         )
 
-    def _short(self, protocol: Protocol) -> Protocol:
+    def _short(self, protocol: Protocol, classes: int, whole: int) -> Protocol:
+        """whole: the rows of the probe, of which the sample has some."""
+        more = 1.0  # labels in a draw from the sample for each that it stands for
+        if isinstance(protocol, (LinearFewLabels, FineTuned)) and protocol.share is not None:
+            least = classes / max(1, len(self.rows["probe"]))
+            if round(protocol.share * whole) >= classes and protocol.share < least:  # the sample has one of each, too
+                more = least / protocol.share
+                protocol = replace(protocol, share=least)
         if isinstance(protocol, FineTuned):
             return replace(protocol, tuning=ShortTuning(protocol.tuning, self))  # type: ignore[arg-type]
         if isinstance(protocol, PROBED):
-            return replace(protocol, probe=ShortProbe(protocol.probe, self))  # type: ignore[arg-type]
+            return replace(protocol, probe=ShortProbe(protocol.probe, self, more))  # type: ignore[arg-type]
         return protocol
 
     def timed(self, times: Callable[[T], float], work: Callable[..., T], *given: Any) -> T:
@@ -99,19 +106,23 @@ class Sampled(Evaluator):
         return self.timed(lambda _: more, super()._score, splits, name, on)
 
 
+@dataclass(frozen=True, repr=False)
 class ShortProbe:
-    """Trains a linear probe for a few epochs in place of all."""
+    """Trains a linear probe for a few epochs in place of all; equal ones are one, as equal probes are."""
 
-    def __init__(self, whole: LinearProbe, sampled: Sampled) -> None:
-        self.whole = whole
-        self.short = replace(whole, epochs=min(PROBE_EPOCHS, whole.epochs))
-        self.sampled = sampled
+    whole: LinearProbe
+    sampled: Sampled
+    more: float  # rows for each that it stands for
+
+    @property
+    def short(self) -> LinearProbe:
+        return replace(self.whole, epochs=min(PROBE_EPOCHS, self.whole.epochs))
 
     def __repr__(self) -> str:
         return repr(self.whole)  # a baseline's identity holds it
 
     def fit(self, train: Features, validation: Features, classes: int) -> FittedProbe:
-        return self._timed(self.sampled.more["probe"], self.short.fit, train, validation, classes)
+        return self._timed(self.sampled.more["probe"] / self.more, self.short.fit, train, validation, classes)
 
     def refit(self, fitted: FittedProbe, train: Features, validation: Features, classes: int) -> FittedProbe:
         more = self.sampled.more

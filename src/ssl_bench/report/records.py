@@ -172,12 +172,14 @@ def refuse_mixtures(found: Sequence[tuple[Cell, StoredRecord]], *, of_one_conten
 
     of_one_content: whether all of a dataset must have been made of the same images.
     """
-    records = [entry.record for _, entry in found]
+    stored = [entry for _, entry in found]
 
-    def refuse(what: str, value: Callable[[Record], object], hint: str = OTHERS) -> None:
+    def refuse(
+        what: str, value: Callable[[Record], object], hint: str = OTHERS, among: Sequence[StoredRecord] = stored
+    ) -> None:
         """Where the ``value`` is not the same for all records that have one."""
         paths: dict[object, list[str]] = {}
-        for _, entry in found:
+        for entry in among:
             if (own := value(entry.record)) is not None:
                 paths.setdefault(own, []).append(str(entry.path))
         if len(paths) > 1:
@@ -189,15 +191,15 @@ def refuse_mixtures(found: Sequence[tuple[Cell, StoredRecord]], *, of_one_conten
     refuse("the precision", lambda record: record.precision, "choose one with trainer.precision=")
     refuse("the device", lambda record: record.device, "choose one with trainer.accelerator=cpu or gpu")
     refuse("what BatchNorm takes its statistics of", _batch_statistics)
-    for protocol in dict.fromkeys(name for record in records for name in record.protocols):
+    for protocol in dict.fromkeys(name for entry in stored for name in entry.record.protocols):
         refuse(f"the version of protocol {protocol}", lambda record, p=protocol: record.protocols.get(p), SCORED_AGAIN)  # type: ignore[misc]
-    for network, name in NAMES.items():
-        refuse(f"the version of the baseline {name}", lambda record, n=network: record.baselines[n], SCORED_AGAIN)  # type: ignore[misc]
-    for dataset in dict.fromkeys(cell.dataset for cell, _ in found) if of_one_content else ():
-        refuse(
-            f"the content of {dataset}",
-            lambda record, d=dataset: record.data_digest[:12] if record.dataset == d else None,  # type: ignore[misc]
-        )
+    for dataset in dict.fromkeys(entry.record.dataset for entry in stored):
+        of_it = [entry for entry in stored if entry.record.dataset == dataset]
+        for network, name in NAMES.items():  # raw pixels of large images have another version than those of small ones
+            what = f"the version of the baseline {name} on {dataset}"
+            refuse(what, lambda record, n=network: record.baselines[n], SCORED_AGAIN, of_it)  # type: ignore[misc]
+        if of_one_content:
+            refuse(f"the content of {dataset}", lambda record: record.data_digest[:12], among=of_it)
 
 
 def _batch_statistics(record: Record) -> str:

@@ -50,7 +50,7 @@ class RunConfig(NamedTuple):
     stem: str
     width: int
     arguments: dict[str, Any] | None  # of the constructor of timm's model
-    clean: dict[str, Any]  # arguments of the clean view
+    clean: dict[str, Any]  # arguments of the clean view, but for mean and standard deviation
     dataset: str
     evaluated: str | None  # student or teacher, where the run has its record
 

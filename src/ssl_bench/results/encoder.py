@@ -38,7 +38,7 @@ def _warn_of_range(images: Tensor) -> None:
     """Show a warning for floats that cannot be 0–1, as 0–255 or normalised ones; a graph is made without it."""
     if in_graph() or not images.is_floating_point() or not images.numel():
         return
-    low, high = (end.item() for end in images.detach().aminmax())
+    low, high = torch.stack(images.detach().aminmax()).tolist()
     if low < RANGE[0] or high > RANGE[1]:
         warnings.warn(
             f"an encoder takes images as floats of 0–1 or uint8 of 0–255, but these are floats from {low:.3g} to "

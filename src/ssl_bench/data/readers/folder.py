@@ -78,7 +78,7 @@ def listings(folder: Folder) -> tuple[list[str], dict[str, Listing]]:
     del counts[""]
     small = {name for name, count in counts.items() if count < fewest}
     # In the order of the names on the disk, which is that of runs before spellings were joined.
-    classes = [name for name in dict.fromkeys(map(_class, sorted({*folders}))) if name in {*counts} - small]
+    classes = [name for name in dict.fromkeys(map(_class, sorted({*folders}))) if name in counts and name not in small]
     train = _listing(root, found, named, classes)
     if small:
         train = replace(train, notes=(*train.notes, _too_small(root, counts, small, fewest)))

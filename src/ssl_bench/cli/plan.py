@@ -26,5 +26,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def help_text() -> str:
     """Usage, what it does, options."""
     options = [*settings_text(FILE), *settings_text(request.FILE)]
-    names = f"Tables and figures: {', '.join(experiments.names())}"
+    names = f"Tables and figures: {', '.join(experiments.names())}, or a file of your own, as ./mine.yaml"
     return "\n".join([HELP, "", names, "", "Options, with the allowed values:", *options])

@@ -85,9 +85,10 @@ OTHERS: dict[str, Callable[[Sequence[str]], None]] = {  # that are no sweeps
 
 def help_text() -> str:
     """Usage, tables and figures, options."""
+    names = ", ".join([*experiments.names(), *experiments.without_runs(), *OTHERS])
     return "\n".join(
         [
-            *(HELP, "", f"Names: {', '.join([*experiments.names(), *experiments.without_runs(), *OTHERS])}", ""),
+            *(HELP, "", f"Names: {names}, or a file of your own, as ./mine.yaml", ""),
             "Options, with the allowed values; every other key=value is set for all runs, as by the sweep:",
             *settings_text("report.yaml"),
             *("", WANDB, "", "Options, with the allowed values:"),

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def help_text() -> str:
     """Usage, what it does, options."""
-    names = f"Tables and figures: {', '.join(experiments.names())}"
+    names = f"Tables and figures: {', '.join(experiments.names())}, or a file of your own, as ./mine.yaml"
     return "\n".join([HELP, "", names, "", "Options, with the allowed values:", *settings_text(request.FILE)])
 
 

@@ -99,7 +99,9 @@ class _Embedding:
                 width = self._write_batch(file, batch) or width
                 bar.advance(task, len(batch))
             if not self.kept:
-                raise UserError(f"None of the {len(self.names)} pictures of {self.folder} can be read.")
+                raise UserError(
+                    f"None of the {len(self.names)} pictures of {self.folder} can be read: name a folder of pictures."
+                )
             file.seek(0)
             file.write(header(len(self.kept), width))
 
@@ -120,7 +122,10 @@ class _Embedding:
             file.write(header(len(self.names), features.shape[1]))
         broken = [name for (name, _), fine in zip(good, features.isfinite().all(1), strict=True) if not fine]
         if broken:
-            raise UserError(f"The features of {self.folder / broken[0]} are infinite or not a number.")
+            raise UserError(
+                f"The features of {self.folder / broken[0]} are infinite or not a number: the network has "
+                "diverged, or its file is damaged."
+            )
         file.write(features.numpy().astype("<f4", copy=False).tobytes())
         self.kept.extend(name for name, _ in good)
         return int(features.shape[1])

@@ -125,7 +125,7 @@ def _require_channels(run_or_file: Path, encoder: LoadedEncoder, data: DataModul
     if encoder.channels not in (data.dataset.channels, 3):
         raise UserError(
             f"{run_or_file} takes images of {encoder.channels} channel(s), but {data.dataset.name} has "
-            f"{data.dataset.channels}."
+            f"{data.dataset.channels}: choose another dataset."
         )
 
 

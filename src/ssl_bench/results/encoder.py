@@ -90,5 +90,7 @@ def read_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
         encoder = Encoder(CleanView(**description["clean"]), backbone)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not an encoder saved by ssl_bench, or is damaged ({reason}).") from None
+        raise UserError(
+            f"{path} is not an encoder saved by ssl_bench, or is damaged ({reason}): give another."
+        ) from None
     return encoder.to(memory_format=torch.channels_last).eval(), description

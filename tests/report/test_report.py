@@ -72,7 +72,11 @@ def test_a_table_of_validation_images_shows_no_test_figure(store: Path, capsys: 
     assert "% of validation images" in table
     assert "77.0 ± 0.0" in table
     assert "1.2" not in table
-    assert "1.2" in printed(capsys, "table3", *WORDS)
+    assert "\n| raw pixels" not in table
+    assert "Random weights and raw pixels are scored on test images alone." in table
+    on_test = printed(capsys, "table3", *WORDS)
+    assert "1.2" in on_test
+    assert "\n| raw pixels" in on_test
     assert "is printed only" in printed(capsys, "table3", *WORDS, "on=validation", "out=here", status=2)
     for one in found:
         one.curves = {key: curve for key, curve in one.curves.items() if key.startswith("test/")}

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ssl_bench.config.definitions import BASELINES
 from ssl_bench.config.experiments import Experiment, passes_per_epoch
 from ssl_bench.report.provenance import counts, provenance
 from ssl_bench.report.published import Figure, figures
@@ -56,7 +57,8 @@ def comparison(experiment: Experiment, runs: Sequence[Run], calibration: str) ->
     datasets = list(dict.fromkeys(run.cell.dataset for run in runs))
     labels = list(dict.fromkeys(run.cell.row for run in runs))
     columns: list[str] = []
-    entries: dict[str, list[TableCell]] = {label: [] for label in [*labels, *NAMES.values()]}
+    baselines = list(NAMES.values()) if runs[0].on == "test" else []
+    entries: dict[str, list[TableCell]] = {label: [] for label in [*labels, *baselines]}
     origins: dict[str, str] = {}  # of published figures: origin → letter
 
     def add(heading: str, found: Mapping[str, TableCell]) -> None:
@@ -198,6 +200,7 @@ def _notes(
     lines = [
         f"% of {runs[0].on} images, {spread}"
         + ("; (k/n): there are k of them." if any(run.record is None for run in runs) else "."),
+        *([] if runs[0].on == "test" else [f"{' and '.join(BASELINES).capitalize()} are scored on test images alone."]),
         *([COLLAPSED] if any(run.collapsed(protocol) for run in runs for protocol in protocols) else []),
         *_test(min((len(seeds) for rows, _ in compared.values() for seeds in rows.values()), default=0), calibration),
         *_closest(compared),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+
+from rich.cells import cell_len
 
 from ssl_bench.report.comparison import Table, TableCell
 
@@ -67,7 +68,7 @@ def markdown(table: Table) -> str:
         body.append([""] * len(heading))
     body += [[label, *map(_bold, row)] for label, row in table.reference.items()]
     body = [[cell.replace("|", r"\|") for cell in row] for row in [heading, *body]]
-    widths = [max(3, *(_width(row[place]) for row in body)) for place in range(len(heading))]
+    widths = [max(3, *(cell_len(row[place]) for row in body)) for place in range(len(heading))]
 
     def line(row: Sequence[str]) -> str:
         cells = [
@@ -84,12 +85,8 @@ def _bold(entry: TableCell) -> str:
     return f"**{entry.text}**" if entry.bold else entry.text
 
 
-def _width(text: str) -> int:
-    return sum(not unicodedata.combining(letter) for letter in text)
-
-
 def _pad(text: str, width: int, *, right: bool) -> str:
-    space = " " * (width - _width(text))
+    space = " " * (width - cell_len(text))
     return space + text if right else text + space
 
 

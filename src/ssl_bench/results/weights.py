@@ -191,7 +191,7 @@ def _prefix(path: Path, tensors: Mapping[str, Tensor], wanted: Sequence[str], na
 
 def _require(path: Path, keys: Keys, name: str) -> None:
     if not keys.fits:
-        raise UserError(f"{path} does not fit {name}: {keys.complaints}.")
+        raise UserError(f"{path} does not fit {name}: {keys.complaints}. Name the network that it holds.")
 
 
 def _resnet(

@@ -34,8 +34,9 @@ higher" states the direction alone. Points are percentage points of accuracy. "N
 three or five seeds only large differences are detected, so a claim that something has no effect cannot be confirmed.
 
 The column "holds" rates the claim as a whole; the verdict takes its parts one by one. *Yes*: all of them are shown.
-*No*: a difference against its main part is shown. *In part*: some are shown; others are not, or their reverse is. *Not
-shown*: no part is, and no difference against the main one. *Cannot be judged*: what it is about was not measured here.
+*No*: a difference against its main part is shown, on photographs (on digits, which no paper has, it makes a claim hold
+in part). *In part*: some are shown; others are not, or their reverse is. *Not shown*: no part is, and no difference
+against the main one. *Cannot be judged*: what it is about was not measured here.
 COUNTS.
 Two more, PIC beside MoCo v2 and SwAV beside SimCLR, stand in [`table3`](table3/README.md).
 
